@@ -1,0 +1,1 @@
+"""The story: six stages of one shape, and how they chain."""

@@ -1,0 +1,102 @@
+"""Files that are either whole or absent, and folders that belong to one fingerprint of inputs and settings.
+
+Everything that is written goes through `atomic_path`: a temporary name beside the target, fsync, rename. A folder of
+resumable work is first *claimed* for a fingerprint: what an interrupted run of the same work left is kept and continued;
+what another configuration left is cleared.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT_FILE = "fingerprint.json"
+PARTIAL_MARK = ".partial-"  # a name with this in it is never read
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename, on any error remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{PARTIAL_MARK}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (sorted keys, so equal values give equal bytes) that is whole or absent."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises ValueError that names the file when it is not valid."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}). Delete it and run the step that writes it again."
+        ) from error
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 over every source file of this package: changed code never reuses the work of older code."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def fingerprint(**parts: Any) -> str:
+    """Return the SHA-256 that names a piece of work: code, settings (pydantic or JSON values) and digests of its inputs."""
+    plain = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in parts.items()}
+    text = json.dumps({"source": source_digest(), **plain}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def claim(folder: Path, name: str) -> bool:
+    """Make `folder` belong to the work named by fingerprint `name`.
+
+    Returns True when it already did, so that whole files in it may be used; otherwise clears it and returns False.
+    Left-over temporary files are removed in both cases.
+    """
+    marker = folder / FINGERPRINT_FILE
+    if marker.exists() and read_json(marker)["fingerprint"] == name:
+        for partial in folder.rglob(f"{PARTIAL_MARK}*"):
+            partial.unlink()
+        return True
+    if folder.exists() and any(folder.iterdir()):
+        logger.info("%s holds the work of other settings or code: starting it afresh.", folder)
+        marker.unlink(missing_ok=True)  # first, so that a half-cleared folder is never taken for a whole one
+        for child in folder.iterdir():
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    write_json(marker, {"fingerprint": name})
+    return False
