@@ -52,9 +52,7 @@ LABELS: dict[str, Label] = {
         Label("rgb", "image", "png", "uint8", 3, "the source", "mse"),
         Label("caption", "text", "txt", "str", 0, "the source", None),
         Label("depth", "map", "npy", "float16", 0, "teacher (metres along the viewing axis)", "smooth_l1"),
-        Label(
-            "normal", "map", "png", "uint8", 3, "heuristic on depth; unit vectors, camera axes, [-1, 1] as 0-255", "mse"
-        ),
+        Label("normal", "map", "png", "uint8", 3, "heuristic on depth; unit vectors, camera axes, [-1, 1] as 0-255", "mse"),
         Label("semseg", "map", "png", "uint8", 0, "teacher (class ids)", "cross_entropy"),
         Label("clip", "feature", "npy", "float16", 0, "teacher (patch features)", "smooth_l1"),
         Label("det", "boxes", "json", "json", 0, "teacher (boxes 0-1, class, score)", None),
@@ -96,7 +94,5 @@ def _known(name: str, table: dict, noun: str) -> str:
     if name not in table:
         close = difflib.get_close_matches(name, table, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"Unknown {noun} {name!r}.{hint} Known: {', '.join(sorted(table))}. Add it in fourfold/modalities.py."
-        )
+        raise ValueError(f"Unknown {noun} {name!r}.{hint} Known: {', '.join(sorted(table))}. Add it in fourfold/modalities.py.")
     return name

@@ -13,9 +13,7 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def progress(
-    items: Iterable[T], description: str, total: int | None = None, unit: str = "it", start: int = 0
-) -> Iterator[T]:
+def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it", start: int = 0) -> Iterator[T]:
     """Yield `items`, showing how far it is; `start` counts what an earlier, interrupted run had already done."""
     if total is None and hasattr(items, "__len__"):
         total = start + len(items)  # type: ignore[arg-type]
@@ -30,6 +28,4 @@ def progress(
             last = now
             rate = (count - start) / (now - began)
             left = f", {(total - count) / rate:.0f} s left" if total else ""
-            logger.info(
-                "%s: %d%s %s, %.3g %s/s%s", description, count, f"/{total}" if total else "", unit, rate, unit, left
-            )
+            logger.info("%s: %d%s %s, %.3g %s/s%s", description, count, f"/{total}" if total else "", unit, rate, unit, left)

@@ -54,9 +54,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}). Delete it and run the step that writes it again."
-        ) from error
+        raise ValueError(f"{path} is not valid JSON ({error}). Delete it and run the step that writes it again.") from error
 
 
 def sha256_file(path: Path) -> str:
