@@ -1,0 +1,64 @@
+"""What the transformer eats: a batch of masked samples as plain tensors, whatever loader or request made it.
+
+Only the tokens that masking *selected* are here, as flat lists; a slot names its modality, its place and its content, so
+the model embeds N + M tokens a sample and never the ≈ 1,900 that a sample has.
+"""
+
+# B batch, N input budget, M target budget, H W image height and width, C 3 colours
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+PADDING = -1  # the modality of a slot that holds nothing
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """Inputs and targets of B samples (4M-7 §2.2; 4m-facts §4). All tensors are int64 except `pixels_BHWC`.
+
+    `*_modality` is an index into `ModelConfig.modalities`, PADDING (−1) for an empty slot; the other fields of an empty
+    slot are 0. Empty slots may stand anywhere; slots of one sequence stand in the order of the text.
+    """
+
+    input_modality_BN: Tensor
+    input_position_BN: Tensor  # pixels and grids: row-major index in the grid; sequences: rank among the selected tokens
+    input_token_BN: Tensor  # token id; 0 for pixels
+    target_modality_BM: Tensor
+    target_position_BM: Tensor  # as above, counted separately from the inputs
+    target_input_BM: Tensor  # sequences: the id before the one to predict (teacher forcing); 0 for grids (mask token)
+    target_id_BM: Tensor  # what to predict; 0 where unknown (generation)
+    pixels_BHWC: Tensor | None = None  # uint8; None when no pixels are among the inputs
+
+    @property
+    def input_keep_BN(self) -> Tensor:
+        """Bool, True where an input slot holds a token and attention may look."""
+        return self.input_modality_BN >= 0
+
+    @property
+    def target_keep_BM(self) -> Tensor:
+        """Bool, True where a target slot holds a token."""
+        return self.target_modality_BM >= 0
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples B."""
+        return self.input_modality_BN.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return the batch in page-locked memory, for asynchronous copies to a GPU."""
+        return self._map(Tensor.pin_memory)
+
+    def __getitem__(self, samples: slice | Tensor | list[int]) -> Self:
+        """Return some of the samples as a batch: a slice, or indices."""
+        return self._map(lambda tensor: tensor[samples])
+
+    def _map(self, function: Any) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{name: None if value is None else function(value) for name, value in values.items()})

@@ -1,0 +1,98 @@
+"""The shape of a 4M transformer as one frozen value; it is stored as JSON beside the weights.
+
+Defaults are the paper's family (SwiGLU, no biases, sin-cos temperature 10,000, N(0, 0.02) embeddings; 4M-7 appendix,
+4m-facts §3) at size Ti. The small default of `make run` is spelled out in conf/.
+"""
+
+import difflib
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fourfold.configuration import Config
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModalityConfig(Config):
+    """One modality as the transformer sees it.
+
+    `kind`: `pixels` are patches and input only; `grid` tokens form an image; `sequence` tokens are text.
+    """
+
+    name: str
+    kind: Literal["pixels", "grid", "sequence"]
+    vocabulary_size: int = Field(0, ge=0)  # 0 for pixels
+    grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences
+    max_length: int | None = Field(None, ge=1)  # tokens of a sequence as input or target, sentinels included
+
+    @property
+    def num_positions(self) -> int:
+        """How many places there are: rows × columns, or the maximum length."""
+        if self.grid is not None:
+            return self.grid[0] * self.grid[1]
+        assert self.max_length is not None
+        return self.max_length
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "sequence") != (self.max_length is not None) or (self.kind == "sequence") == (self.grid is not None):
+            raise ValueError(f"Modality {self.name!r} is a {self.kind}: give `max_length` to a sequence and `grid` to others.")
+        if (self.kind == "pixels") != (self.vocabulary_size == 0):
+            raise ValueError(f"Modality {self.name!r}: `vocabulary_size` is 0 for pixels and positive for all others.")
+        return self
+
+
+class ModelConfig(Config):
+    """A 4M encoder–decoder. `modalities` fixes the index that `MaskedBatch.*_modality` refers to."""
+
+    modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
+    dim: int = Field(384, ge=8)
+    encoder_depth: int = Field(6, ge=1)
+    decoder_depth: int = Field(6, ge=1)
+    num_heads: int = Field(6, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)  # hidden width is ⌊2/3 · ratio · dim⌋ when gated, ratio · dim otherwise
+    gated_mlp: bool = True  # SwiGLU; otherwise GELU
+    biases: bool = False  # in linear layers and norms; the context projection always has one
+    qk_norm: bool = False
+    patch_size: int = Field(16, ge=1)  # pixels
+    patch_stem: Literal["linear", "conv"] = "linear"
+    image_temperature: float = Field(1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbours apart on an 8 × 8 grid
+    sequence_temperature: float = Field(1e4, gt=1)
+    embedding_std: float = Field(0.02, gt=0)  # initial scale of token, modality and mask embeddings
+    attention: Literal["auto", "sdpa", "matmul"] = "auto"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modality names in index order."""
+        return tuple(modality.name for modality in self.modalities)
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden width of the feed-forward layers."""
+        width = int(self.mlp_ratio * self.dim)
+        return 2 * width // 3 if self.gated_mlp else width
+
+    def index(self, name: str) -> int:
+        """Return the index of a modality; raises ValueError that suggests the nearest name."""
+        if name not in self.names:
+            close = difflib.get_close_matches(name, self.names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"This model has no modality {name!r}.{hint} It knows: {', '.join(self.names)}.")
+        return self.names.index(name)
+
+    def modality(self, name: str) -> ModalityConfig:
+        """Return a modality's entry by name; raises ValueError that suggests the nearest name."""
+        return self.modalities[self.index(name)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"Modality names must differ, got {', '.join(self.names)}.")
+        if self.dim % self.num_heads:
+            raise ValueError(f"`dim` {self.dim} must be a multiple of `num_heads` {self.num_heads}.")
+        if self.dim % 4:
+            raise ValueError(f"`dim` {self.dim} must be a multiple of 4 (2D sin-cos positions).")
+        if all(modality.kind == "pixels" for modality in self.modalities):
+            raise ValueError("Pixels are input only: add at least one grid or sequence to predict.")
+        return self
