@@ -1,0 +1,147 @@
+import tarfile
+
+import numpy as np
+import pytest
+
+from fourfold.data.shards import ShardSet, collate, finish_split, missing_columns, shard_name, write_columns, write_shard
+from fourfold.seeds import numpy_generator
+from fourfold.storage import sha256_file
+
+MODALITIES = ("caption", "rgb", "tok_rgb")
+
+
+def columns(shard, samples=4):
+    rng = numpy_generator(0, "shards", shard)
+    keys = [f"train-{shard}-{i}" for i in range(samples)]
+    return {
+        "caption": [(key, f"caption of {key}") for key in keys],
+        "rgb": [(key, rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for key in keys],
+        "tok_rgb": [(key, rng.integers(0, 512, (1, 16))) for key in keys],
+    }
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for index in range(3):
+        write_columns(tmp_path, "train", shard_name(index), columns(index))
+    finish_split(tmp_path, "train", MODALITIES)
+    return ShardSet(tmp_path)
+
+
+def test_what_was_written_is_read_back_in_order_and_aligned(shards):
+    read = list(shards.iterate("train", MODALITIES))
+    wanted = [dict(columns(i)[m]) for i in range(3) for m in ("rgb",)]
+    assert (
+        [sample["__key__"] for sample in read] == shards.keys("train") == [f"train-{s}-{i}" for s in range(3) for i in range(4)]
+    )
+    for sample in read:
+        shard = int(sample["__key__"].split("-")[1])
+        assert np.array_equal(sample["rgb"], wanted[shard][sample["__key__"]])
+        assert sample["caption"] == f"caption of {sample['__key__']}"
+    assert (shards.splits(), shards.modalities("train"), shards.num_samples("train")) == (["train"], list(MODALITIES), 12)
+
+
+def test_tarfile_reads_the_same_members_as_the_fast_reader(shards):
+    path = shards.root / "train" / "rgb" / "shard-00001.tar"
+    with tarfile.open(path) as archive:
+        members = [(m.name, archive.extractfile(m).read(), m.mtime, m.uid, m.isreg()) for m in archive]
+    assert [
+        (f"{key}.png", content, 0, 0, True) for key, content in shards.read_bytes("train", "rgb", "shard-00001.tar")
+    ] == members
+
+
+def test_the_manifest_holds_the_hash_the_size_and_the_keys_of_each_shard(shards):
+    for info in shards.manifest("train", "caption").shards:
+        path = shards.root / "train" / "caption" / info.name
+        assert (info.sha256, info.bytes, info.samples) == (sha256_file(path), path.stat().st_size, 4)
+
+
+def test_equal_samples_give_equal_bytes_and_one_other_value_another_digest(tmp_path):
+    digests = []
+    for root, changed in ((tmp_path / "a", False), (tmp_path / "b", False), (tmp_path / "c", True)):
+        content = columns(0)
+        if changed:
+            content["caption"][-1] = (content["caption"][-1][0], "another")
+        write_columns(root, "train", shard_name(0), content)
+        finish_split(root, "train", MODALITIES)
+        digests.append(ShardSet(root).digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_batches_cross_shards_and_stack_what_can_be_stacked(shards):
+    batches = list(shards.batches("train", MODALITIES, 5))
+    assert [len(batch["__key__"]) for batch in batches] == [5, 5, 2]
+    assert batches[0]["rgb"].shape == (5, 8, 8, 3) and isinstance(batches[0]["caption"], list)
+    assert shards.load_column("train", "tok_rgb").shape == (12, 1, 16)
+    assert isinstance(collate([{"rgb": np.zeros((2, 2))}, {"rgb": np.zeros((3, 2))}])["rgb"], list)
+
+
+def test_whole_shards_are_left_as_they_are_when_work_resumes(tmp_path):
+    write_shard(tmp_path / "train" / "rgb" / shard_name(0), columns(0)["rgb"], "rgb")
+    assert missing_columns(tmp_path, "train", shard_name(0), MODALITIES) == ["caption", "tok_rgb"]
+    before = (tmp_path / "train" / "rgb" / shard_name(0)).stat().st_mtime_ns
+    write_columns(tmp_path, "train", shard_name(0), columns(0))
+    assert (tmp_path / "train" / "rgb" / shard_name(0)).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_shard_is_an_error_that_names_it(shards, damage):
+    path = shards.root / "train" / "rgb" / "shard-00001.tar"
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.unlink() if damage == "gone" else path.write_bytes(content if damage == "flip" else content[:3000])
+    for action in (shards.verify, lambda: list(shards.iterate("train", ["rgb"]))):
+        with pytest.raises(ValueError, match=r"rgb/shard-00001.tar .*(damaged|cannot be read)"):
+            action()
+
+
+def test_modalities_that_are_not_aligned_are_refused_by_key(tmp_path):
+    content = columns(0)
+    content["rgb"] = content["rgb"][::-1]
+    write_columns(tmp_path, "train", shard_name(0), content)
+    with pytest.raises(ValueError, match=r"rgb, shard-00000.tar: not aligned .* sample 0 is 'train-0-3', not 'train-0-0'"):
+        finish_split(tmp_path, "train", MODALITIES)
+
+
+def test_work_made_from_a_set_must_have_its_shards_and_keys(shards, tmp_path):
+    root = tmp_path / "labels"
+    for index in range(2):
+        write_columns(root, "train", shard_name(index), {"rgb": columns(index)["rgb"]})
+    with pytest.raises(ValueError, match=r"does not have the same shards .* shard-00002.tar"):
+        finish_split(root, "train", ["rgb"], like=shards)
+
+
+def test_an_undecodable_member_is_named_by_shard_and_key(shards):
+    folder = shards.root / "train" / "rgb"
+    (shards.root / "train" / "caption" / "shard-00000.tar").replace(folder / "shard-00000.tar")
+    with pytest.raises(ValueError, match="damaged"):
+        shards.read("train", ["rgb"], "shard-00000.tar")
+    finish_split(shards.root, "train", ["rgb"])
+    with pytest.raises(ValueError, match=r"rgb/shard-00000.tar, sample 'train-0-0': These .* are not a 'rgb'"):
+        shards.read("train", ["rgb"], "shard-00000.tar")
+
+
+@pytest.mark.parametrize("key", ["../../x", "a.b", "", "x" * 91, "a b", "ü"])
+def test_a_key_that_could_leave_its_folder_or_be_split_is_refused(tmp_path, key):
+    with pytest.raises(ValueError, match="cannot name a sample"):
+        write_shard(tmp_path / "s.tar", [(key, "text")], "caption")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'a' comes twice"):
+        write_shard(tmp_path / "s.tar", [("a", "x"), ("a", "y")], "caption")
+
+
+def test_unknown_splits_and_modalities_say_what_there_is(shards):
+    with pytest.raises(ValueError, match=r"no split 'tset' .* Splits there: train"):
+        shards.keys("tset")
+    with pytest.raises(ValueError, match=r"has no 'depth'. Modalities there: caption, rgb, tok_rgb"):
+        shards.manifest("train", "depth")
+
+
+def test_a_manifest_of_another_schema_is_refused(shards):
+    path = shards.root / "train" / "rgb" / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(ValueError, match="schema version 99; this code reads 1"):
+        shards.manifest("train", "rgb")
