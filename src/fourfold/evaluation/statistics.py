@@ -1,0 +1,95 @@
+"""A figure that can be bootstrapped: what one sample contributes, kept apart until it is summed.
+
+Every metric of this project is a function of *weighted* samples. With all weights 1 it is the metric; with the
+multiplicities of a resampling with replacement it is one bootstrap replicate. So each metric is written once.
+"""
+
+# N samples, R bootstrap replicates, K sufficient sums per sample
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fourfold.seeds import numpy_generator
+
+Formula = Callable[[np.ndarray], np.ndarray]
+
+
+class Statistic(Protocol):
+    """A metric over N samples."""
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples N."""
+
+    def weighted(self, weights_RN: np.ndarray) -> np.ndarray:
+        """Return the metric (R,) under R weightings of the samples; NaN where it is undefined."""
+
+
+@dataclass(frozen=True)
+class SumStatistic:
+    """A metric that is a formula of sums over samples: a mean, a ratio, an F1, a mean IoU.
+
+    `sums` float64 (N, K) holds what each sample contributes; `formula` maps summed (R, K) to (R,).
+    """
+
+    sums: np.ndarray
+    formula: Formula
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples N."""
+        return len(self.sums)
+
+    def weighted(self, weights_RN: np.ndarray) -> np.ndarray:
+        """Return the metric (R,) under R weightings of the samples."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.formula(weights_RN @ self.sums)
+
+
+def ratio(numerator_N: np.ndarray, denominator_N: np.ndarray) -> SumStatistic:
+    """Return Σ numerator / Σ denominator, e.g. a mean over pixels when each sample has its own number of them."""
+    sums_NK = np.stack([numerator_N, denominator_N], axis=1).astype(np.float64)
+    return SumStatistic(sums_NK, lambda sums: sums[:, 0] / sums[:, 1])
+
+
+def mean(values_N: np.ndarray | Sequence[float]) -> SumStatistic:
+    """Return the mean of one figure a sample."""
+    values_N = np.asarray(values_N, dtype=np.float64)
+    return ratio(values_N, np.ones_like(values_N))
+
+
+def f1(true_positives_N: np.ndarray, predicted_N: np.ndarray, actual_N: np.ndarray) -> SumStatistic:
+    """Return micro-averaged F1 = 2 TP / (predicted + actual) of sets or multisets counted per sample."""
+    sums_NK = np.stack([true_positives_N, predicted_N, actual_N], axis=1).astype(np.float64)
+    return SumStatistic(sums_NK, lambda sums: 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2]))
+
+
+def value(statistic: Statistic) -> float:
+    """Return the metric over the samples as they are."""
+    return float(statistic.weighted(np.ones((1, statistic.num_samples)))[0])
+
+
+def values(statistics: dict[str, Statistic]) -> dict[str, float]:
+    """Return several metrics over the samples as they are."""
+    return {name: value(statistic) for name, statistic in statistics.items()}
+
+
+def confidence_interval(
+    statistic: Statistic, seed: int, name: str, replicates: int = 1000, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return the percentile bootstrap interval of a metric over samples (Efron 1979), None when it is undefined.
+
+    The same `seed` and `name` draw the same replicates, whatever else is computed.
+    """
+    count = statistic.num_samples
+    uniform = np.full(count, 1 / count)
+    weights_RN = numpy_generator(seed, "bootstrap", name).multinomial(count, uniform, size=replicates).astype(np.float64)
+    replicates_R = statistic.weighted(weights_RN)
+    replicates_R = replicates_R[np.isfinite(replicates_R)]
+    if not len(replicates_R):
+        return None
+    low, high = np.quantile(replicates_R, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
