@@ -30,7 +30,7 @@ class MaskedBatch:
     target_position_BM: Tensor  # as above, counted separately from the inputs
     target_input_BM: Tensor  # sequences: the id before the one to predict (teacher forcing); 0 for grids (mask token)
     target_id_BM: Tensor  # what to predict; 0 where unknown (generation)
-    pixels_BHWC: Tensor | None = None  # uint8; None when no pixels are among the inputs
+    pixels_BHWC: Tensor | None = None  # uint8 0-255 (floats: already normalised); None when no input is pixels
 
     @property
     def input_keep_BN(self) -> Tensor:
@@ -61,4 +61,5 @@ class MaskedBatch:
 
     def _map(self, function: Any) -> Self:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: None if value is None else function(value) for name, value in values.items()})
+        changed: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        return type(self)(**changed)
