@@ -22,9 +22,9 @@ class ModalityConfig(Config):
 
     name: str
     kind: Literal["pixels", "grid", "sequence"]
-    vocabulary_size: int = Field(0, ge=0)  # 0 for pixels
+    vocabulary_size: int = Field(default=0, ge=0)  # 0 for pixels
     grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences
-    max_length: int | None = Field(None, ge=1)  # tokens of a sequence as input or target, sentinels included
+    max_length: int | None = Field(default=None, ge=1)  # tokens of a sequence as input or target, sentinels included
 
     @property
     def num_positions(self) -> int:
@@ -47,19 +47,19 @@ class ModelConfig(Config):
     """A 4M encoder–decoder. `modalities` fixes the index that `MaskedBatch.*_modality` refers to."""
 
     modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
-    dim: int = Field(384, ge=8)
-    encoder_depth: int = Field(6, ge=1)
-    decoder_depth: int = Field(6, ge=1)
-    num_heads: int = Field(6, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)  # hidden width is ⌊2/3 · ratio · dim⌋ when gated, ratio · dim otherwise
+    dim: int = Field(default=384, ge=8)
+    encoder_depth: int = Field(default=6, ge=1)
+    decoder_depth: int = Field(default=6, ge=1)
+    num_heads: int = Field(default=6, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)  # hidden width is ⌊2/3 · ratio · dim⌋ when gated, ratio · dim otherwise
     gated_mlp: bool = True  # SwiGLU; otherwise GELU
     biases: bool = False  # in linear layers and norms; the context projection always has one
     qk_norm: bool = False
-    patch_size: int = Field(16, ge=1)  # pixels
+    patch_size: int = Field(default=16, ge=1)  # pixels
     patch_stem: Literal["linear", "conv"] = "linear"
-    image_temperature: float = Field(1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbours apart on an 8 × 8 grid
-    sequence_temperature: float = Field(1e4, gt=1)
-    embedding_std: float = Field(0.02, gt=0)  # initial scale of token, modality and mask embeddings
+    image_temperature: float = Field(default=1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbours apart on an 8 × 8 grid
+    sequence_temperature: float = Field(default=1e4, gt=1)
+    embedding_std: float = Field(default=0.02, gt=0)  # initial scale of token, modality and mask embeddings
     attention: Literal["auto", "sdpa", "matmul"] = "auto"
 
     @property

@@ -1,0 +1,123 @@
+"""The transformer against numbers that the reference computed with the same weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fourfold.model.batch import MaskedBatch
+from fourfold.model.fourm import FourM
+from fourfold.model.positions import sincos_1d, sincos_2d
+from fourfold.model.released import DECODER_LAYERS, ENCODER_LAYERS, load_released
+
+REFERENCE = Path(__file__).parents[2] / "reference"
+HIDDEN, LOSS, GRADIENT = {"atol": 5e-5, "rtol": 0}, {"atol": 1e-5, "rtol": 0}, {"atol": 1e-7, "rtol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def model() -> FourM:
+    return load_released(REFERENCE / "fourm_tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    with np.load(REFERENCE / "fourm_tiny_io.npz") as file:
+        return dict(file)
+
+
+def golden_batch(arrays: dict[str, np.ndarray], prefix: str, model: FourM) -> MaskedBatch:
+    """The reference's selected slots (index in the concatenation, in the modality) as our batch."""
+    sides = {}
+    for side, cut in (("enc", 0), ("dec", 1)):
+        order = json.loads(str(arrays[f"{prefix}{side}/order"]))
+        source, keep = arrays[f"{prefix}{side}/src_index"], arrays[f"{prefix}{side}/src_index"] >= 0
+        content, owner = [], []
+        for name in order:
+            tensor = arrays[f"{prefix}batch/{name}/tensor"]
+            flat = np.zeros((len(tensor), 16), np.int64) if name.startswith("rgb") else tensor.reshape(len(tensor), -1)
+            if not (name.startswith("rgb") or name.startswith("tok")) and cut:
+                flat = flat[:, :-1]  # token t predicts t + 1
+            content.append(flat)
+            owner += [model.config.index(name)] * flat.shape[1]
+        content_BL, owner_L = np.concatenate(content, axis=1), np.array(owner)
+        modality = np.where(keep, owner_L[source], -1)
+        token = np.where(keep, np.take_along_axis(content_BL, np.maximum(source, 0), 1), 0)
+        is_sequence = np.isin(modality, [model.config.index("caption"), model.config.index("det")])
+        position = np.where(keep, arrays[f"{prefix}{side}/mod_pos"], 0)
+        rank = np.tril(modality[:, :, None] == modality[:, None, :]).sum(-1) - 1
+        position = np.where(is_sequence, np.where(rank < 24, rank, 0), position)  # 0: the reference's rule beyond max_length
+        sides[side] = [torch.tensor(a) for a in (modality, position, token, is_sequence)]
+    pixels = torch.tensor(arrays[f"{prefix}batch/rgb@224/tensor"]).permute(0, 2, 3, 1)
+    target_input, target_id = sides["dec"][2] * sides["dec"][3], torch.tensor(arrays[f"{prefix}dec/target_ids"])
+    return MaskedBatch(*sides["enc"][:3], *sides["dec"][:2], target_input, target_id, pixels)
+
+
+@pytest.mark.parametrize("prefix", ["", "edge/"])
+@pytest.mark.parametrize("backend", ["matmul", "sdpa"])
+def test_hidden_states_and_logits_are_those_of_the_reference(model, arrays, prefix, backend):
+    batch = golden_batch(arrays, prefix, model)
+    for module in model.modules():
+        if hasattr(module, "backend"):
+            module.backend = backend
+    with torch.no_grad():
+        encoding = model.encode(batch)
+        hidden = model.decode(batch, encoding)
+        logits, targets = model.target_logits(hidden, batch)
+    keep, wanted = batch.input_keep_BN, batch.target_keep_BM
+    torch.testing.assert_close(encoding.features_BND[keep], torch.tensor(arrays[f"{prefix}enc/out"])[keep], **HIDDEN)
+    torch.testing.assert_close(encoding.context_BND[keep], torch.tensor(arrays[f"{prefix}dec/context"])[keep], **HIDDEN)
+    torch.testing.assert_close(hidden[wanted], torch.tensor(arrays[f"{prefix}dec/out"])[wanted], **HIDDEN)
+    for name in logits:
+        torch.testing.assert_close(targets[name], torch.tensor(arrays[f"{prefix}targets/{name}"]), **LOSS)
+        torch.testing.assert_close(logits[name], torch.tensor(arrays[f"{prefix}logits/{name}"]), **HIDDEN)
+
+
+@pytest.mark.parametrize("prefix", ["", "edge/"])
+@pytest.mark.parametrize(("ours", "theirs"), [("reference_modality", "loss_mod"), ("reference_token", "loss_token")])
+def test_losses_with_the_reference_arithmetic_are_those_of_the_reference(model, arrays, prefix, ours, theirs):
+    with torch.no_grad():
+        losses = model(golden_batch(arrays, prefix, model), loss=ours)
+    torch.testing.assert_close(losses.total, torch.tensor(arrays[f"{prefix}{theirs}/total"]), **LOSS)
+    for name, value in losses.per_modality.items():
+        torch.testing.assert_close(value, torch.tensor(arrays[f"{prefix}{theirs}/{name}"]), **LOSS)
+
+
+def test_gradient_norms_are_those_of_the_tied_reference(model, arrays):
+    model.zero_grad()
+    model(golden_batch(arrays, "", model), loss="reference_modality").total.backward()
+    expected = json.loads(str(arrays["grad_norms_tied_json"]))
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    compared = 0
+    for side, layers in (("encoder", ENCODER_LAYERS), ("decoder", DECODER_LAYERS)):
+        for block in range(2):
+            for ours, theirs in layers.items():
+                names = [f"{side}.{block}.{name}.weight" for name in theirs]
+                if names[0] in expected:
+                    parts = gradients[f"{side}.{block}.{ours}.weight"].chunk(len(names))
+                    torch.testing.assert_close([p.norm().item() for p in parts], [expected[n] for n in names], **GRADIENT)
+                    compared += len(names)
+    sizes = model.target_tokens.sizes
+    for name, part in zip(model.config.names, gradients["target_tokens.weight_VD"].split(sizes), strict=True):
+        if part.numel():
+            assert part.norm().item() == pytest.approx(expected[f"decoder_embeddings.{name}.token_emb.weight"], rel=1e-4)
+    for name, part in zip(model.config.names, gradients["place.modality_ED"], strict=True):
+        assert part.norm().item() == pytest.approx(expected[f"encoder_embeddings.{name}.mod_emb"], rel=1e-4)
+    assert gradients["mask_token_D"].norm().item() == pytest.approx(expected["mask_token"], rel=1e-4)
+    assert compared == 38
+
+
+def test_position_tables_are_those_of_the_reference():
+    with np.load(REFERENCE / "positions.npz") as file:
+        tables = {name: torch.tensor(file[name])[0] for name in file.files}
+    torch.testing.assert_close(sincos_1d(16, 64), tables["pos1d_len16_dim64"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(sincos_2d(4, 4, 64), tables["pos2d_h4_w4_dim64"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(sincos_2d(14, 14, 384), tables["pos2d_h14_w14_dim384"], atol=1e-5, rtol=0)
+
+
+def test_a_grid_that_is_not_square_runs_row_by_row_unlike_the_reference():
+    with np.load(REFERENCE / "positions.npz") as file:
+        column_by_column = torch.tensor(file["pos2d_h3_w5_dim64"])[0]
+    halves = column_by_column.unflatten(0, (5, 3)).transpose(0, 1).flatten(0, 1).chunk(2, dim=1)
+    torch.testing.assert_close(sincos_2d(3, 5, 64), torch.cat(halves[::-1], dim=1), atol=1e-5, rtol=0)
