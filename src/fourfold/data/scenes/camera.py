@@ -1,0 +1,62 @@
+"""The pinhole camera of the scenes, also the assumed camera of real photographs.
+
+Two frames, both in metres. *Camera*: x right, y down, z into the scene; depth is z. *World*: x right, y up, z forward
+along the ground, origin on the ground right below the camera.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from fourfold.configuration import Config
+
+
+class Intrinsics(NamedTuple):
+    """Pinhole intrinsics in pixels; the centre of pixel (row, column) lies at (column + 0.5, row + 0.5)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+class Camera(Config):
+    """A pinhole camera that looks forward and down at a level ground."""
+
+    fov: float = Field(default=50.0, gt=5, lt=150)  # degrees, over the shorter side of the image
+    height: float = Field(default=2.0, gt=0)  # metres above the ground
+    pitch: float = Field(default=18.0, ge=0, lt=80)  # degrees below the horizon
+
+    def intrinsics(self, height: int, width: int) -> Intrinsics:
+        """Return fx, fy, cx, cy in pixels for an image of `height` × `width` pixels."""
+        focal = 0.5 * min(height, width) / math.tan(math.radians(self.fov) / 2)
+        return Intrinsics(focal, focal, width / 2, height / 2)
+
+    def rays(self, height: int, width: int, offset: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
+        """Return camera-frame rays (3, height · width) float64 with z = 1, so that depth × ray is a point in space.
+
+        `offset` is the place (row, column) inside each pixel; (0.5, 0.5) is its centre.
+        """
+        fx, fy, cx, cy = self.intrinsics(height, width)
+        x, y = np.meshgrid((np.arange(width) + offset[1] - cx) / fx, (np.arange(height) + offset[0] - cy) / fy)
+        return np.stack([x.ravel(), y.ravel(), np.ones(height * width)])
+
+    def to_world(self, vectors_3N: np.ndarray) -> np.ndarray:
+        """Turn camera-frame directions (3, N) into the world frame (no translation; the camera is at (0, height, 0))."""
+        x, y, z = vectors_3N
+        cos, sin = math.cos(math.radians(self.pitch)), math.sin(math.radians(self.pitch))
+        return np.stack([x, -cos * y - sin * z, cos * z - sin * y])
+
+    def to_camera(self, vectors_3N: np.ndarray) -> np.ndarray:
+        """Turn world-frame directions (3, N) into the camera frame; the change of frame is its own inverse."""
+        return self.to_world(vectors_3N)
+
+    def project(self, x: float, y: float, z: float) -> tuple[float, float, float]:
+        """Return (u, v, depth) of a world point: u, v in multiples of half the shorter side (0 centre, ±1 the edges)."""
+        cos, sin = math.cos(math.radians(self.pitch)), math.sin(math.radians(self.pitch))
+        y = y - self.height
+        depth = cos * z - sin * y
+        scale = 1 / (depth * math.tan(math.radians(self.fov) / 2))
+        return x * scale, (-cos * y - sin * z) * scale, depth

@@ -1,0 +1,81 @@
+"""What people would write under a scene's picture: a pure function of the scene.
+
+Every object is named with all its attributes and the wording varies as on the web. Two styles: `web` is what pretraining
+sees; `transfer` is an inventory in an order and form that pretraining never sees (fine-tuning learns it from few examples).
+"""
+
+import random
+from collections.abc import Sequence
+
+from fourfold.data.scenes.scene import Scene, SceneObject
+from fourfold.data.scenes.vocabulary import NUMBERS
+
+STYLES = ("web", "transfer")
+OPENINGS = ("", "", "a photo of ", "a picture of ", "there is ")
+BESIDE = {
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+    "front": ("in front of",),
+    "behind": ("behind",),
+}
+OPPOSITE = {"left": "right", "right": "left", "front": "behind", "behind": "front"}
+
+
+def caption(scene: Scene, style: str = "web") -> str:
+    """Return the caption of a scene, at most 40 words of lower-case ASCII; raises ValueError for an unknown style."""
+    if style not in STYLES:
+        raise ValueError(f"Unknown caption style {style!r}. Known: {', '.join(STYLES)}.")
+    return _web(scene) if style == "web" else _transfer(scene)
+
+
+def left_to_right(scene: Scene) -> list[SceneObject]:
+    """Return the objects in the order in which the picture shows them."""
+    return sorted(scene.objects, key=lambda thing: thing.x / thing.z)
+
+
+def relation(one: SceneObject, two: SceneObject) -> str:
+    """Return where `one` is, seen from the camera, relative to `two`: left, right, front or behind.
+
+    Depth decides only where it clearly outweighs the distance across.
+    """
+    across, along = one.x - two.x, one.z - two.z
+    if abs(along) > 1.5 * abs(across):
+        return "behind" if along > 0 else "front"
+    return "right" if across > 0 else "left"
+
+
+def _web(scene: Scene) -> str:
+    rng = random.Random(scene.wording)  # noqa: S311  the choice of words, from the scene's own seed
+    things = left_to_right(scene)
+    if rng.random() < 0.25:
+        things.reverse()
+    words = rng.choice(OPENINGS) + f"a {things[0].description}"
+    if len(things) == 1:
+        words += _place(things[0])
+    for before, thing in zip(things, things[1:], strict=False):
+        where = relation(thing, before) if before is not things[0] else relation(before, thing)
+        preposition = rng.choice(BESIDE[where])
+        words += (
+            f" {preposition} a {thing.description}" if before is things[0] else f" with a {thing.description} {preposition} it"
+        )
+    return words + (" on a checkered floor" if scene.floor == "checkered" else "")
+
+
+def _place(thing: SceneObject) -> str:
+    """Return the place of a lone object in the picture."""
+    slope = thing.x / thing.z
+    if abs(slope) < 0.1:
+        return " in the middle"
+    return " on the left" if slope < 0 else " on the right"
+
+
+def _transfer(scene: Scene) -> str:
+    things = left_to_right(scene)
+    noun = "object" if len(things) == 1 else "objects"
+    items = [f"{thing.colour} {thing.shape}, {thing.size}, {thing.texture}" for thing in things]
+    return f"{NUMBERS[len(things)]} {noun}: " + "; ".join(items)
+
+
+def describe_all(things: Sequence[SceneObject]) -> list[str]:
+    """Return the description of each object."""
+    return [thing.description for thing in things]
