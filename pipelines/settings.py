@@ -1,0 +1,36 @@
+"""How Kedro is set up here. https://docs.kedro.org/en/stable/configure/configuration_basics/"""
+
+import os
+
+from kedro.config import OmegaConfigLoader
+
+from fourfold_ops.parameters import ParametersHook
+from fourfold_ops.stages import PlaceHook
+from fourfold_ops.summary import SummaryHook
+from fourfold_ops.threads import ThreadsHook
+from fourfold_ops.tracking.hook import TrackingHook
+from fourfold_ops.versioning.hook import VersioningHook
+
+# Nothing that this project uses may call home.
+for variable in ("DO_NOT_TRACK", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):
+    os.environ.setdefault(variable, "true" if variable == "MLFLOW_DISABLE_TELEMETRY" else "1")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+HOOKS = (
+    ParametersHook("pipelines.parameters.Parameters"),
+    ThreadsHook(),
+    PlaceHook(),
+    TrackingHook(),
+    VersioningHook(),
+    SummaryHook(),
+)
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+
+CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # A scale (smoke, photos) names only what differs from base.
+    "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
+    "config_patterns": {"tracking": ["tracking*", "tracking*/**"]},
+}

@@ -1,0 +1,15 @@
+"""Catalog types. In `conf/base/catalog.yml`, for example: `type: fourfold_ops.datasets.FolderDataset`."""
+
+from fourfold_ops.datasets.files import JsonDataset, TextDataset
+from fourfold_ops.datasets.folders import FolderDataset, WorkspaceDataset
+from fourfold_ops.datasets.metric_log import MetricLogDataset
+from fourfold_ops.datasets.registered_model import RegisteredModelDataset
+
+__all__ = [
+    "FolderDataset",
+    "JsonDataset",
+    "MetricLogDataset",
+    "RegisteredModelDataset",
+    "TextDataset",
+    "WorkspaceDataset",
+]

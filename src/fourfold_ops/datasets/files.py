@@ -1,0 +1,62 @@
+"""Single files, written whole or not at all."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+
+from fourfold_ops.atomic import write_whole
+
+
+class _FileDataset(AbstractDataset[Any, Any]):
+    """What a JSON and a text file have in common."""
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self.metadata = metadata
+        self._path = Path(filepath)
+
+    def digest(self) -> str:
+        """Return the hex SHA-256 of the file."""
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+    def _read(self) -> str:
+        if not self._path.is_file():
+            raise DatasetError(f"{self._path} does not exist. Run the stage that writes it first.")
+        return self._path.read_text(encoding="utf-8")
+
+    def _exists(self) -> bool:
+        return self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}
+
+
+class JsonDataset(_FileDataset):
+    """A JSON file with sorted keys, so that equal values give equal bytes; NaN and infinity are refused on save."""
+
+    def load(self) -> Any:
+        """Return the parsed file; raises DatasetError that names it when it is absent or not JSON."""
+        try:
+            return json.loads(self._read())
+        except ValueError as error:
+            raise DatasetError(
+                f"{self._path} is not valid JSON ({error}). Delete it and run the stage that writes it."
+            ) from error
+
+    def save(self, data: Any) -> None:
+        """Write `data`."""
+        write_whole(self._path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+class TextDataset(_FileDataset):
+    """A UTF-8 text file, e.g. an HTML report."""
+
+    def load(self) -> str:
+        """Return the text; raises DatasetError that names the file when it is absent."""
+        return self._read()
+
+    def save(self, data: str) -> None:
+        """Write `data`."""
+        write_whole(self._path, data.encode())

@@ -1,0 +1,84 @@
+"""A failing run ends in one line that says what, where and what to do; the traceback goes to the log file."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fourfold_ops.logs import keep_log_file
+
+logger = logging.getLogger(__name__)
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C ...
+EXIT_TERMINATED = 143  # ... and for SIGTERM
+
+
+class UserError(Exception):
+    """Something that the user can put right; `remedy` says how."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def one_line(error: BaseException) -> str:
+    """Return the most telling message of a chain of exceptions, on one line, with its remedy.
+
+    Kedro wraps what a dataset raises in a DatasetError that repeats the whole configuration: the cause says more.
+    """
+    telling = error
+    while type(telling).__name__ == "DatasetError" and telling.__cause__ is not None:
+        telling = telling.__cause__
+    message = " ".join(str(telling).split())
+    if not isinstance(telling, ValueError) and type(telling).__module__ == "builtins":
+        message = f"{type(telling).__name__}: {message}"
+    return f"{message or type(telling).__name__} {getattr(telling, 'remedy', '')}".rstrip()
+
+
+def with_clear_errors(command: click.Command) -> click.Command:
+    """Return `command` (e.g. Kedro's own `run`) with the same options, and failures reported in one last line."""
+
+    class ClearCommand(click.Command):
+        def invoke(self, context: click.Context) -> Any:
+            """Run the command; on an exception log the traceback, print one line and exit with 1."""
+            log_file = keep_log_file()
+            signal.signal(signal.SIGTERM, _stop)
+            try:
+                return super().invoke(context)
+            except (click.ClickException, click.exceptions.Exit, click.Abort):
+                raise
+            except KeyboardInterrupt:
+                click.secho("Stopped. The same command continues where this one was.", fg="yellow", err=True)
+                sys.exit(EXIT_INTERRUPTED)
+            except Exception as error:
+                _report(error, log_file)
+                sys.exit(EXIT_FAILED)
+
+    return ClearCommand(name=command.name, callback=command.callback, params=command.params, help=command.help)
+
+
+def _report(error: Exception, log_file: Path) -> None:
+    logger.debug("The run failed.", exc_info=True)
+    place = f" in {place}" if (place := place_of(error)) else ""
+    click.secho(f"Failed{place}: {one_line(error)} [details: {os.path.relpath(log_file)}]", fg="red", err=True)
+
+
+_places: dict[int, str] = {}
+
+
+def set_place(error: BaseException, place: str) -> None:
+    """Remember where `error` was raised, e.g. "pretraining, node pretrain_model"."""
+    _places[id(error)] = place
+
+
+def place_of(error: BaseException) -> str:
+    """Return what `set_place` remembered."""
+    return _places.get(id(error), "")
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(EXIT_TERMINATED)  # so that clean-up runs and the tracked run is not left "running"

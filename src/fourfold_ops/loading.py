@@ -1,0 +1,26 @@
+"""Configuration names code by its dotted path; here such a path becomes the object."""
+
+from importlib import import_module
+from typing import Any
+
+
+def load_object(path: str) -> Any:
+    """Return what a dotted path such as `fourfold.data.shards.ShardSet.open` names: module, then attributes.
+
+    Raises ValueError that says which part of the path is missing.
+    """
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:cut])
+        try:
+            found: Any = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name + ".").startswith(error.name + "."):
+                raise  # the module is there and lacks something itself: that is the error to show
+            continue
+        for done, name in enumerate(parts[cut:], cut):
+            if not hasattr(found, name):
+                raise ValueError(f"{path!r}: {'.'.join(parts[:done])} has no {name!r}. Correct the dotted path in conf/.")
+            found = getattr(found, name)
+        return found
+    raise ValueError(f"{path!r} cannot be imported: no module {parts[0]!r} (or no dot in the path). Correct the path in conf/.")

@@ -1,0 +1,41 @@
+"""A run ends by saying where its results are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+
+class SummaryHook:
+    """Prints, after a successful run, where each file of the last stage lies and how to see the record of the run.
+
+    Catalog entries with `metadata: {show: "Report"}` are shown under that name.
+    """
+
+    def __init__(self) -> None:
+        self._project_path = Path()
+        self._labels: dict[str, str] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember the project's folder, and which catalog entries ask to be shown."""
+        self._project_path = context.project_path
+        entries = context.config_loader["catalog"].items()
+        self._labels = {name: str((e.get("metadata") or {}).get("show", "")) for name, e in entries if isinstance(e, dict)}
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Print the summary."""
+        lines = []
+        for name in sorted(pipeline.all_outputs()):
+            entry: Any = catalog.get(name) if self._labels.get(name) else None
+            if entry is not None and "filepath" in entry._describe():
+                lines.append((self._labels[name], os.path.relpath(entry._describe()["filepath"], Path.cwd())))
+        lines.append(("Runs and models", "make ui"))
+        width = max(len(label) for label, _ in lines)
+        click.echo("\n".join(["", *(f"  {label:<{width}}  {place}" for label, place in lines)]), err=True)

@@ -1,0 +1,1 @@
+"""MLflow: a parent run per `kedro run`, a child per stage."""

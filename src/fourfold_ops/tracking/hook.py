@@ -1,0 +1,169 @@
+"""Records every `kedro run` in MLflow: a parent run for the whole, a child for each stage."""
+
+import atexit
+import json
+import logging
+from collections import Counter
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from fourfold_ops.stages import stage_of
+from fourfold_ops.tracking.active import ActiveRun, metric_name, set_active_run
+from fourfold_ops.tracking.provenance import command_line, flat, git_tags, lock_digest, machine_tags
+from fourfold_ops.tracking.store import TrackingStore
+
+logger = logging.getLogger(__name__)
+PARAMETERS_PER_BATCH = 100  # MLflow's limit
+DIGEST_LENGTH = 36  # MLflow's limit
+SECTIONS_OF_ALL = ("seed", "num_threads")
+
+
+class TrackingHook:
+    """Owns the parent run and its children; ends them whatever happens (a SIGKILL is put right by the next run)."""
+
+    def __init__(self) -> None:
+        self._context: KedroContext
+        self._store: TrackingStore | None = None
+        self._parent = ActiveRun()
+        self._stages: dict[str, ActiveRun] = {}
+        self._left: Counter[str] = Counter()  # nodes still to run, by stage
+        self._logged: set[tuple[str, str, str]] = set()
+        self._catalog: Any = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember the context: configuration and folder."""
+        self._context = context
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Open the parent run with its tags and all parameters."""
+        from fourfold_ops.tracking.processes import end_stale_runs
+
+        self._store = TrackingStore.from_context(self._context)
+        end_stale_runs(self._store.client, self._store.experiment_id, self._store.is_local)
+        self._catalog = catalog
+        self._left = Counter(stage_of(node) for node in pipeline.nodes)
+        folder = self._context.project_path
+        environment = run_params.get("env") or "base"
+        tags = {
+            "kedro.command": command_line(run_params),
+            "kedro.env": environment,
+            "kedro.pipelines": ", ".join(run_params.get("pipeline_names") or ["__default__"]),
+            "dvc.lock_md5": lock_digest(folder),
+            **git_tags(folder),
+            **machine_tags(),
+        }
+        self._parent = self._open(f"{environment} {run_params.get('run_id', '')}".strip(), tags)
+        parameters = self._context.config_loader["parameters"]
+        self._log_parameters(self._parent, parameters)
+        self._parent.log_json(json.loads(json.dumps(parameters, default=str)), "parameters.json")
+        set_active_run(self._parent)
+        atexit.register(self._end, "KILLED")
+
+    @hook_impl
+    def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
+        """Open the stage's run with its first input, since an input may be the log of that run."""
+        self._enter(node)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Open the stage's run if it has no input."""
+        self._enter(node)
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Record which data a stage read, with a digest."""
+        self._log_data(dataset_name, data, node, "input")
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Record which data a stage wrote, with a digest."""
+        self._log_data(dataset_name, data, node, "output")
+
+    @hook_impl
+    def after_node_run(self, node: Node) -> None:
+        """Count down the nodes of the stage."""
+        self._left[stage_of(node)] -= 1
+
+    @hook_impl
+    def on_node_error(self, error: Exception, node: Node) -> None:
+        """Write the failure into the stage's run."""
+        if run := self._stages.get(stage_of(node)):
+            run.client.set_tag(run.run_id, "error", f"{node.name}: {error}"[:5000])
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        """End all runs well; the lock as versioning left it names what came out."""
+        if self._store:
+            self._store.client.set_tag(self._parent.run_id, "dvc.lock_md5", lock_digest(self._context.project_path))
+        self._end("FINISHED")
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        """End all open runs as FAILED."""
+        if self._store:
+            self._store.client.set_tag(self._parent.run_id, "error", str(error)[:5000])
+        self._end("FAILED")
+
+    def _open(self, name: str, tags: dict[str, str]) -> ActiveRun:
+        from fourfold_ops.tracking.processes import PROCESS_TAG, this_process
+
+        assert self._store
+        tags = {**tags, PROCESS_TAG: this_process()}
+        run = self._store.client.create_run(self._store.experiment_id, tags=tags, run_name=name)
+        return ActiveRun(self._store.client, run.info.run_id)
+
+    def _enter(self, node: Node) -> None:
+        """Make the stage of `node` the active one: its run opens with its first node and ends when another stage takes over."""
+        if self._store is None:
+            return
+        stage = stage_of(node)
+        for other in [name for name in self._stages if name != stage and self._left[name] == 0]:
+            self._terminate(self._stages.pop(other), "FINISHED")
+        if stage not in self._stages:
+            self._stages[stage] = self._open(stage, {"mlflow.parentRunId": self._parent.run_id, "stage": stage})
+            parameters = self._context.config_loader["parameters"]
+            self._log_parameters(self._stages[stage], {k: v for k, v in parameters.items() if k in (stage, *SECTIONS_OF_ALL)})
+        set_active_run(self._stages[stage])
+
+    def _log_parameters(self, run: ActiveRun, parameters: dict[str, Any]) -> None:
+        """Log every leaf under its dotted name, e.g. `pretraining.model.dim`, as JSON so that its type is kept."""
+        from mlflow.entities import Param
+
+        params = [Param(metric_name(key), json.dumps(value, default=str)) for key, value in flat(parameters).items()]
+        for start in range(0, len(params), PARAMETERS_PER_BATCH):
+            run.client.log_batch(run.run_id, params=params[start : start + PARAMETERS_PER_BATCH])
+
+    def _log_data(self, dataset_name: str, data: Any, node: Node, context: str) -> None:
+        """Log one data set that has a digest (its own, or its catalog entry's) as an input or output of the stage."""
+        run = self._stages.get(stage_of(node))
+        entry: Any = self._catalog.get(dataset_name) if run and not dataset_name.startswith("params:") else None
+        source: Any = data if hasattr(data, "digest") else entry
+        if run is None or not hasattr(source, "digest") or (run.run_id, dataset_name, context) in self._logged:
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self._logged.add((run.run_id, dataset_name, context))
+        place = json.dumps({"place": str(next(iter(entry._describe().values()), ""))})
+        dataset = Dataset(dataset_name, str(source.digest())[:DIGEST_LENGTH], type(entry).__name__, place)
+        run.client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+    def _end(self, status: str) -> None:
+        """End all open runs; a second call does nothing."""
+        for run in [*self._stages.values(), self._parent]:
+            if run.client is not None:
+                self._terminate(run, status)
+        self._stages, self._parent, self._store = {}, ActiveRun(), None
+        set_active_run(None)
+        atexit.unregister(self._end)
+
+    @staticmethod
+    def _terminate(run: ActiveRun, status: str) -> None:
+        run.flush()
+        run.client.set_terminated(run.run_id, status)

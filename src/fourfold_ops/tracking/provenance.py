@@ -1,0 +1,76 @@
+"""Where a run comes from: commit, uncommitted changes, data versions, machine and the command that repeats it."""
+
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# What runs write themselves does not make the code "dirty".
+WRITTEN_BY_RUNS = ("dvc.lock", "dvc.run.yml")
+
+
+def git_tags(project_path: Path) -> dict[str, str]:
+    """Return `git.commit`, `git.branch` and `git.dirty`; empty outside a git repository or without git."""
+    commit = _git(project_path, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    excluded = [f":(exclude){name}" for name in WRITTEN_BY_RUNS]
+    changes = _git(project_path, "status", "--porcelain", "--", ".", *excluded)
+    return {
+        "mlflow.source.git.commit": commit,
+        "git.commit": commit,
+        "git.branch": _git(project_path, "rev-parse", "--abbrev-ref", "HEAD"),
+        "git.dirty": str(bool(changes)).lower(),
+    }
+
+
+def lock_digest(project_path: Path) -> str:
+    """Return the MD5 of `dvc.lock` ("absent" when there is none): with the commit it names every input and output."""
+    lock = project_path / "dvc.lock"
+    return hashlib.md5(lock.read_bytes(), usedforsecurity=False).hexdigest() if lock.exists() else "absent"
+
+
+def command_line(run_params: dict[str, Any]) -> str:
+    """Return the shell command that repeats this run, whatever started it (command line, notebook, DVC)."""
+    program = Path(sys.argv[0]).name
+    if program == "kedro":
+        return shlex.join(["kedro", *sys.argv[1:]])
+    options = {
+        "pipelines": run_params.get("pipeline_names"),
+        "env": run_params.get("env"),
+        "tags": run_params.get("tags"),
+        "nodes": run_params.get("node_names"),
+        "from-nodes": run_params.get("from_nodes"),
+        "to-nodes": run_params.get("to_nodes"),
+        "params": [f"{k}={v}" for k, v in flat(run_params.get("runtime_params") or {}).items()],
+    }
+    given = [f"--{k}={v if isinstance(v, str) else ','.join(v)}" for k, v in options.items() if v]
+    return shlex.join(["kedro", "run", *given])
+
+
+def machine_tags() -> dict[str, str]:
+    """Return what of the machine the results depend on."""
+    return {"platform": platform.platform(terse=True), "python": platform.python_version(), "machine": platform.machine()}
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries and lists as one dictionary with dotted keys; empty ones stay as they are."""
+    if isinstance(values, dict) and values:
+        items = list(values.items())
+    elif isinstance(values, list) and values and any(isinstance(v, (dict, list)) for v in values):
+        items = list(enumerate(values))
+    else:
+        return {prefix: values}
+    joined = [flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in items]
+    return {k: v for part in joined for k, v in part.items()}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603,S607
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,43 @@
+"""Opens the MLflow store that `conf/*/tracking.yml` names."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+
+SQLITE = "sqlite:///"
+
+
+class TrackingStore:
+    """An MLflow client with an experiment; `uri` is absolute."""
+
+    def __init__(self, project_path: Path, uri: str, experiment: str, artifacts: str = "data/mlflow_artifacts") -> None:
+        self.project_path = project_path
+        self.uri = absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or uri, project_path)
+        self.is_local = self.uri.startswith(SQLITE)
+        self.client = self._connect()
+        found = self.client.get_experiment_by_name(experiment)
+        place = (project_path / artifacts).as_uri() if self.is_local else None
+        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, place)
+
+    @classmethod
+    def from_context(cls, context: KedroContext) -> "TrackingStore":
+        """Open the store that the project's configuration names."""
+        return cls(context.project_path, **context.config_loader["tracking"])
+
+    def _connect(self) -> Any:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        if self.is_local:
+            Path(self.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)  # for whoever uses mlflow's own functions, e.g. to load a registered model
+        mlflow.set_registry_uri(self.uri)
+        return mlflow.MlflowClient(self.uri, registry_uri=self.uri)
+
+
+def absolute_uri(uri: str, project_path: Path) -> str:
+    """Return `uri` with the relative path of a sqlite file made absolute; others unchanged."""
+    path = uri.removeprefix(SQLITE)
+    return f"{SQLITE}{(project_path / path).as_posix()}" if uri.startswith(SQLITE) else uri

@@ -1,0 +1,1 @@
+"""DVC: which data and models came out of which configuration and code."""
