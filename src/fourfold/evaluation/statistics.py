@@ -6,11 +6,12 @@ multiplicities of a resampling with replacement it is one bootstrap replicate. S
 
 # N samples, R bootstrap replicates, K sufficient sums per sample
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fourfold.seeds import numpy_generator
 
@@ -55,15 +56,15 @@ def ratio(numerator_N: np.ndarray, denominator_N: np.ndarray) -> SumStatistic:
     return SumStatistic(sums_NK, lambda sums: sums[:, 0] / sums[:, 1])
 
 
-def mean(values_N: np.ndarray | Sequence[float]) -> SumStatistic:
+def mean(values_N: ArrayLike) -> SumStatistic:
     """Return the mean of one figure a sample."""
     values_N = np.asarray(values_N, dtype=np.float64)
     return ratio(values_N, np.ones_like(values_N))
 
 
-def f1(true_positives_N: np.ndarray, predicted_N: np.ndarray, actual_N: np.ndarray) -> SumStatistic:
+def f1(true_positives_N: ArrayLike, predicted_N: ArrayLike, actual_N: ArrayLike) -> SumStatistic:
     """Return micro-averaged F1 = 2 TP / (predicted + actual) of sets or multisets counted per sample."""
-    sums_NK = np.stack([true_positives_N, predicted_N, actual_N], axis=1).astype(np.float64)
+    sums_NK = np.stack([np.asarray(a, np.float64) for a in (true_positives_N, predicted_N, actual_N)], axis=1)
     return SumStatistic(sums_NK, lambda sums: 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2]))
 
 

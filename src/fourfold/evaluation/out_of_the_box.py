@@ -1,0 +1,199 @@
+"""What the pretrained model can do as it is: every arrow against a trivial answer, shuffled inputs and the teacher.
+
+RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB. `test` is read here
+and nowhere else. Where the source has no exact truth, the teachers' labels are the reference and `reference` says so.
+"""
+
+# N samples, H height, W width, C channels or classes
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from fourfold.configuration import Config
+from fourfold.data.scenes.vocabulary import CLASS_NAMES, OBJECT_CLASSES
+from fourfold.data.shards import ShardSet
+from fourfold.evaluation import constants, metrics
+from fourfold.evaluation.boxes import average_precision_statistic
+from fourfold.evaluation.captions import caption_statistics, described_shapes, set_f1
+from fourfold.evaluation.figures import Figure, compare, derangement, figures
+from fourfold.evaluation.samples import Samples, load_samples, main_objects
+from fourfold.evaluation.statistics import Statistic
+from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
+
+OBJECT_IDS = [CLASS_NAMES.index(name) for name in OBJECT_CLASSES]
+ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
+LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects"}
+
+Predictions = dict[str, dict[str, Any]]  # input → target → values of all samples
+
+
+class EvaluationConfig(Config):
+    """How the tables are made."""
+
+    max_samples: int = Field(1000, ge=2)  # of the split; bounds time and memory whatever its size
+    replicates: int = Field(1000, ge=10)  # of the bootstrap
+    recall_k: int = Field(10, ge=1)
+    least_share: float = Field(0.005, ge=0, le=1)  # of the pixels, for a shape to count as shown
+    gallery_samples: int = Field(6, ge=0, le=50)
+
+
+class Predictor(Protocol):
+    """The any-to-any model as evaluation needs it."""
+
+    def predict(self, conditions: dict[str, Any], targets: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """Return the decoded targets of a batch of conditions; both by label, in the formats of the codecs."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores of one split: for each arrow, predictions → statistics."""
+
+    samples: Samples
+    encoder: ImageTextEncoder
+    config: EvaluationConfig
+
+    def rgb_to_depth(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return `abs_rel` and `delta1`."""
+        return metrics.depth_statistics(predicted, self.samples.truth["depth"], self.samples.valid)
+
+    def rgb_to_normal(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return `mean_angle` and `mean_angle_objects`."""
+        return metrics.normal_statistics(predicted, self.samples.truth["normal"], self.samples.valid, self.samples.objects)
+
+    def rgb_to_semseg(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return `miou` and `miou_objects`."""
+        return metrics.segmentation_statistics(predicted, self.samples.truth["semseg"], len(CLASS_NAMES), OBJECT_IDS)
+
+    def rgb_to_det(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
+        """Return `ap50`."""
+        return {"ap50": average_precision_statistic(predicted, self.samples.truth["det"])}
+
+    def rgb_to_caption(self, predicted: Sequence[str]) -> dict[str, Statistic]:
+        """Return `exact`, `exact_objects`, `pair_f1`, `count` and `verbatim`."""
+        return caption_statistics(predicted, self.samples.captions)
+
+    def rgb_to_clip(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return the cosine to the teacher's features and the retrieval of the own caption."""
+        pooled_NC, texts_NC = self.encoder.pool(predicted), self.encoder.encode_text(self.samples.captions)
+        cosine = metrics.cosine_statistic(predicted, self.samples.labels["clip"])
+        return {"cosine": cosine, "recall_at_1": metrics.recall_statistic(pooled_NC, texts_NC, 1)}
+
+    def caption_to_semseg(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return `shape_f1`: are the shapes that the caption names, and no others, shown?"""
+        shown = [shown_shapes(classes, self.config.least_share) for classes in predicted]
+        return {"shape_f1": set_f1(shown, [described_shapes(text) for text in self.samples.captions])}
+
+    def caption_to_rgb(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return `clip_recall_at_k`: is the caption among the k that the teacher finds nearest to the picture?"""
+        pictures_NC, texts_NC = self.encoder.encode_image(predicted)[1], self.encoder.encode_text(self.samples.captions)
+        k = self.config.recall_k
+        return {f"clip_recall_at_{k}": metrics.recall_statistic(pictures_NC, texts_NC, k)}
+
+    def score(self, source: str, target: str) -> Any:
+        """Return the score of one arrow."""
+        return getattr(self, f"{source}_to_{target}")
+
+
+def evaluate(
+    any_to_any: Predictor,
+    encoder: ImageTextEncoder,
+    shards: ShardSet,
+    labels: ShardSet,
+    truth: ShardSet | None,
+    split: str,
+    config: EvaluationConfig,
+    seed: int,
+    fit_split: str = "val",
+) -> dict[str, Any]:
+    """Return `{"out_of_the_box": {"rgb->depth": {"abs_rel": {"value", "trivial", "shuffled", "teacher", "ci95"}}}, ...}`.
+
+    Args:
+        any_to_any: the model; asked for one target at a time, so that no prediction leans on another.
+        encoder: the CLIP teacher.
+        shards, labels, truth: images and captions; the teachers' labels; exact truth where there is any.
+        split: what is evaluated, `test`.
+        config, seed: of the tables, generation and bootstrap.
+        fit_split: what the trivial answers are fitted on.
+    """
+    samples = load_samples(shards, labels, truth, split, config.max_samples)
+    fitted = load_samples(shards, labels, truth, fit_split, config.max_samples)
+    predictions = predict_arrows(any_to_any, samples, seed)
+    judge = Judge(samples, encoder, config)
+    trivial, teacher = trivial_answers(fitted, len(samples)), teacher_answers(samples)
+    table: dict[str, dict[str, Figure]] = {}
+    for source, targets in ARROWS.items():
+        for target in targets:
+            name = f"{source}->{target}"
+            given = (predictions[source][target], trivial[source][target], teacher[source].get(target))
+            table[name] = compare(name, judge.score(source, target), *given, seed=seed, replicates=config.replicates)
+    if samples.exact:
+        table["rgb->clip"] |= zero_shot(encoder, samples, fitted, predictions["rgb"]["clip"], config, seed)
+    reference = "exact truth" if samples.exact else "the teachers' labels (this source has no exact truth)"
+    return {"out_of_the_box": table, "samples": len(samples), "reference": reference}
+
+
+def predict_arrows(any_to_any: Predictor, samples: Samples, seed: int) -> Predictions:
+    """Return what the student makes of each input, one target at a time."""
+    inputs = {"rgb": samples.rgb, "caption": samples.captions}
+    return {
+        source: {target: any_to_any.predict({source: inputs[source]}, [target], seed=seed)[target] for target in targets}
+        for source, targets in ARROWS.items()
+    }
+
+
+def trivial_answers(fitted: Samples, count: int) -> Predictions:
+    """Return, for `count` samples, the best answers that ignore the input, fitted on other samples."""
+    truth = fitted.truth
+    classes = constants.commonest_class(truth["semseg"], len(CLASS_NAMES))
+    shapes = constants.best_shapes(fitted.captions)
+    rgb = {
+        "depth": constants.mean_depth(truth["depth"]),
+        "normal": constants.mean_normal(truth["normal"]),
+        "semseg": classes,
+        "clip": constants.mean_feature(fitted.labels["clip"]),
+    }
+    repeated: dict[str, Any] = {target: _repeat(answer, count) for target, answer in rgb.items()}
+    repeated |= {"det": [{"instances": []}] * count, "caption": [constants.best_caption(fitted.captions)] * count}
+    picture = np.round(fitted.rgb.mean(axis=0)).astype(np.uint8)
+    return {"rgb": repeated, "caption": {"semseg": _repeat(showing(shapes, classes), count), "rgb": _repeat(picture, count)}}
+
+
+def teacher_answers(samples: Samples) -> Predictions:
+    """Return what the teachers said; for caption → image arrows, what the real image gives."""
+    labelled = {target: samples.labels[target] for target in ("depth", "normal", "semseg", "det", "clip")}
+    return {"rgb": labelled, "caption": {"semseg": samples.labels["semseg"], "rgb": samples.rgb}}
+
+
+def zero_shot(
+    encoder: ImageTextEncoder, samples: Samples, fitted: Samples, predicted: np.ndarray, config: EvaluationConfig, seed: int
+) -> dict[str, Figure]:
+    """Return accuracy of the main object's shape and colour through predicted CLIP features and texts."""
+    truth, known = (main_objects(s.truth["attributes"], tuple(CHOICES)) for s in (samples, fitted))
+    pooled = {"value": encoder.pool(predicted), "teacher": encoder.pool(samples.labels["clip"])}
+    pooled["shuffled"] = pooled["value"][derangement(len(samples), seed)]
+    given = {column: zero_shot_statistics(encoder, features, truth) for column, features in pooled.items()}
+    given["trivial"] = majority_statistics(truth, known)
+    return figures("rgb->clip/zero_shot", given, seed, config.replicates)
+
+
+def shown_shapes(classes_HW: np.ndarray, least_share: float) -> set[str]:
+    """Return the shapes that cover at least this share of a class map."""
+    counts = np.bincount(classes_HW.ravel(), minlength=len(CLASS_NAMES))
+    return {CLASS_NAMES[i] for i in OBJECT_IDS if counts[i] > 0 and counts[i] >= least_share * classes_HW.size}
+
+
+def showing(shapes: set[str], background_HW: np.ndarray) -> np.ndarray:
+    """Return a class map (H, W) that shows just these shapes, as blocks side by side: a trivial answer."""
+    picture = np.where(np.isin(background_HW, OBJECT_IDS), CLASS_NAMES.index("ground"), background_HW).astype(np.uint8)
+    width = picture.shape[1] // max(len(OBJECT_CLASSES), 1)
+    for place, shape in enumerate(sorted(shapes)):
+        picture[picture.shape[0] // 2 :, place * width : (place + 1) * width] = CLASS_NAMES.index(shape)
+    return picture
+
+
+def _repeat(answer: np.ndarray, count: int) -> np.ndarray:
+    return np.broadcast_to(answer, (count, *answer.shape))

@@ -1,0 +1,125 @@
+"""The tables, with students that know everything, something or nothing."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fourfold.data.scenes.captions import caption
+from fourfold.data.scenes.config import ScenesConfig
+from fourfold.data.scenes.render import render
+from fourfold.data.scenes.scene import scene
+from fourfold.data.scenes.vocabulary import COLOURS, SHAPES
+from fourfold.data.scenes.writing import TRUTH, truth_columns
+from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
+from fourfold.evaluation.figures import derangement
+from fourfold.evaluation.out_of_the_box import ARROWS, EvaluationConfig, evaluate, shown_shapes
+
+WORDS = (*COLOURS, *SHAPES)
+CONFIG = ScenesConfig(image_size=32)
+
+
+class Encoder:
+    """Knows which colours and shapes a text names, and which stand in the corner of a picture that `drawn` made."""
+
+    def encode_text(self, texts: list[str]) -> np.ndarray:
+        return np.array([[word in text for word in WORDS] for text in texts], float) + 0.01
+
+    def encode_image(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pooled = rgb[:, 0, : len(WORDS), 0] / 255 + 0.01
+        return np.broadcast_to(pooled[:, None, None], (len(rgb), 4, 4, len(WORDS))), pooled
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        return features.mean((1, 2))
+
+
+def write_split(root, split: str, count: int) -> None:
+    scenes = [scene(0, split, index, CONFIG) for index in range(count)]
+    rendered, keys = render(scenes, CONFIG), [one.key for one in scenes]
+    truth = truth_columns(scenes, rendered)
+    captions = [caption(one) for one in scenes]
+    pictures = rendered.rgb.copy()
+    pictures[:, 0, : len(WORDS)] = (Encoder().encode_text(captions)[..., None] > 0.5) * 255
+    features = Encoder().encode_image(pictures)[0].astype(np.float16)
+    for folder, columns in (
+        ("shards", {"rgb": zip(keys, pictures, strict=True), "caption": zip(keys, captions, strict=True)}),
+        ("truth", truth),
+        ("labels", {**{m: truth[m] for m in TRUTH if m != "attributes"}, "clip": zip(keys, features, strict=True)}),
+    ):
+        write_columns(root / folder, split, shard_name(0), columns)
+        finish_split(root / folder, split, list(columns))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    write_split(root, "val", 12)
+    write_split(root, "test", 16)
+    return {name: ShardSet(root / name) for name in ("shards", "labels", "truth")}
+
+
+class Oracle:
+    """Answers with what is stored for the split."""
+
+    def __init__(self, world: dict[str, ShardSet]) -> None:
+        truth = {m: world["labels"].load_column("test", m) for m in ("depth", "normal", "semseg", "det", "clip")}
+        self.answers = truth | {m: world["shards"].load_column("test", m) for m in ("rgb", "caption")}
+        self.asked: list = []
+
+    def predict(self, conditions, targets, *, seed):
+        self.asked.append((set(conditions), tuple(targets)))
+        return {target: self.answers[target] for target in targets}
+
+
+def run(world, model, truth="truth"):
+    config = EvaluationConfig(replicates=50)
+    return evaluate(model, Encoder(), world["shards"], world["labels"], world.get(truth), "test", config, seed=0)
+
+
+def test_an_oracle_is_perfect_shuffling_it_is_not_and_ignoring_the_input_is_worse(world):
+    oracle = Oracle(world)
+    table = run(world, oracle)["out_of_the_box"]
+    perfect = {"abs_rel": 0, "mean_angle": 0, "mean_angle_objects": 0}
+    for arrow, metric in [(a, m) for a in table for m in table[a] if not m.startswith("zero_shot")]:
+        figure = table[arrow][metric]
+        assert figure["value"] == pytest.approx(perfect.get(metric, 1), abs=1e-3) or metric.startswith(
+            ("recall", "clip_recall")
+        )
+        if metric not in perfect:
+            assert figure["shuffled"] <= figure["value"]
+            assert figure["trivial"] <= figure["value"]
+        assert set(figure) == {"value", "trivial", "shuffled", "teacher", "ci95"}
+    assert table["rgb->normal"]["mean_angle_objects"]["trivial"] > 20
+    assert table["rgb->depth"]["abs_rel"]["shuffled"] > 0.05
+    assert table["rgb->caption"]["exact"]["teacher"] is None
+    assert oracle.asked == [({s}, (t,)) for s, targets in ARROWS.items() for t in targets]
+
+
+def test_zero_shot_by_true_features_beats_the_majority(world):
+    table = run(world, Oracle(world))["out_of_the_box"]["rgb->clip"]
+    assert table["zero_shot_shape"]["value"] > table["zero_shot_shape"]["shuffled"]
+    assert table["zero_shot_colour"]["value"] == table["zero_shot_colour"]["teacher"] > 0.5
+
+
+def test_without_truth_the_labels_are_the_reference_and_the_result_says_so(world):
+    found = run(world, Oracle(world), truth="none")
+    assert "teachers' labels" in found["reference"]
+    assert "zero_shot_shape" not in found["out_of_the_box"]["rgb->clip"]
+    assert found["out_of_the_box"]["rgb->det"]["ap50"]["value"] == pytest.approx(1)
+
+
+def test_the_same_seed_gives_the_same_table(world):
+    assert run(world, Oracle(world)) == run(world, Oracle(world))
+
+
+@pytest.mark.parametrize(("count", "seed"), itertools.product([2, 3, 50], [0, 1]))
+def test_no_sample_keeps_its_own_input_when_shuffled(count, seed):
+    order = derangement(count, seed)
+    assert sorted(order) == list(range(count))
+    assert all(order != np.arange(count))
+
+
+def test_specks_are_no_shapes():
+    classes = np.ones((20, 20), np.uint8)
+    classes[0, 0], classes[5:10, 5:10] = 2, 3
+    assert shown_shapes(classes, least_share=0.005) == {"box"}
