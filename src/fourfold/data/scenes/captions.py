@@ -5,7 +5,7 @@ sees; `transfer` is an inventory in an order and form that pretraining never see
 """
 
 import random
-from collections.abc import Sequence
+from itertools import pairwise
 
 from fourfold.data.scenes.scene import Scene, SceneObject
 from fourfold.data.scenes.vocabulary import NUMBERS
@@ -52,12 +52,13 @@ def _web(scene: Scene) -> str:
     words = rng.choice(OPENINGS) + f"a {things[0].description}"
     if len(things) == 1:
         words += _place(things[0])
-    for before, thing in zip(things, things[1:], strict=False):
+    for before, thing in pairwise(things):
         where = relation(thing, before) if before is not things[0] else relation(before, thing)
         preposition = rng.choice(BESIDE[where])
-        words += (
-            f" {preposition} a {thing.description}" if before is things[0] else f" with a {thing.description} {preposition} it"
-        )
+        if before is things[0]:
+            words += f" {preposition} a {thing.description}"
+        else:
+            words += f" with a {thing.description} {preposition} it"
     return words + (" on a checkered floor" if scene.floor == "checkered" else "")
 
 
@@ -74,8 +75,3 @@ def _transfer(scene: Scene) -> str:
     noun = "object" if len(things) == 1 else "objects"
     items = [f"{thing.colour} {thing.shape}, {thing.size}, {thing.texture}" for thing in things]
     return f"{NUMBERS[len(things)]} {noun}: " + "; ".join(items)
-
-
-def describe_all(things: Sequence[SceneObject]) -> list[str]:
-    """Return the description of each object."""
-    return [thing.description for thing in things]

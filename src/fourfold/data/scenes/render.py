@@ -3,23 +3,28 @@
 Truth belongs to the ray through the centre of each pixel. Colours are that ray's too, except where neighbours differ:
 there four more rays per pixel smooth the edge (2 × 2, rotated grid).
 
-Shape legend: S scenes, P = H · W pixels, E pixels at edges, R = 4 · E single rays, K object slots; see `tracing.py`.
+Shape legend: S scenes, P = H · W pixels, R rays (S · P, or four for each of E pixels at edges), K object slots; see
+`tracing.py`.
 """
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 
+from fourfold.data.scenes.backdrop import Backdrop, backdrop
+from fourfold.data.scenes.camera import Camera
 from fourfold.data.scenes.config import ScenesConfig
+from fourfold.data.scenes.reach import Reach, reach_of_bodies, reach_of_shadows
 from fourfold.data.scenes.scene import Scene
-from fourfold.data.scenes.shading import ground_depth, scene_facts, shade
-from fourfold.data.scenes.tracing import SHAPE, Hits, object_facts
+from fourfold.data.scenes.shading import shade_objects, shading_pairs
+from fourfold.data.scenes.tracing import Hits, World, blocked, nearest, world_of
 from fourfold.data.scenes.vocabulary import CLASS_NAMES, GROUND_ID, SHAPES, SKY_ID
 
-CHUNK_PIXELS = 16 * 64 * 64  # rays at a time: what a core's cache holds is rendered fastest
+CHUNK_PIXELS = 64 * 64 * 64  # rays at a time: many enough to outweigh the calls, few enough for a core's cache
 EDGE = 14  # sRGB steps of 255 between neighbours
 EDGE_OFFSETS = ((0.125, 0.375), (0.375, 0.875), (0.875, 0.625), (0.625, 0.125))
 CLASS_OF_SHAPE = np.array([CLASS_NAMES.index(shape) for shape in SHAPES], dtype=np.uint8)
@@ -68,84 +73,165 @@ def _concatenate(parts: list[RenderedBatch]) -> RenderedBatch:
 
 
 def _render_chunk(scenes: Sequence[Scene], config: ScenesConfig) -> RenderedBatch:
-    size, num = config.image_size, len(scenes)
-    facts_KFS, looks_GS = object_facts(scenes), scene_facts(scenes)
-    origin = [np.full((1, 1), v, dtype=np.float32) for v in (0, config.camera.height, 0)]
-    ray_31P = _rays(config, (0.5, 0.5))[:, None]
-    colour_3SP, hits = shade(origin, ray_31P, looks_GS[..., None], facts_KFS[..., None], config.far)
-    rgb_SHW3 = _to_srgb(colour_3SP).reshape(num, size, size, 3)
-    scene_E, pixel_E = np.nonzero(_edges(rgb_SHW3).reshape(num, -1))
-    if len(scene_E):
-        rgb_SHW3.reshape(num, -1, 3)[scene_E, pixel_E] = _smooth(scene_E, pixel_E, origin, looks_GS, facts_KFS, config)
-    depth_1P, is_ground_1P = ground_depth(origin, ray_31P, config.far)
-    instance_SHW = hits.slot_AB.reshape(num, size, size)
-    boxes_SK4, num_pixels_SK = _boxes(instance_SHW, len(facts_KFS))
+    # 1) What is there, and which pixels each object can reach
+    size, num, world = config.image_size, len(scenes), world_of(scenes)
+    light_3S = np.ascontiguousarray(np.array([one.light for one in scenes], dtype=np.float32).T)
+    back, bodies = backdrop(scenes, config), reach_of_bodies(world, config)
+    shadows, shades_Q2 = reach_of_shadows(world, light_3S, config), shading_pairs(world, light_3S)
+    # 2) One ray through the centre of each pixel
+    ray_3P = _rays(config.camera, size)
+    flat_C = bodies.scene_C * size**2 + bodies.pixel_C
+    hits = nearest(world, _eye(config), flat_C, bodies.object_C, ray_3P[:, bodies.pixel_C], num * size**2)
+    dark_SP = _ground_shadows(world, shadows, hits, back, ray_3P, light_3S)
+    colour_3R = _apply_shadows(back, dark_SP).reshape(3, -1)
+    colour_3R[:, hits.ray_H] = shade_objects(world, hits, light_3S, shades_Q2)
+    rgb_SHW3 = _to_srgb(colour_3R).reshape(num, size, size, 3)
+    # 3) Four more where there are edges
+    slot_SHW = _slots(world, hits).reshape(num, size, size)
+    edge_R = np.flatnonzero(_edges(rgb_SHW3, slot_SHW, dark_SP.reshape(num, size, size)))
+    if len(edge_R):
+        smoother = _Smoother(world, back, bodies, shadows, light_3S, shades_Q2, config)
+        rgb_SHW3.reshape(-1, 3)[edge_R] = smoother.smooth(edge_R)
+    # 4) Truth of the central rays
+    boxes_SK4, num_pixels_SK = _boxes(slot_SHW, len(world.object_KS))
+    alone_SK = np.where(world.object_KS < 0, 1, hits.alone_M[world.object_KS]).T
     return RenderedBatch(
         rgb=rgb_SHW3,
-        depth=np.minimum(hits.depth_AB, depth_1P).reshape(num, size, size),
-        normal=_normals(hits, is_ground_1P, config).reshape(num, size, size, 3),
-        semseg=_classes(hits, is_ground_1P).reshape(num, size, size),
-        instance=instance_SHW,
+        depth=np.minimum(hits.depth_R.reshape(num, -1), back.depth_P).reshape(num, size, size),
+        normal=_normals(hits, back, num, config).reshape(num, size, size, 3),
+        semseg=_classes(world, hits, back, num).reshape(num, size, size),
+        instance=slot_SHW,
         boxes=boxes_SK4,
-        visible=(num_pixels_SK / np.maximum(hits.covered_KA.T, 1)).astype(np.float32),
+        visible=(num_pixels_SK / np.maximum(alone_SK, 1)).astype(np.float32),
         num_pixels=num_pixels_SK,
     )
 
 
-def _rays(config: ScenesConfig, offset: tuple[float, float]) -> np.ndarray:
-    rays_3P = config.camera.rays(config.image_size, config.image_size, offset)
-    return config.camera.to_world(rays_3P).astype(np.float32)
+def _eye(config: ScenesConfig) -> np.ndarray:
+    return np.array([[0], [config.camera.height], [0]], dtype=np.float32)
 
 
-def _to_srgb(colour_3AB: np.ndarray) -> np.ndarray:
-    """Return (A, B, 3) uint8; the square root stands in for the sRGB curve (sqrt is exact, pow is not)."""
-    values_3AB = np.sqrt(np.minimum(colour_3AB, np.float32(1))) * np.float32(255) + np.float32(0.5)
-    return np.ascontiguousarray(values_3AB.astype(np.uint8).transpose(1, 2, 0))
+@lru_cache(maxsize=16)
+def _rays(camera: Camera, size: int, offset: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
+    """Return rays (3, P) in the world frame, with z = 1 in the camera's."""
+    return camera.to_world(camera.rays(size, size, offset)).astype(np.float32)
 
 
-def _edges(rgb_SHW3: np.ndarray) -> np.ndarray:
-    """Return (S, H, W) bool: pixels that differ from a neighbour."""
-    values = rgb_SHW3.astype(np.int16)
-    edge_SHW = np.zeros(rgb_SHW3.shape[:3], dtype=bool)
-    down = (np.abs(values[:, 1:] - values[:, :-1]) > EDGE).any(axis=3)
-    right = (np.abs(values[:, :, 1:] - values[:, :, :-1]) > EDGE).any(axis=3)
-    edge_SHW[:, 1:] |= down
-    edge_SHW[:, :-1] |= down
-    edge_SHW[:, :, 1:] |= right
-    edge_SHW[:, :, :-1] |= right
+def _slots(world: World, hits: Hits) -> np.ndarray:
+    slot_R = np.full(len(hits.object_R), -1, dtype=np.int8)
+    slot_R[hits.ray_H] = world.slot_M[hits.object_H]
+    return slot_R
+
+
+def _ground_shadows(
+    world: World, shadows: Reach, hits: Hits, back: Backdrop, ray_3P: np.ndarray, light_3S: np.ndarray
+) -> np.ndarray:
+    """Return (S, P) bool: pixels whose centre shows ground in shadow."""
+    num, num_pixels = light_3S.shape[1], len(back.depth_P)
+    flat_C = shadows.scene_C * num_pixels + shadows.pixel_C
+    pair = np.flatnonzero(back.is_ground_P[shadows.pixel_C] & (hits.object_R[flat_C] < 0))
+    pixel, scene = shadows.pixel_C[pair], shadows.scene_C[pair]
+    dark = _is_dark(world, back.depth_P[pixel], ray_3P[:, pixel], light_3S[:, scene], shadows.object_C[pair])
+    dark_SP = np.zeros((num, num_pixels), dtype=bool)
+    dark_SP[scene[dark], pixel[dark]] = True
+    return dark_SP
+
+
+def _is_dark(world: World, depth_C: np.ndarray, ray_3C: np.ndarray, light_3C: np.ndarray, object_C: np.ndarray) -> np.ndarray:
+    ground_3C = np.stack([ray_3C[0] * depth_C, np.zeros_like(depth_C), ray_3C[2] * depth_C])
+    return blocked(world, ground_3C, light_3C, object_C)
+
+
+def _apply_shadows(back: Backdrop, dark_SP: np.ndarray) -> np.ndarray:
+    colour_3SP = back.sunlit_3SP.copy()
+    scene, pixel = np.nonzero(dark_SP)
+    left = back.shadow_S[scene]
+    haze = back.haze_3SP[:, scene, pixel]
+    colour_3SP[:, scene, pixel] = haze + (colour_3SP[:, scene, pixel] - haze) * left
+    return colour_3SP
+
+
+def _to_srgb(colour_3N: np.ndarray) -> np.ndarray:
+    """Return (N, 3) uint8; the square root stands in for the sRGB curve (sqrt is exact, pow is not)."""
+    values_3N = np.sqrt(np.minimum(colour_3N, np.float32(1))) * np.float32(255) + np.float32(0.5)
+    return np.ascontiguousarray(values_3N.astype(np.uint8).T)
+
+
+def _edges(rgb_SHW3: np.ndarray, slot_SHW: np.ndarray, dark_SHW: np.ndarray) -> np.ndarray:
+    """Return (S, H, W) bool: pixels beside another object or a shadow's border, or beside another tone of their object.
+
+    The backdrop is smooth by itself and left out.
+    """
+    values, kind_SHW = rgb_SHW3.astype(np.int16), slot_SHW + 2 - dark_SHW.astype(np.int8) * (slot_SHW < 0)
+    edge_SHW = np.zeros(slot_SHW.shape, dtype=bool)
+    for one, two in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
+        contrast = (np.abs(values[one] - values[two]) > EDGE).any(axis=3)
+        differs = contrast & ((kind_SHW[one] != kind_SHW[two]) | (kind_SHW[one] > 1))
+        edge_SHW[one] |= differs
+        edge_SHW[two] |= differs
     return edge_SHW
 
 
-def _smooth(
-    scene_E: np.ndarray,
-    pixel_E: np.ndarray,
-    origin: Sequence[np.ndarray],
-    looks_GS: np.ndarray,
-    facts_KFS: np.ndarray,
-    config: ScenesConfig,
-) -> np.ndarray:
-    """Return (E, 3) uint8: the mean, in linear light, of four rays through each pixel."""
-    ray_3R = np.concatenate([_rays(config, offset)[:, pixel_E] for offset in EDGE_OFFSETS], axis=1)
-    scene_R = np.tile(scene_E, len(EDGE_OFFSETS))
-    looks_G1R, facts_KF1R = looks_GS[:, None, scene_R], facts_KFS[:, :, None, scene_R]
-    colour_31R, _ = shade(origin, ray_3R[:, None], looks_G1R, facts_KF1R, config.far)
-    one, two, three, four = np.minimum(colour_31R, np.float32(1)).reshape(3, 4, 1, -1).transpose(1, 0, 2, 3)
-    return _to_srgb((one + two + three + four) * np.float32(0.25))[0]
+@dataclass(frozen=True)
+class _Smoother:
+    """Traces four rays through each of some pixels; the backdrop keeps the colour of the pixel's centre, lit or not."""
+
+    world: World
+    back: Backdrop
+    bodies: Reach
+    shadows: Reach
+    light_3S: np.ndarray
+    shades_Q2: np.ndarray
+    config: ScenesConfig
+
+    def smooth(self, edge_E: np.ndarray) -> np.ndarray:
+        """Return (E, 3) uint8: the mean, in linear light, of four rays through each pixel `edge_E` of S · P."""
+        scene_E, pixel_E = np.divmod(edge_E, self.config.image_size**2)
+        ray_3R = np.concatenate(
+            [_rays(self.config.camera, self.config.image_size, offset)[:, pixel_E] for offset in EDGE_OFFSETS], axis=1
+        )
+        ray_C, object_C = self._pairs(self.bodies, scene_E, pixel_E)
+        hits = nearest(self.world, _eye(self.config), ray_C, object_C, ray_3R[:, ray_C], 4 * len(edge_E))
+        colour_3R = self._backdrop(hits, ray_3R, scene_E, pixel_E)
+        colour_3R[:, hits.ray_H] = shade_objects(self.world, hits, self.light_3S, self.shades_Q2)
+        one, two, three, four = np.minimum(colour_3R, np.float32(1)).reshape(3, 4, -1).transpose(1, 0, 2)
+        return _to_srgb((one + two + three + four) * np.float32(0.25))
+
+    def _pairs(self, reach: Reach, scene_E: np.ndarray, pixel_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return rays of the four per pixel and objects that reach the pixel."""
+        slots_E, rays, objects = reach.slots_SP[scene_E, pixel_E], [], []
+        for slot, object_S in enumerate(self.world.object_KS):
+            there = np.flatnonzero(slots_E & np.uint8(1 << slot))
+            rays.append((there + len(scene_E) * np.arange(4)[:, None]).ravel())
+            objects.append(np.tile(object_S[scene_E[there]], 4))
+        return np.concatenate(rays), np.concatenate(objects)
+
+    def _backdrop(self, hits: Hits, ray_3R: np.ndarray, scene_E: np.ndarray, pixel_E: np.ndarray) -> np.ndarray:
+        falling_R = np.minimum(ray_3R[1], np.float32(-1e-6))
+        depth_R = np.minimum(-np.float32(self.config.camera.height) / falling_R, np.float32(self.config.far))
+        ray_C, object_C = self._pairs(self.shadows, scene_E, pixel_E)
+        open_C = (hits.object_R[ray_C] < 0) & (depth_R[ray_C] < self.config.far)
+        ray_C, object_C = ray_C[open_C], object_C[open_C]
+        light_3C = self.light_3S[:, self.world.scene_M[object_C]]
+        dark_R = np.zeros(len(depth_R), dtype=bool)
+        dark_R[ray_C[_is_dark(self.world, depth_R[ray_C], ray_3R[:, ray_C], light_3C, object_C)]] = True
+        sunlit_3E, haze_3E = self.back.sunlit_3SP[:, scene_E, pixel_E], self.back.haze_3SP[:, scene_E, pixel_E]
+        shaded_3E = haze_3E + (sunlit_3E - haze_3E) * self.back.shadow_S[scene_E]
+        return np.where(dark_R, np.tile(shaded_3E, 4), np.tile(sunlit_3E, 4))
 
 
-def _normals(hits: Hits, is_ground_1P: np.ndarray, config: ScenesConfig) -> np.ndarray:
-    up_3 = config.camera.to_camera(np.array([[0.0], [1.0], [0.0]]))[:, 0].astype(np.float32)
-    background_1P3 = np.where(is_ground_1P[..., None], up_3, np.array([0, 0, -1], dtype=np.float32))
-    normal_SP3 = np.repeat(background_1P3, hits.slot_AB.shape[0], axis=0)
-    normal_SP3[hits.a_H, hits.b_H] = config.camera.to_camera(hits.normal_3H).T
-    return normal_SP3
+def _normals(hits: Hits, back: Backdrop, num: int, config: ScenesConfig) -> np.ndarray:
+    up_3 = config.camera.to_camera(np.array([0.0, 1.0, 0.0])).astype(np.float32)
+    background_P3 = np.where(back.is_ground_P[:, None], up_3, np.array([0, 0, -1], dtype=np.float32))
+    normal_R3 = np.tile(background_P3, (num, 1))
+    normal_R3[hits.ray_H] = config.camera.to_camera(hits.normal_3H).T
+    return normal_R3
 
 
-def _classes(hits: Hits, is_ground_1P: np.ndarray) -> np.ndarray:
-    background_1P = np.where(is_ground_1P, np.uint8(GROUND_ID), np.uint8(SKY_ID))
-    semseg_SP = np.repeat(background_1P, hits.slot_AB.shape[0], axis=0)
-    semseg_SP[hits.a_H, hits.b_H] = CLASS_OF_SHAPE[hits.facts_FH[SHAPE].astype(np.intp)]
-    return semseg_SP
+def _classes(world: World, hits: Hits, back: Backdrop, num: int) -> np.ndarray:
+    semseg_R = np.tile(np.where(back.is_ground_P, np.uint8(GROUND_ID), np.uint8(SKY_ID)), num)
+    semseg_R[hits.ray_H] = CLASS_OF_SHAPE[world.shape_M[hits.object_H]]
+    return semseg_R
 
 
 def _boxes(instance_SHW: np.ndarray, num_slots: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from fourfold.seeds import numpy_generator
 
 MARGIN = 0.96  # share of the half image in which whole objects must lie
 ARRANGEMENTS = 40  # full restarts before sizes shrink
+Tone = tuple[float, float, float]  # sRGB, 0-1
 PLACES = 12  # tries per object in one arrangement
 
 
@@ -47,7 +48,7 @@ class Scene:
     index: int
     objects: tuple[SceneObject, ...]
     floor: str
-    floor_tones: tuple[tuple[float, float, float], tuple[float, float, float]]  # the same twice on a plain floor
+    floor_tones: tuple[Tone, Tone]  # the same twice on a plain floor
     floor_yaw: float
     tile: float  # edge of a checker tile in metres
     horizon: tuple[float, float, float]
@@ -97,7 +98,7 @@ def scene(seed: int, split: str, index: int, config: ScenesConfig) -> Scene:
     )
 
 
-def _draw_floor_tones(rng: np.random.Generator, floor: str) -> tuple[tuple[float, float, float], ...]:
+def _draw_floor_tones(rng: np.random.Generator, floor: str) -> tuple[Tone, Tone]:
     tone, warmth = rng.uniform(0.56, 0.76), rng.uniform(-0.03, 0.03)
     light = (tone + warmth, tone, tone - warmth)
     if floor == "plain":
@@ -106,7 +107,7 @@ def _draw_floor_tones(rng: np.random.Generator, floor: str) -> tuple[tuple[float
     return light, (light[0] * contrast, light[1] * contrast, light[2] * contrast)
 
 
-def _draw_sky(rng: np.random.Generator) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _draw_sky(rng: np.random.Generator) -> tuple[Tone, Tone]:
     """Return the colours at the horizon and at the zenith: anything between a clear, an evening and an overcast sky."""
     clear, evening, overcast = ((0.82, 0.89, 0.95), (0.36, 0.56, 0.86)), ((0.98, 0.84, 0.72), (0.52, 0.50, 0.74)), \
         ((0.86, 0.87, 0.88), (0.64, 0.67, 0.72))  # fmt: skip

@@ -1,141 +1,68 @@
-"""The colour of a block of camera rays: sky, ground with haze and shadows, lit objects. Linear light, float32.
+"""The light that objects send to the camera: light from the sky, hard-shadowed sun, a highlight. Linear light, float32.
 
-Shapes as in `tracing.py`; G facts per scene. As there, only + - * / sqrt and comparisons touch the pixels.
+Shapes as in `tracing.py`; Q pairs of objects of one scene.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
-from fourfold.data.scenes.scene import Scene
-from fourfold.data.scenes.tracing import (
-    BLUE,
-    GREEN,
-    HEIGHT,
-    RED,
-    STRIPES,
-    Hits,
-    nearest,
-    shadowed,
-    take,
-    take_all,
-)
+from fourfold.data.scenes.backdrop import FILL, SUN
+from fourfold.data.scenes.tracing import BLUE, BOUND, HEIGHT, RED, STRIPES, Hits, World, X, Z, blocked
 
-LIGHT = slice(0, 3)
-TONES = (slice(3, 6), slice(6, 9))
-COS, SIN, TILE = 9, 10, 11
-HORIZON, ZENITH = slice(12, 15), slice(15, 18)
-
-SUN, FILL, GLOSS = np.float32(0.72), np.float32(0.36), np.float32(0.16)  # direct light, sky light, highlight
-HAZE = np.float32(0.6)  # share of the horizon's colour in the ground at the far plane
+GLOSS = np.float32(0.16)  # strength of the highlight
 STRIPE_TONE = np.float32(0.86)  # linear; stripes of the object's colour alternate with near-white
 NUM_BANDS = np.float32(5)  # stripes over the height of an object, first and last in its colour
 
 
-def scene_facts(scenes: Sequence[Scene]) -> np.ndarray:
-    """Return (G, S) float32: light, floor and sky of each scene, colours squared from sRGB to about linear."""
-    rows = [
-        (
-            *s.light,
-            *(v * v for tone in s.floor_tones for v in tone),
-            *(np.cos(s.floor_yaw) / s.tile, np.sin(s.floor_yaw) / s.tile, s.tile),
-            *(v * v for colour in (s.horizon, s.zenith) for v in colour),
-        )
-        for s in scenes
-    ]
-    return np.ascontiguousarray(np.array(rows, dtype=np.float32).T)
-
-
-def shade(
-    origin: Sequence[np.ndarray],
-    ray: Sequence[np.ndarray],
-    looks_GAB: np.ndarray,
-    facts_KFAB: np.ndarray,
-    far: float,
-) -> tuple[np.ndarray, Hits]:
-    """Return linear colours (3, A, B) and the object hits of camera rays whose z in the camera frame is 1."""
-    shape_AB = np.broadcast_shapes(ray[0].shape, looks_GAB[0].shape)
-    hits = nearest(origin, ray, facts_KFAB, shape_AB)
-    colour_3AB = _background(origin, ray, looks_GAB, facts_KFAB, far, hits.slot_AB < 0)
-    a, b = hits.a_H, hits.b_H
-    colour_3AB[:, a, b] = _objects(hits, ray, looks_GAB, facts_KFAB)
-    return colour_3AB, hits
-
-
-def ground_depth(origin: Sequence[np.ndarray], ray: Sequence[np.ndarray], far: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the depth of the background (`far` for the sky) and whether it is ground; shaped as the rays."""
-    with np.errstate(divide="ignore"):
-        depth = -origin[1] / ray[1]
-    is_ground = (ray[1] < 0) & (depth < far)
-    return np.where(is_ground, depth, np.float32(far)), is_ground
-
-
-def _background(
-    origin: Sequence[np.ndarray],
-    ray: Sequence[np.ndarray],
-    looks_GAB: np.ndarray,
-    facts_KFAB: np.ndarray,
-    far: float,
-    open_AB: np.ndarray,
-) -> np.ndarray:
-    depth, is_ground = ground_depth(origin, ray, far)
-    x, z = ray[0] * depth, ray[2] * depth
-    tile_x = np.floor(x * looks_GAB[COS] - z * looks_GAB[SIN])
-    tile_z = np.floor(x * looks_GAB[SIN] + z * looks_GAB[COS])
-    both = (tile_x + tile_z) * np.float32(0.5)
-    odd = both != np.floor(both)
-    in_sun = is_ground & open_AB
-    point = (x, np.zeros_like(x), z)
-    shadow_AB = shadowed(point, looks_GAB[LIGHT], facts_KFAB, odd.shape, [in_sun] * len(facts_KFAB))
-    received = FILL + SUN * np.where(shadow_AB, np.float32(0), looks_GAB[1])
-    haze = HAZE * (depth / np.float32(far)) * (depth / np.float32(far))
-    up = np.clip((ray[1] + np.float32(0.2)) * np.float32(2.6), 0, 1)
-    colours = []
-    for channel in range(3):
-        horizon, zenith = looks_GAB[HORIZON][channel], looks_GAB[ZENITH][channel]
-        ground = np.where(odd, looks_GAB[TONES[1]][channel], looks_GAB[TONES[0]][channel]) * received
-        colours.append(np.where(is_ground, ground + haze * (horizon - ground), horizon + up * (zenith - horizon)))
-    return np.stack(colours)
-
-
-def _objects(hits: Hits, ray: Sequence[np.ndarray], looks_GAB: np.ndarray, facts_KFAB: np.ndarray) -> np.ndarray:
-    """Return colours (3, H): sky light from above, hard-shadowed sun, a highlight."""
-    a, b = hits.a_H, hits.b_H
-    light_3H = take_all(looks_GAB[LIGHT], a, b)
-    ray_3H = np.stack([take(v, a, b) for v in ray])
-    normal_3H = hits.normal_3H
-    facing_H = np.maximum(_dot(normal_3H, light_3H), 0)
-    facing_H *= ~_object_shadows(hits, light_3H, ray_3H, facts_KFAB, facing_H > 0)
-    middle_3H = light_3H - ray_3H / np.sqrt(_dot(ray_3H, ray_3H))
-    shine_H = np.maximum(_dot(normal_3H, middle_3H), 0) / np.sqrt(_dot(middle_3H, middle_3H))
+def shade_objects(world: World, hits: Hits, light_3S: np.ndarray, shades_Q2: np.ndarray) -> np.ndarray:
+    """Return the colours (3, H) of hit points; `shades_Q2` are the pairs (caster, receiver) of `shading_pairs`."""
+    light_3H = light_3S[:, world.scene_M[hits.object_H]]
+    facing_H = np.maximum(_dot(hits.normal_3H, light_3H), 0)
+    _shadow(facing_H, world, hits, light_3H, shades_Q2)
+    middle_3H = light_3H - hits.direction_3H / np.sqrt(_dot(hits.direction_3H, hits.direction_3H))
+    shine_H = np.maximum(_dot(hits.normal_3H, middle_3H), 0) / np.sqrt(_dot(middle_3H, middle_3H))
     for _ in range(5):  # to the power of 32
         shine_H = shine_H * shine_H
-    highlight_H = GLOSS * shine_H * (facing_H > 0)
-    received_H = FILL * (np.float32(0.75) + np.float32(0.35) * normal_3H[1]) + SUN * facing_H
-    band_H = np.floor(hits.local_3H[1] / hits.facts_FH[HEIGHT] * NUM_BANDS)
-    light_band_H = (hits.facts_FH[STRIPES] > 0) & ((band_H == 1) | (band_H == 3))
-    paint_3H = np.where(light_band_H, STRIPE_TONE, hits.facts_FH[[RED, GREEN, BLUE]])
-    return paint_3H * received_H + highlight_H
+    received_H = FILL * (np.float32(0.75) + np.float32(0.35) * hits.normal_3H[1]) + SUN * facing_H
+    return _paint(world, hits) * received_H + GLOSS * shine_H * (facing_H > 0)
 
 
-def _object_shadows(
-    hits: Hits, light_3H: np.ndarray, ray_3H: np.ndarray, facts_KFAB: np.ndarray, facing_H: np.ndarray
-) -> np.ndarray:
-    """Return (H,) bool: does another object of the scene stand between the hit point and the light?"""
-    if len(facts_KFAB) == 1 or not facing_H.any():
-        return np.zeros_like(facing_H)
-    return _shadow_of_points(hits, light_3H, ray_3H, facts_KFAB, facing_H)
+def shading_pairs(world: World, light_3S: np.ndarray) -> np.ndarray:
+    """Return (Q, 2): pairs (caster, receiver) of objects whose bounding spheres lie in line with the light."""
+    found = []
+    slots = range(len(world.object_KS))
+    for caster_S, receiver_S in ((world.object_KS[i], world.object_KS[j]) for i in slots for j in slots if i != j):
+        both = np.flatnonzero((caster_S >= 0) & (receiver_S >= 0))
+        caster, receiver = caster_S[both], receiver_S[both]
+        one_FQ, two_FQ, light_3Q = world.facts_FM[:, caster], world.facts_FM[:, receiver], light_3S[:, both]
+        offset_3Q = np.stack([one_FQ[X] - two_FQ[X], (one_FQ[HEIGHT] - two_FQ[HEIGHT]) / 2, one_FQ[Z] - two_FQ[Z]])
+        along_Q, reach_Q = _dot(offset_3Q, light_3Q), (one_FQ[BOUND] + two_FQ[BOUND]) * np.float32(1.01)
+        inside = (_dot(offset_3Q, offset_3Q) - along_Q * along_Q < reach_Q * reach_Q) & (along_Q > -reach_Q)
+        found.append(np.stack([caster[inside], receiver[inside]], axis=1))
+    return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
 
 
-def _shadow_of_points(
-    hits: Hits, light_3H: np.ndarray, ray_3H: np.ndarray, facts_KFAB: np.ndarray, facing_H: np.ndarray
-) -> np.ndarray:
-    facts_KF1H = take_all(facts_KFAB, hits.a_H, hits.b_H)[:, :, None]
-    own_H = hits.slot_AB[hits.a_H, hits.b_H]
-    keep = [(facing_H & (own_H != slot))[None] for slot in range(len(facts_KFAB))]
-    point = [v[None] for v in hits.point_3H]
-    return shadowed(point, [v[None] for v in light_3H], facts_KF1H, (1, len(own_H)), keep)[0]
+def _shadow(facing_H: np.ndarray, world: World, hits: Hits, light_3H: np.ndarray, shades_Q2: np.ndarray) -> None:
+    """Set `facing_H` to zero where another object stands in the light."""
+    if not len(shades_Q2):
+        return
+    casters_M: list[list[int]] = [[] for _ in world.slot_M]
+    for caster, receiver in shades_Q2:
+        casters_M[receiver].append(caster)
+    for turn in range(max(map(len, casters_M))):
+        caster_M = np.array([casters[turn] if turn < len(casters) else -1 for casters in casters_M])
+        caster_H = caster_M[hits.object_H]
+        lit = np.flatnonzero((caster_H >= 0) & (facing_H > 0))
+        dark = blocked(world, hits.point_3H[:, lit], light_3H[:, lit], caster_H[lit])
+        facing_H[lit[dark]] = 0
 
 
-def _dot(one_3H: np.ndarray, two_3H: np.ndarray) -> np.ndarray:
-    return one_3H[0] * two_3H[0] + one_3H[1] * two_3H[1] + one_3H[2] * two_3H[2]
+def _paint(world: World, hits: Hits) -> np.ndarray:
+    """Return (3, H): the object's colour, or near-white on the second and fourth of five horizontal bands."""
+    height_H = world.facts_FM[HEIGHT][hits.object_H]
+    band_H = np.floor(hits.point_3H[1] / height_H * NUM_BANDS)
+    white_H = (world.facts_FM[STRIPES][hits.object_H] > 0) & ((band_H == 1) | (band_H == 3))
+    return np.where(white_H, STRIPE_TONE, world.facts_FM[RED : BLUE + 1, hits.object_H])
+
+
+def _dot(one_3N: np.ndarray, two_3N: np.ndarray) -> np.ndarray:
+    return one_3N[0] * two_3N[0] + one_3N[1] * two_3N[1] + one_3N[2] * two_3N[2]

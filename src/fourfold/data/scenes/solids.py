@@ -13,9 +13,10 @@ from fourfold.data.scenes.vocabulary import SHAPES
 
 MISS = np.float32(np.inf)
 Interval = tuple[np.ndarray, np.ndarray]
+Vector = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y, z
 
 
-def intersect(shape: str, origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
+def intersect(shape: str, origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     """Return (enter_C, leave_C) in multiples of the ray's length; a miss is (inf, -inf).
 
     Both ends may lie behind the origin: visible means 0 < enter, shadowed means 0 < leave.
@@ -26,7 +27,7 @@ def intersect(shape: str, origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: n
     return np.where(hit_C, enter_C, MISS), np.where(hit_C, leave_C, -MISS)
 
 
-def outward(shape: str, point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
+def outward(shape: str, point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     """Return unit outward normals (3, C) at points on the surface."""
     return _NORMALS[shape](point_3C, radius_C, height_C)
 
@@ -48,25 +49,25 @@ def _overlap(one: Interval, two: Interval) -> Interval:
     return np.maximum(one[0], two[0]), np.minimum(one[1], two[1])
 
 
-def _sphere(origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
+def _sphere(origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     (x, y, z), (u, v, w) = origin_3C, ray_3C
     y = y - radius_C
     return _roots(u * u + v * v + w * w, x * u + y * v + z * w, x * x + y * y + z * z - radius_C * radius_C)
 
 
-def _box(origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
+def _box(origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     (x, y, z), (u, v, w) = origin_3C, ray_3C
     sides = _overlap(_slab(x, u, -radius_C, radius_C), _slab(z, w, -radius_C, radius_C))
     return _overlap(sides, _slab(y, v, 0.0, height_C))
 
 
-def _cylinder(origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
+def _cylinder(origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     (x, y, z), (u, v, w) = origin_3C, ray_3C
     side = _roots(u * u + w * w, x * u + z * w, x * x + z * z - radius_C * radius_C)
     return _overlap(side, _slab(y, v, 0.0, height_C))
 
 
-def _cone(origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
+def _cone(origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     """Intersect the mantle x² + z² = k² (h - y)², 0 ≤ y ≤ h.
 
     The base is left out: it rests on the ground, where neither the camera nor the light can see it, and a ray that
@@ -84,12 +85,12 @@ def _cone(origin_3C: np.ndarray, ray_3C: np.ndarray, radius_C: np.ndarray, heigh
     return enter_C, np.nextafter(leave_C, MISS)
 
 
-def _sphere_normal(point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
+def _sphere_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     x, y, z = point_3C
     return _unit(np.stack([x, y - radius_C, z]))
 
 
-def _box_normal(point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
+def _box_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     """Return the axis of the face whose plane is nearest to the point."""
     x, y, z = point_3C
     half_C = height_C / 2
@@ -99,7 +100,7 @@ def _box_normal(point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray
     return np.where(np.arange(3)[:, None] == face_C, np.sign(centred_3C), 0).astype(np.float32)
 
 
-def _cylinder_normal(point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
+def _cylinder_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     x, y, z = point_3C
     distance_C = np.sqrt(x * x + z * z)
     cap_C = height_C - y < radius_C - distance_C
@@ -108,7 +109,7 @@ def _cylinder_normal(point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.nd
     return np.where(cap_C, np.array([[0], [1], [0]], dtype=np.float32), side_3C)
 
 
-def _cone_normal(point_3C: np.ndarray, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
+def _cone_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     x, _, z = point_3C
     distance_C = np.sqrt(x * x + z * z)
     return _unit(np.stack([x, distance_C * (radius_C / height_C), z]))

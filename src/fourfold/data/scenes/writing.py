@@ -7,7 +7,7 @@ afterwards, for the keys that cleaning kept.
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,13 @@ def _write_crawl_shard(path: Path, scenes: Sequence[Scene], config: ScenesConfig
     rgb_SHW3 = render(scenes, config).rgb
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for one, rgb_HW3 in zip(scenes, rgb_SHW3, strict=True):
-            text = caption(one)
+            text, (height, width, _) = caption(one), rgb_HW3.shape
             metadata = {
                 "key": one.key,
                 "caption": text,
                 "status": "success",
-                "width": rgb_HW3.shape[1],
-                "height": rgb_HW3.shape[0],
+                "width": width,
+                "height": height,
             }
             for extension, content in (
                 ("png", codecs.encode("rgb", rgb_HW3)),
@@ -79,7 +79,7 @@ def write_truth(
             raise ValueError(f"{key!r} is not of split {split!r}; truth is written one split at a time.")
     step = samples_per_shard or config.images_per_shard
     claim(folder / split, fingerprint(work="truth", seed=seed, split=split, config=config, keys=list(keys), step=step))
-    starts = [start for start in range(0, len(keys), step)]
+    starts = list(range(0, len(keys), step))
     missing = [start for start in starts if missing_columns(folder, split, shard_name(start // step), TRUTH)]
     for start in progress(missing, f"Truth of {split}", unit="shard"):
         scenes = [scene(seed, split, parse_key(key)[1], config) for key in keys[start : start + step]]
@@ -92,7 +92,7 @@ def truth_columns(scenes: Sequence[Scene], rendered: RenderedBatch) -> dict[str,
     keys = [one.key for one in scenes]
     normal = np.rint(rendered.normal * 127.5 + 127.5).astype(np.uint8)
     attributes = [_attributes(one, rendered, row) for row, one in enumerate(scenes)]
-    columns = {
+    columns: dict[str, Iterable[Any]] = {
         "depth": rendered.depth.astype(np.float16),
         "normal": normal,
         "semseg": rendered.semseg,
