@@ -1,17 +1,14 @@
 """A failing run ends in one line that says what, where and what to do; the traceback goes to the log file."""
 
-import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fourfold_ops.logs import keep_log_file
+from fourfold_ops.logs import keep_log_file, log_traceback
 
-logger = logging.getLogger(__name__)
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C ...
 EXIT_TERMINATED = 143  # ... and for SIGTERM
@@ -45,7 +42,7 @@ def with_clear_errors(command: click.Command) -> click.Command:
     class ClearCommand(click.Command):
         def invoke(self, context: click.Context) -> Any:
             """Run the command; on an exception log the traceback, print one line and exit with 1."""
-            log_file = keep_log_file()
+            keep_log_file()
             signal.signal(signal.SIGTERM, _stop)
             try:
                 return super().invoke(context)
@@ -55,14 +52,14 @@ def with_clear_errors(command: click.Command) -> click.Command:
                 click.secho("Stopped. The same command continues where this one was.", fg="yellow", err=True)
                 sys.exit(EXIT_INTERRUPTED)
             except Exception as error:
-                _report(error, log_file)
+                _report(error)
                 sys.exit(EXIT_FAILED)
 
     return ClearCommand(name=command.name, callback=command.callback, params=command.params, help=command.help)
 
 
-def _report(error: Exception, log_file: Path) -> None:
-    logger.debug("The run failed.", exc_info=True)
+def _report(error: Exception) -> None:
+    log_file = log_traceback(error)
     place = f" in {place}" if (place := place_of(error)) else ""
     click.secho(f"Failed{place}: {one_line(error)} [details: {os.path.relpath(log_file)}]", fg="red", err=True)
 

@@ -15,10 +15,23 @@ def keep_log_file() -> Path:
     It is not in `conf/logging.yml` because a path there starts at the current folder.
     """
     path = (find_kedro_project(Path.cwd()) or Path.cwd()) / LOG_FILE
-    root = logging.getLogger()
-    if not any(getattr(handler, "baseFilename", "") == str(path) for handler in root.handlers):
+    if _handler(path) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = RotatingFileHandler(path, maxBytes=10_000_000, backupCount=2, encoding="utf-8", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
+        logging.getLogger().addHandler(handler)
     return path
+
+
+def log_traceback(error: BaseException) -> Path:
+    """Write the traceback of `error` to the log file alone, and return that file's path."""
+    path = keep_log_file()
+    handler = _handler(path)
+    assert handler
+    trace = (type(error), error, error.__traceback__)
+    handler.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, "The run failed.", None, trace))
+    return path
+
+
+def _handler(path: Path) -> logging.Handler | None:
+    return next((h for h in logging.getLogger().handlers if getattr(h, "baseFilename", "") == str(path)), None)

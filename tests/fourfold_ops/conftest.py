@@ -2,9 +2,9 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,17 @@ class Miniature:
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `kedro` as a user does."""
+        binaries = Path(sys.executable).parent
         return subprocess.run(
-            [str(Path(sys.executable).parent / arguments[0]), *arguments[1:]],
+            [str(binaries / arguments[0]), *arguments[1:]],
             cwd=self.folder,
-            env={**os.environ, "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", **environment},
+            env={
+                **os.environ,
+                "PATH": f"{binaries}:{os.environ['PATH']}",
+                "DO_NOT_TRACK": "1",
+                "DVC_NO_ANALYTICS": "1",
+                **environment,
+            },
             capture_output=True,
             text=True,
             timeout=120,
@@ -177,8 +184,18 @@ class Miniature:
         target.write_text(content)
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty MLflow store: to create its tables takes seconds, so it is done once and copied."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Miniature:
+def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Miniature:
     """Return a fresh miniature project in a folder whose name has a space, that is the current folder."""
     package = f"miniature_{os.getpid()}_{next(_numbers)}"
     project = Miniature(tmp_path / "a project", package)
@@ -193,10 +210,9 @@ def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Miniature:
         "smoke/parameters": SMOKE,
     }.items():
         project.write(f"conf/{path}.yml", content)
-    (project.folder / "conf/local").mkdir()
+    for folder in ("conf/local", "data"):
+        (project.folder / folder).mkdir()
+    shutil.copy(empty_store, project.folder / "data/mlflow.db")
     monkeypatch.chdir(project.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return project
-
-
-Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -67,4 +67,4 @@ def test_a_wrong_parameter_stops_the_run_before_anything_happens_and_says_what_i
     with pytest.raises(UserError, match=r"making.sise is an unknown key. Did you mean 'size'\? Allowed: size") as error:
         miniature.run(runtime_params={"making": {"sise": 4}, "judging": {"size": 0}})
     assert "judging.size = 0: Input should be greater than or equal to 1" in str(error.value)
-    assert not (miniature.folder / "data").exists()
+    assert not (miniature.folder / "data/01_made").exists()

@@ -63,7 +63,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     elif isinstance(values, list) and values and any(isinstance(v, (dict, list)) for v in values):
         items = list(enumerate(values))
     else:
-        return {prefix: values}
+        return {prefix: values} if prefix else {}
     joined = [flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in items]
     return {k: v for part in joined for k, v in part.items()}
 

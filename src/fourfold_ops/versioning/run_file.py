@@ -1,0 +1,54 @@
+"""`dvc.run.yml`: which environment and which `--params` the files under data/ were made with."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kedro.config import OmegaConfigLoader
+
+from fourfold_ops.atomic import write_whole
+from fourfold_ops.failures import UserError
+from fourfold_ops.tracking.provenance import flat
+
+RUN_FILE = "dvc.run.yml"
+HEADER = """\
+# Which configuration data/ was made with. `kedro run` writes it beside dvc.lock, and dvc.yaml reads it, so that the lock
+# names the environment and the --params of what really ran, and `dvc repro` repeats just that.
+"""
+
+
+def write_run_file(project_path: Path, environment: str, runtime_params: dict[str, Any]) -> None:
+    """Write the file, unless it already says the same (so that its time does not change)."""
+    content = {"environment": environment, "flags": flags(environment, runtime_params)}
+    path = project_path / RUN_FILE
+    if not path.exists() or yaml.safe_load(path.read_text(encoding="utf-8")) != content:
+        write_whole(path, (HEADER + "".join(f"{k}: {json.dumps(v)}\n" for k, v in content.items())).encode())
+
+
+def flags(environment: str, runtime_params: dict[str, Any]) -> str:
+    """Return the options of `kedro run` that give this configuration; raises UserError for values that no option can carry."""
+    options = [] if environment == "base" else [f"--env={environment}"]
+    items = []
+    for key, value in sorted(flat(runtime_params).items()):
+        text = value if isinstance(value, str) else json.dumps(value)
+        if isinstance(value, (list, dict)) or "," in text:
+            raise UserError(
+                f"--params={key}={text} cannot be recorded in {RUN_FILE}.", "Put it into a folder of conf/ instead."
+            )
+        items.append(f"{key}={text}")
+    if items:
+        options.append(f"--params={','.join(items)}")
+    return shlex.join(options)
+
+
+def recorded_parameters(conf_source: str, settings: dict[str, Any], environment: str, runtime_params: dict[str, Any]) -> Any:
+    """Return the parameters that conf/base, one environment and `--params` give, without conf/local."""
+    return OmegaConfigLoader(conf_source, env=environment, runtime_params=runtime_params, **settings)["parameters"]
+
+
+def differences(ours: Any, theirs: Any) -> list[str]:
+    """Return the dotted names of the parameters that differ."""
+    left, right = flat(ours), flat(theirs)
+    return sorted(key for key in {*left, *right} if key not in left or key not in right or left[key] != right[key])
