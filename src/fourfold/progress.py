@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,12 +13,26 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it", start: int = 0) -> Iterator[T]:
-    """Yield `items`, showing how far it is; `start` counts what an earlier, interrupted run had already done."""
+def progress(
+    items: Iterable[T],
+    description: str,
+    total: int | None = None,
+    unit: str = "it",
+    start: int = 0,
+    note: Callable[[], str] | None = None,
+) -> Iterator[T]:
+    """Yield `items`, showing how far it is; `start` counts what an earlier, interrupted run had already done.
+
+    `note` is asked for a few words, e.g. the loss, whenever a line is shown.
+    """
     if total is None and hasattr(items, "__len__"):
         total = start + len(items)  # type: ignore[arg-type]
     if sys.stderr.isatty():
-        yield from tqdm(items, description, total=total, unit=unit, initial=start, dynamic_ncols=True, smoothing=0.05)
+        bar = tqdm(items, description, total=total, unit=unit, initial=start, dynamic_ncols=True, smoothing=0.05)
+        for item in bar:
+            yield item
+            if note:
+                bar.set_postfix_str(note(), refresh=False)
         return
     began = last = time.monotonic()
     for count, item in enumerate(items, start + 1):
@@ -28,4 +42,6 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
             last = now
             rate = (count - start) / (now - began)
             left = f", {(total - count) / rate:.0f} s left" if total else ""
-            logger.info("%s: %d%s %s, %.3g %s/s%s", description, count, f"/{total}" if total else "", unit, rate, unit, left)
+            words = f", {note()}" if note else ""
+            share = f"/{total}" if total else ""
+            logger.info("%s: %d%s %s, %.3g %s/s%s%s", description, count, share, unit, rate, unit, left, words)

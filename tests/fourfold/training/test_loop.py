@@ -1,0 +1,78 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fourfold.data.cursor import Cursor, index_batches
+from fourfold.training.loop import BEST_FILE, HISTORY_FILE, LoopConfig, train
+from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+
+TINY_RUN = Path(__file__).with_name("tiny_run.py")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_run_killed_twice_gives_the_losses_files_and_weights_of_an_unbroken_run(tmp_path):
+    done = subprocess.run([sys.executable, TINY_RUN, tmp_path], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    unbroken, resumed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("unbroken", "broken"))
+    assert set(resumed["losses"]) == {str(step) for step in range(12, 16)}
+    assert resumed["losses"].items() <= unbroken["losses"].items()
+    assert resumed["weights"] == unbroken["weights"]
+    assert resumed["state"] == unbroken["state"]
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
+    assert {BEST_FILE, HISTORY_FILE, "step-00000016.safetensors", "step-00000015.safetensors"} == set(
+        files_of(tmp_path / "broken")
+    )
+    assert unbroken["state"]["skipped_steps"] == 1
+
+
+def small_run(compute_loss=None, **settings):
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    data = torch.randn(16, 4)
+    default = lambda indices, step: ((model(data[indices]) - data[indices].sum(1, keepdim=True)).square().mean(), {})  # noqa: E731
+    optimizer = build_optimizer(model, OptimizerConfig(kind="adamw", learning_rate=0.05, weight_decay=0))
+    loss = default if compute_loss is None else lambda indices, step: compute_loss(model, step)
+    config = LoopConfig(num_steps=60, **settings)
+    return model, train(
+        model, loss, lambda cursor: index_batches(16, 8, 0, start=cursor), optimizer, lambda step: 1.0, config, validate=None
+    )
+
+
+def test_training_without_a_folder_learns_and_reports():
+    _, state = small_run(log_every=10)
+    assert [figures["step"] for figures in state.history] == [10, 20, 30, 40, 50, 60]
+    assert state.history[-1]["loss"] < 0.2 * state.history[0]["loss"]
+
+
+def test_a_few_gradients_that_are_not_finite_are_skipped_and_counted_and_leave_the_weights_alone():
+    model, state = small_run(lambda model, step: (model.weight.sum() * (float("inf") if step == 3 else 0.0), {}), log_every=60)
+    assert state.skipped_steps == 1
+    assert state.history[-1]["skipped_steps"] == 1
+    assert torch.isfinite(model.weight).all()
+
+
+def test_many_gradients_that_are_not_finite_are_an_error_that_says_what_to_do():
+    with pytest.raises(FloatingPointError, match="Lower the learning rate"):
+        small_run(lambda model, step: (model.weight.sum() * float("nan"), {}))
+
+
+def test_batches_of_indices_are_a_pure_function_of_the_cursor_and_use_each_sample_once_an_epoch():
+    stream = index_batches(10, 3, 7, "x")
+    unbroken = [next(stream) for _ in range(9)]
+    for _, cursor in unbroken[:-1]:
+        following = next(index_batches(10, 3, 7, "x", start=cursor))
+        expected = unbroken[[entry[1] for entry in unbroken].index(cursor) + 1]
+        assert (following[0] == expected[0]).all() and following[1] == expected[1]
+    first_epoch = [i for indices, cursor in unbroken[:3] for i in indices]
+    assert len(set(first_epoch)) == 9
+    assert unbroken[2][1] == Cursor(0, 9) and unbroken[3][1] == Cursor(1, 3)
+    with pytest.raises(ValueError, match="Lower the batch size"):
+        next(index_batches(2, 3, 0))

@@ -1,0 +1,113 @@
+import pytest
+import torch
+from torch import nn
+
+from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.fourm import FourM
+from fourfold.training.optimizers import AdamW, Muon, OptimizerConfig, block_matrices, build_optimizer, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (2, 16, 40), (2, 48, 16)])
+def test_orthogonalising_brings_all_singular_values_near_one_and_keeps_the_singular_vectors(shape):
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    result = orthogonalise(left * torch.linspace(1, 20, left.shape[-1]) @ right)
+    diagonal = left.mT @ result @ right.mT
+    values = diagonal.diagonal(dim1=1, dim2=2)
+    assert values.min() > 0.6 and values.max() < 1.25
+    assert (diagonal - torch.diag_embed(values)).abs().max() < 1e-4
+
+
+def test_the_short_form_for_long_matrices_gives_what_the_plain_iteration_gives():
+    torch.manual_seed(0)
+    long = torch.randn(4, 12, 60)
+    plain = long / long.norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        gram = plain @ plain.mT
+        plain = 3.4445 * plain + (-4.7750 * gram + 2.0315 * gram @ gram) @ plain
+    torch.testing.assert_close(orthogonalise(long), plain, atol=1e-5, rtol=1e-4)
+
+
+def with_gradients(parameters, gradients):
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+
+
+def named(parameters):
+    return {str(index): parameter for index, parameter in enumerate(parameters)}
+
+
+def test_muon_moves_as_torch_muon_moves():
+    torch.manual_seed(0)
+    shapes = [(16, 16), (16, 16), (40, 16), (16, 40)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    mine = Muon(named(ours), {str(i): 1 for i in range(4)}, OptimizerConfig(muon_weight_decay=0.1))
+    judge = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1)
+    for _ in range(5):
+        gradients = [torch.randn(shape) for shape in shapes]
+        with_gradients(ours, gradients), with_gradients(theirs, gradients)
+        mine.step(0.5)
+        judge.step()
+    for parameter, twin in zip(ours, theirs, strict=True):  # the judge iterates in bfloat16
+        torch.testing.assert_close(parameter, twin, atol=3e-3, rtol=0)
+
+
+def test_adamw_moves_as_torch_adamw_moves_and_leaves_vectors_undecayed():
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(5))]
+    theirs = [nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    mine = AdamW(named(ours), OptimizerConfig(learning_rate=0.1, weight_decay=0.3))
+    groups = [{"params": theirs[:1], "weight_decay": 0.3}, {"params": theirs[1:], "weight_decay": 0.0}]
+    judge = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.95))
+    for _ in range(5):
+        gradients = [torch.randn(parameter.shape) for parameter in ours]
+        with_gradients(ours, gradients), with_gradients(theirs, gradients)
+        mine.step(0.5)
+        judge.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_matrices_stored_as_one_are_orthogonalised_one_by_one():
+    torch.manual_seed(0)
+    gradient = torch.randn(24, 8) * torch.tensor([100.0, 1.0, 0.01]).repeat_interleave(8)[:, None]
+    fused, parts = nn.Parameter(torch.zeros(24, 8)), [nn.Parameter(torch.zeros(8, 8)) for _ in range(3)]
+    with_gradients([fused], [gradient]), with_gradients(parts, gradient.chunk(3))
+    Muon({"0": fused}, {"0": 3}, OptimizerConfig()).step(1.0)
+    Muon(named(parts), {str(i): 1 for i in range(3)}, OptimizerConfig()).step(1.0)
+    torch.testing.assert_close(fused.detach(), torch.cat([part.detach() for part in parts]), atol=1e-6, rtol=0)
+
+
+def tiny_model(gated=True) -> FourM:
+    modalities = (ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=11, grid=(2, 2)),)
+    return FourM(ModelConfig(modalities=modalities, dim=16, encoder_depth=1, decoder_depth=2, num_heads=2, gated_mlp=gated))
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_the_rest():
+    model = tiny_model()
+    parts = block_matrices(model)
+    assert len(parts) == 4 + 2 * 7
+    assert {name: count for name, count in parts.items() if count > 1 and name.startswith("encoder")} == {
+        "encoder.0.attention.qkv.weight": 3,
+        "encoder.0.mlp.up.weight": 2,
+    }
+    assert block_matrices(tiny_model(gated=False))["encoder.0.mlp.up.weight"] == 1
+    optimizer = build_optimizer(model, OptimizerConfig())
+    assert len(optimizer.parameters) == len({id(p) for p in optimizer.parameters}) == len(list(model.parameters()))
+    assert set(optimizer.rules["muon"].parameters) == set(parts)
+
+
+def test_state_tensors_restore_an_optimiser():
+    models = [tiny_model(), tiny_model()]
+    optimizers = [build_optimizer(model, OptimizerConfig()) for model in models]
+
+    def step(which):
+        for index, parameter in enumerate(models[which].parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+        optimizers[which].step(0.5)
+
+    step(0)
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers[1].load_state_tensors(optimizers[0].state_tensors())
+    step(0), step(1)
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
