@@ -1,0 +1,100 @@
+"""The cosine codebook of 4M's tokenizers: nearest code by angle, moved by exponential averages instead of gradients.
+
+4M (arXiv 2312.06647) §A.3, after ViT-VQGAN (cosine similarity) and SoundStream (replacement of dead codes). It matches the
+reference's numbers: `tests/reference/codebook_ema.npz`.
+"""
+
+# T latents (all positions of all samples), K codes, D latent width
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a codebook makes of latents (..., D)."""
+
+    tokens: Tensor  # (...) int64
+    codes: Tensor  # (..., D), the stored codes: EMA leaves them off the unit sphere
+    straight_through: Tensor  # (..., D), equal to `codes`, with the gradient of the latents
+    commitment: Tensor  # (), mean squared distance of the latents to their codes
+
+
+class CosineCodebook(nn.Module):
+    """K codes of width D, matched by cosine in float32.
+
+    `update` moves a used code by c ← decay·c + (1 − decay)·normalise(mean of its normalised latents); an unused one drifts to
+    unit length. A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch.
+    """
+
+    codes_KD: Tensor
+    counts_K: Tensor
+
+    def __init__(self, num_codes: int, width: int, decay: float = 0.99, dead_code_threshold: float = 0.0):
+        super().__init__()
+        self.decay = decay
+        self.dead_code_threshold = dead_code_threshold
+        self.register_buffer("codes_KD", F.normalize(torch.ones(num_codes, width), dim=-1))
+        self.register_buffer("counts_K", torch.zeros(num_codes))
+
+    def match(self, latents_TD: Tensor) -> Tensor:
+        """Return the id (T,) int64 of the code nearest in angle to each latent."""
+        return (latents_TD.float() @ F.normalize(self.codes_KD, dim=-1).T).argmax(-1)  # the latent's length changes no order
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantise latents (..., D). Changes nothing: training calls `update` on its own."""
+        tokens = self.match(latents.detach().flatten(0, -2)).view(latents.shape[:-1])
+        codes = self.codes(tokens)
+        return Quantized(tokens, codes, latents + (codes - latents).detach(), F.mse_loss(latents, codes))
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Return the stored codes (..., D) of ids (...)."""
+        return F.embedding(tokens, self.codes_KD)
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
+        """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
+        latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
+        sums_KD, hits_K = self._sums(latents_TD, tokens.flatten())
+        means_KD = F.normalize(sums_KD / hits_K.clamp(min=1)[:, None], dim=-1)
+        goals_KD = torch.where(hits_K[:, None] > 0, means_KD, F.normalize(self.codes_KD, dim=-1))
+        self.codes_KD.lerp_(goals_KD, 1 - self.decay)
+        self.counts_K.lerp_(hits_K, 1 - self.decay)
+        return self.replace_dead(latents_TD, generator)
+
+    @torch.no_grad()
+    def replace_dead(self, latents_TD: Tensor, generator: torch.Generator | None = None) -> int:
+        """Replace codes under the threshold by random normalised latents (T, D), in order of id; counts stay, as in 4M."""
+        dead_K = self.counts_K < self.dead_code_threshold
+        num_dead = int(dead_K.sum())
+        if num_dead:
+            self.codes_KD[dead_K] = latents_TD[self.pick(len(latents_TD), num_dead, generator)]
+        return num_dead
+
+    @staticmethod
+    def pick(num_latents: int, num_needed: int, generator: torch.Generator | None) -> Tensor:
+        """Draw latents for dead codes: without repetition if there are enough, else with."""
+        if num_latents >= num_needed:
+            return torch.randperm(num_latents, generator=generator)[:num_needed]
+        return torch.randint(num_latents, (num_needed,), generator=generator)
+
+    @torch.no_grad()
+    def initialise(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
+        """Place the codes by spherical k-means on latents (..., D) (the reference starts from random codes; short runs cannot)."""
+        latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
+        num_codes = len(self.codes_KD)
+        self.codes_KD.copy_(latents_TD[self.pick(len(latents_TD), num_codes, generator)])
+        for _ in range(iterations):
+            sums_KD, hits_K = self._sums(latents_TD, self.match(latents_TD))
+            empty_K = hits_K == 0
+            sums_KD[empty_K] = latents_TD[self.pick(len(latents_TD), int(empty_K.sum()), generator)]
+            self.codes_KD.copy_(F.normalize(sums_KD, dim=-1))
+        self.counts_K.fill_(len(latents_TD) / num_codes)
+
+    def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return per code the sum of its latents (K, D) and their number (K,): a product, for its order of addition is fixed."""
+        chosen_TK = F.one_hot(tokens_T, len(self.codes_KD)).to(latents_TD.dtype)
+        return chosen_TK.T @ latents_TD, chosen_TK.sum(0)

@@ -1,0 +1,108 @@
+"""Settings of the tokenizers; the defaults are the embedded default: 64 × 64 pixels, 8 × 8 tokens, about a minute on two cores."""
+
+from pydantic import Field, model_validator
+
+from fourfold.configuration import Config
+from fourfold.modalities import LABELS, label
+
+
+class VisualTokenizerConfig(Config):
+    """One VQ-VAE: its codebook, its size and its training.
+
+    4M's own are ViT-B with 4,096–16,384 codes of width 32, trained for 15–50 epochs (4M §A.3).
+    """
+
+    codebook_size: int = Field(256, ge=2, le=32767, description="codes; token ids are int16")
+    latent_width: int = Field(16, ge=2, le=256)
+    width: int = Field(128, ge=8, le=1024, description="channels at the token grid")
+    fine_width: int = Field(64, ge=8, le=512, description="channels at twice the token grid")
+    encoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the encoder, at each of its two scales")
+    decoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the decoder, at each of its two scales")
+    steps: int = Field(320, ge=1)
+    decoder_steps: int = Field(80, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
+    unquantised_steps: int = Field(
+        40, ge=0, description="steps at the beginning as a plain autoencoder, before the codebook is placed"
+    )
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, le=0.1)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    warmup_share: float = Field(
+        0.05, ge=0, le=0.5, description="share of the steps with a rising learning rate; then cosine to 0"
+    )
+    gradient_clip: float = Field(1.0, gt=0)
+    commitment_weight: float = Field(0.25, ge=0, le=10)
+    codebook_decay: float = Field(0.95, gt=0, lt=1, description="4M: 0.99; a run of a few hundred steps needs faster codes")
+    dead_code_divisor: float = Field(
+        32.0, gt=0, description="a code is dead when its average count is below (tokens in a batch / codes) / this, as in 4M"
+    )
+
+
+class TextTokenizerConfig(Config):
+    """WordPiece for captions, and words for boxes: one vocabulary (4M §A.2)."""
+
+    vocabulary_size: int = Field(1024, ge=64, le=32767, description="at most; a small corpus may fill less; 4M: 30,000")
+    num_sentinels: int = Field(32, ge=2, le=1000, description="4M: 200; captions of n tokens can have n / 2 + 2 masked runs")
+    coordinate_bins: int = Field(64, ge=2, le=4096, description="per box side; 4M: 1,000")
+    object_classes: tuple[str, ...] = Field(("sphere", "box", "cylinder", "cone"), min_length=1)
+    caption_tokens: int = Field(48, ge=1, le=1024, description="longest caption, without EOS")
+    det_tokens: int = Field(30, ge=5, le=1024, description="longest box sequence, 5 tokens a box, without EOS")
+    max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learnt from")
+    extra_texts: tuple[str, ...] = Field(
+        (
+            "what colour is the shape of the object? which material or texture does it have, plain or striped?",
+            "how many objects are there? how many cubes, spheres, cylinders and cones? is there a cube on the left?",
+            "is the sphere bigger than, smaller than, in front of, behind, left of or right of the cone? yes, no, none.",
+            "zero one two three four five six seven eight nine ten 0 1 2 3 4 5 6 7 8 9",
+        ),
+        description="texts beside the captions, so that words of later tasks (questions) are whole words",
+    )
+
+    @model_validator(mode="after")
+    def _enough_sentinels(self) -> "TextTokenizerConfig":
+        longest = max(self.caption_tokens, self.det_tokens)
+        if self.num_sentinels < longest // 2 + 2:
+            raise ValueError(
+                f"num_sentinels is {self.num_sentinels}; sequences of {longest} tokens need at least {longest // 2 + 2}."
+            )
+        if len(set(self.object_classes)) != len(self.object_classes):
+            raise ValueError(f"object_classes has a name twice: {', '.join(self.object_classes)}.")
+        return self
+
+
+class CropConfig(Config):
+    """How a sample is seen when it is pre-tokenised: crop 0 is the whole image; others are 4M's random resized crops."""
+
+    num_crops: int = Field(1, ge=1, le=64)
+    min_scale: float = Field(0.8, gt=0, le=1, description="smallest share of the area")
+    max_ratio: float = Field(4 / 3, ge=1, le=4, description="widest width / height; the narrowest is its inverse")
+    flip_probability: float = Field(0.0, ge=0, le=1, description="4M: 0.5; mirrored images contradict 'left of' in a caption")
+
+
+def _default_visual() -> dict[str, VisualTokenizerConfig]:
+    return {
+        "rgb": VisualTokenizerConfig(codebook_size=1024),
+        "depth": VisualTokenizerConfig(),
+        "normal": VisualTokenizerConfig(),
+        "semseg": VisualTokenizerConfig(),
+        "clip": VisualTokenizerConfig(codebook_size=512),
+    }
+
+
+class TokenizersConfig(Config):
+    """All tokenizers of a run and how its shards are turned into tokens."""
+
+    grid: tuple[int, int] = Field((8, 8), description="tokens of an image, rows and columns; 4M: 14 × 14")
+    num_classes: int = Field(6, ge=2, le=256, description="class ids of semantic segmentation")
+    visual: dict[str, VisualTokenizerConfig] = Field(default_factory=_default_visual)
+    text: TextTokenizerConfig = TextTokenizerConfig()
+    crops: CropConfig = CropConfig()
+    max_training_samples: int = Field(8000, ge=1, description="held in memory, one modality at a time")
+    batch_size: int = Field(100, ge=1, description="images encoded or decoded at once")
+
+    @model_validator(mode="after")
+    def _visual_names_are_dense_labels(self) -> "TokenizersConfig":
+        for name in self.visual:
+            if label(name).reconstruction_loss is None:
+                dense = ", ".join(known for known, entry in LABELS.items() if entry.reconstruction_loss)
+                raise ValueError(f"{name!r} is a sequence and has no VQ-VAE. Those of `visual` may be: {dense}.")
+        return self

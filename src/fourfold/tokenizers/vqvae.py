@@ -1,0 +1,120 @@
+"""A small convolutional VQ-VAE: one code for each patch of the token grid.
+
+4M's tokenizers (arXiv 2312.06647 §A.3) are ViT-B; at 8 × 8 tokens and minutes on a CPU, two scales of 3 × 3 convolutions (the
+token grid and twice it) reach more per second. Codebook, straight-through gradient and commitment are 4M's.
+"""
+
+# B batch, C channels, H W pixels, h w token grid, D latent width
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fourfold.tokenizers.codebook import CosineCodebook, Quantized
+from fourfold.tokenizers.config import VisualTokenizerConfig
+
+
+class ResidualBlock(nn.Module):
+    """x + 1×1(SiLU(3×3(x))): the last layer starts at zero, so that no normalisation is needed."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, 3, padding=1)
+        self.pointwise = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.pointwise.weight)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the same shape."""
+        return x_BCHW + self.pointwise(F.silu(self.spatial(x_BCHW)))
+
+
+class Position(nn.Module):
+    """Adds a learned vector for each place of the token grid (4M's ViTs: fixed sin-cos), so that no code is spent on place."""
+
+    def __init__(self, width: int, grid: tuple[int, int]):
+        super().__init__()
+        self.embedding_1Chw = nn.Parameter(torch.zeros(1, width, *grid))
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """Return the same shape."""
+        return x_BChw + self.embedding_1Chw
+
+
+@dataclass(frozen=True)
+class VQVAEShape:
+    """What a VQ-VAE reads and writes: channels, tokens, and pixels per side of a token (1 for feature maps on the grid itself)."""
+
+    input_channels: int
+    output_channels: int
+    patch: int
+    grid: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.patch != 1 and self.patch % 2:
+            raise ValueError(f"A token covers {self.patch} × {self.patch} pixels; the VQ-VAE needs 1 or an even number.")
+
+
+class VQVAE(nn.Module):
+    """Encoder (B, C, H, W) → latents (B, h, w, D), cosine codebook, decoder back to (B, C', H, W)."""
+
+    def __init__(self, shape: VQVAEShape, config: VisualTokenizerConfig):
+        super().__init__()
+        self.shape = shape
+        self.encoder = _encoder(shape, config)
+        self.codebook = CosineCodebook(config.codebook_size, config.latent_width, config.codebook_decay)
+        self.decoder = _decoder(shape, config)
+
+    def encode(self, inputs_BCHW: Tensor) -> Tensor:
+        """Return the latents (B, h, w, D) before quantisation."""
+        return self.encoder(inputs_BCHW.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+
+    def decode(self, latents_BhwD: Tensor) -> Tensor:
+        """Return the reconstruction (B, C', H, W) of codes or latents."""
+        return self.decoder(latents_BhwD.permute(0, 3, 1, 2))
+
+    def forward(self, inputs_BCHW: Tensor) -> tuple[Tensor, Quantized]:
+        """Return the reconstruction through the codebook and what the codebook chose."""
+        quantized = self.codebook(self.encode(inputs_BCHW))
+        return self.decode(quantized.straight_through), quantized
+
+    @torch.inference_mode()
+    def tokens(self, inputs_BCHW: Tensor) -> Tensor:
+        """Return the token ids (B, h, w) int64."""
+        latents_BhwD = self.encode(inputs_BCHW)
+        return self.codebook.match(latents_BhwD.flatten(0, 2)).view(latents_BhwD.shape[:3])
+
+    @torch.inference_mode()
+    def reconstruct(self, tokens_Bhw: Tensor) -> Tensor:
+        """Return the reconstruction (B, C', H, W) of token ids (B, h, w)."""
+        return self.decode(self.codebook.codes(tokens_Bhw))
+
+
+def _encoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
+    """Pixels → twice the grid (3 × 3 convolutions) → grid (1 × 1 only: a token depends on little more than its own patch)."""
+    width, fine = config.width, config.fine_width
+    if shape.patch == 1:
+        stem: list[nn.Module] = [nn.Conv2d(shape.input_channels, width, 1), *_blocks(width, config.encoder_blocks)]
+    else:
+        pixels = shape.patch // 2
+        stem = [nn.PixelUnshuffle(pixels), nn.Conv2d(shape.input_channels * pixels**2, fine, 1)]
+        stem += [*_blocks(fine, config.encoder_blocks), nn.PixelUnshuffle(2), nn.Conv2d(4 * fine, width, 1)]
+    end = [nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, config.latent_width, 1)]
+    return nn.Sequential(*stem, Position(width, shape.grid), *end)
+
+
+def _decoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
+    """Grid, where neighbours are compared (3 × 3) → twice the grid → pixels."""
+    width, fine = config.width, config.fine_width
+    trunk: list[nn.Module] = [nn.Conv2d(config.latent_width, width, 3, padding=1), Position(width, shape.grid)]
+    trunk += [*_blocks(width, config.decoder_blocks), nn.SiLU()]
+    if shape.patch == 1:
+        return nn.Sequential(*trunk, nn.Conv2d(width, shape.output_channels, 1))
+    pixels = shape.patch // 2
+    head = [nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2), *_blocks(fine, config.decoder_blocks), nn.SiLU()]
+    return nn.Sequential(*trunk, *head, nn.Conv2d(fine, shape.output_channels * pixels**2, 1), nn.PixelShuffle(pixels))
+
+
+def _blocks(width: int, number: int) -> list[nn.Module]:
+    return [ResidualBlock(width) for _ in range(number)]
