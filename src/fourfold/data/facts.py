@@ -1,0 +1,81 @@
+"""What a validation wants to know of shards: one row of plain facts per sample and modality."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fourfold.data import codecs
+from fourfold.data.shards import ShardSet
+
+Fact = dict[str, Any]
+COLUMNS = (
+    "key",
+    "split",
+    "shard",
+    "position",  # of the sample in its split, from 0; equal keys at equal positions mean aligned modalities
+    "modality",
+    "bytes",
+    "sha256",  # of the stored bytes
+    "height",  # pixels; rows of patches; crops of token sequences
+    "width",  # pixels; columns of patches; tokens
+    "channels",
+    "min",
+    "max",
+    "mean",
+    "finite",
+    "caption_length",  # characters
+    "num_words",
+    "num_instances",
+    "min_score",
+    "boxes_valid",  # 0 <= min <= max <= 1 on both axes
+)
+
+
+def fact_table(shards: ShardSet, splits: Iterable[str] | None = None, modalities: Iterable[str] | None = None) -> list[Fact]:
+    """Return a row of `COLUMNS` per sample and modality, in the order of the shards; None where a fact has no meaning.
+
+    Default: all splits and all their modalities. Raises ValueError where a shard is damaged or a split is missing.
+    """
+    return list(iterate_facts(shards, splits, modalities))
+
+
+def iterate_facts(
+    shards: ShardSet, splits: Iterable[str] | None = None, modalities: Iterable[str] | None = None
+) -> Iterator[Fact]:
+    """Yield the rows of `fact_table` with one shard in memory."""
+    for split in shards.splits() if splits is None else splits:
+        for modality in shards.modalities(split) if modalities is None else modalities:
+            position = 0
+            for shard in shards.manifest(split, modality).shards:
+                for key, content in shards.read_bytes(split, modality, shard.name):
+                    place = {"key": key, "split": split, "shard": shard.name, "position": position, "modality": modality}
+                    yield dict.fromkeys(COLUMNS) | place | _facts(modality, content)
+                    position += 1
+
+
+def _facts(modality: str, content: bytes) -> Fact:
+    value = codecs.decode(modality, content)
+    facts: Fact = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if isinstance(value, np.ndarray):
+        return facts | _array_facts(value)
+    if isinstance(value, str):
+        return facts | {"caption_length": len(value), "num_words": len(value.split())}
+    return facts | (_box_facts(value["instances"]) if isinstance(value, dict) and "instances" in value else {})
+
+
+def _array_facts(value: np.ndarray) -> Fact:
+    shape = {"height": value.shape[0], "width": value.shape[1], "channels": value.shape[2] if value.ndim > 2 else 1}
+    if not value.size:
+        return shape
+    wide = value.astype(np.float64)
+    extent = {"min": float(wide.min()), "max": float(wide.max()), "mean": float(wide.mean())}
+    return shape | extent | {"finite": bool(np.isfinite(wide).all())}
+
+
+def _box_facts(instances: list[dict[str, Any]]) -> Fact:
+    boxes = np.array([instance["box"] for instance in instances], dtype=float).reshape(-1, 4)
+    ordered = (boxes[:, :2] <= boxes[:, 2:]).all() and (boxes >= 0).all() and (boxes <= 1).all()
+    scores = [float(instance["score"]) for instance in instances]
+    return {"num_instances": len(instances), "min_score": min(scores, default=None), "boxes_valid": bool(ordered)}

@@ -1,0 +1,53 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from fourfold.data import codecs
+from fourfold.data.facts import COLUMNS, fact_table
+from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
+
+RGB = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+BOXES = {"instances": [{"box": [0.1, 0.2, 0.5, 0.9], "class_name": "box", "score": 0.7}]}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for shard in range(2):
+        keys = [f"k{shard}{i}" for i in range(2)]
+        values = {"rgb": RGB, "caption": "a red sphere", "det": BOXES, "depth": np.full((4, 4), 2.5), "tok_rgb": [[3, 7]]}
+        write_columns(
+            tmp_path, "val", shard_name(shard), {name: [(key, value) for key in keys] for name, value in values.items()}
+        )
+    finish_split(tmp_path, "val", ["rgb", "caption", "det", "depth", "tok_rgb"])
+    return ShardSet(tmp_path)
+
+
+def rows_of(shards, modality):
+    return [row for row in fact_table(shards, ["val"]) if row["modality"] == modality]
+
+
+def test_there_is_one_row_per_sample_and_modality_with_every_column(shards):
+    table = fact_table(shards)
+    assert len(table) == 5 * 4 and all(tuple(row) == COLUMNS for row in table)
+    for modality in shards.modalities("val"):
+        rows = rows_of(shards, modality)
+        assert [(row["key"], row["position"]) for row in rows] == list(zip(shards.keys("val"), range(4), strict=True))
+
+
+def test_facts_of_pictures_maps_text_boxes_and_tokens_are_those_of_the_values(shards):
+    rgb, caption, det, depth, tokens = (rows_of(shards, m)[0] for m in ("rgb", "caption", "det", "depth", "tok_rgb"))
+    assert (rgb["height"], rgb["width"], rgb["channels"], rgb["min"], rgb["max"], rgb["mean"]) == (4, 4, 3, 0, 47, 23.5)
+    assert rgb["sha256"] == hashlib.sha256(codecs.encode("rgb", RGB)).hexdigest()
+    assert (caption["caption_length"], caption["num_words"], caption["height"]) == (12, 3, None)
+    assert (det["num_instances"], det["min_score"], det["boxes_valid"]) == (1, 0.7, True)
+    assert (depth["min"], depth["max"], depth["finite"]) == (2.5, 2.5, True)
+    assert (tokens["height"], tokens["width"], tokens["max"]) == (1, 2, 7)
+
+
+@pytest.mark.parametrize("box", [[0.5, 0.2, 0.1, 0.9], [-0.1, 0, 1, 1], [0, 0, 1, 1.2]])
+def test_a_box_that_is_turned_round_or_outside_the_image_is_a_fact(tmp_path, box):
+    value = {"instances": [{"box": box, "class_name": "box", "score": 0.7}]}
+    write_columns(tmp_path, "val", shard_name(0), {"det": [("k", value)]})
+    finish_split(tmp_path, "val", ["det"])
+    assert fact_table(ShardSet(tmp_path))[0]["boxes_valid"] is False
