@@ -16,7 +16,7 @@ from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable
 from fourfold.model.initialisation import initialise
-from fourfold.model.layers import DecoderBlock, EncoderBlock, attention_bias, layer_norm
+from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, attention_bias, layer_norm
 from fourfold.model.losses import Losses, LossName, cross_entropies
 
 
@@ -86,6 +86,10 @@ class FourM(nn.Module):
         for block in self.decoder_blocks:
             x_BMD, _ = block(x_BMD, self_bias, block.context_keys_values(encoding.context_BND), context_bias)
         return self.decoder_norm(x_BMD)
+
+    def context_keys_values(self, encoding: Encoding) -> list[KeyValues]:
+        """Return what each decoder block looks at: fixed while targets are decoded step by step."""
+        return [block.context_keys_values(encoding.context_BND) for block in self.decoder_blocks]
 
     def embed_targets(self, modality_BM: Tensor, position_BM: Tensor, input_BM: Tensor) -> Tensor:
         """Return (B, M, D): the mask token for grids, the previous token for sequences, + position + modality."""

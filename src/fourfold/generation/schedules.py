@@ -1,0 +1,42 @@
+"""How many tokens each step of a grid's generation fixes, and at which temperature (4M-7 §3.1; 4m-facts §6)."""
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+ScheduleName = Literal["cosine", "linear"]
+TemperatureName = Literal["constant", "linear"]
+
+
+def token_schedule(num_tokens: int, steps: int, name: ScheduleName) -> list[int]:
+    """Return how many tokens each step fixes; they sum to `num_tokens`.
+
+    cosine (MaskGIT): few at first and at the end; steps that fix nothing may occur. linear: equal parts, the larger first,
+    no empty ones.
+    """
+    if name == "linear":
+        equal = [num_tokens // steps + (step < num_tokens % steps) for step in range(steps)]
+        return [size for size in equal if size]
+    fixed = [num_tokens * (1 - math.cos(math.pi * step / steps)) / 2 for step in range(steps + 1)]
+    sizes: list[int] = []
+    for before, after in pairwise(fixed[:-1]):
+        sizes.append(min(round(after - before), num_tokens - sum(sizes)))
+    return [*sizes, num_tokens - sum(sizes)]
+
+
+def remaining_schedule(schedule: list[int], already: int) -> list[int]:
+    """Return what is left of a schedule when `already` tokens are given: whole steps are dropped, the next one is cut."""
+    rest = list(schedule)
+    while rest and already >= rest[0]:
+        already -= rest.pop(0)
+    if rest:
+        rest[0] -= already
+    return rest
+
+
+def temperatures(temperature: float, schedule: list[int], name: TemperatureName) -> list[float]:
+    """Return each step's temperature: constant, or linear in the share of tokens that is still missing before the step."""
+    if name == "constant":
+        return [temperature] * len(schedule)
+    total = sum(schedule)
+    return [temperature * (1 - sum(schedule[:step]) / total) for step in range(len(schedule))]

@@ -1,0 +1,59 @@
+"""Generating text token by token, with cached keys and values of both attentions."""
+
+# B batch, T tokens so far, V vocabulary, D width
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fourfold.generation.config import TargetConfig
+from fourfold.generation.sampling import sample
+from fourfold.model.fourm import Encoding, FourM
+from fourfold.model.layers import KeyValues, attention_bias
+
+PAD = 0
+
+
+class CachedDecoder:
+    """The decoder of one encoding and one sequence, one token at a time: each step costs one token, not the whole prefix."""
+
+    def __init__(self, model: FourM, encoding: Encoding, name: str):
+        self.model, self.name, self.index = model, name, model.config.index(name)
+        self.contexts = model.context_keys_values(encoding)
+        self.context_bias = attention_bias(encoding.keep_BN[:, None, None, :])
+        self.past: list[KeyValues | None] = [None] * len(self.contexts)
+
+    def next_logits(self, token_B: Tensor, position: int) -> Tensor:
+        """Return the (B, V) logits of what follows `token_B`, which stands at `position`."""
+        index_B1 = torch.full_like(token_B[:, None], self.index)
+        x_B1D = self.model.embed_targets(index_B1, torch.full_like(index_B1, position), token_B[:, None])
+        for layer, block in enumerate(self.model.decoder_blocks):
+            x_B1D, self.past[layer] = block(x_B1D, None, self.contexts[layer], self.context_bias, self.past[layer])
+        return self.model.logits(self.model.decoder_norm(x_B1D)[:, 0], self.name)
+
+
+def generate_sequence(
+    decoders: Sequence[tuple[float, CachedDecoder]],
+    start_id: int,
+    stop_ids: Sequence[int],
+    settings: TargetConfig,
+    uniform_BL: Tensor,
+) -> Tensor:
+    """Return (B, T) ids after `start_id`, without the stop id, padded with 0; T is at most `uniform_BL`'s length.
+
+    Logits are the sum of the decoders' weighted ones. A sample is finished at its first stop id.
+    """
+    batch_size, max_length = uniform_BL.shape
+    token_B = torch.full((batch_size,), start_id, dtype=torch.int64, device=uniform_BL.device)
+    stops = torch.tensor(list(stop_ids), device=uniform_BL.device)
+    finished_B = torch.zeros_like(token_B, dtype=torch.bool)
+    ids: list[Tensor] = []
+    for position in range(max_length):
+        logits_BV = torch.stack([weight * decoder.next_logits(token_B, position) for weight, decoder in decoders]).sum(0)
+        token_B, _ = sample(logits_BV, uniform_BL[:, position], settings.temperature, settings.top_k, settings.top_p)
+        finished_B = finished_B | torch.isin(token_B, stops)
+        if bool(finished_B.all()):
+            break
+        ids.append(token_B.masked_fill(finished_B, PAD))
+    return torch.stack(ids, dim=1) if ids else token_B.new_zeros(batch_size, 0)

@@ -1,0 +1,117 @@
+"""Generation against runs of the reference in which nothing is random (tests/reference, generation_greedy)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fourfold.generation import sampling
+from fourfold.generation.config import GenerationConfig, TargetConfig
+from fourfold.generation.generate import SpecialIds, generate
+from fourfold.generation.sampling import keep_top
+from fourfold.generation.schedules import remaining_schedule, temperatures, token_schedule
+from fourfold.model.fourm import FourM
+from fourfold.model.released import load_released
+
+REFERENCE = Path(__file__).parents[2] / "reference"
+DEPTH, CLIP, SEMSEG, RGB = "tok_depth@224", "tok_clip@224", "tok_semseg@224", "tok_rgb@224"
+
+
+@pytest.fixture(scope="module")
+def model() -> FourM:
+    return load_released(REFERENCE / "fourm_tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict:
+    return json.loads((REFERENCE / "generation_greedy.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, torch.Tensor]:
+    with np.load(REFERENCE / "generation_greedy.npz") as file:
+        found = {name.removeprefix("inputs/"): torch.tensor(file[name]) for name in file.files if name.startswith("inputs/")}
+    return found | {"rgb@224": found.pop("rgb").permute(0, 2, 3, 1)}
+
+
+def answer(model, conditions, targets, settings=None, stop=6, weights=None, **changes):
+    settings = settings or TargetConfig()
+    config = GenerationConfig(grids=settings, sequences=settings, show_sentinel=True, **changes)
+    batch = len(next(iter(conditions.values())))
+    special = SpecialIds(end=stop, sentinels=(4, 5))
+    return {k: v.tolist() for k, v in generate(model, conditions, targets, range(batch), config, special, weights).items()}
+
+
+@pytest.mark.parametrize("order", ["maskgit", "roar"])
+def test_one_step_gives_the_reference_tokens(model, runs, inputs, order):
+    found = answer(model, {"rgb@224": inputs["rgb@224"]}, [DEPTH], TargetConfig(order=order))
+    assert found[DEPTH] == runs["runs"][f"a_{order}1"]["tokens"]
+
+
+def test_maskgit_in_four_steps_gives_the_reference_tokens(model, runs, inputs, monkeypatch):
+    monkeypatch.setattr(sampling, "draw", lambda probabilities, uniform: probabilities.argmax(-1))
+    settings = TargetConfig(order="maskgit", steps=4, schedule="cosine", temperature=1.0)
+    assert answer(model, {"rgb@224": inputs["rgb@224"]}, [DEPTH], settings)[DEPTH] == runs["runs"]["b_maskgit4"]["tokens"]
+
+
+def test_roar_in_four_steps_gives_the_reference_tokens(model, runs, inputs, monkeypatch):
+    run = runs["runs"]["b_roar4"]
+    order = [place for step in run["order_per_step"] for place in step[0]]
+    monkeypatch.setattr(torch, "randperm", lambda length, generator: torch.tensor(order))
+    assert answer(model, {"rgb@224": inputs["rgb@224"]}, [DEPTH], TargetConfig(steps=4))[DEPTH] == run["tokens"]
+
+
+@pytest.mark.parametrize(("run", "guidance"), [("c_greedy", 1.0), ("c_guided", 2.0)])
+def test_cached_text_is_that_of_the_uncached_reference(model, runs, inputs, run, guidance):
+    settings = TargetConfig(max_tokens=11, guidance=guidance)
+    assert answer(model, {RGB: inputs[RGB]}, ["caption"], settings)["caption"] == runs["runs"][run]["merged_ids"]
+
+
+def test_text_ends_before_the_stop_id(model, runs, inputs):
+    found = answer(model, {RGB: inputs[RGB][:1]}, ["caption"], TargetConfig(max_tokens=11), stop=272)
+    assert found["caption"][0] == runs["runs"]["c_stop"]["merged_ids"][0][:-1]
+
+
+def test_guidance_away_from_an_empty_text_gives_the_reference_tokens(model, runs, inputs):
+    found = answer(model, {"caption": inputs["caption"]}, [CLIP], TargetConfig(guidance=2.0))
+    assert found[CLIP] == runs["runs"]["d_cfg"]["tokens"]
+
+
+def test_a_chained_target_becomes_a_guided_condition_of_the_next(model, runs, inputs):
+    found = answer(model, {"rgb@224": inputs["rgb@224"]}, [CLIP, DEPTH], TargetConfig(guidance=2.0), chain=True)
+    assert found == runs["runs"]["e_chain"]["tokens"]
+
+
+def test_weighted_conditions_give_the_reference_tokens(model, runs, inputs):
+    conditions = {"caption": inputs["caption"], SEMSEG: inputs[SEMSEG]}
+    found = answer(model, conditions, [DEPTH], weights={"caption": 2.0, SEMSEG: 1.0})
+    assert found[DEPTH] == runs["runs"]["f_weighted"]["tokens"]
+
+
+def test_schedules_are_those_of_the_reference(runs):
+    schedules = runs["schedules"]
+    for name in ("cosine", "linear"):
+        for case in schedules[name]:
+            assert token_schedule(case["tokens"], case["steps"], name) == case["schedule"]
+    for case in schedules["temperature_linear"]:
+        assert temperatures(case["temp"], case["schedule"], "linear") == pytest.approx(case["temps"])
+    for case in schedules["continue"]:
+        assert remaining_schedule(case["schedule"], case["already"]) == case["rest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "top_k", "top_p"),
+    [
+        ("top_k_int_5", 5, 1.0),
+        ("top_k_float_0.25", 6, 1.0),
+        ("top_p_0.8", 0, 0.8),
+        ("top_k_5_top_p_0.8", 5, 0.8),
+        ("top_p_0.05", 0, 0.05),
+    ],
+)
+def test_filters_keep_what_the_reference_keeps(name, top_k, top_p):
+    with np.load(REFERENCE / "generation_greedy.npz") as file:
+        kept = keep_top(torch.tensor(file["filters/logits"]), top_k, top_p) > -torch.inf
+        np.testing.assert_array_equal(kept, file[f"filters/{name}/kept"])
