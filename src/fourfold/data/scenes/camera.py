@@ -22,6 +22,21 @@ class Intrinsics(NamedTuple):
     cy: float
 
 
+class View(NamedTuple):
+    """A camera as four numbers. `slope` is the tangent of half the field of view."""
+
+    height: float
+    cos: float
+    sin: float
+    slope: float
+
+    def project(self, x: float, y: float, z: float) -> tuple[float, float]:
+        """Return where a world point is seen, right and down, in multiples of half the shorter side (0 is the centre)."""
+        y -= self.height
+        scale = 1 / (max(self.cos * z - self.sin * y, 1e-6) * self.slope)
+        return x * scale, (-self.cos * y - self.sin * z) * scale
+
+
 class Camera(Config):
     """A pinhole camera that looks forward and down at a level ground."""
 
@@ -53,10 +68,7 @@ class Camera(Config):
         """Turn world-frame directions (3, N) into the camera frame; the change of frame is its own inverse."""
         return self.to_world(vectors_3N)
 
-    def project(self, x: float, y: float, z: float) -> tuple[float, float, float]:
-        """Return (u, v, depth) of a world point: u, v in multiples of half the shorter side (0 centre, ±1 the edges)."""
-        cos, sin = math.cos(math.radians(self.pitch)), math.sin(math.radians(self.pitch))
-        y = y - self.height
-        depth = cos * z - sin * y
-        scale = 1 / (depth * math.tan(math.radians(self.fov) / 2))
-        return x * scale, (-cos * y - sin * z) * scale, depth
+    def view(self) -> "View":
+        """Return what projecting single points needs, computed once."""
+        pitch = math.radians(self.pitch)
+        return View(self.height, math.cos(pitch), math.sin(pitch), math.tan(math.radians(self.fov) / 2))

@@ -85,18 +85,18 @@ def _render_chunk(scenes: Sequence[Scene], config: ScenesConfig) -> RenderedBatc
     dark_SP = _ground_shadows(world, shadows, hits, back, ray_3P, light_3S)
     colour_3R = _apply_shadows(back, dark_SP).reshape(3, -1)
     colour_3R[:, hits.ray_H] = shade_objects(world, hits, light_3S, shades_Q2)
-    rgb_SHW3 = _to_srgb(colour_3R).reshape(num, size, size, 3)
+    rgb_3SHW = _to_srgb(colour_3R).reshape(3, num, size, size)
     # 3) Four more where there are edges
     slot_SHW = _slots(world, hits).reshape(num, size, size)
-    edge_R = np.flatnonzero(_edges(rgb_SHW3, slot_SHW, dark_SP.reshape(num, size, size)))
+    edge_R = np.flatnonzero(_edges(rgb_3SHW, slot_SHW, dark_SP.reshape(num, size, size)))
     if len(edge_R):
         smoother = _Smoother(world, back, bodies, shadows, light_3S, shades_Q2, config)
-        rgb_SHW3.reshape(-1, 3)[edge_R] = smoother.smooth(edge_R)
+        rgb_3SHW.reshape(3, -1)[:, edge_R] = smoother.smooth(edge_R)
     # 4) Truth of the central rays
     boxes_SK4, num_pixels_SK = _boxes(slot_SHW, len(world.object_KS))
     alone_SK = np.where(world.object_KS < 0, 1, hits.alone_M[world.object_KS]).T
     return RenderedBatch(
-        rgb=rgb_SHW3,
+        rgb=np.ascontiguousarray(rgb_3SHW.transpose(1, 2, 3, 0)),
         depth=np.minimum(hits.depth_R.reshape(num, -1), back.depth_P).reshape(num, size, size),
         normal=_normals(hits, back, num, config).reshape(num, size, size, 3),
         semseg=_classes(world, hits, back, num).reshape(num, size, size),
@@ -151,22 +151,22 @@ def _apply_shadows(back: Backdrop, dark_SP: np.ndarray) -> np.ndarray:
     return colour_3SP
 
 
-def _to_srgb(colour_3N: np.ndarray) -> np.ndarray:
-    """Return (N, 3) uint8; the square root stands in for the sRGB curve (sqrt is exact, pow is not)."""
-    values_3N = np.sqrt(np.minimum(colour_3N, np.float32(1))) * np.float32(255) + np.float32(0.5)
-    return np.ascontiguousarray(values_3N.astype(np.uint8).T)
+def _to_srgb(colour_3R: np.ndarray) -> np.ndarray:
+    """Return (3, R) uint8; the square root stands in for the sRGB curve (sqrt is exact, pow is not)."""
+    return (np.sqrt(np.minimum(colour_3R, np.float32(1))) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
-def _edges(rgb_SHW3: np.ndarray, slot_SHW: np.ndarray, dark_SHW: np.ndarray) -> np.ndarray:
+def _edges(rgb_3SHW: np.ndarray, slot_SHW: np.ndarray, dark_SHW: np.ndarray) -> np.ndarray:
     """Return (S, H, W) bool: pixels beside another object or a shadow's border, or beside another tone of their object.
 
     The backdrop is smooth by itself and left out.
     """
-    values, kind_SHW = rgb_SHW3.astype(np.int16), slot_SHW + 2 - dark_SHW.astype(np.int8) * (slot_SHW < 0)
+    kind_SHW = slot_SHW + np.int8(2) - (dark_SHW & (slot_SHW < 0)).astype(np.int8)
     edge_SHW = np.zeros(slot_SHW.shape, dtype=bool)
     for one, two in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
-        contrast = (np.abs(values[one] - values[two]) > EDGE).any(axis=3)
-        differs = contrast & ((kind_SHW[one] != kind_SHW[two]) | (kind_SHW[one] > 1))
+        differs = (kind_SHW[one] != kind_SHW[two]) | (kind_SHW[one] > 1)
+        red, green, blue = (np.maximum(v[one], v[two]) - np.minimum(v[one], v[two]) > EDGE for v in rgb_3SHW)
+        differs &= red | green | blue
         edge_SHW[one] |= differs
         edge_SHW[two] |= differs
     return edge_SHW
@@ -185,7 +185,7 @@ class _Smoother:
     config: ScenesConfig
 
     def smooth(self, edge_E: np.ndarray) -> np.ndarray:
-        """Return (E, 3) uint8: the mean, in linear light, of four rays through each pixel `edge_E` of S · P."""
+        """Return (3, E) uint8: the mean, in linear light, of four rays through each pixel `edge_E` of S · P."""
         scene_E, pixel_E = np.divmod(edge_E, self.config.image_size**2)
         ray_3R = np.concatenate(
             [_rays(self.config.camera, self.config.image_size, offset)[:, pixel_E] for offset in EDGE_OFFSETS], axis=1
