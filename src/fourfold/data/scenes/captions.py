@@ -18,7 +18,7 @@ BESIDE = {
     "front": ("in front of",),
     "behind": ("behind",),
 }
-OPPOSITE = {"left": "right", "right": "left", "front": "behind", "behind": "front"}
+DEPTH_WEIGHT = 1.5  # how many times farther in depth than across an object must be to be behind, not beside
 
 
 def caption(scene: Scene, style: str = "web") -> str:
@@ -36,12 +36,18 @@ def left_to_right(scene: Scene) -> list[SceneObject]:
 def relation(one: SceneObject, two: SceneObject) -> str:
     """Return where `one` is, seen from the camera, relative to `two`: left, right, front or behind.
 
-    Depth decides only where it clearly outweighs the distance across.
+    Depth decides only where it clearly outweighs the distance across; so the picture never shows left and right swapped.
     """
     across, along = one.x - two.x, one.z - two.z
-    if abs(along) > 1.5 * abs(across):
+    if abs(along) > DEPTH_WEIGHT * abs(across):
         return "behind" if along > 0 else "front"
     return "right" if across > 0 else "left"
+
+
+def is_clear(one: SceneObject, two: SceneObject) -> bool:
+    """Return whether a person would not hesitate over `relation`: far from the line between beside and behind."""
+    ratio = abs(one.z - two.z) / max(abs(one.x - two.x), 1e-9) / DEPTH_WEIGHT
+    return ratio < 0.8 or ratio > 1.25
 
 
 def _web(scene: Scene) -> str:

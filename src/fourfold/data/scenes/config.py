@@ -24,11 +24,11 @@ class ScenesConfig(Config):
     num_samples: dict[str, int] = Field(default_factory=lambda: dict(DEFAULT_NUM_SAMPLES))
     min_objects: int = Field(default=1, ge=1, le=6)
     max_objects: int = Field(default=3, ge=1, le=6)
-    large: float = Field(default=0.78, gt=0.05, lt=2)  # radius of a large sphere; the other shapes follow
-    small: float = Field(default=0.5, gt=0.05, lt=2)
-    nearest: float = Field(default=3.4, gt=1)  # distance of object centres along the ground
-    farthest: float = Field(default=6.0, gt=1)
-    max_occlusion: float = Field(default=0.45, ge=0, lt=1)  # share of an object's width that nearer ones may cover
+    large: float = Field(default=0.85, gt=0.05, lt=2)  # radius of a large sphere; the other shapes follow
+    small: float = Field(default=0.55, gt=0.05, lt=2)
+    nearest: float = Field(default=3.2, gt=1)  # distance of object centres along the ground
+    farthest: float = Field(default=5.2, gt=1)
+    max_occlusion: float = Field(default=0.4, ge=0, lt=1)  # share of an object's width that nearer ones may cover
     far: float = Field(default=12.0, gt=1)  # depth at which the ground ends and the sky begins; also the depth of the sky
     images_per_shard: int = Field(default=250, ge=1)
     camera: Camera = Camera()

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import permutations
 
-from fourfold.data.scenes.captions import BESIDE, OPPOSITE, relation
-from fourfold.data.scenes.scene import Scene, SceneObject
+from fourfold.data.scenes.captions import BESIDE, is_clear, relation
+from fourfold.data.scenes.scene import Scene
 from fourfold.data.scenes.vocabulary import COLOURS, NUMBERS, SHAPES
 
 KINDS = ("colour", "shape", "count", "relation")
-ANSWERS = (*COLOURS, *SHAPES, *NUMBERS[:4], "yes", "no")
+ANSWERS = (*COLOURS, *SHAPES, *NUMBERS[:4])
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,15 @@ def _counts(scene: Scene) -> list[Question]:
 
 
 def _relations(scene: Scene) -> list[Question]:
-    """Ask of each ordered pair whether its relation holds, or the opposite one."""
+    """Ask for the shape of the only object that stands on one side of another, where all sides are clear."""
     found = []
-    for one, two in permutations(scene.objects, 2):
-        where = relation(one, two)
-        names = f"is the {_name(one)} {{}} the {_name(two)}?"
-        found.append(Question(names.format(BESIDE[where][0]), "yes", "relation"))
-        found.append(Question(names.format(BESIDE[OPPOSITE[where]][0]), "no", "relation"))
+    for anchor in scene.objects:
+        others = [thing for thing in scene.objects if thing is not anchor]
+        if not all(is_clear(thing, anchor) for thing in others):
+            continue
+        for side, prepositions in BESIDE.items():
+            there = [thing for thing in others if relation(thing, anchor) == side]
+            if len(there) == 1:
+                text = f"what shape is {prepositions[0]} the {anchor.colour} {anchor.shape}?"
+                found.append(Question(text, there[0].shape, "relation"))
     return found
-
-
-def _name(thing: SceneObject) -> str:
-    return f"{thing.colour} {thing.shape}"
