@@ -1,0 +1,51 @@
+"""Small crawls for the tests: tars and folders with whatever is wrong with them."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fourfold.data.scenes import ScenesConfig
+from fourfold.seeds import numpy_generator
+
+NO_SCENES = ScenesConfig(image_size=16, num_samples={})
+
+
+def picture(number: int, side: int = 16) -> bytes:
+    """A PNG that differs from that of every other number."""
+    coarse = numpy_generator(0, "picture", number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.kron(coarse, np.ones((side // 4, side // 4, 1), np.uint8))).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def members_of(numbers, prefix: str = "photo") -> list[tuple[str, bytes]]:
+    """Image and caption members, as img2dataset orders them."""
+    return [
+        member
+        for n in numbers
+        for member in ((f"{prefix}{n:05d}.png", picture(n)), (f"{prefix}{n:05d}.txt", f"photo number {n}".encode()))
+    ]
+
+
+def write_tar(path: Path, members, special=()) -> Path:
+    """Write members, then `special` TarInfo objects without content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for member in special:
+            archive.addfile(member)
+    return path
+
+
+def write_folder(folder: Path, numbers) -> Path:
+    """Images with `.txt` beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in members_of(numbers):
+        (folder / name).write_bytes(content)
+    return folder
