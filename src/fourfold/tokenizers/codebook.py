@@ -83,7 +83,7 @@ class CosineCodebook(nn.Module):
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
-        """Place the codes by spherical k-means on latents (..., D) (the reference starts from random codes; short runs cannot)."""
+        """Place the codes by spherical k-means on latents (..., D); short runs cannot start from random codes."""
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
         num_codes = len(self.codes_KD)
         self.codes_KD.copy_(latents_TD[self.pick(len(latents_TD), num_codes, generator)])
@@ -95,6 +95,6 @@ class CosineCodebook(nn.Module):
         self.counts_K.fill_(len(latents_TD) / num_codes)
 
     def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return per code the sum of its latents (K, D) and their number (K,): a product, for its order of addition is fixed."""
+        """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""
         chosen_TK = F.one_hot(tokens_T, len(self.codes_KD)).to(latents_TD.dtype)
         return chosen_TK.T @ latents_TD, chosen_TK.sum(0)

@@ -1,9 +1,11 @@
-"""Settings of the tokenizers; the defaults are the embedded default: 64 × 64 pixels, 8 × 8 tokens, about a minute on two cores."""
+"""Settings of the tokenizers; the defaults are the embedded default: 64 × 64 pixels, 8 × 8 tokens, a minute on two cores."""
 
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
+from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.modalities import LABELS, label
+from fourfold.training.optimizers import OptimizerConfig
 
 
 class VisualTokenizerConfig(Config):
@@ -18,23 +20,25 @@ class VisualTokenizerConfig(Config):
     fine_width: int = Field(64, ge=8, le=512, description="channels at twice the token grid")
     encoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the encoder, at each of its two scales")
     decoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the decoder, at each of its two scales")
-    steps: int = Field(320, ge=1)
-    decoder_steps: int = Field(80, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
-    unquantised_steps: int = Field(
-        40, ge=0, description="steps at the beginning as a plain autoencoder, before the codebook is placed"
-    )
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0, le=0.1)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    warmup_share: float = Field(
-        0.05, ge=0, le=0.5, description="share of the steps with a rising learning rate; then cosine to 0"
-    )
+    unquantised_steps: int = Field(40, ge=0, description="as a plain autoencoder, before k-means places the codes")
+    steps: int = Field(240, ge=1, description="up to the end of training through the codebook; includes the above")
+    decoder_steps: int = Field(60, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
+    batch_size: int = Field(24, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, weight_decay=0.0)
+    warmup_share: float = Field(0.05, ge=0, le=0.5, description="share of the steps in which the rate rises; then cosine to 0")
     gradient_clip: float = Field(1.0, gt=0)
-    commitment_weight: float = Field(0.25, ge=0, le=10)
+    commitment_weight: float = Field(0.25, ge=0, le=10, description="4M: 1")
     codebook_decay: float = Field(0.95, gt=0, lt=1, description="4M: 0.99; a run of a few hundred steps needs faster codes")
     dead_code_divisor: float = Field(
         32.0, gt=0, description="a code is dead when its average count is below (tokens in a batch / codes) / this, as in 4M"
     )
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; by default a killed tokenizer starts again")
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other(self) -> "VisualTokenizerConfig":
+        if self.unquantised_steps >= self.steps:
+            raise ValueError(f"unquantised_steps is {self.unquantised_steps}; it must be less than steps ({self.steps}).")
+        return self
 
 
 class TextTokenizerConfig(Config):
@@ -43,7 +47,7 @@ class TextTokenizerConfig(Config):
     vocabulary_size: int = Field(1024, ge=64, le=32767, description="at most; a small corpus may fill less; 4M: 30,000")
     num_sentinels: int = Field(32, ge=2, le=1000, description="4M: 200; captions of n tokens can have n / 2 + 2 masked runs")
     coordinate_bins: int = Field(64, ge=2, le=4096, description="per box side; 4M: 1,000")
-    object_classes: tuple[str, ...] = Field(("sphere", "box", "cylinder", "cone"), min_length=1)
+    object_classes: tuple[str, ...] = Field(OBJECT_CLASSES, min_length=1)
     caption_tokens: int = Field(48, ge=1, le=1024, description="longest caption, without EOS")
     det_tokens: int = Field(30, ge=5, le=1024, description="longest box sequence, 5 tokens a box, without EOS")
     max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learnt from")
@@ -92,7 +96,7 @@ class TokenizersConfig(Config):
     """All tokenizers of a run and how its shards are turned into tokens."""
 
     grid: tuple[int, int] = Field((8, 8), description="tokens of an image, rows and columns; 4M: 14 × 14")
-    num_classes: int = Field(6, ge=2, le=256, description="class ids of semantic segmentation")
+    num_classes: int = Field(len(CLASS_NAMES), ge=2, le=256, description="class ids of semantic segmentation")
     visual: dict[str, VisualTokenizerConfig] = Field(default_factory=_default_visual)
     text: TextTokenizerConfig = TextTokenizerConfig()
     crops: CropConfig = CropConfig()

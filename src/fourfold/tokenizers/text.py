@@ -1,7 +1,8 @@
 """Captions and boxes as sequences of ids from one vocabulary (4M, arXiv 2312.06647 §A.2).
 
-A box is `v0=xmin v1=ymin v2=xmax v3=ymax class`, each side with coordinate tokens of its own; boxes are sorted by their distance
-from the top left corner. A class name that is one word is the same token in a caption. EOS is not stored: masking appends it.
+A box is `v0=xmin v1=ymin v2=xmax v3=ymax class`, each side with coordinate tokens of its own; boxes are sorted by their
+distance from the top left corner. A class name that is one word is the same token in a caption. EOS is not stored: masking
+appends it.
 """
 
 from collections.abc import Iterable, Sequence

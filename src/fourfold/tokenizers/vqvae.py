@@ -44,7 +44,7 @@ class Position(nn.Module):
 
 @dataclass(frozen=True)
 class VQVAEShape:
-    """What a VQ-VAE reads and writes: channels, tokens, and pixels per side of a token (1 for feature maps on the grid itself)."""
+    """What a VQ-VAE reads and writes: channels, tokens, and pixels per side of a token (1: feature maps on the grid itself)."""
 
     input_channels: int
     output_channels: int
@@ -54,6 +54,17 @@ class VQVAEShape:
     def __post_init__(self) -> None:
         if self.patch != 1 and self.patch % 2:
             raise ValueError(f"A token covers {self.patch} × {self.patch} pixels; the VQ-VAE needs 1 or an even number.")
+
+    @classmethod
+    def of(cls, inputs_BCHW: Tensor, grid: tuple[int, int]) -> "VQVAEShape":
+        """Return the shape for such inputs, reconstructed with the same channels; raises ValueError if `grid` does not fit."""
+        channels, height, width = inputs_BCHW.shape[1:]
+        patch = height // grid[0]
+        if (patch * grid[0], patch * grid[1]) != (height, width) or patch == 0:
+            raise ValueError(
+                f"{height} × {width} values cannot be cut into {grid[0]} × {grid[1]} square tokens. Change tokenizers.grid."
+            )
+        return cls(channels, channels, patch, grid)
 
 
 class VQVAE(nn.Module):

@@ -51,7 +51,7 @@ def test_dead_codes_are_replaced_by_the_picked_latents_as_in_the_reference(refer
 @pytest.mark.parametrize(("num_latents", "num_needed"), [(96, 7), (96, 96), (5, 9)])
 def test_dead_codes_get_different_latents_whenever_there_are_enough(num_latents, num_needed):
     picked = CosineCodebook.pick(num_latents, num_needed, torch_generator(0, "pick"))
-    assert len(picked) == num_needed and 0 <= picked.min() and picked.max() < num_latents
+    assert len(picked) == num_needed and picked.min() >= 0 and picked.max() < num_latents
     assert num_latents < num_needed or len(picked.unique()) == num_needed
 
 

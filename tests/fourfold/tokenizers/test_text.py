@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -95,7 +96,7 @@ def test_boxes_come_back_rounded_to_their_bins_and_then_never_change(found):
 def test_boxes_are_sorted_by_distance_from_the_top_left_corner(found):
     corners = [entry["box"] for entry in TEXT.decode_boxes(TEXT.encode_boxes(found))]
     distances = [x**2 + y**2 for x, y, *_ in corners]
-    assert all(one <= two + 1e-12 for one, two in zip(distances, distances[1:], strict=False))
+    assert all(one <= two + 1e-12 for one, two in pairwise(distances))
 
 
 @settings(max_examples=200)

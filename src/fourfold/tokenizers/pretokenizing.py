@@ -1,0 +1,83 @@
+"""All shards as token ids, made once, so that pretraining reads 64 small integers where there was an image."""
+
+# B samples of a shard, K crops, L tokens
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
+from fourfold.modalities import token_modality
+from fourfold.progress import progress
+from fourfold.seeds import numpy_generator
+from fourfold.storage import claim, fingerprint
+from fourfold.tokenizers.config import CropConfig
+from fourfold.tokenizers.crops import crop_values, draw_crops
+from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.tokenizers.train_set import FROM_THE_SOURCE
+
+CROP_SETTINGS = "crop_settings"
+
+
+def pretokenize(
+    shards: ShardSet,
+    labels: ShardSet,
+    tokenizers: TokenizerSet,
+    config: CropConfig,
+    folder: Path,
+    splits: Sequence[str],
+    seed: int = 0,
+) -> ShardSet:
+    """Write int16 (K, L) for every token modality of every sample of `splits`, and crop_settings float32 (K, 5).
+
+    Shards and keys are those of `shards`. Whole shards that a killed run of the same work left are kept; equal inputs give
+    equal bytes. Crops are drawn from (seed, split, shard), so they do not depend on what was done before.
+    """
+    name = fingerprint(
+        config=config,
+        tokenizers=tokenizers.digest(),
+        seed=seed,
+        splits=list(splits),
+        shards=shards.digest(),
+        labels=labels.digest(),
+    )
+    claim(folder, name)
+    columns = [*tokenizers.modalities, CROP_SETTINGS]
+    work = [(split, shard) for split in splits for shard in shards.shard_names(split)]
+    for split, shard in progress(work, "pretokenize", unit="shards"):
+        if missing_columns(folder, split, shard, columns):
+            rng = numpy_generator(seed, "crops", split, shard)
+            _write(folder, split, shard, read_labels(shards, labels, split, shard), tokenizers, config, rng)
+    for split in splits:
+        finish_split(folder, split, columns, like=shards)
+    return ShardSet(folder)
+
+
+def read_labels(shards: ShardSet, labels: ShardSet, split: str, shard: str) -> Sample:
+    """Return one shard's samples as columns, from both sets; raises ValueError when their keys differ."""
+    source = collate(shards.read(split, FROM_THE_SOURCE, shard))
+    others = [name for name in labels.modalities(split) if name not in FROM_THE_SOURCE]
+    labelled = collate(labels.read(split, others, shard))
+    if source["__key__"] != labelled["__key__"]:
+        raise ValueError(f"{split}/{shard}: images and labels do not hold the same keys. Run pseudo_labeling again.")
+    return source | labelled
+
+
+def _write(
+    folder: Path,
+    split: str,
+    shard: str,
+    sample: Sample,
+    tokenizers: TokenizerSet,
+    config: CropConfig,
+    rng: np.random.Generator,
+) -> None:
+    keys = sample["__key__"]
+    crops_BK5 = draw_crops(len(keys), config, rng)
+    columns = {CROP_SETTINGS: zip(keys, crops_BK5, strict=True)}
+    for modality in tokenizers.modalities:
+        name = token_modality(modality).label
+        crops = [tokenizers.tokens(name, crop_values(name, sample[name], crops_BK5[:, k])) for k in range(config.num_crops)]
+        columns[modality] = zip(keys, np.stack(crops, axis=1), strict=True)
+    write_columns(folder, split, shard, columns)

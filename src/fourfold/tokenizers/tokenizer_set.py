@@ -1,0 +1,121 @@
+"""All tokenizers of a run under one roof: label values in, token ids out, and back."""
+
+# B batch, L tokens of a sample
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourfold.modalities import LABELS, TOKEN_MODALITIES, target_of, token_modality
+from fourfold.storage import read_json, write_json
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.text import TOKENS_PER_BOX, TextTokenizer
+from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
+
+CONFIG_FILE = "tokenizers.json"
+TEXT_FILE = "text.json"
+SEQUENCES = tuple(name for name, entry in TOKEN_MODALITIES.items() if entry.kind == "sequence")  # caption, det
+
+
+class TokenizerSet:
+    """A VQ-VAE for each dense label and one text tokenizer for captions and boxes.
+
+    Everything takes a label (`depth`) or its token modality (`tok_depth`): either names the same tokenizer.
+    """
+
+    def __init__(self, config: TokenizersConfig, text: TextTokenizer, visual: dict[str, VisualTokenizer]):
+        self.config, self.text, self.visual = config, text, visual
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's tokens."""
+        return self.config.grid
+
+    @property
+    def modalities(self) -> list[str]:
+        """Token modalities that this set makes, sorted: `caption`, `det`, `tok_clip`, ..."""
+        return sorted([target_of(name).name for name in self.visual] + list(SEQUENCES))
+
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """Return the number of ids of each token modality."""
+        sizes = {target_of(name).name: tokenizer.vocabulary_size for name, tokenizer in self.visual.items()}
+        return sizes | dict.fromkeys(SEQUENCES, self.text.vocabulary_size)
+
+    def lengths(self) -> dict[str, int]:
+        """Return the length L at which each token modality is stored; sequences without EOS."""
+        grids = {target_of(name).name: self.grid[0] * self.grid[1] for name in self.visual}
+        return grids | {"caption": self.text.config.caption_tokens, "det": self.text.config.det_tokens}
+
+    def tokens(self, name: str, values: Any) -> np.ndarray:
+        """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts with `instances`.
+
+        Grids are row by row; sequences are cut at `lengths()` and padded with 0. Raises ValueError for an unknown name.
+        """
+        label_name = self._label(name)
+        if label_name == "caption":
+            return _pad([self.text.encode_caption(text) for text in values], self.lengths()["caption"])
+        if label_name == "det":
+            length = self.lengths()["det"]
+            boxes = [self.text.encode_boxes(value["instances"], length // TOKENS_PER_BOX) for value in values]
+            return _pad(boxes, length)
+        tokenizer = self.visual[label_name]
+        return np.concatenate([tokenizer.tokens(part) for part in self._parts(np.asarray(values))])
+
+    def decode(self, name: str, tokens: Any) -> Any:
+        """Return values of ids (B, L), as the shards hold them; what `tokens` takes. Sequences may have any length."""
+        label_name = self._label(name)
+        if label_name == "caption":
+            return [self.text.decode_caption(row) for row in tokens]
+        if label_name == "det":
+            return [{"instances": self.text.decode_boxes(row)} for row in tokens]
+        tokenizer = self.visual[label_name]
+        return np.concatenate([tokenizer.decode(part) for part in self._parts(np.asarray(tokens))])
+
+    def digest(self) -> str:
+        """Return a SHA-256 over settings, words and weights, for fingerprints."""
+        digest = hashlib.sha256(json.dumps([self.config.model_dump(mode="json"), self.text.vocabulary]).encode())
+        for name, tokenizer in sorted(self.visual.items()):
+            digest.update(name.encode() + json.dumps(tokenizer.format.statistics, sort_keys=True).encode())
+            for key, tensor in tokenizer.model.state_dict().items():
+                digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs."""
+        self.text.save(folder / TEXT_FILE)
+        for name, tokenizer in self.visual.items():
+            tokenizer.save(folder / name)
+        write_json(folder / CONFIG_FILE, self.config.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> "TokenizerSet":
+        """Read what `save` or `train_tokenizers` left; raises ValueError when it is not complete."""
+        if not (folder / CONFIG_FILE).exists():
+            raise ValueError(f"{folder} holds no complete tokenizers ({CONFIG_FILE} is missing). Run tokenizer_training first.")
+        config = TokenizersConfig(**read_json(folder / CONFIG_FILE))
+        missing = [name for name in config.visual if not (folder / name / WEIGHTS_FILE).exists()]
+        if missing:
+            raise ValueError(f"{folder} lacks the weights of {', '.join(missing)}. Run tokenizer_training again.")
+        visual = {name: VisualTokenizer.load(folder / name) for name in config.visual}
+        return cls(config, TextTokenizer.load(folder / TEXT_FILE), visual)
+
+    def _label(self, name: str) -> str:
+        label_name = name if name in LABELS else token_modality(name).label
+        if label_name not in self.visual and label_name not in SEQUENCES:
+            raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
+        return label_name
+
+    def _parts(self, values: np.ndarray) -> Sequence[np.ndarray]:
+        size = self.config.batch_size
+        return [values[start : start + size] for start in range(0, max(1, len(values)), size)]
+
+
+def _pad(rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    padded = np.zeros((len(rows), length), dtype=np.int16)
+    for row, ids in zip(padded, rows, strict=True):
+        row[: min(len(ids), length)] = ids[:length]
+    return padded

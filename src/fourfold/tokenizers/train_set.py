@@ -1,0 +1,77 @@
+"""Training of all tokenizers of a run, one after the other; each is kept when it is done."""
+
+import logging
+import shutil
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourfold.data.shards import ShardSet
+from fourfold.metric_log import MetricLog, NullMetricLog
+from fourfold.storage import claim, fingerprint, write_json
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.text import TextTokenizer
+from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, TEXT_FILE, TokenizerSet
+from fourfold.tokenizers.training import train_visual_tokenizer
+from fourfold.tokenizers.visual import WEIGHTS_FILE
+
+logger = logging.getLogger(__name__)
+TRAINING_SPLIT = "train"
+FROM_THE_SOURCE = ("rgb", "caption")  # these lie among the cleaned shards, all else among the labels
+
+
+def train_tokenizers(
+    shards: ShardSet, labels: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog | None = None
+) -> TokenizerSet:
+    """Train every tokenizer on the `train` split and return them; what `folder` already holds of this very work is kept.
+
+    `shards` holds rgb and captions, `labels` the other modalities. A run that is killed and started again ends in the same
+    bytes.
+    """
+    claim(folder, fingerprint(config=config, seed=seed, shards=shards.digest(), labels=labels.digest()))
+    log = log or NullMetricLog()
+    # 1) Words
+    if not (folder / TEXT_FILE).exists():
+        captions = islice(shards.iterate(TRAINING_SPLIT, ["caption"]), config.text.max_captions)
+        TextTokenizer.train((sample["caption"] for sample in captions), config.text).save(folder / TEXT_FILE)
+    # 2) A VQ-VAE for each dense label
+    for name in config.visual:
+        if not (folder / name / WEIGHTS_FILE).exists():
+            _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log)
+    # 3) The settings come last: their file says that all is there
+    write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
+    return TokenizerSet.load(folder)
+
+
+def load_values(shards: ShardSet, split: str, name: str, limit: int) -> np.ndarray:
+    """Return the first `limit` values of a dense label of a split, (N, ...) as stored."""
+    return np.stack([sample[name] for sample in islice(shards.iterate(split, [name]), limit)])
+
+
+def _train_one(name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog) -> None:
+    values = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples)
+    began = time.monotonic()
+    checkpoints = folder / "checkpoints" if config.visual[name].checkpoint_every else None
+    tokenizer = train_visual_tokenizer(
+        name, values, config.num_classes, config.grid, config.visual[name], seed, checkpoints, _Prefixed(log, name)
+    )
+    tokenizer.save(folder)
+    if checkpoints:
+        shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
+    logger.info("%s tokenizer: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
+
+
+class _Prefixed:
+    """Hands figures on as `<name>/<figure>`."""
+
+    def __init__(self, log: MetricLog, name: str):
+        self.log, self.name = log, name
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.log.log_metrics({f"{self.name}/{key}": value for key, value in metrics.items()}, step)
+
+    def log_figure(self, figure: Any, name: str) -> None:
+        self.log.log_figure(figure, f"{self.name}/{name}")
