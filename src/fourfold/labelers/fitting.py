@@ -1,0 +1,63 @@
+"""How the default teachers are trained: the project's one loop, with an order of samples and Muon on convolutions."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fourfold.configuration import Config
+from fourfold.data.cursor import index_batches
+from fourfold.metric_log import MetricLog
+from fourfold.seeds import derive_seed
+from fourfold.training.loop import LoopConfig, train
+from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+from fourfold.training.schedules import ScheduleConfig, factor
+
+Losses = Callable[[np.ndarray, int], dict[str, Tensor]]  # (indices of samples, step) → parts, to be summed
+
+
+class FitConfig(Config):
+    """Settings of one training run."""
+
+    steps: int = Field(400, ge=1)
+    batch_size: int = Field(32, ge=1)  # samples
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps; then half a cosine down to zero
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, weight_decay=0.01, muon_learning_rate=0.02)
+
+
+@contextmanager
+def seeded_weights(seed: int, name: str) -> Iterator[None]:
+    """Within it modules draw their first weights from a stream of their own; torch's global stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "teachers", name, "weights"))
+        yield
+
+
+def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, seed: int, name: str, log: MetricLog) -> None:
+    """Train `module` in place on the sum of `losses(indices, step)` and leave it in eval mode.
+
+    Muon moves the kernels of convolutions, as in the fastest known trainings on CIFAR-10 (arXiv 2404.00498, and its
+    successor), AdamW everything else.
+    """
+    kernels = {f"{n}.weight": 1 for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Conv1d)}
+    optimizer = build_optimizer(module, config.optimizer, kernels)
+    schedule = ScheduleConfig(warmup_steps=round(config.warmup * config.steps))
+
+    def compute_loss(indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = losses(indices, step)
+        return torch.stack(list(parts.values())).sum(), {f"{name}/{part}": value for part, value in parts.items()}
+
+    train(
+        module,
+        compute_loss,
+        lambda cursor: index_batches(num_samples, min(config.batch_size, num_samples), seed, "teachers", name, start=cursor),
+        optimizer,
+        lambda step: factor(schedule, step, config.steps),
+        LoopConfig(num_steps=config.steps),
+        log=log,
+        description=f"training the {name} teacher",
+    )
+    module.eval()

@@ -1,0 +1,61 @@
+"""Labelling shards: every picture of every split that has no need of truth, one shard at a time."""
+
+import logging
+from pathlib import Path
+
+from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
+from fourfold.labelers.config import LabelingConfig
+from fourfold.labelers.protocol import Labeler
+from fourfold.labelers.teachers import TeacherSet
+from fourfold.progress import progress
+from fourfold.storage import claim, fingerprint
+
+logger = logging.getLogger(__name__)
+SOURCE_COLUMNS = ("rgb", "caption")
+
+
+def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig, folder: Path) -> ShardSet:
+    """Write the raw labels of every split but the annotated one, aligned with `shards`, and return them.
+
+    Each shard is whole or absent; those that an interrupted run of the same teachers and pictures has left are kept.
+    """
+    claim(folder, fingerprint(kind="labels", teachers=teachers.digest(), shards=shards.digest()))
+    labelers = teachers.labelers()
+    modalities = [labeler.modality for labeler in labelers]
+    splits = labelled_splits(shards, config)
+    waiting = [
+        (split, name)
+        for split in splits
+        for name in shards.shard_names(split)
+        if missing_columns(folder, split, name, modalities)
+    ]
+    for split, name in progress(waiting, "labelling", unit="shard"):
+        samples = shards.read(split, SOURCE_COLUMNS, name)
+        labels = label_samples(samples, labelers, config.batch_size)
+        keys = [sample["__key__"] for sample in samples]
+        write_columns(folder, split, name, {m: zip(keys, labels[m], strict=True) for m in modalities})
+    for split in splits:
+        finish_split(folder, split, modalities, like=shards)
+    return ShardSet(folder)
+
+
+def labelled_splits(shards: ShardSet, config: LabelingConfig) -> list[str]:
+    """Return the splits that are labelled."""
+    return [split for split in shards.splits() if split != config.annotated_split]
+
+
+def label_samples(samples: list[Sample], labelers: list[Labeler], batch_size: int) -> dict[str, list]:
+    """Return a column of labels per labeler, in the order of the samples.
+
+    Each batch is handed from labeler to labeler, so that normals find the depth.
+    """
+    labels: dict[str, list] = {labeler.modality: [] for labeler in labelers}
+    for start in range(0, len(samples), batch_size):
+        batch = collate(samples[start : start + batch_size])
+        for labeler in labelers:
+            values = labeler.label(batch)
+            if len(values) != len(batch["__key__"]):
+                raise ValueError(f"Labeler {labeler.name!r} gave {len(values)} labels for {len(batch['__key__'])} pictures.")
+            batch[labeler.modality] = values
+            labels[labeler.modality] += values
+    return labels
