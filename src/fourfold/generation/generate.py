@@ -1,7 +1,7 @@
 """Any modalities in, any out, in tokens: the one place that knows guidance, weights, chaining and seeds.
 
 Guidance (classifier-free): u + s · (c − u), u the same request with its conditions emptied. Weighted: u + Σ wᵢ · (cᵢ − u),
-cᵢ with all but condition i emptied; negative weights push away (4M-7 §3.2).
+cᵢ with condition i alone, u with none; negative weights push away (4M-7 §3.2).
 """
 
 # B batch, L places of a modality, R places asked for, S steps
@@ -128,15 +128,13 @@ class _Request:
         """Split a request into weighted passes; the target's own tokens are shown in all of them."""
         own = {name: conditions[name]} if name in conditions else {}
         others = {other: value for other, value in conditions.items() if other != name}
-        empty = {other: self._emptied(other) for other in others}
-        emptied = own | {other: value for other, value in empty.items() if value is not None}
         if self.weights:
-            chosen = [_Branch(self.weights.get(other, 1.0), emptied | {other: value}) for other, value in others.items()]
-        elif settings.guidance == 1 or not others:
+            chosen = [_Branch(self.weights.get(other, 1.0), own | {other: value}) for other, value in others.items()]
+            return [*chosen, _Branch(1 - sum(branch.weight for branch in chosen), own)]
+        if settings.guidance == 1 or not others:
             return [_Branch(1.0, conditions)]
-        else:
-            chosen = [_Branch(settings.guidance, conditions)]
-        return [*chosen, _Branch(1 - sum(branch.weight for branch in chosen), emptied)]
+        emptied = {other: value for other in others for value in [self._emptied(other)] if value is not None}
+        return [_Branch(settings.guidance, conditions), _Branch(1 - settings.guidance, own | emptied)]
 
     def _emptied(self, name: str) -> Tensor | None:
         is_text = self.model.config.modality(name).kind == "sequence"
