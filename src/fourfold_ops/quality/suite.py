@@ -1,0 +1,95 @@
+"""Runs one suite of expectations over one table with Great Expectations (its import takes seconds: import this where used)."""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package loads
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
+
+from fourfold_ops.quality.validator import MAX_EXAMPLES, unknown_expectation
+
+SITE = "local_site"
+
+
+def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str | None, path: Path) -> list[dict[str, Any]]:
+    """Return an outcome for each expectation: type, column, limits, severity, success, count, rows, examples, observed, error.
+
+    `rows` is a DataFrame or a list of dictionaries; results and data docs are kept under `path`.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+    if table.empty:
+        return [_outcome("expect_table_row_count_to_be_between", {"min_value": 1}, "critical", observed=0)]
+    context = _context(path)
+    batch = _batch_definition(context, name)
+    suite = context.suites.add_or_update(gx.ExpectationSuite(name=name))
+    for expectation in expectations:
+        suite.add_expectation(_expectation(expectation))
+    definition = context.validation_definitions.add_or_update(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+    action = gx.checkpoint.UpdateDataDocsAction(name="docs", site_names=[SITE])
+    result_format: Any = {"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES}
+    if key is not None and key in table:
+        result_format["unexpected_index_column_names"] = [key]
+    checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], actions=[action], result_format=result_format)
+    result = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": table})
+    (run,) = result.run_results.values()
+    return [_read(json.loads(json.dumps(item.to_json_dict())), len(table), key) for item in run.results]
+
+
+@cache
+def _context(path: Path) -> Any:
+    path.mkdir(parents=True, exist_ok=True)
+    context = gx.get_context(mode="file", project_root_dir=str(path))
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return context
+
+
+def _batch_definition(context: Any, name: str) -> Any:
+    source = context.data_sources.add_or_update_pandas("catalog")
+    return source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+
+
+def _expectation(settings: dict[str, Any]) -> Any:
+    arguments = {k: v for k, v in settings.items() if k != "type"}
+    known = list_registered_expectation_implementations()
+    if settings["type"] not in known:
+        raise unknown_expectation(settings["type"], known)
+    return get_expectation_impl(settings["type"])(**{"severity": "critical", **arguments})
+
+
+def _read(item: dict[str, Any], rows: int, key: str | None) -> dict[str, Any]:
+    config, result = item["expectation_config"], item.get("result") or {}
+    error = next((str(e["exception_message"]) for e in _exceptions(item) if e.get("raised_exception")), "")
+    examples = result.get("partial_unexpected_list", [])
+    places = result.get("partial_unexpected_index_list")
+    if key is not None and places and config["kwargs"].get("column") != key:
+        examples = [f"{place[key]}: {value}" for place, value in zip(places, examples, strict=False)]
+    return _outcome(
+        config["type"],
+        {k: v for k, v in config["kwargs"].items() if k not in ("batch_id", "severity")},
+        config.get("severity", "critical"),
+        success=item["success"],
+        count=None if error else result.get("unexpected_count"),
+        rows=rows,
+        examples=examples[:MAX_EXAMPLES],
+        observed=result.get("observed_value"),
+        error=error,
+    )
+
+
+def _outcome(type_: str, arguments: dict[str, Any], severity: str, success: bool = False, **more: Any) -> dict[str, Any]:
+    column = arguments.get("column")
+    limits = {k: v for k, v in arguments.items() if k != "column"}
+    empty: dict[str, Any] = {"count": None, "rows": 0, "examples": [], "observed": None, "error": ""}
+    return {"type": type_, "column": column, "limits": limits, "severity": severity, "success": success, **empty, **more}
+
+
+def _exceptions(item: dict[str, Any]) -> list[dict[str, Any]]:
+    info = item.get("exception_info") or {}
+    return [info] if "raised_exception" in info else [e for e in info.values() if isinstance(e, dict)]

@@ -1,0 +1,127 @@
+"""The validator that catalog entries name; expectations stand in conf/, facts about the data come from a function."""
+
+import difflib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from kedro.validation.exceptions import CheckFailure, DataValidationError
+
+from fourfold_ops.failures import UserError
+from fourfold_ops.loading import load_object
+from fourfold_ops.tracking.active import active_run
+
+logger = logging.getLogger(__name__)
+SEVERITIES = ("critical", "warning", "info")
+MAX_EXAMPLES = 5
+
+
+class GreatExpectations:
+    """Holds a table of facts about a data set against expectations.
+
+    In the catalog:
+
+        validator:
+          class: fourfold_ops.quality.GreatExpectations
+          on: [save]
+          options:
+            suite: shards                        # its name in the data docs
+            path: data/quality                   # where results and data docs go
+            table: fourfold.data.facts.fact_table  # called with the data and `arguments`; rows as dictionaries, or a DataFrame
+            arguments: {splits: [train]}
+            key: key                             # the column that names a row in messages
+            expectations:
+              - {type: expect_column_values_to_be_unique, column: key}
+              - {type: expect_column_values_to_be_between, column: width, min_value: 64, severity: warning}
+
+    A failed expectation of severity `critical` (the default) stops the run; `warning` and `info` are logged. An empty table
+    is a critical failure, since every expectation on values holds there.
+    """
+
+    def __init__(
+        self,
+        suite: str,
+        path: str,
+        table: str,
+        expectations: list[dict[str, Any]],
+        arguments: dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> None:
+        for expectation in expectations:
+            if expectation.get("severity", "critical") not in SEVERITIES:
+                raise ValueError(f"severity {expectation['severity']!r} of {suite}: allowed are {', '.join(SEVERITIES)}.")
+            if not str(expectation.get("type", "")).startswith("expect_"):
+                raise ValueError(f"An expectation of {suite} has no `type: expect_...`: {expectation}.")
+        self.suite, self.expectations, self.key = suite, expectations, key
+        self._path, self._table, self._arguments = Path(path), table, arguments or {}
+
+    def validate(self, data: Any) -> Any:
+        """Return `data` unchanged; raises DataValidationError that names each failed critical expectation, with examples."""
+        from fourfold_ops.quality.suite import run_suite  # imports Great Expectations: seconds
+
+        rows = load_object(self._table)(data, **self._arguments)
+        outcomes = run_suite(self.suite, rows, self.expectations, self.key, self._path)
+        failed = [outcome for outcome in outcomes if not outcome["success"]]
+        self._record(outcomes, failed)
+        critical = [outcome for outcome in failed if outcome["severity"] == "critical"]
+        for outcome in failed:
+            if outcome not in critical:
+                logger.warning("%s: %s", self.suite, describe(outcome))
+        if critical:
+            raise self._error(critical)
+        logger.info("%s: %d rows meet %d expectations.", self.suite, len(rows), len(outcomes) - len(failed))
+        return data
+
+    def _record(self, outcomes: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+        run = active_run()
+        run.log_metrics({f"quality/{self.suite}/expectations": len(outcomes), f"quality/{self.suite}/failed": len(failed)})
+        run.log_json(
+            {"suite": self.suite, "data_docs": str(docs_index(self._path)), "outcomes": outcomes}, f"quality/{self.suite}.json"
+        )
+
+    def _error(self, critical: list[dict[str, Any]]) -> DataValidationError:
+        failures = [
+            CheckFailure(
+                describe(o), check=o["type"], column=o["column"], failure_count=o["count"] or 1, failure_examples=o["examples"]
+            )
+            for o in critical
+        ]
+        return ExpectationError(self.suite, critical, failures, docs_index(self._path))
+
+
+class ExpectationError(DataValidationError):
+    """Critical expectations failed; on one line: which, how many rows, examples, and where the whole result is."""
+
+    def __init__(self, suite: str, critical: list[dict[str, Any]], failures: list[CheckFailure], docs: Path) -> None:
+        told = "; ".join(describe(outcome) for outcome in critical)
+        super().__init__(f"Suite {suite!r}: {told}.", failures=failures)
+        self.remedy = f"All results: {os.path.relpath(docs)}. Correct the data or the expectation in the catalog."
+
+    def __str__(self) -> str:
+        of = f"Dataset {self.dataset_name!r} does not meet its expectations. " if self.dataset_name else ""
+        return f"{of}{self.message}"
+
+
+def describe(outcome: dict[str, Any]) -> str:
+    """Return one failed expectation in words."""
+    told = outcome["type"] + (f" on {outcome['column']!r}" if outcome["column"] else "")
+    if outcome["error"]:
+        return f"{told} could not be checked: {outcome['error']}"
+    limits = ", ".join(f"{k}={v!r}" for k, v in outcome["limits"].items())
+    told += f" ({limits})" if limits else ""
+    if outcome["count"] is None:
+        return f"{told} found {outcome['observed']!r}"
+    return f"{told} fails in {outcome['count']} of {outcome['rows']} rows, e.g. {', '.join(map(str, outcome['examples']))}"
+
+
+def docs_index(path: Path) -> Path:
+    """Return the first page of the data docs under a quality folder."""
+    return path / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
+
+
+def unknown_expectation(name: str, known: list[str]) -> UserError:
+    """Return the error for an expectation that Great Expectations does not have."""
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return UserError(f"Unknown expectation {name!r}.{hint}", "See greatexpectations.io/expectations.")

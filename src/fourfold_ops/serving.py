@@ -1,0 +1,53 @@
+"""What MLflow calls to load a registered model: it travels with the model, so it imports neither Kedro nor this repository.
+
+No pickle is involved: the model folder is opened by the class that the model's configuration names.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TEXT, JSON = "str", "json"  # kinds of input that are not arrays; any other kind is the name of a NumPy dtype
+
+
+def _load_pyfunc(data_path: str, model_config: dict[str, Any]) -> "AnyInput":
+    """Open the model folder; MLflow asks for this name (`loader_module`)."""
+    module, _, name = model_config["loader"].rpartition(".")
+    loader: Any = getattr(import_module(module), name)
+    model = loader.load(Path(data_path))
+    return AnyInput(model, model_config["inputs"])
+
+
+class AnyInput:
+    """Adapts MLflow's tables (or plain dictionaries) to `model.predict(conditions, **params)`."""
+
+    def __init__(self, model: Any, inputs: dict[str, str]) -> None:
+        self.model = model
+        self.inputs = inputs
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Return what the model predicts from any subset of its inputs, given as columns, one sample per row."""
+        columns = {str(name): list(model_input[name]) for name in model_input}
+        unknown = sorted(set(columns) - set(self.inputs))
+        if unknown:
+            raise ValueError(f"Unknown inputs {unknown}. Allowed, in any combination: {', '.join(sorted(self.inputs))}.")
+        given = {name: values for name, values in columns.items() if not all(_absent(value) for value in values)}
+        conditions = {name: self._values(name, values) for name, values in given.items()}
+        return self.model.predict(conditions, **{key: _plain(value) for key, value in (params or {}).items()})
+
+    def _values(self, name: str, values: list[Any]) -> Any:
+        kind = self.inputs[name]
+        if kind in (TEXT, JSON):
+            # MLflow turns {"caption": ["a", "b"]} into one row that holds the list.
+            return list(values[0]) if kind == TEXT and len(values) == 1 and not isinstance(values[0], str) else values
+        return np.stack([np.asarray(value, dtype=kind) for value in values])
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -1,0 +1,38 @@
+"""What dvc.yaml needs of conf/, and what the set-up promises."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("ingestion", "pseudo_labeling", "tokenizer_training", "pretraining", "finetuning", "evaluation")
+ENVIRONMENTS = sorted(
+    path.parent.name for path in (ROOT / "conf").glob("*/parameters.yml") if path.parent.name not in ("base", "local")
+)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_names_every_stage_and_leaves_what_all_stages_share_to_base(environment):
+    content = yaml.safe_load((ROOT / "conf" / environment / "parameters.yml").read_text())
+    assert set(content) == set(STAGES), "dvc.yaml reads each section of each environment: write `{}` where nothing differs"
+
+
+def test_parameters_hold_literal_values_since_dvc_records_them_unresolved():
+    for path in (ROOT / "conf").glob("*/parameters.yml"):
+        assert "${" not in path.read_text(), f"{path.relative_to(ROOT)} interpolates"
+
+
+def test_dvc_has_a_stage_for_each_pipeline_in_order_and_no_output_is_deleted_before_a_run():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert tuple(stages) == STAGES
+    for name, stage in stages.items():
+        assert f"--pipelines={name} " in stage["cmd"]
+        assert all(next(iter(out.values())) == {"persist": True} for out in stage["outs"])
+
+
+def test_the_lock_of_requirements_has_hashes_and_names_no_index():
+    text = (ROOT / "requirements.lock").read_text()
+    pins = [line for line in text.splitlines() if line and line[0] not in " #"]
+    assert len(pins) > 100 and text.count("--hash=sha256:") >= len(pins)
+    assert not any(word in text for word in ("--index", "--extra-index", "--find-links", "http://", "https://"))
