@@ -1,0 +1,59 @@
+"""Settings of the masking. Defaults are those of 4M-7's main models (4m-facts §4); conf/ spells out the small default."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fourfold.configuration import Config
+from fourfold.modalities import TOKEN_MODALITIES
+
+Alpha = Annotated[float, Field(ge=0)]
+TOKENS = tuple(name for name, modality in TOKEN_MODALITIES.items() if modality.kind != "pixels")
+
+
+class MixtureComponent(Config):
+    """One kind of task in the mixture: which modalities tend to be seen, and which to be asked for.
+
+    The alphas are Dirichlet concentrations by token modality; one that is missing or 0 never gets a token. Small ones make a
+    sample concentrate on few modalities, large ones share evenly in proportion.
+    """
+
+    weight: Annotated[float, Field(gt=0)] = 1.0  # relative to the other components
+    alpha_in: dict[str, Alpha]
+    alpha_target: dict[str, Alpha]
+    keep: Literal["random", "all", "binary"] = "random"  # of sequence tokens: with probability U(0, 1), 1, or 0 or 1
+
+    @model_validator(mode="after")
+    def _something_on_both_sides(self) -> Self:
+        for side in (self.alpha_in, self.alpha_target):
+            if not any(side.values()):
+                raise ValueError("A mixture component needs at least one alpha above 0 among inputs and among targets.")
+        return self
+
+
+def main_mixture() -> tuple[MixtureComponent, ...]:
+    """Return the mixture of 4M-7's main models: half RGB → all, half all → all."""
+    targets = dict.fromkeys(TOKENS, 0.5)
+    return (
+        MixtureComponent(alpha_in={"rgb": 1000.0}, alpha_target=targets),
+        MixtureComponent(alpha_in={"rgb": 0.5, **targets}, alpha_target=targets),
+    )
+
+
+class MaskingConfig(Config):
+    """How many tokens of which modalities are seen and predicted."""
+
+    components: tuple[MixtureComponent, ...] = Field(default_factory=main_mixture, min_length=1)
+    input_tokens: int = Field(128, ge=1)  # budget of a sample
+    target_tokens: int = Field(128, ge=1)
+    min_input_tokens: int | None = Field(None, ge=1)  # draw the budget from U(min, input_tokens); None: it is fixed
+    min_target_tokens: int | None = Field(None, ge=1)
+    chunk_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field({})  # sequences that are masked in whole chunks, e.g. det: 5
+
+    @model_validator(mode="after")
+    def _ranges_are_not_empty(self) -> Self:
+        for name in ("input_tokens", "target_tokens"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, name)
+            if least is not None and least > most:
+                raise ValueError(f"`min_{name}` is {least}, above `{name}` {most}.")
+        return self

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fourfold.masking.config import MaskingConfig, MixtureComponent
+from fourfold.masking.masker import Masker
+from fourfold.masking.spans import SpecialIds, draw_masks, merge_spans, with_eos, write_inputs, write_targets
+from fourfold.model.config import ModalityConfig, ModelConfig
+
+SPECIAL = SpecialIds(3, tuple(range(5, 30)))
+MODEL = ModelConfig(
+    modalities=(
+        ModalityConfig(name="rgb", kind="pixels", grid=(4, 4)),
+        ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=90, grid=(4, 4)),
+        ModalityConfig(name="tok_clip", kind="grid", vocabulary_size=90, grid=(2, 3)),
+        ModalityConfig(name="caption", kind="sequence", vocabulary_size=90, max_length=12),
+        ModalityConfig(name="det", kind="sequence", vocabulary_size=90, max_length=16),
+    ),
+    dim=16,
+    num_heads=2,
+)
+TOKENS = ("tok_depth", "tok_clip", "caption", "det")
+text = st.lists(st.integers(40, 89), max_size=15)
+alphas = st.fixed_dictionaries({name: st.sampled_from([0.0, 0.01, 0.5, 5.0]) for name in TOKENS}).filter(
+    lambda a: any(a.values())
+)
+
+
+def padded(rows):
+    array = np.zeros((len(rows), max(map(len, rows), default=0) + 1), np.int16)
+    for row, ids in zip(array, rows, strict=True):
+        row[: len(ids)] = ids
+    return array
+
+
+def sample_tokens(captions, boxes, seed=0):
+    rng = np.random.default_rng(seed)
+    grids = {
+        name: rng.integers(0, 90, (len(captions), size), dtype=np.int16) for name, size in (("tok_depth", 16), ("tok_clip", 6))
+    }
+    return {**grids, "caption": padded(captions), "det": padded(boxes)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(text, text), min_size=1, max_size=5),
+    alpha_in=alphas,
+    alpha_target=alphas,
+    budgets=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    keep=st.sampled_from(["random", "all", "binary"]),
+    rgb=st.sampled_from([0.0, 2.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_masked_batch_holds_what_the_sample_holds_within_the_budgets(rows, alpha_in, alpha_target, budgets, keep, rgb, seed):
+    component = MixtureComponent(alpha_in={**alpha_in, "rgb": rgb}, alpha_target=alpha_target, keep=keep)
+    masker = Masker(MaskingConfig(components=(component,), input_tokens=budgets[0], target_tokens=budgets[1]), MODEL, SPECIAL)
+    tokens = sample_tokens(*zip(*rows, strict=True), seed % 1000)
+    pixels = np.zeros((len(rows), 8, 8, 3), np.uint8)
+    batch = masker(tokens, pixels, np.random.default_rng(seed))
+    assert batch.input_modality_BN.shape == (len(rows), budgets[0]) and batch.target_id_BM.shape == (len(rows), budgets[1])
+    for sample in range(len(rows)):
+        for index, modality in enumerate(MODEL.modalities):
+            inputs, targets = batch.input_modality_BN[sample] == index, batch.target_modality_BM[sample] == index
+            if not (alpha_in | {"rgb": rgb})[modality.name]:
+                assert not inputs.any()
+            if not alpha_target.get(modality.name):
+                assert not targets.any()
+            in_place, target_place = batch.input_position_BN[sample][inputs], batch.target_position_BM[sample][targets]
+            assert (in_place.diff() > 0).all() and (target_place.diff() > 0).all()
+            assert (in_place < modality.num_positions).all() and (target_place < modality.num_positions).all()
+            if modality.kind == "sequence":
+                ranks = torch.arange(len(in_place)), torch.arange(len(target_place))
+                assert torch.equal(in_place, ranks[0]) and torch.equal(target_place, ranks[1])
+                before, after = batch.target_input_BM[sample][targets], batch.target_id_BM[sample][targets]
+                assert torch.equal(before[1:], after[:-1])
+                assert not len(before) or before[0] in SPECIAL.sentinels
+            else:
+                assert not set(in_place.tolist()) & set(target_place.tolist())
+                assert not batch.target_input_BM[sample][targets].any()
+            if modality.kind == "grid":
+                grid = torch.from_numpy(tokens[modality.name][sample].astype(np.int64))
+                assert torch.equal(batch.input_token_BN[sample][inputs], grid[in_place])
+                assert torch.equal(batch.target_id_BM[sample][targets], grid[target_place])
+    for side in (batch.input_position_BN, batch.input_token_BN):
+        assert not side[~batch.input_keep_BN].any()
+    for side in (batch.target_position_BM, batch.target_input_BM, batch.target_id_BM):
+        assert not side[~batch.target_keep_BM].any()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(text, min_size=1, max_size=6),
+    budget=st.integers(0, 14),
+    keep=st.floats(0, 1),
+    chunk=st.sampled_from([1, 3]),
+    seed=st.integers(0, 2**32),
+)
+def test_an_input_fits_its_budget_and_with_its_target_gives_the_text_back(rows, budget, keep, chunk, seed):
+    rng = np.random.default_rng(seed)
+    rows = [ids[: len(ids) // chunk * chunk] for ids in rows]
+    texts = with_eos(padded(rows), SPECIAL.eos, np.full(len(rows), 16), np.full(len(rows), chunk))
+    masked = draw_masks(texts, np.full(len(rows), keep), np.full(len(rows), budget), rng)
+    in_ids, used = write_inputs(texts, masked, SPECIAL)
+    target_ids, lengths = write_targets(texts, masked, np.full(len(rows), 99), SPECIAL, rng.integers)
+    for row, ids in enumerate(rows):
+        seen, target = in_ids[row][used[row]].tolist(), target_ids[row, : lengths[row]].tolist()
+        assert len(seen) <= max(budget, 1)
+        assert merge_spans(seen, target, SPECIAL) == [*ids, SPECIAL.eos]
+        assert target[-1] in SPECIAL.sentinels and target[-1] not in seen
+        assert (np.diff(masked[row, : len(ids)].reshape(-1, chunk), axis=1) == 0).all() or chunk == 1
+
+
+def masker(component=None, **settings):
+    component = component or MixtureComponent(
+        alpha_in=dict.fromkeys(("rgb", *TOKENS), 0.5), alpha_target=dict.fromkeys(TOKENS, 0.5)
+    )
+    return Masker(
+        MaskingConfig(components=(component,), **{"input_tokens": 20, "target_tokens": 24} | settings), MODEL, SPECIAL
+    )
+
+
+def test_equal_generators_give_equal_batches_and_others_do_not():
+    tokens = sample_tokens([[41, 42, 43]] * 4, [[50] * 5] * 4)
+    first, again, other = (masker()(tokens, None, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.input_token_BN, again.input_token_BN) and torch.equal(first.target_id_BM, again.target_id_BM)
+    assert not torch.equal(first.target_id_BM, other.target_id_BM)
+
+
+def test_a_modality_that_is_not_there_gets_no_slot_and_its_budget_stays_empty():
+    tokens = sample_tokens([[41, 42, 43]] * 50, [[50] * 5] * 50)
+    del tokens["tok_depth"]
+    batch = masker()(tokens, None, np.random.default_rng(0))
+    present = set(batch.input_modality_BN.unique().tolist()) | set(batch.target_modality_BM.unique().tolist())
+    assert present == {-1, 2, 3, 4}
+    assert batch.pixels_BHWC is None
+
+
+def test_keeping_all_of_a_text_that_fits_shows_it_whole():
+    component = MixtureComponent(alpha_in={"caption": 5.0}, alpha_target={"tok_depth": 1.0}, keep="all")
+    batch = masker(component)(sample_tokens([[41, 42, 43]] * 3, [[]] * 3), None, np.random.default_rng(0))
+    assert batch.input_token_BN[:, :4].tolist() == [[41, 42, 43, 3]] * 3
+    assert (batch.target_modality_BM == 1).sum(1).tolist() == [16] * 3  # capped at what the grid has
+
+
+def test_budgets_can_be_drawn_from_a_range():
+    component = MixtureComponent(alpha_in={"rgb": 1.0}, alpha_target={"tok_depth": 1.0})
+    masked = masker(component, input_tokens=10, min_input_tokens=3)
+    batch = masked(sample_tokens([[]] * 300, [[]] * 300), np.zeros((300, 8, 8, 3), np.uint8), np.random.default_rng(0))
+    assert set(batch.input_keep_BN.sum(1).tolist()) == set(range(3, 11))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: masker(MixtureComponent(alpha_in={"captoin": 1.0}, alpha_target={"det": 1.0})), "Did you mean 'caption'"),
+        (lambda: masker(MixtureComponent(alpha_in={"det": 1.0}, alpha_target={"rgb": 1.0})), "input only"),
+        (lambda: MixtureComponent(alpha_in={"det": 0.0}, alpha_target={"det": 1.0}), "at least one alpha above 0"),
+        (lambda: Masker(masker().config, MODEL, SpecialIds(3, (5, 6, 7))), "sentinels"),
+        (lambda: masker(chunk_lengths={"rgb": 2}), "no sequences"),
+        (lambda: MaskingConfig(input_tokens=3, min_input_tokens=4), "above"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_a_reason(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
