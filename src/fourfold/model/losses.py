@@ -30,7 +30,7 @@ def cross_entropies(logits: dict[str, Tensor], targets: dict[str, Tensor], num_m
     `num_modalities` is how many the model can predict, which only `reference_modality` needs. Raises ValueError without
     targets.
     """
-    means = {name: F.cross_entropy(logits[name].float(), target) for name, target in targets.items() if len(target)}
+    means = {name: F.cross_entropy(_precise(logits[name]), target) for name, target in targets.items() if len(target)}
     counts = {name: len(targets[name]) for name in means}
     if not means:
         raise ValueError("The batch has no target token. Give at least one target modality a budget above 0.")
@@ -44,3 +44,8 @@ def cross_entropies(logits: dict[str, Tensor], targets: dict[str, Tensor], num_m
         weights = values.new_tensor(scale)
         total = (values * weights).sum() / weights.sum()
     return Losses(total, means, counts)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """Return logits of half precision in float32: a log-sum-exp over thousands of entries needs it."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

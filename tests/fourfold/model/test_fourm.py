@@ -1,0 +1,185 @@
+"""Properties of the transformer that hold for any weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.files import load_model, save_model
+from fourfold.model.fourm import FourM
+from fourfold.model.losses import cross_entropies
+
+SHAPES = {"swiglu": {}, "gelu": {"gated_mlp": False, "biases": True, "qk_norm": True}, "stem": {"patch_stem": "conv"}}
+
+
+def config(**changes) -> ModelConfig:
+    modalities = (
+        ModalityConfig(name="rgb", kind="pixels", grid=(2, 3)),
+        ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=9, grid=(2, 3)),
+        ModalityConfig(name="caption", kind="sequence", vocabulary_size=12, max_length=8),
+    )
+    shape = {"dim": 32, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 2, "patch_size": 8, "embedding_std": 0.5}
+    return ModelConfig.model_validate({"modalities": modalities} | shape | changes)
+
+
+def some_batch(seed: int = 0, batch: int = 3, inputs: int = 7, targets: int = 9, empty: float = 0.2) -> MaskedBatch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def side(first: int, slots: int) -> tuple[torch.Tensor, ...]:
+        modality = torch.randint(first, 3, (batch, slots), generator=generator)
+        modality[torch.rand(batch, slots, generator=generator) < empty] = PADDING
+        keep = modality >= 0
+        place, token = (torch.randint(high, (batch, slots), generator=generator) * keep for high in (6, 9))
+        return modality, place, token
+
+    modality, place, token = side(0, inputs)
+    target_modality, target_place, target = side(1, targets)
+    target_modality[0, 0] = 1
+    before = torch.where(target_modality == 2, target.roll(1, 1), 0)
+    pixels = torch.randint(256, (batch, 16, 24, 3), generator=generator).to(torch.uint8)
+    return MaskedBatch(modality, place, token, target_modality, target_place, before, target, pixels)
+
+
+def hidden(model: FourM, batch: MaskedBatch) -> torch.Tensor:
+    with torch.no_grad():
+        return model.decode(batch, model.encode(batch))
+
+
+def replaced(batch: MaskedBatch, **changes) -> MaskedBatch:
+    return dataclasses.replace(batch, **changes)
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def model(request) -> FourM:
+    return FourM(config(**SHAPES[request.param]), seed=3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), empty=st.sampled_from([0.0, 0.3, 0.9]))
+def test_neither_empty_slots_nor_neighbours_in_the_batch_change_a_sample(model, seed, empty):
+    batch = some_batch(seed, empty=empty)
+    together = hidden(model, batch)
+    for row in range(batch.batch_size):
+        keep_in, keep_out = batch.input_keep_BN[row], batch.target_keep_BM[row]
+        alone = MaskedBatch(
+            *(getattr(batch, f"input_{name}_BN")[row : row + 1, keep_in] for name in ("modality", "position", "token")),
+            *(getattr(batch, f"target_{name}_BM")[row : row + 1, keep_out] for name in ("modality", "position", "input", "id")),
+            batch.pixels_BHWC[row : row + 1],
+        )
+        torch.testing.assert_close(hidden(model, alone)[0], together[row, keep_out], atol=2e-5, rtol=1e-4)
+
+
+def test_inputs_are_a_set(model):
+    batch = some_batch(1)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    names = ("input_modality_BN", "input_position_BN", "input_token_BN")
+    shuffled = replaced(batch, **{name: getattr(batch, name)[:, order] for name in names})
+    keep = batch.target_keep_BM
+    torch.testing.assert_close(hidden(model, shuffled)[keep], hidden(model, batch)[keep], atol=2e-5, rtol=1e-4)
+
+
+def test_text_targets_see_only_what_stands_before_and_grids_see_all_of_themselves(model):
+    modality = torch.tensor([[1, 1, 1, 2, 2, 2, 2]])
+    place = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
+    batch = replaced(
+        some_batch(2)[:1], target_modality_BM=modality, target_position_BM=place,
+        target_input_BM=torch.tensor([[0, 0, 0, 5, 6, 7, 8]]), target_id_BM=place,
+    )  # fmt: skip
+    before = hidden(model, batch)
+    changed = hidden(model, replaced(batch, target_input_BM=torch.tensor([[0, 0, 0, 5, 6, 9, 8]])))
+    difference = (before - changed).abs().amax(-1)[0]
+    assert difference[:5].max() < 1e-5
+    assert difference[5:].min() > 1e-3
+    moved = hidden(model, replaced(batch, target_position_BM=torch.tensor([[0, 1, 5, 0, 1, 2, 3]])))
+    difference = (before - moved).abs().amax(-1)[0]
+    assert difference[:3].min() > 1e-4
+    assert difference[3:].max() < 1e-5
+
+
+def test_pixels_that_are_not_selected_are_not_seen(model):
+    batch = some_batch(3)
+    used = torch.zeros(3, 6, dtype=torch.bool)
+    sample, slot = (batch.input_modality_BN == 0).nonzero(as_tuple=True)
+    used[sample, batch.input_position_BN[sample, slot]] = True
+    pixel_used = used.view(3, 2, 3).repeat_interleave(8, 1).repeat_interleave(8, 2)[..., None]
+    noise = torch.randint(256, batch.pixels_BHWC.shape, generator=torch.Generator().manual_seed(9)).to(torch.uint8)
+    other = replaced(batch, pixels_BHWC=torch.where(pixel_used, batch.pixels_BHWC, noise))
+    keep = batch.target_keep_BM
+    torch.testing.assert_close(hidden(model, other)[keep], hidden(model, batch)[keep])
+
+
+@pytest.mark.parametrize("backend", ["matmul", "sdpa"])
+def test_gradients_are_those_of_finite_differences(backend):
+    model = FourM(config(attention=backend), seed=4).double()
+    batch = some_batch(5)
+    batch = replaced(batch, pixels_BHWC=batch.pixels_BHWC.double() / 128 - 1)
+    model(batch).total.backward()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            losses = []
+            for step in (1e-5, -2e-5):
+                parameter.add_(direction, alpha=step)
+                losses.append(model(batch).total.item())
+            parameter.add_(direction, alpha=1e-5)
+        expected = (parameter.grad * direction).sum().item()
+        assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(expected, rel=1e-4, abs=1e-7), name
+
+
+def test_losses_are_means_over_modalities_or_over_tokens():
+    generator = torch.Generator().manual_seed(0)
+    logits = {"a": torch.randn(4, 5, generator=generator), "b": torch.randn(1, 3, generator=generator)}
+    targets = {"a": torch.tensor([0, 1, 2, 3]), "b": torch.tensor([2]), "absent": torch.tensor([], dtype=torch.long)}
+    each = {name: -logits[name].log_softmax(-1)[range(len(t)), t] for name, t in targets.items() if len(t)}
+    found = {loss: cross_entropies(logits, targets, 7, loss).total for loss in ("modality", "token")}
+    torch.testing.assert_close(found["modality"], (each["a"].mean() + each["b"].mean()) / 2)
+    torch.testing.assert_close(found["token"], torch.cat([each["a"], each["b"]]).mean())
+    with pytest.raises(ValueError, match="no target token"):
+        cross_entropies({}, {"absent": targets["absent"]}, 7, "modality")
+
+
+def test_weights_follow_the_seed_and_each_is_independent_of_the_rest_of_the_model():
+    same, again, other = FourM(config(), seed=1), FourM(config(), seed=1), FourM(config(), seed=2)
+    deeper = dict(FourM(config(decoder_depth=3), seed=1).named_parameters())
+    for (name, a), b, c in zip(same.named_parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, deeper[name])
+        assert a.std() == 0 or not torch.equal(a, c)
+    qkv = same.encoder[0].attention.qkv.weight
+    assert qkv.abs().max() <= (6 / 64) ** 0.5  # Xavier of (32, 32) each, not of the fused (96, 32)
+    assert qkv.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)
+    assert same.target_tokens.weight_VD.std().item() == pytest.approx(0.5, rel=0.1)
+
+
+def test_saving_and_loading_gives_the_same_model_in_the_same_bytes(tmp_path, model):
+    save_model(model, tmp_path / "a")
+    loaded = load_model(tmp_path / "a")
+    assert loaded.config == model.config
+    torch.testing.assert_close(hidden(loaded, some_batch()), hidden(model, some_batch()), atol=0, rtol=0)
+    save_model(loaded, tmp_path / "b")
+    for name in ("model.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_damaged_model_is_refused_with_its_folder_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no model"):
+        load_model(tmp_path)
+    save_model(FourM(config()), tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:-7])
+    with pytest.raises(ValueError, match="does not hold a whole model"):
+        load_model(tmp_path)
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="multiple of `num_heads`"):
+        config(num_heads=3)
+    with pytest.raises(ValueError, match="give `max_length` to a sequence"):
+        ModalityConfig(name="caption", kind="sequence", vocabulary_size=9, grid=(2, 2))
+    with pytest.raises(ValueError, match="Did you mean 'caption'"):
+        config().index("captoin")
