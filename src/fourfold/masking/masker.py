@@ -178,14 +178,13 @@ def grid_masks(noise: np.ndarray, input_budget: np.ndarray, target_budget: np.nd
 
 def _sequence_candidates(used_RL: np.ndarray, token_RL: np.ndarray, target_RL: np.ndarray, indices: np.ndarray) -> Candidates:
     """Turn rows of sequences into columns of samples; a place is the rank among the selected tokens of the modality."""
-    num_sequences = len(indices)
+    num_sequences, num_samples = len(indices), len(used_RL) // len(indices)
+    columns = num_sequences * used_RL.shape[1]
 
     def by_sample(rows_RL: np.ndarray) -> np.ndarray:
-        return rows_RL.reshape(num_sequences, -1, rows_RL.shape[1]).swapaxes(0, 1).reshape(-1, num_sequences * rows_RL.shape[1])
+        return rows_RL.reshape(num_sequences, num_samples, rows_RL.shape[1]).swapaxes(0, 1).reshape(num_samples, columns)
 
-    modality = np.broadcast_to(
-        np.repeat(indices, used_RL.shape[1]), (len(used_RL) // num_sequences, token_RL[0].size * num_sequences)
-    )
+    modality = np.broadcast_to(np.repeat(indices, used_RL.shape[1]), (num_samples, columns))
     position_RL = np.maximum(used_RL.cumsum(1) - 1, 0)
     return Candidates(by_sample(used_RL), modality, by_sample(position_RL), by_sample(token_RL), by_sample(target_RL))
 

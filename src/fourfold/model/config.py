@@ -43,10 +43,9 @@ class ModalityConfig(Config):
         return self
 
 
-class ModelConfig(Config):
-    """A 4M encoder–decoder. `modalities` fixes the index that `MaskedBatch.*_modality` refers to."""
+class ArchitectureConfig(Config):
+    """A 4M encoder–decoder, whatever its modalities."""
 
-    modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
     dim: int = Field(default=384, ge=8)
     encoder_depth: int = Field(default=6, ge=1)
     decoder_depth: int = Field(default=6, ge=1)
@@ -61,6 +60,12 @@ class ModelConfig(Config):
     sequence_temperature: float = Field(default=1e4, gt=1)
     embedding_std: float = Field(default=0.02, gt=0)  # initial scale of token, modality and mask embeddings
     attention: Literal["auto", "sdpa", "matmul"] = "auto"
+
+
+class ModelConfig(ArchitectureConfig):
+    """A 4M encoder–decoder. `modalities` fixes the index that `MaskedBatch.*_modality` refers to."""
+
+    modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,6 +96,8 @@ class ModelConfig(Config):
             raise ValueError(f"Modality names must differ, got {', '.join(self.names)}.")
         if self.dim % self.num_heads:
             raise ValueError(f"`dim` {self.dim} must be a multiple of `num_heads` {self.num_heads}.")
+        if self.patch_stem == "conv" and self.patch_size % 4:
+            raise ValueError(f"`patch_stem` conv needs a `patch_size` that is a multiple of 4, got {self.patch_size}.")
         if self.dim % 4:
             raise ValueError(f"`dim` {self.dim} must be a multiple of 4 (2D sin-cos positions).")
         if all(modality.kind == "pixels" for modality in self.modalities):
