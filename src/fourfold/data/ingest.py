@@ -19,9 +19,10 @@ from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.cleaning import CleaningConfig, split_of
+from fourfold.data.losses import Tally, check_drops, loss_report
 from fourfold.data.scenes import ScenesConfig, write_crawl, write_truth
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
-from fourfold.data.sources import SourceConfig, source_digest, source_files
+from fourfold.data.sources import SourceConfig, source_digest
 from fourfold.data.staging import MODALITIES, StagedSample, stage, staged_chunks
 from fourfold.storage import claim, fingerprint, read_json, write_json
 
@@ -31,7 +32,6 @@ SPLITS_OF_ANY_SOURCE = ("train", "val", "test")
 SPLIT_WITHOUT_TRUTH = "train"
 REPORT_FILE = "ingestion_report.json"
 STAGING = ".staging"
-NUM_EXAMPLES = 3
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -67,31 +67,6 @@ class Stream:
     split: str | None = None
 
 
-class Tally:
-    """What became of the items of one stream."""
-
-    def __init__(self) -> None:
-        self.kept = 0
-        self.reasons: dict[str, Counter[str]] = defaultdict(Counter)  # "sample" | "member" | "archive" → reason → number
-        self.examples: dict[str, list[str]] = defaultdict(list)
-
-    def drop(self, name: str, reason: str, what: str = "sample") -> None:
-        """Count one drop, and keep the first few names for the report."""
-        self.reasons[what][reason] += 1
-        if len(self.examples[reason]) < NUM_EXAMPLES:
-            self.examples[reason].append(name)
-
-    @property
-    def seen(self) -> int:
-        """Number of samples that the source had, usable or not."""
-        return self.kept + self.reasons["sample"].total()
-
-    @property
-    def drop_share(self) -> float:
-        """Share of the samples that was dropped."""
-        return self.reasons["sample"].total() / max(self.seen, 1)
-
-
 def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
     """Render or read the source, clean it, split it and shard it; returns the shards.
 
@@ -105,7 +80,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
         streams = _streams(config, seed, folder / "crawl")
         name = fingerprint(work="ingestion", config=config, seed=seed, sources=[source_digest(s.source) for s in streams])
         shards = ShardSet(folder / "shards")
-        if _is_finished(shards, folder / REPORT_FILE, name):
+        if _is_finished(folder, shards, name):
             return shards
 
         # 2) Clean every source into staging, then fill the shards
@@ -119,7 +94,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
 
         # 3) Truth for what was kept, then the report, which says that all is done
         _write_truths(shards, config, seed, folder / "truth")
-        write_json(folder / REPORT_FILE, _report(name, shards, tallies))
+        write_json(folder / REPORT_FILE, {"fingerprint": name, **loss_report(shards, tallies)})
         shutil.rmtree(shards.root / STAGING)
         return shards
 
@@ -147,15 +122,18 @@ def _streams(config: IngestionConfig, seed: int, crawl: Path) -> list[Stream]:
     return real + scenes
 
 
-def _is_finished(shards: ShardSet, report: Path, name: str) -> bool:
-    """Return whether an earlier run did this very work to the end; damaged shards are then cleared, to be made again."""
+def _is_finished(folder: Path, shards: ShardSet, name: str) -> bool:
+    """Return whether an earlier run did this very work to the end; shards damaged since are cleared, to be made again."""
+    report, truth = folder / REPORT_FILE, open_truth(folder)
     if not report.exists() or read_json(report).get("fingerprint") != name:
         return False
     try:
         shards.verify()
+        truth.verify()
     except ValueError as error:
         logger.warning("%s Ingesting again.", error)
-        shutil.rmtree(shards.root)
+        for root in (shards.root, truth.root):
+            shutil.rmtree(root, ignore_errors=True)
         return False
     shutil.rmtree(shards.root / STAGING, ignore_errors=True)  # a run may have been killed while it tidied up
     return True
@@ -190,7 +168,7 @@ def _fill_shards(streams: list[Stream], config: IngestionConfig, shards: ShardSe
                 waiting[split].append(sample)
                 if len(waiting[split]) == config.samples_per_shard:
                     flush(split)
-        _check_drops(stream, tally, config.max_drop_share)
+        check_drops(tally, stream.source, config.max_drop_share)
     for split in sorted(waiting):
         flush(split)
     return tallies
@@ -214,23 +192,6 @@ def _write_truths(shards: ShardSet, config: IngestionConfig, seed: int, truth: P
         write_truth(truth, split, shards.keys(split), seed, config.scenes, config.samples_per_shard)
 
 
-def _check_drops(stream: Stream, tally: Tally, max_drop_share: float) -> None:
-    """Raise ValueError when a source lost more of its samples, or of its archives, than is allowed."""
-    reasons = tally.reasons["sample"] + tally.reasons["archive"]
-    why = (
-        "; ".join(f"{count} × {reason}, e.g. {tally.examples[reason][0]}" for reason, count in reasons.items()) or "it is empty"
-    )
-    advice = "Repair the source, loosen ingestion.cleaning, or raise ingestion.max_drop_share."
-    if tally.drop_share > max_drop_share or not tally.kept:
-        share = f"{tally.drop_share:.0%}, allowed {max_drop_share:.0%}"
-        lost = f"{tally.seen - tally.kept} of {tally.seen} samples"
-        raise ValueError(f"{lost} of {stream.source.path} cannot be used ({share}): {why}. {advice}")
-    damaged, archives = tally.reasons["archive"].total(), len(source_files(stream.source))
-    if damaged > max_drop_share * archives:
-        share = f"allowed {max_drop_share:.0%}"
-        raise ValueError(f"{damaged} of {archives} archives of {stream.source.path} are damaged ({share}): {why}. {advice}")
-
-
 def _check_splits(config: IngestionConfig, shards: ShardSet) -> None:
     """Raise ValueError when a split that later stages need got no sample."""
     empty = sorted(set(SPLITS_OF_ANY_SOURCE) - set(_split_folders(shards.root)))
@@ -239,32 +200,6 @@ def _check_splits(config: IngestionConfig, shards: ShardSet) -> None:
             f"No sample fell into {' and '.join(empty)}. Give more images, or larger ingestion.val_share and test_share "
             f"(now {config.val_share}, {config.test_share}; scenes: ingestion.scenes.num_samples)."
         )
-
-
-def _report(name: str, shards: ShardSet, tallies: dict[str, Tally]) -> dict[str, Any]:
-    by_source = {
-        stream: {
-            "seen": tally.seen,
-            "kept": tally.kept,
-            "drop_share": tally.drop_share,
-            **{f"{what}s_dropped": dict(reasons) for what, reasons in tally.reasons.items()},
-            "examples": dict(tally.examples),
-        }
-        for stream, tally in tallies.items()
-    }
-    drops = sum((tally.reasons["sample"] for tally in tallies.values()), Counter[str]())
-    seen = sum(tally.seen for tally in tallies.values())
-    return {
-        "fingerprint": name,
-        "seen": seen,
-        "kept": {split: shards.num_samples(split) for split in shards.splits()},
-        "dropped": dict(drops),
-        "drop_share": drops.total() / seen,
-        "max_drop_share_of_a_source": max(tally.drop_share for tally in tallies.values()),
-        "members_ignored": dict(sum((tally.reasons["member"] for tally in tallies.values()), Counter[str]())),
-        "archives_damaged": sum(tally.reasons["archive"].total() for tally in tallies.values()),
-        "by_source": by_source,
-    }
 
 
 def _staging(shards: ShardSet, stream: Stream) -> Path:

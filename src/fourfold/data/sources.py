@@ -19,7 +19,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
-from fourfold.data.shards import BLOCK, KEY_PATTERN
+from fourfold.data.shards import KEY_PATTERN
+from fourfold.data.tars import BLOCK
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 ROLES = {**dict.fromkeys(IMAGE_EXTENSIONS, "image"), "txt": "caption", "json": "metadata"}

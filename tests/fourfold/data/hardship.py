@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from fourfold.data.ingest import IngestionConfig, ingest
+from fourfold.storage import source_digest
 
 
 def in_child(prepare, config: str, folder: str) -> int:
@@ -50,7 +51,10 @@ def die_after(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def kill(config: str, folder: str) -> None:
+def kill(config: str, folder: str, unbroken: str) -> None:
+    """Ingest into `unbroken` in one go, and into `folder` with many deaths on the way."""
+    source_digest()  # once for all children: a source file edited meanwhile would be other work, begun afresh
+    in_child(lambda: None, config, unbroken)
     rng = random.Random(0)
     attempts = [partial(die_at_sync, number) for number in range(1, 11)]
     attempts += [partial(die_after, rng.uniform(0.01, 0.2)) for _ in range(5)]

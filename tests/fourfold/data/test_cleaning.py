@@ -26,6 +26,16 @@ def cleaned(content, caption=b"a red ball", config=CONFIG):
     return clean(RawSample("key", "key", content, caption), config, SIZE)
 
 
+def png_of(width, height, rows, depth=8):
+    """A PNG of RGB rows (each with its filter byte), written by hand: it may declare what is not there."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def halves(left, right, size=(64, 64)):
     """A picture whose left half is one colour and whose right half another."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
@@ -89,6 +99,20 @@ def test_sixteen_bit_greys_keep_their_brightness(kind):
     assert is_near(cleaned(stored(wide, kind)).rgb_HW3.mean(axis=(0, 1)), (128, 128, 128), 1)
 
 
+def test_sixteen_bit_colours_keep_their_brightness():
+    row = b"\x00" + bytes([0x80, 0x80, 0x40, 0x40, 0xFF, 0xFF]) * 64
+    content = png_of(64, 64, row * 64, depth=16)
+    assert is_near(cleaned(content).rgb_HW3.mean(axis=(0, 1)), (128, 64, 255), 1)
+
+
+def test_a_large_photo_decoded_at_reduced_size_looks_like_one_decoded_in_full():
+    coarse = np.random.default_rng(0).integers(0, 256, (10, 8, 3), dtype=np.uint8)
+    large = Image.fromarray(coarse).resize((800, 1000), Image.Resampling.BICUBIC)
+    wanted = large.crop((0, 100, 800, 900)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    difference = cleaned(stored(large, "JPEG", quality=95)).rgb_HW3.astype(int) - np.asarray(wanted).astype(int)
+    assert np.abs(difference).mean() < 2
+
+
 def test_of_an_animation_the_first_frame_is_taken():
     frames = [halves(RED, RED), halves(BLUE, BLUE)]
     for kind in ("GIF", "PNG", "WEBP"):
@@ -118,19 +142,11 @@ def test_one_bit_and_grey_pictures_become_rgb():
         assert is_near(cleaned(stored(halves((255,) * 3, (255,) * 3).convert(mode))).rgb_HW3.mean(axis=(0, 1)), (255, 255, 255))
 
 
-def png_that_declares(width, height):
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (png_that_declares(30_000, 30_000), "image has too many pixels"),
-        (png_that_declares(7_000, 7_000), "image has too many pixels"),
+        (png_of(30_000, 30_000, bytes(1000)), "image has too many pixels"),
+        (png_of(7_000, 7_000, bytes(1000)), "image has too many pixels"),
         (stored(Image.new("RGB", (15, 40))), "image too small"),
         (stored(Image.new("RGB", (16, 200))), "image too narrow"),
         (stored(halves(RED, BLUE))[:80], "image unreadable"),

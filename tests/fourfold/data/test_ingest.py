@@ -55,15 +55,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(tmp_path
     assert bytes_under(tmp_path / "a") == bytes_under(tmp_path / "b")
 
 
-def test_a_finished_ingestion_is_not_repeated_and_a_damaged_shard_is_made_again(tmp_path):
+@pytest.mark.parametrize("damaged", ["shards/train/rgb/shard-00001.tar", "truth/val/depth/shard-00000.tar"])
+def test_a_finished_ingestion_is_not_repeated_and_a_damaged_shard_is_made_again(tmp_path, damaged):
     digest = ingest(SCENES, 0, tmp_path).digest()
-    path = tmp_path / "shards" / "train" / "rgb" / "shard-00001.tar"
+    path = tmp_path / damaged
     before = path.stat().st_mtime_ns
     ingest(SCENES, 0, tmp_path)
     assert path.stat().st_mtime_ns == before
     path.write_bytes(path.read_bytes()[:900])
     shards = ingest(SCENES, 0, tmp_path)
     shards.verify()
+    open_truth(tmp_path).verify()
     assert shards.digest() == digest
 
 
@@ -181,9 +183,8 @@ def run_script(script, *arguments):
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path):
     write_tar(tmp_path / "in" / "0.tar", [*members_of(range(40)), ("copy.png", picture(4)), ("copy.txt", b"the same again")])
     config = settings(tmp_path / "in", scenes=SCENES.scenes, samples_per_shard=16)
-    ingest(config, 0, tmp_path / "unbroken")
-    lines = run_script("kill", config.model_dump_json(), tmp_path / "killed")
-    assert lines.count("killed") > 8 and lines.count("finished") == 1
+    lines = run_script("kill", config.model_dump_json(), tmp_path / "killed", tmp_path / "unbroken")
+    assert lines.count("killed") > 8 and lines[0] == lines[-2] == "finished"
     assert bytes_under(tmp_path / "killed") == bytes_under(tmp_path / "unbroken")
 
 
