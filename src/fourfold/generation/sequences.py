@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fourfold.generation.config import TargetConfig
 from fourfold.generation.sampling import sample
+from fourfold.model.attention import attention_bias
 from fourfold.model.fourm import Encoding, FourM
-from fourfold.model.layers import KeyValues, attention_bias
+from fourfold.model.layers import KeyValues
 
 PAD = 0
 
@@ -29,7 +30,7 @@ class CachedDecoder:
         index_B1 = torch.full_like(token_B[:, None], self.index)
         x_B1D = self.model.embed_targets(index_B1, torch.full_like(index_B1, position), token_B[:, None])
         for layer, block in enumerate(self.model.decoder_blocks):
-            x_B1D, self.past[layer] = block(x_B1D, None, self.contexts[layer], self.context_bias, self.past[layer])
+            x_B1D, self.past[layer] = block.step(x_B1D, self.past[layer], self.contexts[layer], self.context_bias)
         return self.model.logits(self.model.decoder_norm(x_B1D)[:, 0], self.name)
 
 

@@ -1,9 +1,9 @@
 """From slots to vectors: content + (position + modality), with one flat table for all modalities of a side.
 
-A token's row is its modality's offset + its id, so a whole batch is one lookup; likewise for positions.
+A token's row is its modality's offset + its id, so all tokens of a batch are one lookup; likewise for positions.
 """
 
-# B batch, N slots, D width, V rows of all vocabularies, P positions of all modalities, E modalities, T visible patches
+# B batch, D width, V rows of all vocabularies, P positions of all modalities, E modalities, T visible patches
 
 from itertools import accumulate
 
@@ -32,10 +32,9 @@ class TokenTable(nn.Module):
         self.weight_VD = nn.Parameter(torch.empty(sum(self.sizes), config.dim))
         self.register_buffer("offset_E", torch.tensor(offsets(self.sizes)), persistent=False)
 
-    def forward(self, modality_BN: Tensor, token_BN: Tensor) -> Tensor:
-        """Return (B, N, D); whatever row for slots that hold no token (the caller masks them)."""
-        row_BN = self.offset_E[modality_BN.clamp(min=0)] + token_BN
-        return F.embedding(row_BN.clamp_(max=self.weight_VD.shape[0] - 1), self.weight_VD)
+    def forward(self, modality: Tensor, token: Tensor) -> Tensor:
+        """Return (…, D) of int64 modality indices and token ids (…)."""
+        return F.embedding(self.offset_E[modality] + token, self.weight_VD)
 
     def per_modality(self) -> tuple[Tensor, ...]:
         """Return each modality's (vocabulary, D) block, empty for pixels; one split, so gradients meet in one buffer."""
@@ -58,16 +57,17 @@ class PlaceEmbedding(nn.Module):
         self.register_buffer("modality_P", torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), persistent=False)
         self.register_buffer("offset_E", torch.tensor(offsets(sizes)), persistent=False)
 
-    def forward(self, modality_BN: Tensor, position_BN: Tensor) -> Tensor:
-        """Return (B, N, D)."""
+    def forward(self, modality: Tensor, position: Tensor) -> Tensor:
+        """Return (…, D) of int64 modality indices and positions (…)."""
         table_PD = self.position_PD + self.modality_ED[self.modality_P]
-        return F.embedding(self.offset_E[modality_BN.clamp(min=0)] + position_BN, table_PD)
+        return F.embedding(self.offset_E[modality] + position, table_PD)
 
 
 class PatchEmbedding(nn.Module):
-    """Visible patches to vectors: a bias-free linear layer (4M-7), or a small convolution inside each patch first.
+    """Visible patches to vectors: a bias-free linear layer (4M-7), or a small stem inside each patch first.
 
-    The convolution never crosses a patch's border, so masked patches stay unseen.
+    The stem (a 3 × 3 convolution of stride 2, then 2 × 2 blocks merged; GELU after each) helps small models on small patches.
+    It never crosses a patch's border, so masked patches stay unseen. Both are plain matrix products here.
     """
 
     mean_C: Tensor
@@ -76,16 +76,12 @@ class PatchEmbedding(nn.Module):
     def __init__(self, config: ModelConfig, stem_width: int = 32):
         super().__init__()
         size = self.patch_size = config.patch_size
-        self.stem: nn.Module | None = None
         features = size * size * 3
+        self.convolve: nn.Linear | None = None
         if config.patch_stem == "conv":
-            self.stem = nn.Sequential(
-                nn.Conv2d(3, stem_width, 3, stride=2, padding=1),
-                nn.GELU(),
-                nn.Conv2d(stem_width, 2 * stem_width, 3, stride=2, padding=1),
-                nn.GELU(),
-            )
-            features = 2 * stem_width * (-(-size // 4)) ** 2
+            self.convolve = nn.Linear(9 * 3, stem_width)
+            self.merge = nn.Linear(4 * stem_width, 2 * stem_width)
+            features = 2 * stem_width * (size // 4) ** 2
         self.project = nn.Linear(features, config.dim, bias=False)
         self.register_buffer("mean_C", 255 * torch.tensor(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std_C", 255 * torch.tensor(IMAGENET_STD), persistent=False)
@@ -97,6 +93,12 @@ class PatchEmbedding(nn.Module):
         patch_TPPC = grid.flatten(1, 2)[sample_T, position_T]
         if not patch_TPPC.is_floating_point():
             patch_TPPC = (patch_TPPC - self.mean_C) / self.std_C
-        if self.stem is not None:
-            patch_TPPC = self.stem(patch_TPPC.permute(0, 3, 1, 2))
-        return self.project(patch_TPPC.flatten(1))
+        return self.project(patch_TPPC.flatten(1) if self.convolve is None else self._stem(patch_TPPC))
+
+    def _stem(self, patch_TPPC: Tensor) -> Tensor:
+        assert self.convolve is not None
+        padded = F.pad(patch_TPPC, (0, 0, 1, 0, 1, 0))  # stride 2 on an even size never reaches beyond the far border
+        windows = padded.unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)  # T, P/2, P/2, 27
+        half = F.gelu(self.convolve(windows))
+        blocks = half.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)  # T, P/4, P/4, 4 · width
+        return F.gelu(self.merge(blocks)).flatten(1)

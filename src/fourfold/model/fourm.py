@@ -4,7 +4,7 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 → blocks → norm. logits: one head per modality, tied to the decoder's token table.
 """
 
-# B batch, N input budget, M target budget, D width, n target tokens of one modality
+# B batch, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
 from dataclasses import dataclass
 
@@ -12,25 +12,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fourfold.model.attention import attention_bias
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable
 from fourfold.model.initialisation import initialise
-from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, attention_bias, layer_norm
+from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
 from fourfold.model.losses import Losses, LossName, cross_entropies
+from fourfold.model.packing import Packing
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the encoder made of a batch: features for transfer, context for the decoder; zeros in empty slots."""
+    """What the encoder made of a batch: features for transfer, context for the decoder."""
 
-    features_BND: Tensor  # after the final norm
-    context_BND: Tensor  # projected, position + modality added again
+    features_TD: Tensor  # after the final norm
+    context_TD: Tensor  # projected, position + modality added again
+    packing: Packing
     keep_BN: Tensor  # bool
 
-    def __getitem__(self, samples: slice | Tensor) -> "Encoding":
-        """Return some of the samples."""
-        return Encoding(self.features_BND[samples], self.context_BND[samples], self.keep_BN[samples])
+    @property
+    def features_BND(self) -> Tensor:
+        """The features of each input slot, zeros in empty ones."""
+        return self.packing.pad(self.features_TD)
+
+    @property
+    def context_BND(self) -> Tensor:
+        """The decoder's context of each input slot, zeros in empty ones."""
+        return self.packing.pad(self.context_TD)
 
 
 class FourM(nn.Module):
@@ -44,7 +53,8 @@ class FourM(nn.Module):
         self.place = PlaceEmbedding(config)
         self.input_tokens = TokenTable(config)
         self.target_tokens = TokenTable(config)
-        self.patches = PatchEmbedding(config) if any(m.kind == "pixels" for m in config.modalities) else None
+        self.pixels = next((index for index, m in enumerate(config.modalities) if m.kind == "pixels"), None)
+        self.patches = None if self.pixels is None else PatchEmbedding(config)
         self.mask_token_D = nn.Parameter(torch.empty(config.dim))
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_depth))
         self.encoder_norm = layer_norm(config.dim, config)
@@ -68,66 +78,82 @@ class FourM(nn.Module):
     def encode(self, batch: MaskedBatch) -> Encoding:
         """Return the encoder's view of the visible tokens."""
         keep_BN = batch.input_keep_BN
-        keep_BN1 = keep_BN[..., None]
-        place_BND = self.place(batch.input_modality_BN, batch.input_position_BN) * keep_BN1
-        x_BND = self._input_content(batch) * keep_BN1 + place_BND
+        packing = Packing.of(keep_BN, None if self.pixels is None else (batch.input_modality_BN != self.pixels).long())
+        modality_T, position_T, token_T = map(
+            packing.pack, (batch.input_modality_BN, batch.input_position_BN, batch.input_token_BN)
+        )
+        place_TD = self.place(modality_T, position_T)
+        x_TD = self._input_content(batch, packing, modality_T, position_T, token_T) + place_TD
         bias = attention_bias(keep_BN[:, None, None, :])
         for block in self.encoder:
-            x_BND = block(x_BND, bias)
-        features_BND = self.encoder_norm(x_BND) * keep_BN1
-        context_BND = self.context_projection(features_BND) * keep_BN1 + place_BND
-        return Encoding(features_BND, context_BND, keep_BN)
+            x_TD = block(x_TD, bias, packing)
+        features_TD = self.encoder_norm(x_TD)
+        return Encoding(features_TD, self.context_projection(features_TD) + place_TD, packing, keep_BN)
 
     def decode(self, batch: MaskedBatch, encoding: Encoding) -> Tensor:
-        """Return the (B, M, D) hidden states of all targets at once, after the final norm."""
-        x_BMD = self.embed_targets(batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
-        self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
-        context_bias = attention_bias(encoding.keep_BN[:, None, None, :])
-        for block in self.decoder_blocks:
-            x_BMD, _ = block(x_BMD, self_bias, block.context_keys_values(encoding.context_BND), context_bias)
-        return self.decoder_norm(x_BMD)
+        """Return the (B, M, D) hidden states of all targets at once, after the final norm; zeros in empty slots."""
+        packing = self._target_packing(batch)
+        return packing.pad(self._decoded_rows(batch, encoding, packing))
 
     def context_keys_values(self, encoding: Encoding) -> list[KeyValues]:
         """Return what each decoder block looks at: fixed while targets are decoded step by step."""
-        return [block.context_keys_values(encoding.context_BND) for block in self.decoder_blocks]
+        return [block.context_keys_values(encoding.context_TD, encoding.packing) for block in self.decoder_blocks]
 
-    def embed_targets(self, modality_BM: Tensor, position_BM: Tensor, input_BM: Tensor) -> Tensor:
-        """Return (B, M, D): the mask token for grids, the previous token for sequences, + position + modality."""
-        sequence_BM1 = self.is_sequence_E[modality_BM.clamp(min=0)][..., None]
-        content_BMD = torch.where(sequence_BM1, self.target_tokens(modality_BM, input_BM), self.mask_token_D)
-        return (content_BMD + self.place(modality_BM, position_BM)) * (modality_BM >= 0)[..., None]
+    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor) -> Tensor:
+        """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality."""
+        is_sequence = self.is_sequence_E[modality][..., None]
+        content = torch.where(is_sequence, self.target_tokens(modality, previous), self.mask_token_D)
+        return content + self.place(modality, position)
 
-    def logits(self, hidden_nD: Tensor, name: str) -> Tensor:
-        """Return the (…, vocabulary) logits of one modality."""
-        return F.linear(hidden_nD, self.target_tokens.per_modality()[self.config.index(name)])
+    def logits(self, hidden: Tensor, name: str) -> Tensor:
+        """Return the (…, vocabulary) logits of one modality from hidden states (…, D)."""
+        return F.linear(hidden, self.target_tokens.per_modality()[self.config.index(name)])
 
     def forward(self, batch: MaskedBatch, loss: LossName = "modality") -> Losses:
         """Return the losses of predicting the targets from the inputs."""
-        hidden_BMD = self.decode(batch, self.encode(batch))
-        logits, targets = self.target_logits(hidden_BMD, batch)
+        packing = self._target_packing(batch)
+        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
+        logits, targets = self._logits_and_targets(hidden_TD, batch, packing)
         return cross_entropies(logits, targets, sum(m.kind != "pixels" for m in self.config.modalities), loss)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
-        modality_S = batch.target_modality_BM.flatten()
-        order_S = modality_S.argsort(stable=True)
-        counts = torch.bincount(modality_S + 1, minlength=len(self.config.modalities) + 1).tolist()
-        hidden = hidden_BMD.flatten(0, 1).index_select(0, order_S).split(counts)[1:]  # [0]: empty slots
-        target = batch.target_id_BM.flatten().index_select(0, order_S).split(counts)[1:]
-        present = [index for index, count in enumerate(counts[1:]) if count]
-        tables = self.target_tokens.per_modality()
-        logits = {self.config.names[index]: F.linear(hidden[index], tables[index]) for index in present}
-        return logits, {self.config.names[index]: target[index] for index in present}
+        packing = self._target_packing(batch)
+        return self._logits_and_targets(packing.pack(hidden_BMD), batch, packing)
 
-    def _input_content(self, batch: MaskedBatch) -> Tensor:
-        content_BND = self.input_tokens(batch.input_modality_BN, batch.input_token_BN)
-        pixels = next((i for i, m in enumerate(self.config.modalities) if m.kind == "pixels"), None)
-        if pixels is None or batch.pixels_BHWC is None:
-            return content_BND
-        sample_T, slot_T = (batch.input_modality_BN == pixels).nonzero(as_tuple=True)
-        assert self.patches is not None
-        patch_TD = self.patches(batch.pixels_BHWC, sample_T, batch.input_position_BN[sample_T, slot_T])
-        return content_BND.index_put((sample_T, slot_T), patch_TD.to(content_BND.dtype))
+    def _target_packing(self, batch: MaskedBatch) -> Packing:
+        """Return the packing of the targets, modality by modality, so that each head finds its rows side by side."""
+        return Packing.of(batch.target_keep_BM, batch.target_modality_BM)
+
+    def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing) -> Tensor:
+        columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
+        x_TD = self.embed_targets(*map(packing.pack, columns))
+        self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
+        context_bias = attention_bias(encoding.keep_BN[:, None, None, :])
+        for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):
+            x_TD = block(x_TD, self_bias, packing, context, context_bias)
+        return self.decoder_norm(x_TD)
+
+    def _logits_and_targets(
+        self, hidden_TD: Tensor, batch: MaskedBatch, packing: Packing
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        counts = torch.bincount(packing.pack(batch.target_modality_BM), minlength=len(self.config.modalities)).tolist()
+        rows = zip(self.config.names, hidden_TD.split(counts), self.target_tokens.per_modality(), counts, strict=True)
+        logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count}
+        targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
+        return logits, {name: targets[name] for name in logits}
+
+    def _input_content(
+        self, batch: MaskedBatch, packing: Packing, modality_T: Tensor, position_T: Tensor, token_T: Tensor
+    ) -> Tensor:
+        """Return (T, D); pixels come first in the packing."""
+        if self.patches is None or batch.pixels_BHWC is None:
+            return self.input_tokens(modality_T, token_T)
+        assert packing.row_T is not None and self.pixels is not None
+        num_patches = int(modality_T.eq(self.pixels).sum())
+        sample_T = packing.row_T[:num_patches] // packing.num_slots
+        patch_TD = self.patches(batch.pixels_BHWC, sample_T, position_T[:num_patches])
+        return torch.cat([patch_TD, self.input_tokens(modality_T[num_patches:], token_T[num_patches:])])
 
     def _visible(self, modality_BM: Tensor) -> Tensor:
         """Return (B, M, M) bool: within one modality only, all of a grid, a sequence up to the asking slot (§2.1)."""

@@ -1,32 +1,17 @@
 """The blocks of the transformer: pre-LN attention, cross-attention and SwiGLU (4M-7 appendix; 4m-facts §3)."""
 
-# B batch, N queries, M keys, D width, H heads, K head width
-
-from dataclasses import dataclass
+# B batch, N queries, M keys, T packed rows, D width, E widths of several projections end to end
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fourfold.model.attention import attend
 from fourfold.model.config import ModelConfig
+from fourfold.model.packing import Packing
 
 NORM_EPSILON = 1e-6
-# Below this many scores per head, plain matmul + softmax is faster on a CPU than the fused kernel (docs/log.md).
-FUSED_FROM_SCORES = 256 * 256
-
-
-@dataclass
-class KeyValues:
-    """Keys and values (B, H, M, K) of one attention layer, kept while a sequence is decoded token by token."""
-
-    keys_BHMK: Tensor
-    values_BHMK: Tensor
-
-    def extended(self, other: "KeyValues") -> "KeyValues":
-        """Return these followed by the keys and values of later tokens."""
-        return KeyValues(
-            torch.cat([self.keys_BHMK, other.keys_BHMK], dim=2), torch.cat([self.values_BHMK, other.values_BHMK], dim=2)
-        )
+KeyValues = Tensor  # (B, M, 2D): keys, then values, of one attention layer
 
 
 def layer_norm(dim: int, config: ModelConfig) -> nn.LayerNorm:
@@ -34,28 +19,17 @@ def layer_norm(dim: int, config: ModelConfig) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=NORM_EPSILON, bias=config.biases)
 
 
-def attention_bias(keep: Tensor, dtype: torch.dtype = torch.float32) -> Tensor | None:
-    """Return 0 where attention may look and the lowest finite number elsewhere, or None when everything may be seen.
+class HeadNorm(nn.Module):
+    """LayerNorm of each head's queries or keys (the QK-norm variant)."""
 
-    Finite, so that a row that may see nothing is uniform instead of NaN; such rows carry nothing that is used.
-    """
-    if keep.device.type == "cpu" and bool(keep.all()):
-        return None
-    return torch.zeros(keep.shape, dtype=dtype, device=keep.device).masked_fill_(~keep, torch.finfo(dtype).min)
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.norm = layer_norm(config.dim // config.num_heads, config)
 
-
-def attend(q_BHNK: Tensor, kv: KeyValues, bias: Tensor | None, backend: str) -> Tensor:
-    """Return softmax(q kᵀ / √K + bias) v as (B, N, D); `bias` broadcasts to (B, H, N, M)."""
-    k_BHMK, v_BHMK = kv.keys_BHMK, kv.values_BHMK
-    if backend == "auto":
-        small = q_BHNK.shape[2] * k_BHMK.shape[2] < FUSED_FROM_SCORES
-        backend = "matmul" if q_BHNK.device.type == "cpu" and small else "sdpa"
-    if backend == "sdpa":
-        out_BHNK = F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMK, None if bias is None else bias.to(q_BHNK.dtype))
-    else:
-        scores_BHNM = (q_BHNK * q_BHNK.shape[-1] ** -0.5) @ k_BHMK.transpose(-2, -1)
-        out_BHNK = (scores_BHNM if bias is None else scores_BHNM + bias).softmax(dim=-1) @ v_BHMK
-    return out_BHNK.transpose(1, 2).flatten(2)
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Return (B, N, D)."""
+        return self.norm(x_BND.unflatten(-1, (self.num_heads, -1))).flatten(-2)
 
 
 class SelfAttention(nn.Module):
@@ -66,16 +40,26 @@ class SelfAttention(nn.Module):
         self.num_heads, self.backend = config.num_heads, config.attention
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.biases)
         self.out = nn.Linear(config.dim, config.dim, bias=config.biases)
-        width = config.dim // config.num_heads
-        self.q_norm = layer_norm(width, config) if config.qk_norm else nn.Identity()
-        self.k_norm = layer_norm(width, config) if config.qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(config) if config.qk_norm else None
+        self.k_norm = HeadNorm(config) if config.qk_norm else None
 
-    def forward(self, x_BND: Tensor, bias: Tensor | None, past: KeyValues | None = None) -> tuple[Tensor, KeyValues]:
-        """Return (B, N, D) and the keys and values seen, `past` included."""
-        q, k, v = self.qkv(x_BND).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        kv = KeyValues(self.k_norm(k), v)
-        kv = kv if past is None else past.extended(kv)
-        return self.out(attend(self.q_norm(q), kv, bias, self.backend)), kv
+    def forward(self, x: Tensor, bias: Tensor | None, packing: Packing) -> Tensor:
+        """Return (T, D) from packed rows (T, D)."""
+        qkv_BNE = self._normed(packing.pad(self.qkv(x)))
+        return self.out(packing.pack(attend(self.num_heads, bias, self.backend, qkv_BNE)))
+
+    def step(self, x_BND: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
+        """Return (B, N, D) of tokens that follow those of `past` and may see all of these, and past and present together."""
+        qkv_BNE = self._normed(self.qkv(x_BND))
+        q_BND, kv = qkv_BNE.split([x_BND.shape[-1], 2 * x_BND.shape[-1]], dim=-1)
+        kv = kv if past is None else torch.cat([past, kv], dim=1)
+        return self.out(attend(self.num_heads, None, self.backend, q_BND, kv)), kv
+
+    def _normed(self, qkv_BNE: Tensor) -> Tensor:
+        if self.q_norm is None or self.k_norm is None:
+            return qkv_BNE
+        q_BND, k_BND, v_BND = qkv_BNE.chunk(3, dim=-1)
+        return torch.cat([self.q_norm(q_BND), self.k_norm(k_BND), v_BND], dim=-1)
 
 
 class CrossAttention(nn.Module):
@@ -87,19 +71,23 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(config.dim, config.dim, bias=config.biases)
         self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.biases)
         self.out = nn.Linear(config.dim, config.dim, bias=config.biases)
-        width = config.dim // config.num_heads
-        self.q_norm = layer_norm(width, config) if config.qk_norm else nn.Identity()
-        self.k_norm = layer_norm(width, config) if config.qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(config) if config.qk_norm else None
+        self.k_norm = HeadNorm(config) if config.qk_norm else None
 
-    def keys_values(self, context_BMD: Tensor) -> KeyValues:
-        """Return what the queries look at: computed once per request, whatever the number of decoding steps."""
-        k, v = self.kv(context_BMD).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return KeyValues(self.k_norm(k), v)
+    def keys_values(self, context: Tensor) -> KeyValues:
+        """Return (…, 2D): what queries look at; computed once per request, whatever the number of decoding steps."""
+        kv = self.kv(context)
+        if self.k_norm is None:
+            return kv
+        k, v = kv.chunk(2, dim=-1)
+        return torch.cat([self.k_norm(k), v], dim=-1)
 
-    def forward(self, x_BND: Tensor, kv: KeyValues, bias: Tensor | None) -> Tensor:
-        """Return (B, N, D)."""
-        q_BHNK = self.q(x_BND).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return self.out(attend(self.q_norm(q_BHNK), kv, bias, self.backend))
+    def forward(self, x: Tensor, kv: KeyValues, bias: Tensor | None, packing: Packing | None) -> Tensor:
+        """Return (T, D) from packed rows, or (B, N, D) from (B, N, D) without a packing."""
+        q_BND = self.q(x) if packing is None else packing.pad(self.q(x))
+        q_BND = q_BND if self.q_norm is None else self.q_norm(q_BND)
+        attended_BND = attend(self.num_heads, bias, self.backend, q_BND, kv)
+        return self.out(attended_BND if packing is None else packing.pack(attended_BND))
 
 
 class FeedForward(nn.Module):
@@ -111,9 +99,9 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, config.mlp_width * (2 if self.gated else 1), bias=config.biases)
         self.down = nn.Linear(config.mlp_width, config.dim, bias=config.biases)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Return (B, N, D)."""
-        hidden = self.up(x_BND)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (…, D)."""
+        hidden = self.up(x)
         if not self.gated:
             return self.down(F.gelu(hidden))
         gate, up = hidden.chunk(2, dim=-1)
@@ -130,10 +118,10 @@ class EncoderBlock(nn.Module):
         self.mlp_norm = layer_norm(config.dim, config)
         self.mlp = FeedForward(config)
 
-    def forward(self, x_BND: Tensor, bias: Tensor | None) -> Tensor:
-        """Return (B, N, D)."""
-        x_BND = x_BND + self.attention(self.attention_norm(x_BND), bias)[0]
-        return x_BND + self.mlp(self.mlp_norm(x_BND))
+    def forward(self, x_TD: Tensor, bias: Tensor | None, packing: Packing) -> Tensor:
+        """Return (T, D)."""
+        x_TD = x_TD + self.attention(self.attention_norm(x_TD), bias, packing)
+        return x_TD + self.mlp(self.mlp_norm(x_TD))
 
 
 class DecoderBlock(nn.Module):
@@ -149,20 +137,23 @@ class DecoderBlock(nn.Module):
         self.mlp_norm = layer_norm(config.dim, config)
         self.mlp = FeedForward(config)
 
-    def context_keys_values(self, context_BMD: Tensor) -> KeyValues:
-        """Return the keys and values of the cross-attention."""
-        return self.cross_attention.keys_values(self.context_norm(context_BMD))
+    def context_keys_values(self, context_TD: Tensor, packing: Packing) -> KeyValues:
+        """Return the keys and values (B, N, 2D) of the cross-attention, zeros in empty slots."""
+        return packing.pad(self.cross_attention.keys_values(self.context_norm(context_TD)))
 
     def forward(
-        self,
-        x_BND: Tensor,
-        self_bias: Tensor | None,
-        context: KeyValues,
-        context_bias: Tensor | None,
-        past: KeyValues | None = None,
+        self, x_TD: Tensor, self_bias: Tensor | None, packing: Packing, context: KeyValues, context_bias: Tensor | None
+    ) -> Tensor:
+        """Return (T, D): all targets at once."""
+        x_TD = x_TD + self.self_attention(self.self_norm(x_TD), self_bias, packing)
+        x_TD = x_TD + self.cross_attention(self.query_norm(x_TD), context, context_bias, packing)
+        return x_TD + self.mlp(self.mlp_norm(x_TD))
+
+    def step(
+        self, x_BND: Tensor, past: KeyValues | None, context: KeyValues, context_bias: Tensor | None
     ) -> tuple[Tensor, KeyValues]:
-        """Return (B, N, D) and the keys and values of the self-attention, `past` included."""
-        attended_BND, present = self.self_attention(self.self_norm(x_BND), self_bias, past)
+        """Return (B, N, D) of the tokens that follow `past`, and past and present keys and values together."""
+        attended_BND, present = self.self_attention.step(self.self_norm(x_BND), past)
         x_BND = x_BND + attended_BND
-        x_BND = x_BND + self.cross_attention(self.query_norm(x_BND), context, context_bias)
+        x_BND = x_BND + self.cross_attention(self.query_norm(x_BND), context, context_bias, None)
         return x_BND + self.mlp(self.mlp_norm(x_BND)), present
