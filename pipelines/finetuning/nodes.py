@@ -1,0 +1,32 @@
+"""The verb of fine-tuning: compare."""
+
+from pathlib import Path
+from typing import Any
+
+from fourfold.data.shards import ShardSet
+from fourfold.generation.any_to_any import AnyToAny
+from fourfold.metric_log import MetricLog
+from fourfold.transfer.finetuning import TransferConfig, finetune
+
+
+def compare_arms(
+    any_to_any: AnyToAny,
+    shards: ShardSet,
+    truth: ShardSet,
+    finetuning: TransferConfig,
+    seed: int,
+    finetuning_folder: Path,
+    log: MetricLog,
+) -> dict[str, Any]:
+    """Learn each new task from few labels: pretrained, from scratch, and a small CNN, under one budget."""
+    return finetune(
+        any_to_any.model,
+        any_to_any.tokenizers.text,
+        shards,
+        truth,
+        finetuning,
+        seed,
+        finetuning_folder,
+        log,
+        digest=any_to_any.digest(),
+    )

@@ -1,0 +1,28 @@
+"""any-to-any model, few labels → transfer results."""
+
+from kedro.pipeline import Node, Pipeline
+
+from pipelines.finetuning.nodes import compare_arms
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage that fine-tunes on tasks the model never saw."""
+    return Pipeline(
+        [
+            Node(
+                compare_arms,
+                [
+                    "any_to_any",
+                    "shards",
+                    "truth",
+                    "params:finetuning",
+                    "params:seed",
+                    "finetuning_folder",
+                    "metric_log",
+                ],
+                "transfer_results",
+                tags="gpu",
+            ),
+        ],
+        tags="finetuning",
+    )

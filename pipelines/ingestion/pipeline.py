@@ -1,0 +1,15 @@
+"""source → shards, truth."""
+
+from kedro.pipeline import Node, Pipeline
+
+from pipelines.ingestion.nodes import ingest_images
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage that takes images and captions in."""
+    return Pipeline(
+        [
+            Node(ingest_images, ["params:ingestion", "params:seed", "raw_folder"], ["shards", "truth"]),
+        ],
+        tags="ingestion",
+    )

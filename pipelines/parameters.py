@@ -1,0 +1,24 @@
+"""All parameters of a run as one typed value: the only list of the sections that `conf/*/parameters.yml` may have."""
+
+from pydantic import Field
+
+from fourfold.configuration import Config
+from fourfold.data.ingest import IngestionConfig
+from fourfold.evaluation.out_of_the_box import EvaluationConfig
+from fourfold.labelers.config import LabelingConfig
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.training.pretrain import PretrainConfig
+from fourfold.transfer.finetuning import TransferConfig
+
+
+class Parameters(Config):
+    """One section per stage, and what all stages share."""
+
+    seed: int = Field(ge=0)  # every random number of a run derives from it
+    num_threads: int = Field(ge=1, le=256)  # of torch on a CPU: another number gives other last bits
+    ingestion: IngestionConfig
+    pseudo_labeling: LabelingConfig
+    tokenizer_training: TokenizersConfig
+    pretraining: PretrainConfig
+    finetuning: TransferConfig
+    evaluation: EvaluationConfig

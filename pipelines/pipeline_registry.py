@@ -1,0 +1,13 @@
+"""The chain, as a sentence."""
+
+from kedro.pipeline import Pipeline
+
+from pipelines import evaluation, finetuning, ingestion, pretraining, pseudo_labeling, tokenizer_training
+
+STAGES = (ingestion, pseudo_labeling, tokenizer_training, pretraining, finetuning, evaluation)
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Return each stage under its own name, and all six in order under `__default__`."""
+    stages = {stage.__name__.rpartition(".")[-1]: stage.create_pipeline() for stage in STAGES}
+    return {"__default__": sum(stages.values(), Pipeline([])), **stages}

@@ -1,0 +1,36 @@
+"""Verbs of pseudo-labelling: train, label, integrate, measure."""
+
+from pathlib import Path
+from typing import Any
+
+from fourfold.data.shards import ShardSet
+from fourfold.labelers.config import LabelingConfig
+from fourfold.labelers.integration import integrate_labels
+from fourfold.labelers.labeling import label_shards
+from fourfold.labelers.measures import measure_teachers
+from fourfold.labelers.teachers import TeacherSet, train_teachers
+from fourfold.metric_log import MetricLog
+
+
+def train_labelers(
+    shards: ShardSet, truth: ShardSet, labeling: LabelingConfig, seed: int, teachers_folder: Path, log: MetricLog
+) -> TeacherSet:
+    """Train the default teachers on the small annotated split."""
+    return train_teachers(shards, truth, labeling, seed, teachers_folder, log)
+
+
+def label_images(shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path) -> ShardSet:
+    """Let every labeler say its modality of every image."""
+    return label_shards(shards, teachers, labeling, raw_labels_folder)
+
+
+def combine_labels(
+    raw_labels: ShardSet, shards: ShardSet, labeling: LabelingConfig, labels_folder: Path
+) -> tuple[ShardSet, dict[str, Any]]:
+    """Cross-check the labels of all teachers, filter boxes, and keep what all later stages use."""
+    return integrate_labels(raw_labels, shards, labeling, labels_folder)
+
+
+def measure_labelers(teachers: TeacherSet, labels: ShardSet, shards: ShardSet, truth: ShardSet) -> dict[str, float]:
+    """Compare labels with the exact truth, where there is one."""
+    return measure_teachers(teachers, shards, labels, truth)

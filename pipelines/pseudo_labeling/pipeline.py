@@ -1,0 +1,24 @@
+"""shards → teachers → raw labels → labels, with their quality."""
+
+from kedro.pipeline import Node, Pipeline
+
+from pipelines.pseudo_labeling.nodes import combine_labels, label_images, measure_labelers, train_labelers
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage that labels images."""
+    settings = "params:pseudo_labeling"
+    return Pipeline(
+        [
+            Node(
+                train_labelers,
+                ["shards", "truth", settings, "params:seed", "teachers_folder", "metric_log"],
+                "teachers",
+                tags="gpu",
+            ),
+            Node(label_images, ["shards", "teachers", settings, "raw_labels_folder"], "raw_labels", tags="gpu"),
+            Node(combine_labels, ["raw_labels", "shards", settings, "labels_folder"], ["labels", "label_report"]),
+            Node(measure_labelers, ["teachers", "labels", "shards", "truth"], "teacher_metrics"),
+        ],
+        tags="pseudo_labeling",
+    )

@@ -1,0 +1,38 @@
+"""Verbs of tokenizer training: train, measure, pre-tokenise."""
+
+from pathlib import Path
+
+from fourfold.data.shards import ShardSet
+from fourfold.metric_log import MetricLog
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.measures import measure_tokenizers
+from fourfold.tokenizers.pretokenizing import pretokenize
+from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.tokenizers.train_set import train_tokenizers
+
+TOKENISED_SPLITS = ("train", "val")  # test is tokenised by nobody: evaluation starts from pixels and text
+
+
+def train_all_tokenizers(
+    shards: ShardSet, labels: ShardSet, tokenizing: TokenizersConfig, seed: int, tokenizers_folder: Path, log: MetricLog
+) -> Path:
+    """Train a VQ-VAE per dense modality and WordPiece for text; returns the folder that holds them."""
+    train_tokenizers(shards, labels, tokenizing, seed, tokenizers_folder, log)
+    return tokenizers_folder
+
+
+def measure_all_tokenizers(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet) -> dict[str, float]:
+    """Compare what comes back out of the tokens with what went in, on val."""
+    return measure_tokenizers(tokenizers, shards, labels, "val")
+
+
+def tokenize_shards(
+    shards: ShardSet,
+    labels: ShardSet,
+    tokenizers: TokenizerSet,
+    tokenizing: TokenizersConfig,
+    seed: int,
+    tokens_folder: Path,
+) -> ShardSet:
+    """Turn every modality of every sample into integers, once."""
+    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENISED_SPLITS, seed)

@@ -1,0 +1,32 @@
+"""shards, labels → tokenizers → tokens, with their quality."""
+
+from kedro.pipeline import Node, Pipeline
+
+from pipelines.tokenizer_training.nodes import (
+    measure_all_tokenizers,
+    tokenize_shards,
+    train_all_tokenizers,
+)
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage that turns labels into tokens."""
+    settings = "params:tokenizer_training"
+    return Pipeline(
+        [
+            Node(
+                train_all_tokenizers,
+                ["shards", "labels", settings, "params:seed", "tokenizers_folder", "metric_log"],
+                "tokenizers",
+                tags="gpu",
+            ),
+            Node(measure_all_tokenizers, ["tokenizers", "shards", "labels"], "tokenizer_metrics", tags="gpu"),
+            Node(
+                tokenize_shards,
+                ["shards", "labels", "tokenizers", settings, "params:seed", "tokens_folder"],
+                "tokens",
+                tags="gpu",
+            ),
+        ],
+        tags="tokenizer_training",
+    )
