@@ -7,6 +7,7 @@ reference's numbers: `tests/reference/codebook_ema.npz`.
 # T latents (all positions of all samples), K codes, D latent width
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,16 +28,25 @@ class CosineCodebook(nn.Module):
     """K codes of width D, matched by cosine in float32.
 
     `update` moves a used code by c ← decay·c + (1 − decay)·normalise(mean of its normalised latents); an unused one drifts to
-    unit length. A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch.
+    unit length. A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch: `random`
+    (4M), or rather a `distant` one that no code is near, since most places of an image look alike and need no more codes.
     """
 
     codes_KD: Tensor
     counts_K: Tensor
 
-    def __init__(self, num_codes: int, width: int, decay: float = 0.99, dead_code_threshold: float = 0.0):
+    def __init__(
+        self,
+        num_codes: int,
+        width: int,
+        decay: float = 0.99,
+        dead_code_threshold: float = 0.0,
+        replacement: Literal["random", "distant"] = "random",
+    ):
         super().__init__()
         self.decay = decay
         self.dead_code_threshold = dead_code_threshold
+        self.replacement = replacement
         self.register_buffer("codes_KD", F.normalize(torch.ones(num_codes, width), dim=-1))
         self.register_buffer("counts_K", torch.zeros(num_codes))
 
@@ -67,32 +77,47 @@ class CosineCodebook(nn.Module):
 
     @torch.no_grad()
     def replace_dead(self, latents_TD: Tensor, generator: torch.Generator | None = None) -> int:
-        """Replace codes under the threshold by random normalised latents (T, D), in order of id; counts stay, as in 4M."""
+        """Replace codes under the threshold by normalised latents (T, D), in order of id; counts stay, as in 4M."""
         dead_K = self.counts_K < self.dead_code_threshold
         num_dead = int(dead_K.sum())
         if num_dead:
-            self.codes_KD[dead_K] = latents_TD[self.pick(len(latents_TD), num_dead, generator)]
+            self.codes_KD[dead_K] = latents_TD[self.pick(latents_TD, num_dead, generator)]
         return num_dead
 
-    @staticmethod
-    def pick(num_latents: int, num_needed: int, generator: torch.Generator | None) -> Tensor:
-        """Draw latents for dead codes: without repetition if there are enough, else with."""
-        if num_latents >= num_needed:
-            return torch.randperm(num_latents, generator=generator)[:num_needed]
-        return torch.randint(num_latents, (num_needed,), generator=generator)
+    def pick(self, latents_TD: Tensor, num_needed: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw latents for dead codes, without repetition if there are enough; `distant`: in proportion to 1 − cosine."""
+        if num_needed > len(latents_TD):
+            return torch.randint(len(latents_TD), (num_needed,), generator=generator)
+        if self.replacement == "random":
+            return torch.randperm(len(latents_TD), generator=generator)[:num_needed]
+        weights_T = 1 - (latents_TD @ F.normalize(self.codes_KD, dim=-1).T).amax(-1)
+        return torch.multinomial(weights_T.clamp(min=1e-6), num_needed, generator=generator)
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
-        """Place the codes by spherical k-means on latents (..., D); short runs cannot start from random codes."""
+        """Place the codes by spherical k-means++ (Arthur & Vassilvitskii 2007) on latents (..., D).
+
+        Random codes, as in the reference, take longer to be found than a run of minutes lasts.
+        """
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
-        num_codes = len(self.codes_KD)
-        self.codes_KD.copy_(latents_TD[self.pick(len(latents_TD), num_codes, generator)])
+        distances_T = torch.ones(len(latents_TD))
+        for code_D in self.codes_KD:
+            chosen = torch.multinomial(distances_T.clamp(min=1e-9), 1, generator=generator)
+            code_D.copy_(latents_TD[chosen[0]])
+            distances_T = torch.minimum(distances_T, 1 - latents_TD @ code_D)
+        self.settle(latents, generator, iterations)
+
+    @torch.no_grad()
+    def settle(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 5) -> None:
+        """Move each code to the mean direction of its latents (..., D) and codes without any to distant latents, repeatedly."""
+        latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
         for _ in range(iterations):
             sums_KD, hits_K = self._sums(latents_TD, self.match(latents_TD))
             empty_K = hits_K == 0
-            sums_KD[empty_K] = latents_TD[self.pick(len(latents_TD), int(empty_K.sum()), generator)]
+            if empty_K.any():
+                sums_KD[empty_K] = latents_TD[self.pick(latents_TD, int(empty_K.sum()), generator)]
             self.codes_KD.copy_(F.normalize(sums_KD, dim=-1))
-        self.counts_K.fill_(len(latents_TD) / num_codes)
+        self.counts_K.fill_(self.dead_code_threshold * 2)  # alive until the average says otherwise
 
     def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
         """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""

@@ -21,7 +21,7 @@ def measure_tokenizers(
     """Return figures of reconstruction against the *labels* (the ceiling of any student that predicts these tokens).
 
     `rgb/psnr` (dB) · `depth/abs_rel`, `normal/mean_angle` (degrees), both outside the sky and also `..._objects` ·
-    `semseg/miou`, `semseg/miou_objects` · `clip/cosine` · for each `<label>/codebook_use` (share of the codes that occur in the
+    `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and of pooled features `clip/cosine_pooled` · for each `<label>/codebook_use` (share of the codes that occur in the
     split) and `<label>/perplexity` · `caption/cut`, `det/cut`: shares of samples too long for their sequence.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
@@ -61,7 +61,8 @@ def _semseg(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classe
 
 
 def _clip(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    return {"cosine": value(cosine_statistic(found, truth))}
+    pooled = (values.astype(np.float64).mean(axis=(1, 2)) for values in (found, truth))  # what is compared with text
+    return {"cosine": value(cosine_statistic(found, truth)), "cosine_pooled": value(cosine_statistic(*pooled))}
 
 
 _MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures]] = {

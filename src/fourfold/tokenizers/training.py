@@ -98,12 +98,14 @@ class _Phases:
         if step < self.config.steps:
             return self._quantised(inputs_BCHW, step)
         with torch.no_grad():
+            if step == self.config.steps:
+                self.model.codebook.settle(self._sample_latents("settle"), self._generator("settle", step))
             codes_BhwD = self.model.codebook(self.model.encode(inputs_BCHW)).codes
         return self.format.loss(self.model.decode(codes_BhwD), inputs_BCHW), {}
 
     def _quantised(self, inputs_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         if step == self.config.unquantised_steps:
-            self._place_codes()
+            self.model.codebook.initialise(self._sample_latents("place"), self._generator("place", step))
         latents_BhwD = self.model.encode(inputs_BCHW)
         quantized = self.model.codebook(latents_BhwD)
         reconstruction = self.format.loss(self.model.decode(quantized.straight_through), inputs_BCHW)
@@ -116,14 +118,13 @@ class _Phases:
         return reconstruction + self.config.commitment_weight * quantized.commitment, figures
 
     @torch.no_grad()
-    def _place_codes(self) -> None:
-        """Start the codebook from k-means on latents of samples drawn for it."""
-        grid = self.model.shape.grid
-        wanted = -(-self.config.codebook_size * LATENTS_PER_CODE // (grid[0] * grid[1]))
-        order = numpy_generator(self.seed, "tokenizers", self.name, "place").permutation(len(self.values))[:wanted]
+    def _sample_latents(self, purpose: str) -> Tensor:
+        """Return latents (T, D) of samples drawn for k-means, `LATENTS_PER_CODE` a code if there are enough."""
+        rows, columns = self.model.shape.grid
+        wanted = -(-self.config.codebook_size * LATENTS_PER_CODE // (rows * columns))
+        order = numpy_generator(self.seed, "tokenizers", self.name, purpose).permutation(len(self.values))[:wanted]
         parts = [order[start : start + self.config.batch_size] for start in range(0, len(order), self.config.batch_size)]
-        latents = [self.model.encode(self.format.inputs(self.values[part])).flatten(0, 2) for part in parts]
-        self.model.codebook.initialise(torch.cat(latents), self._generator("kmeans", 0))
+        return torch.cat([self.model.encode(self.format.inputs(self.values[part])).flatten(0, 2) for part in parts])
 
     def _generator(self, purpose: str, step: int) -> torch.Generator:
         return torch_generator(self.seed, "tokenizers", self.name, purpose, step)

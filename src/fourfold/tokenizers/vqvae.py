@@ -74,7 +74,7 @@ class VQVAE(nn.Module):
         super().__init__()
         self.shape = shape
         self.encoder = _encoder(shape, config)
-        self.codebook = CosineCodebook(config.codebook_size, config.latent_width, config.codebook_decay)
+        self.codebook = CosineCodebook(config.codebook_size, config.latent_width, config.codebook_decay, replacement="distant")
         self.decoder = _decoder(shape, config)
 
     def encode(self, inputs_BCHW: Tensor) -> Tensor:

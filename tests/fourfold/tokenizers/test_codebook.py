@@ -48,9 +48,12 @@ def test_dead_codes_are_replaced_by_the_picked_latents_as_in_the_reference(refer
     torch.testing.assert_close(codebook.counts_K, reference[f"{case}/cluster_size_after"], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("replacement", ["random", "distant"])
 @pytest.mark.parametrize(("num_latents", "num_needed"), [(96, 7), (96, 96), (5, 9)])
-def test_dead_codes_get_different_latents_whenever_there_are_enough(num_latents, num_needed):
-    picked = CosineCodebook.pick(num_latents, num_needed, torch_generator(0, "pick"))
+def test_dead_codes_get_different_latents_whenever_there_are_enough(num_latents, num_needed, replacement):
+    latents = F.normalize(torch.randn(num_latents, 8, generator=torch_generator(0, "latents")), dim=-1)
+    codebook = CosineCodebook(4, 8, replacement=replacement)
+    picked = codebook.pick(latents, num_needed, torch_generator(0, "pick"))
     assert len(picked) == num_needed and picked.min() >= 0 and picked.max() < num_latents
     assert num_latents < num_needed or len(picked.unique()) == num_needed
 

@@ -1,0 +1,75 @@
+"""Each label's way into its network and back: nothing is lost but rounding, and metric depth stays metric."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fourfold.tokenizers.formats import dense_format, measure_statistics
+
+images = hnp.arrays(np.uint8, (2, 4, 4, 3))
+class_maps = hnp.arrays(np.uint8, (2, 4, 4), elements=st.integers(0, 5))
+depths = hnp.arrays(np.float16, (2, 4, 4), elements=st.floats(0.5, 50, width=16))
+
+
+def there_and_back(name: str, values: np.ndarray, num_classes: int = 6) -> np.ndarray:
+    values_format = dense_format(name, measure_statistics(name, values), num_classes)
+    inputs_BCHW = values_format.inputs(values)
+    assert inputs_BCHW.shape[1] == values_format.channels and inputs_BCHW.dtype == torch.float32
+    found = values_format.values(inputs_BCHW)
+    assert found.dtype == values.dtype and found.shape == values.shape
+    return found
+
+
+@given(images)
+def test_pixels_come_back_exactly(values):
+    np.testing.assert_array_equal(there_and_back("rgb", values), values)
+
+
+@given(class_maps)
+def test_classes_come_back_exactly(values):
+    np.testing.assert_array_equal(there_and_back("semseg", values), values)
+
+
+@given(depths)
+def test_metres_come_back_to_the_precision_of_their_storage(values):
+    np.testing.assert_allclose(there_and_back("depth", values), values, rtol=2e-3)
+
+
+def test_depth_has_one_scale_for_all_images():
+    near, far = np.full((1, 4, 4), 2, np.float16), np.full((1, 4, 4), 9, np.float16)
+    statistics = measure_statistics("depth", np.concatenate([near, far]))
+    values_format = dense_format("depth", statistics, 6)
+    np.testing.assert_allclose(values_format.values(values_format.inputs(far)), far, rtol=2e-3)
+    assert float(values_format.inputs(near).mean()) < 0 < float(values_format.inputs(far).mean())
+
+
+def test_a_reconstruction_never_leaves_the_range_of_depths_seen_in_training():
+    values = np.array([[[2, 4], [6, 8]]], np.float16)
+    values_format = dense_format("depth", measure_statistics("depth", values), 6)
+    found = values_format.values(torch.tensor([[[[-50.0, 50.0], [0.0, 0.0]]]]))
+    assert found.min() == pytest.approx(2, rel=2e-3) and found.max() == pytest.approx(8, rel=2e-3)
+
+
+def test_normals_come_back_with_unit_length_whatever_the_network_says():
+    output_BCHW = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3
+    vectors = dense_format("normal", {}, 6).values(output_BCHW) / 127.5 - 1
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=0.01)
+    expected = F.normalize(output_BCHW, dim=1).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(vectors, expected, atol=0.005)
+
+
+def test_features_enter_standardised_and_come_back():
+    values = np.random.default_rng(0).normal(3, 2, (5, 4, 4, 7)).astype(np.float16)
+    inputs_BCHW = dense_format("clip", measure_statistics("clip", values), 6).inputs(values)
+    np.testing.assert_allclose(inputs_BCHW.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(inputs_BCHW.std((0, 2, 3), correction=0), 1, atol=1e-3)
+    np.testing.assert_allclose(there_and_back("clip", values), values, atol=0.01)
+
+
+def test_a_class_beyond_the_settings_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match="Class id 6 came; ids 0 to 5 are allowed"):
+        dense_format("semseg", {}, 6).inputs(np.full((1, 2, 2), 6, np.uint8))

@@ -1,0 +1,140 @@
+"""All tokenizers together: trained, kept, resumed, and used to turn shards into tokens."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fourfold.data.shards import ShardSet
+from fourfold.tokenizers.config import CropConfig, TokenizersConfig, VisualTokenizerConfig
+from fourfold.tokenizers.measures import codebook_figures, measure_tokenizers
+from fourfold.tokenizers.pretokenizing import pretokenize
+from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.tokenizers.train_set import train_tokenizers
+
+from .conftest import GRID, NUM_SAMPLES, tiny_config
+
+DENSE = ("rgb", "depth", "normal", "semseg", "clip")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def column(world: tuple[ShardSet, ShardSet], name: str, split: str = "val"):
+    return world[name not in ("rgb", "caption")].load_column(split, name)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_tokens_are_small_integers_and_decode_to_values_like_those_stored(world, tokenizers, name):
+    values = column(world, name)
+    tokens = tokenizers.tokens(name, values)
+    assert tokens.dtype == np.int16 and tokens.shape == (NUM_SAMPLES, GRID * GRID)
+    assert tokens.min() >= 0 and tokens.max() < tokenizers.vocabulary_sizes()[f"tok_{name}"]
+    decoded = tokenizers.decode(f"tok_{name}", tokens)
+    assert decoded.dtype == values.dtype and decoded.shape == values.shape
+
+
+def test_a_sample_has_the_same_tokens_alone_and_among_others(world, tokenizers):
+    for name in DENSE:
+        values = column(world, name)
+        alone = np.concatenate([tokenizers.tokens(name, values[i : i + 1]) for i in range(len(values))])
+        assert (alone == tokenizers.tokens(name, values)).mean() > 0.99  # sums of another order may turn a tie
+
+
+def test_captions_and_boxes_come_back(world, tokenizers):
+    captions, boxes = column(world, "caption"), column(world, "det")
+    assert tokenizers.decode("caption", tokenizers.tokens("caption", captions)) == captions
+    decoded = tokenizers.decode("det", tokenizers.tokens("det", boxes))
+    for found, truth in zip(decoded, boxes, strict=True):
+        assert sorted(i["class_name"] for i in found["instances"]) == sorted(i["class_name"] for i in truth["instances"])
+        corners = (np.sort([i["box"] for i in side["instances"]], axis=0) for side in (found, truth))
+        np.testing.assert_allclose(*corners, atol=0.5 / 63 + 1e-6)
+
+
+def test_sequences_are_padded_with_zeros_to_their_length(world, tokenizers):
+    tokens = tokenizers.tokens("caption", ["a red sphere", ""])
+    assert tokens.shape == (2, tokenizers.lengths()["caption"])
+    assert np.count_nonzero(tokens[0]) == 3 and not tokens[0, 3:].any() and not tokens[1].any()
+
+
+def test_loaded_tokenizers_give_the_same_tokens(world, tokenizers, tmp_path):
+    tokenizers.save(tmp_path)
+    loaded = TokenizerSet.load(tmp_path)
+    assert loaded.digest() == tokenizers.digest() and loaded.vocabulary_sizes() == tokenizers.vocabulary_sizes()
+    for name in (*DENSE, "caption", "det"):
+        np.testing.assert_array_equal(loaded.tokens(name, column(world, name)), tokenizers.tokens(name, column(world, name)))
+
+
+def test_a_run_that_was_killed_ends_in_the_bytes_of_an_unbroken_one(world, tmp_path):
+    config = tiny_config(checkpoint_every=3)
+    train_tokenizers(*world, config, 0, tmp_path / "unbroken")
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "killed")
+    for lost in ("tokenizers.json", "normal/weights.safetensors", "semseg/weights.safetensors", "semseg/settings.json"):
+        (tmp_path / "killed" / lost).unlink()
+    train_tokenizers(*world, config, 0, tmp_path / "killed")
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "unbroken")
+
+
+def test_half_trained_tokenizers_are_not_loaded(tokenizers, tmp_path):
+    tokenizers.save(tmp_path)
+    (tmp_path / "depth/weights.safetensors").unlink()
+    with pytest.raises(ValueError, match="lacks the weights of depth"):
+        TokenizerSet.load(tmp_path)
+    with pytest.raises(ValueError, match="Run tokenizer_training first"):
+        TokenizerSet.load(tmp_path / "nowhere")
+
+
+def test_training_brings_reconstructions_closer(world, tmp_path):
+    figures = []
+    for steps in (3, 60):
+        rgb_only = tiny_config(steps=steps).model_copy(update={"visual": {"rgb": tiny_config(steps=steps).visual["rgb"]}})
+        figures.append(measure_tokenizers(train_tokenizers(*world, rgb_only, 0, tmp_path / str(steps)), *world))
+    assert figures[1]["rgb/psnr"] > figures[0]["rgb/psnr"] + 2
+
+
+def test_measures_cover_every_tokenizer(world, tokenizers):
+    figures = measure_tokenizers(tokenizers, *world)
+    assert {name.split("/")[0] for name in figures} == {*DENSE, "caption", "det"}
+    assert all(np.isfinite(figure) for figure in figures.values())
+    assert figures["caption/cut"] == figures["det/cut"] == 0
+
+
+def test_codebook_figures_are_those_of_the_definition():
+    assert codebook_figures(np.array([0, 1, 2, 3]), 8) == {"codebook_use": 0.5, "perplexity": pytest.approx(4)}
+    assert codebook_figures(np.zeros(9, int), 4) == {"codebook_use": 0.25, "perplexity": pytest.approx(1)}
+
+
+def test_pretokenised_shards_hold_the_tokens_of_each_sample_under_its_key(world, tokenizers, tmp_path):
+    tokens = pretokenize(*world, tokenizers, CropConfig(), tmp_path, ["train", "val"])
+    tokens.verify()
+    assert tokens.modalities("val") == sorted([*tokenizers.modalities, "crop_settings"])
+    assert tokens.keys_by_shard("val") == world[0].keys_by_shard("val")
+    for name in (*DENSE, "caption", "det"):
+        stored = tokens.load_column("val", f"tok_{name}" if name in DENSE else name)
+        assert stored.dtype == np.int16 and stored.shape[1] == 1
+        assert (stored[:, 0] == tokenizers.tokens(name, column(world, name))).mean() > 0.99
+    np.testing.assert_array_equal(tokens.load_column("val", "crop_settings")[:, 0], [[0, 0, 1, 1, 0]] * NUM_SAMPLES)
+
+
+def test_pretokenising_again_or_after_a_kill_gives_the_same_bytes(world, tokenizers, tmp_path):
+    config = CropConfig(num_crops=3, flip_probability=0.5)
+    pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
+    pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
+    (tmp_path / "two/val/tok_depth/shard-00001.tar").unlink()
+    (tmp_path / "two/val/tok_depth/manifest.json").unlink()
+    pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert ShardSet(tmp_path / "one").load_column("val", "tok_rgb").shape == (NUM_SAMPLES, 3, GRID * GRID)
+
+
+def test_errors_name_what_is_wrong(world, tokenizers):
+    with pytest.raises(ValueError, match="Did you mean 'tok_depth'"):
+        tokenizers.tokens("tok_dpeth", column(world, "depth"))
+    with pytest.raises(ValueError, match="trained for"):
+        tokenizers.tokens("depth", column(world, "depth")[:, :16])
+    with pytest.raises(ValueError, match="16 tokens from 0 to 99"):
+        tokenizers.decode("depth", np.array([[0] * 15 + [99]]))
+    with pytest.raises(ValueError, match="'caption' is a sequence and has no VQ-VAE"):
+        TokenizersConfig(visual={"caption": VisualTokenizerConfig()})

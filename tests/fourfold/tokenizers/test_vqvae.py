@@ -1,0 +1,57 @@
+"""The network between pixels and codes: shapes, and what a token may depend on."""
+
+import pytest
+import torch
+
+from fourfold.seeds import torch_generator
+from fourfold.tokenizers.config import VisualTokenizerConfig
+from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
+
+CONFIG = VisualTokenizerConfig(codebook_size=16, latent_width=4, width=16, fine_width=8)
+
+
+def network(patch: int, channels: int = 3) -> VQVAE:
+    torch.manual_seed(0)
+    model = VQVAE(VQVAEShape(channels, channels, patch, (4, 6)), CONFIG)
+    for parameter in model.parameters():  # the residual branches start at zero
+        parameter.data += 0.1 * torch.randn(parameter.shape)
+    model.codebook.initialise(torch.randn(200, 4), torch_generator(0, "codes"))
+    return model.eval()
+
+
+@pytest.mark.parametrize("patch", [1, 2, 8])
+def test_inputs_become_one_token_for_each_place_of_the_grid_and_come_back_in_their_size(patch):
+    model = network(patch)
+    inputs_BCHW = torch.randn(2, 3, 4 * patch, 6 * patch)
+    assert model.encode(inputs_BCHW).shape == (2, 4, 6, 4)
+    tokens_Bhw = model.tokens(inputs_BCHW)
+    assert tokens_Bhw.shape == (2, 4, 6) and tokens_Bhw.dtype == torch.int64
+    assert model.reconstruct(tokens_Bhw).shape == inputs_BCHW.shape
+
+
+def test_the_reconstruction_of_tokens_is_that_of_the_whole_network():
+    model, inputs_BCHW = network(8), torch.randn(2, 3, 32, 48)
+    reconstruction_BCHW, quantized = model(inputs_BCHW)
+    assert torch.equal(model.tokens(inputs_BCHW), quantized.tokens)
+    torch.testing.assert_close(model.reconstruct(quantized.tokens), reconstruction_BCHW)
+
+
+def test_a_token_depends_on_its_own_patch_and_half_a_patch_around_it_only():
+    model, inputs_BCHW = network(8), torch.randn(1, 3, 32, 48, requires_grad=True)
+    model.encode(inputs_BCHW)[0, 1, 2].sum().backward()
+    rows, columns = inputs_BCHW.grad[0].abs().sum(0).nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 19, 12, 27)
+
+
+def test_both_encoder_and_decoder_learn_through_the_codebook():
+    model = network(8)
+    reconstruction_BCHW, _ = model(torch.randn(1, 3, 32, 48))
+    reconstruction_BCHW.square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_a_grid_that_does_not_fit_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match="30 × 48 values cannot be cut into 4 × 6 square tokens"):
+        VQVAEShape.of(torch.zeros(1, 3, 30, 48), (4, 6))
+    with pytest.raises(ValueError, match="3 × 3 pixels; the VQ-VAE needs 1 or an even number"):
+        VQVAEShape.of(torch.zeros(1, 3, 12, 18), (4, 6))
