@@ -44,11 +44,13 @@ class MaskingConfig(Config):
     """How many tokens of which modalities are seen and predicted."""
 
     components: tuple[MixtureComponent, ...] = Field(default_factory=main_mixture, min_length=1)
-    input_tokens: int = Field(128, ge=1)  # budget of a sample
-    target_tokens: int = Field(128, ge=1)
-    min_input_tokens: int | None = Field(None, ge=1)  # draw the budget from U(min, input_tokens); None: it is fixed
-    min_target_tokens: int | None = Field(None, ge=1)
-    chunk_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field({})  # sequences that are masked in whole chunks, e.g. det: 5
+    input_tokens: int = Field(default=128, ge=1)  # budget of a sample
+    target_tokens: int = Field(default=128, ge=1)
+    min_input_tokens: int | None = Field(default=None, ge=1)  # draw the budget from U(min, input_tokens); None: it is fixed
+    min_target_tokens: int | None = Field(default=None, ge=1)
+    chunk_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={}
+    )  # sequences that are masked in whole chunks, e.g. det: 5
 
     @model_validator(mode="after")
     def _ranges_are_not_empty(self) -> Self:

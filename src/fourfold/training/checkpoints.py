@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fourfold.storage import write_bytes
@@ -66,6 +66,14 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write named tensors as a file that is whole or absent."""
     write_bytes(path, save({name: _storable(tensor) for name, tensor in tensors.items()}))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what `save_tensors` wrote; raises ValueError that names the file when it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete its folder and run the step that writes it again.") from error
 
 
 def _storable(tensor: Tensor) -> Tensor:

@@ -40,13 +40,13 @@ class LoopConfig(Config):
     """How long to train and what to keep of it. Everything is counted in steps."""
 
     num_steps: int = Field(ge=0)
-    clip_norm: float | None = Field(1.0, gt=0)  # of the whole gradient; None: no clipping
-    average_decay: float | None = Field(None, gt=0, lt=1)  # keep a moving average of the weights and validate with it
-    log_every: int = Field(50, ge=1)
-    validate_every: int | None = Field(None, ge=1)  # None: never; the last step is always validated otherwise
-    checkpoint_every: int | None = Field(None, ge=1)  # None: only after the last step (when there is a folder)
-    keep_checkpoints: int = Field(1, ge=1)
-    max_skipped_share: float = Field(0.02, ge=0, le=1)  # of steps whose gradient is not finite; more is an error
+    clip_norm: float | None = Field(default=1.0, gt=0)  # of the whole gradient; None: no clipping
+    average_decay: float | None = Field(default=None, gt=0, lt=1)  # keep a moving average of the weights and validate with it
+    log_every: int = Field(default=50, ge=1)
+    validate_every: int | None = Field(default=None, ge=1)  # None: never; the last step is always validated otherwise
+    checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step (when there is a folder)
+    keep_checkpoints: int = Field(default=1, ge=1)
+    max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # of steps whose gradient is not finite; more is an error
 
 
 @dataclass

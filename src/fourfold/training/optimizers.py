@@ -30,14 +30,14 @@ class OptimizerConfig(Config):
     """Which optimiser, and how fast. Learning rates are peaks; the schedule multiplies them."""
 
     kind: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = Field(1e-3, gt=0)  # of AdamW: embeddings, heads, norms; everything when kind is adamw
+    learning_rate: float = Field(default=1e-3, gt=0)  # of AdamW: embeddings, heads, norms; everything when kind is adamw
     betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.05, ge=0)  # not on norms, biases and other vectors
-    muon_learning_rate: float = Field(0.02, gt=0)
-    muon_momentum: float = Field(0.95, ge=0, lt=1)
-    muon_weight_decay: float = Field(0.0, ge=0)
-    newton_schulz_steps: int = Field(5, ge=1, le=10)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)  # not on norms, biases and other vectors
+    muon_learning_rate: float = Field(default=0.02, gt=0)
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    muon_weight_decay: float = Field(default=0.0, ge=0)
+    newton_schulz_steps: int = Field(default=5, ge=1, le=10)
 
 
 def block_matrices(model: nn.Module) -> dict[str, int]:

@@ -12,8 +12,8 @@ class ScheduleConfig(Config):
     """Linear warm-up, then `kind` down to `final_factor` of the peak."""
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    final_factor: float = Field(0.0, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    final_factor: float = Field(default=0.0, ge=0, le=1)
 
 
 def factor(config: ScheduleConfig, step: int, num_steps: int) -> float:
