@@ -5,7 +5,6 @@ sees; `transfer` is an inventory in an order and form that pretraining never see
 """
 
 import random
-from itertools import pairwise
 
 from fourfold.data.scenes.scene import Scene, SceneObject
 from fourfold.data.scenes.vocabulary import NUMBERS
@@ -58,13 +57,11 @@ def _web(scene: Scene) -> str:
     words = rng.choice(OPENINGS) + f"a {things[0].description}"
     if len(things) == 1:
         words += _place(things[0])
-    for before, thing in pairwise(things):
-        where = relation(thing, before) if before is not things[0] else relation(before, thing)
-        preposition = rng.choice(BESIDE[where])
-        if before is things[0]:
-            words += f" {preposition} a {thing.description}"
-        else:
-            words += f" with a {thing.description} {preposition} it"
+    else:
+        words += f" {rng.choice(BESIDE[relation(things[0], things[1])])} a {things[1].description}"
+    if len(things) > 2:
+        words += f" with a {things[2].description} {rng.choice(BESIDE[relation(things[2], things[1])])} it"
+    words += "".join(f" and a {thing.description}" for thing in things[3:])
     return words + (" on a checkered floor" if scene.floor == "checkered" else "")
 
 

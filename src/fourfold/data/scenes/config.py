@@ -22,8 +22,8 @@ class ScenesConfig(Config):
 
     image_size: int = Field(default=64, ge=16, le=1024)  # pixels, square
     num_samples: dict[str, int] = Field(default_factory=lambda: dict(DEFAULT_NUM_SAMPLES))
-    min_objects: int = Field(default=1, ge=1, le=6)
-    max_objects: int = Field(default=3, ge=1, le=6)
+    min_objects: int = Field(default=1, ge=1, le=4)
+    max_objects: int = Field(default=3, ge=1, le=4)
     large: float = Field(default=0.85, gt=0.05, lt=2)  # radius of a large sphere; the other shapes follow
     small: float = Field(default=0.55, gt=0.05, lt=2)
     nearest: float = Field(default=3.2, gt=1)  # distance of object centres along the ground

@@ -202,7 +202,7 @@ def _place_in_view(across: float, z: float, footprint: float, height: float, vie
         return 0.0, None
     if min(view.project(0, height, z - footprint)[1], view.project(0, height, z + footprint)[1]) < -MARGIN:
         return 0.0, None
-    scale, _ = view.project(1, height / 2, z)
+    scale, _ = view.project(1, height / 2, z - 0.5 * footprint)
     room = MARGIN / scale - footprint
     x = across * room
     return x, ((x - footprint) * scale, (x + footprint) * scale) if room > 0 else None

@@ -111,7 +111,7 @@ def _cylinder_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarra
 
 def _cone_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     x, _, z = point_3C
-    distance_C = np.sqrt(x * x + z * z)
+    distance_C = np.maximum(np.sqrt(x * x + z * z), np.float32(1e-6))  # the tip points up
     return _unit(np.stack([x, distance_C * (radius_C / height_C), z]))
 
 

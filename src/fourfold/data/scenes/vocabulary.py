@@ -4,7 +4,7 @@ SHAPES = ("sphere", "box", "cylinder", "cone")
 SIZES = ("large", "small")
 TEXTURES = ("plain", "striped")
 FLOORS = ("plain", "checkered")
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")  # NUMBERS[3] == "three"
+NUMBERS = ("zero", "one", "two", "three", "four")  # NUMBERS[3] == "three"
 
 # Eight hues that stay apart in shade; sRGB, 0-1.
 COLOUR_VALUES: dict[str, tuple[float, float, float]] = {
