@@ -59,7 +59,7 @@ def zero_shot_statistics(
     return result
 
 
-def majority_statistics(truth: Mapping[str, Sequence[str]], fitted: dict[str, Sequence[str]]) -> dict[str, Statistic]:
+def majority_statistics(truth: Mapping[str, Sequence[str]], fitted: Mapping[str, Sequence[str]]) -> dict[str, Statistic]:
     """Return the accuracy of always saying the commonest value in `fitted` (val)."""
     result = {}
     for attribute in CHOICES:

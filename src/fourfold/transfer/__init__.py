@@ -1,0 +1,1 @@
+"""Tasks that pretraining never saw, learnt from few labels: what is pretraining worth?"""

@@ -1,0 +1,137 @@
+"""The plain baseline: a small CNN, with a bag of words for questions and a GRU for captions (after arXiv 1411.4555)."""
+
+# B samples, D width, L words, M target tokens, V vocabulary, K classes
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fourfold.labelers.networks import convolution, normalise_pixels
+from fourfold.transfer.learners import AT_ONCE, TextCodec, class_heads, class_loss, likeliest
+from fourfold.transfer.tasks import Examples
+
+WIDTHS = (32, 64, 128)
+
+
+class ImageEncoder(nn.Module):
+    """Pixels → one vector (B, D)."""
+
+    def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.width = third
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            convolution(12, first),
+            convolution(first, second, stride=2),
+            convolution(second, second),
+            convolution(second, third, stride=2),
+            convolution(third, third),
+        )
+
+    def forward(self, rgb: np.ndarray) -> Tensor:
+        """Return the mean and the largest value of each channel, summed, of uint8 (B, H, W, 3)."""
+        pixels_BCHW = normalise_pixels(torch.from_numpy(np.ascontiguousarray(rgb)))
+        features = self.layers(pixels_BCHW.to(_device(self)).contiguous(memory_format=torch.channels_last))
+        return features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))
+
+
+class ClassBaseline(nn.Module):
+    """Image in, classes out."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.image = ImageEncoder()
+        self.heads = class_heads(self.image.width, seed)
+
+    def logits(self, rgb: np.ndarray) -> dict[str, Tensor]:
+        """Return (B, K) per attribute."""
+        features_BD = self.image(rgb)
+        return {name: head(features_BD) for name, head in self.heads.items()}
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy over the attributes."""
+        return class_loss(self.logits(examples.rgb), examples)
+
+    def predict(self, examples: Examples) -> dict[str, np.ndarray]:
+        """Return the likeliest class per attribute."""
+        return likeliest(self.logits, examples)
+
+
+class AnswerBaseline(nn.Module):
+    """Image and bag of question words in, one of the answers seen in training out."""
+
+    def __init__(self, examples: Examples, text: TextCodec, width: int = 128) -> None:
+        super().__init__()
+        self.text = text
+        self.answers = sorted(set(examples.answers))
+        self.image = ImageEncoder()
+        self.words = nn.EmbeddingBag(text.vocabulary_size, width, mode="mean")
+        self.head = nn.Sequential(
+            nn.Linear(self.image.width + width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(self.answers))
+        )
+
+    def logits(self, examples: Examples) -> Tensor:
+        """Return (B, answers)."""
+        tokens = [self.text.encode_caption(text) for text in examples.prompts]
+        starts = np.cumsum([0, *map(len, tokens)])[:-1]
+        ids, starts_B = torch.tensor(list(chain.from_iterable(tokens))), torch.from_numpy(starts)
+        question_BD = self.words(ids.to(_device(self)), starts_B.to(_device(self)))
+        return self.head(torch.cat([self.image(examples.rgb), question_BD], dim=1))
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the cross-entropy of the answers."""
+        right_B = torch.tensor([self.answers.index(answer) for answer in examples.answers], device=_device(self))
+        return functional.cross_entropy(self.logits(examples), right_B)
+
+    def predict(self, examples: Examples) -> list[str]:
+        """Return the likeliest answers."""
+        return [self.answers[i] for i in self.logits(examples).argmax(dim=1).tolist()]
+
+
+class CaptionBaseline(nn.Module):
+    """Image in, caption out: the image's vector is the first state of a GRU over the caption's tokens."""
+
+    def __init__(self, text: TextCodec, most_tokens: int, width: int = 192) -> None:
+        super().__init__()
+        self.text, self.most_tokens = text, most_tokens
+        self.image = ImageEncoder()
+        self.state = nn.Linear(self.image.width, width)
+        self.tokens = nn.Embedding(text.vocabulary_size, width)
+        self.memory = nn.GRU(width, width, batch_first=True)
+        self.head = nn.Linear(width, text.vocabulary_size)
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy of the captions' tokens."""
+        ids = [
+            [self.text.sentinel_ids[1], *self.text.encode_caption(t)[: self.most_tokens - 1], self.text.eos_id]
+            for t in examples.answers
+        ]
+        padded_BM = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=-100).to(
+            _device(self)
+        )
+        hidden_BMD, _ = self.memory(self.tokens(padded_BM[:, :-1].clamp(min=0)), self._first_state(examples))
+        return functional.cross_entropy(self.head(hidden_BMD).flatten(0, 1), padded_BM[:, 1:].flatten())
+
+    def predict(self, examples: Examples) -> list[str]:
+        """Return captions, generated greedily."""
+        state = self._first_state(examples)
+        token_B1 = torch.full((len(examples), 1), self.text.sentinel_ids[1], device=_device(self))
+        said = []
+        for _ in range(self.most_tokens):
+            hidden_B1D, state = self.memory(self.tokens(token_B1), state)
+            token_B1 = self.head(hidden_B1D).argmax(dim=-1)
+            said.append(token_B1)
+        return [self.text.decode_caption(row) for row in torch.cat(said, dim=1).tolist()]
+
+    def _first_state(self, examples: Examples) -> Tensor:
+        parts: list[Any] = [examples.rgb[first : first + AT_ONCE] for first in range(0, len(examples), AT_ONCE)]
+        return torch.tanh(self.state(torch.cat([self.image(part) for part in parts])))[None]
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

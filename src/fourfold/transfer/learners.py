@@ -1,0 +1,154 @@
+"""4M as a learner of tasks: text in, text out, or mean-pooled encoder features under a linear head.
+
+A text task is the span filling that pretraining taught (4M-7 §2.2): the prompt ends in a sentinel, and what the sentinel
+stands for is the answer, generated greedily.
+"""
+
+# B samples, N input slots, M target slots, D width, P patches, K classes, V vocabulary
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fourfold.generation.config import TargetConfig
+from fourfold.generation.sequences import CachedDecoder, generate_sequence
+from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.fourm import FourM
+from fourfold.model.layers import layer_norm
+from fourfold.seeds import torch_generator
+from fourfold.transfer.tasks import CLASSES, Examples
+
+GREEDY = TargetConfig(temperature=0)
+AT_ONCE = 100  # samples of one pass when predicting
+
+
+class TextCodec(Protocol):
+    """The text tokenizer as tasks need it."""
+
+    eos_id: int
+    vocabulary_size: int
+    sentinel_ids: Any
+
+    def encode_caption(self, text: str) -> list[int]:
+        """Return token ids, without EOS."""
+
+    def decode_caption(self, ids: Any) -> str:
+        """Return the text of token ids up to the first EOS."""
+
+
+class TextLearner(nn.Module):
+    """Prompt and image in, text out."""
+
+    def __init__(self, model: FourM, text: TextCodec, most_tokens: int) -> None:
+        super().__init__()
+        self.model, self.text = model, text
+        limit = model.config.modality("caption").num_positions
+        self.most_tokens = min(most_tokens, limit - 1)
+        self.start = text.sentinel_ids[1]  # the first sentinel that masking uses
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy of the answers' tokens."""
+        return self.model(self.batch(examples)).total
+
+    def predict(self, examples: Examples) -> list[str]:
+        """Return the answers, generated greedily."""
+        answers: list[str] = []
+        for first in range(0, len(examples), AT_ONCE):
+            part = examples.subset(np.arange(first, min(first + AT_ONCE, len(examples))))
+            decoder = CachedDecoder(self.model, self.model.encode(self.batch(part)), "caption")
+            unused_BM = torch.zeros(
+                len(part), self.most_tokens, device=self.model.device
+            )  # random numbers, which temperature 0 does not need
+            tokens_BM = generate_sequence([(1.0, decoder)], self.start, [self.text.eos_id], GREEDY, unused_BM)
+            answers += [self.text.decode_caption(row) for row in tokens_BM.tolist()]
+        return answers
+
+    def batch(self, examples: Examples) -> MaskedBatch:
+        """Return all patches and the prompt with its sentinel as input, the answer and EOS as target."""
+        prompts = [[*self.text.encode_caption(text), self.start] for text in examples.prompts]
+        answers = [self.text.encode_caption(text)[: self.most_tokens - 1] for text in examples.answers]
+        before = [[self.start, *answer] for answer in answers]
+        after = [[*answer, self.text.eos_id] for answer in answers]
+        return _batch(self.model, examples.rgb, prompts, before, after)
+
+
+class ClassLearner(nn.Module):
+    """Image in, classes out: the decoder is discarded (4M-21 appendix): mean-pool → LN → linear."""
+
+    def __init__(self, model: FourM, seed: int) -> None:
+        super().__init__()
+        self.model = model
+        self.norm = layer_norm(model.config.dim, model.config)
+        self.heads = class_heads(model.config.dim, seed)
+
+    def logits(self, rgb: np.ndarray) -> dict[str, Tensor]:
+        """Return (B, K) per attribute."""
+        encoding = self.model.encode(_batch(self.model, rgb, [[]] * len(rgb), [[]] * len(rgb), [[]] * len(rgb)))
+        pooled_BD = self.norm(encoding.features_BND.mean(dim=1))
+        return {name: head(pooled_BD) for name, head in self.heads.items()}
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy over the attributes."""
+        return class_loss(self.logits(examples.rgb), examples)
+
+    def predict(self, examples: Examples) -> dict[str, np.ndarray]:
+        """Return the likeliest class per attribute."""
+        return likeliest(self.logits, examples)
+
+
+def class_heads(width: int, seed: int) -> nn.ModuleDict:
+    """Return one linear head per attribute, small at first, from a seed."""
+    heads = nn.ModuleDict({name: nn.Linear(width, len(classes)) for name, classes in CLASSES.items()})
+    generator = torch_generator(seed, "transfer", "heads")
+    with torch.no_grad():
+        for parameter in heads.parameters():
+            parameter.normal_(std=0.02 if parameter.ndim == 2 else 0, generator=generator)
+    return heads
+
+
+def class_loss(logits: dict[str, Tensor], examples: Examples) -> Tensor:
+    """Return the mean over attributes of the cross-entropy of logits (B, K)."""
+    known = {name: torch.from_numpy(column).to(logits[name].device) for name, column in examples.classes.items()}
+    return torch.stack([functional.cross_entropy(logits[name], classes) for name, classes in known.items()]).mean()
+
+
+def likeliest(logits: Any, examples: Examples) -> dict[str, np.ndarray]:
+    """Return, per attribute, the arg-max (N,) of `logits(rgb)`, some samples at a time."""
+    parts = [logits(examples.rgb[first : first + AT_ONCE]) for first in range(0, len(examples), AT_ONCE)]
+    return {name: torch.cat([part[name] for part in parts]).argmax(dim=1).cpu().numpy() for name in parts[0]}
+
+
+def _batch(
+    model: FourM, rgb: np.ndarray, prompts: list[list[int]], before: list[list[int]], after: list[list[int]]
+) -> MaskedBatch:
+    """Return a batch with every patch visible; `prompts` are inputs, `before` → `after` targets of the caption."""
+    pixels, caption = model.config.index("rgb"), model.config.index("caption")
+    num_patches = model.config.modality("rgb").num_positions
+    patch_BP = torch.arange(num_patches).expand(len(rgb), -1)
+    prompt_BN, prompt_modality_BN, prompt_position_BN = _padded(prompts, caption)
+    before_BM, target_modality_BM, target_position_BM = _padded(before, caption)
+    return MaskedBatch(
+        input_modality_BN=torch.cat([torch.full_like(patch_BP, pixels), prompt_modality_BN], dim=1),
+        input_position_BN=torch.cat([patch_BP, prompt_position_BN], dim=1),
+        input_token_BN=torch.cat([torch.zeros_like(patch_BP), prompt_BN], dim=1),
+        target_modality_BM=target_modality_BM,
+        target_position_BM=target_position_BM,
+        target_input_BM=before_BM,
+        target_id_BM=_padded(after, caption)[0],
+        pixels_BHWC=torch.from_numpy(np.ascontiguousarray(rgb)),
+    ).to(model.device)
+
+
+def _padded(rows: list[list[int]], modality: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens, modality and position of some sequences, int64 (B, longest)."""
+    length = max((len(row) for row in rows), default=0)
+    token = torch.zeros(len(rows), length, dtype=torch.int64)
+    keep = torch.zeros(len(rows), length, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        token[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        keep[index, : len(row)] = True
+    place = torch.arange(length).expand(len(rows), -1)
+    return token, torch.where(keep, modality, PADDING), torch.where(keep, place, 0)
