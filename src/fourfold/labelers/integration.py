@@ -15,12 +15,12 @@ import torch
 from fourfold.data.scenes import CLASS_NAMES, Camera
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, write_columns
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
-from fourfold.labelers.normals import NormalsConfig, normals_from_depth
+from fourfold.labelers.normals import blunt_normals
 from fourfold.progress import progress
 from fourfold.storage import atomic_path, claim, fingerprint
 
+FATES = ("kept", "dropped_score", "dropped_shape", "dropped_class")
 UNIT_TOLERANCE = 0.03  # of the length of a normal that is stored in 8 bits
-PLAIN_FIT = NormalsConfig(window=3, reach=0)  # quick and blunt: enough to see whether normals belong to a depth
 
 
 def integrate_labels(
@@ -35,12 +35,12 @@ def integrate_labels(
     report: dict[str, Any] = {}
     for split in labels.splits():
         modalities = labels.modalities(split)
-        counts: Counter[str] = Counter()
+        counts: Counter[str] = Counter({f"boxes/{fate}": 0 for fate in FATES})
         for name in progress(labels.shard_names(split), f"integrating {split}", unit="shard"):
             samples = labels.read(split, modalities, name)
             for sample in samples:
                 _require_possible(sample, split, config.integration)
-            counts += _check(samples, config)
+            counts.update(_check(samples, config))
             for modality in modalities:
                 if modality == "det":
                     boxes = [(sample["__key__"], _kept_boxes(sample, config.integration, counts)) for sample in samples]
@@ -90,11 +90,11 @@ def _check(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
 
 
 def normal_angles_to_depth(normal_BHW3: np.ndarray, depth_BHW: np.ndarray, camera: Camera) -> np.ndarray:
-    """Return the mean angle in degrees (B,) between stored normals uint8 and a plain plane fit to the depth (metres)."""
-    fitted_BHW3 = normals_from_depth(torch.from_numpy(np.asarray(depth_BHW, np.float32)), camera, PLAIN_FIT).numpy()
-    stored_BHW3 = np.asarray(normal_BHW3, np.float32) / 127.5 - 1
-    cosine_BHW = (fitted_BHW3 * stored_BHW3).sum(-1).clip(-1, 1)
-    return np.degrees(np.arccos(cosine_BHW)).mean((1, 2))
+    """Return the mean angle in degrees (B,) between stored normals uint8 and a blunt plane fit to the depth (metres)."""
+    fitted_Bhw3 = blunt_normals(torch.from_numpy(np.asarray(depth_BHW, np.float32)), camera).numpy()
+    stored_Bhw3 = np.asarray(normal_BHW3[:, 1:-1, 1:-1], np.float32) / 127.5 - 1
+    cosine_Bhw = (fitted_Bhw3 * stored_Bhw3).sum(-1).clip(-1, 1)
+    return np.degrees(np.arccos(cosine_Bhw)).mean((1, 2))
 
 
 def _kept_boxes(sample: Sample, config: IntegrationConfig, counts: Counter[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class MiniClipConfig(Config):
     vocabulary_size: int = Field(2000, ge=1)  # words
     max_pairs: int = Field(10000, ge=2)  # image-caption pairs that are learnt from
     temperature: float = Field(0.07, gt=0)  # where it starts; learnt
-    fit: FitConfig = FitConfig(steps=150, batch_size=96)
+    fit: FitConfig = FitConfig(steps=110, batch_size=96)
 
 
 class ImageTower(nn.Module):

@@ -10,23 +10,32 @@ Shapes: B batch, H, W pixels, h, w windows that lie wholly in the picture, P can
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from fourfold.configuration import Config
-from fourfold.data.scenes.camera import Camera
+from fourfold.data.scenes.camera import Camera, Intrinsics
 from fourfold.labelers.protocol import Batch
 
 AT_ONCE = 8  # pictures: what a core's cache holds is twice as fast
 
 
 class NormalsConfig(Config):
-    """Settings of the heuristic, in pixels of a 64 × 64 picture; larger pictures scale the windows."""
+    """Settings of the heuristic, in pixels."""
 
-    window: int = Field(5, ge=3, le=31)  # side of the window a plane is fitted to; odd
-    reach: int = Field(2, ge=0, le=15)  # how far the centre of a candidate window may lie from the pixel
-    tolerance: float = Field(0.004, gt=0)  # deviation from a plane, as a share of 1/z, at which a window loses its say
+    window: int = Field(3, ge=3, le=31)  # side of the square a plane is fitted to; odd
+    reach: int = Field(1, ge=1, le=15)  # how far the centre of a candidate window may lie from the pixel
+    tolerance: float = Field(0.01, gt=0)  # deviation from a plane, as a share of 1/z, at which a window loses its say
+
+    @model_validator(mode="after")
+    def _every_pixel_has_a_window(self) -> "NormalsConfig":
+        if self.window % 2 == 0 or self.reach < self.window // 2:
+            raise ValueError(
+                f"The window must be odd and the reach at least half of it, so that pixels at the border have a window too; "
+                f"got window {self.window}, reach {self.reach}."
+            )
+        return self
 
 
 class NormalsFromDepth:
@@ -45,7 +54,7 @@ class NormalsFromDepth:
         with torch.inference_mode():
             for depth_BHW in torch.from_numpy(np.stack(batch["depth"]).astype(np.float32)).split(AT_ONCE):
                 normal_BHW3 = normals_from_depth(depth_BHW, self.camera, self.config)
-                normals += (normal_BHW3 * 127.5 + 127.5).round().to(torch.uint8).numpy()
+                normals.extend((normal_BHW3 * 127.5 + 127.5).round().to(torch.uint8).numpy())
         return normals
 
 
@@ -57,14 +66,24 @@ def normals_from_depth(depth_BHW: Tensor, camera: Camera, config: NormalsConfig)
         camera: the pinhole camera that took the picture.
         config: size of the windows and strictness at edges.
     """
-    _, H, W = depth_BHW.shape
-    fx, fy, cx, cy = camera.intrinsics(H, W)
     inverse_BHW = 1 / depth_BHW.clamp(min=1e-3)
-    # 1) a plane per window: 1/z = slope_x · u + slope_y · v + level, u and v in pixels from the picture's corner
     plane_B3hw, residual_Bhw = _fit_planes(inverse_BHW, config.window)
-    # 2) per pixel: the candidate planes, weighted by how plane their windows are
     plane_B3HW = _choose_planes(plane_B3hw, residual_Bhw, inverse_BHW, config)
-    # 3) from pixels to viewing rays: u = fx · x + cx, so 1/z = (slope_x fx) x + (slope_y fy) y + what is left at x = y = 0
+    return _normals_of_planes(plane_B3HW, camera.intrinsics(*depth_BHW.shape[1:]))
+
+
+def blunt_normals(depth_BHW: Tensor, camera: Camera, window: int = 3) -> Tensor:
+    """Return the normals (B, h, w, 3) of the windows about each pixel that has a whole one, whatever lies in them.
+
+    Wrong across edges but ten times quicker: enough to see whether normals belong to a depth.
+    """
+    plane_B3hw, _ = _fit_planes(1 / depth_BHW.clamp(min=1e-3), window)
+    return _normals_of_planes(plane_B3hw, camera.intrinsics(*depth_BHW.shape[1:]))
+
+
+def _normals_of_planes(plane_B3HW: Tensor, intrinsics: Intrinsics) -> Tensor:
+    """From pixels to viewing rays: u = fx · x + cx, so 1/z = (slope_x fx) x + (slope_y fy) y + what is left at x = y = 0."""
+    fx, fy, cx, cy = intrinsics
     slope_x, slope_y, level = plane_B3HW.unbind(1)
     normal_BHW3 = -torch.stack((slope_x * fx, slope_y * fy, slope_x * cx + slope_y * cy + level), -1)
     return functional.normalize(normal_BHW3, dim=-1)
@@ -73,6 +92,7 @@ def normals_from_depth(depth_BHW: Tensor, camera: Camera, config: NormalsConfig)
 def _fit_planes(inverse_BHW: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Return, per window, the plane (B, 3, h, w) and the relative deviation from it (B, h, w), by least squares.
 
+    A plane is 1/z = slope_x · u + slope_y · v + level, with u and v in pixels from the picture's corner.
     Over a full window the normal equations are diagonal, so the fit is three fixed correlations.
     """
     steps = torch.arange(window) - (window - 1) / 2

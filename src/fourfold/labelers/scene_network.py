@@ -29,15 +29,15 @@ class SceneNetworkConfig(Config):
 
     widths: tuple[int, int, int] = (24, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the size
     blocks: tuple[int, int, int] = (1, 1, 2)  # residual blocks at each
-    fit: FitConfig = FitConfig()
+    fit: FitConfig = FitConfig(steps=450, batch_size=16)
     flip: bool = True  # half of the samples of a batch are mirrored
     object_weight: float = Field(2.0, gt=0)  # of object pixels, in depth
     sky_weight: float = Field(0.2, gt=0)  # of sky pixels, in depth
-    slope_weight: float = Field(1.0, ge=0)  # of depth differences between neighbours on one surface: normals live on them
+    slope_weight: float = Field(2.0, ge=0)  # of depth differences between neighbours on one surface: normals live on them
     object_class_weight: float = Field(3.0, gt=0)  # of object pixels, in segmentation
-    depth_gain: float = Field(4.0, ge=0)  # of the three losses
-    semseg_gain: float = Field(1.0, ge=0)
-    box_gain: float = Field(0.5, ge=0)
+    depth_gain: float = Field(6.0, ge=0)  # of the three losses
+    semseg_gain: float = Field(2.0, ge=0)
+    box_gain: float = Field(0.3, ge=0)
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class SceneNetwork(nn.Module):
         self.decoder = Decoder(config.widths)
         self.dense = nn.Conv2d(fine, 4 * (1 + len(CLASS_NAMES)), 1)
         self.boxes = nn.Conv2d(middle, len(OBJECT_CLASSES) + 4, 1)
-        nn.init.constant_(self.boxes.bias, RARE_HEAT)  # type: ignore[arg-type]
-        self.boxes.bias.data[len(OBJECT_CLASSES) :] = 0
+        self.boxes.bias = nn.Parameter(torch.tensor([RARE_HEAT] * len(OBJECT_CLASSES) + [0.0] * 4))
 
     def forward(self, rgb_BHWC: Tensor) -> SceneOutputs:
         """Return what is seen in uint8 pixels (B, H, W, 3)."""
