@@ -57,16 +57,20 @@ viz: $(READY) ## Open the picture of stages and data (Kedro-Viz)
 clean: ## Remove the installed environment (never data/)
 	rm -rf .venv .cache/uv
 
+# uv does not read pip's configuration: hand on the package index that pip is told to use, if any.
+INDEX = index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$("$(PYTHON)" -m pip config get global.index-url 2>/dev/null)}}"; \
+  if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi;
+
 # The stamp is newer than what it was made from, so an unchanged set-up costs nothing.
 $(READY): requirements.lock pyproject.toml .cache/uv/bin/uv
 	@test -x $(BIN)/python || "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "fourfold needs Python 3.11 or newer; this one is $$("$(PYTHON)" --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv --without-pip .venv
 	@echo "Installing the pinned packages into .venv (about half a minute with a warm cache)"
-	@.cache/uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(INDEX) .cache/uv/bin/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	@.cache/uv/bin/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
 .cache/uv/bin/uv:
-	@"$(PYTHON)" -m pip install --quiet --no-warn-script-location --upgrade --target .cache/uv "uv==$(UV_VERSION)"
+	@"$(PYTHON)" -m pip install --quiet --root-user-action=ignore --no-warn-script-location --upgrade --target .cache/uv "uv==$(UV_VERSION)"
 	@touch .cache/uv/bin/uv

@@ -1,5 +1,6 @@
 """The log file of the project: everything, tracebacks too, wherever in the project a command is started."""
 
+import contextlib
 import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -15,8 +16,10 @@ def keep_log_file() -> Path:
     It is not in `conf/logging.yml` because a path there starts at the current folder.
     """
     path = (find_kedro_project(Path.cwd()) or Path.cwd()) / LOG_FILE
+    logging.raiseExceptions = False  # a full disk must not answer each line with a traceback
     if _handler(path) is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # the run itself will say that it cannot write
+            path.parent.mkdir(parents=True, exist_ok=True)
         handler = RotatingFileHandler(path, maxBytes=10_000_000, backupCount=2, encoding="utf-8", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)

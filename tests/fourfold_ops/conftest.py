@@ -161,7 +161,7 @@ class Miniature:
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def client(self) -> Any:

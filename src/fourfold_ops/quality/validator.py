@@ -75,6 +75,7 @@ class GreatExpectations:
 
     def _record(self, outcomes: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
         run = active_run()
+        run.set_tag("quality.data_docs", str(docs_index(self._path)))
         run.log_metrics({f"quality/{self.suite}/expectations": len(outcomes), f"quality/{self.suite}/failed": len(failed)})
         run.log_json(
             {"suite": self.suite, "data_docs": str(docs_index(self._path)), "outcomes": outcomes}, f"quality/{self.suite}.json"

@@ -40,6 +40,11 @@ class ActiveRun:
         if self.client is not None:
             self.client.log_dict(self.run_id, value, name)
 
+    def set_tag(self, key: str, value: str) -> None:
+        """Tag the run."""
+        if self.client is not None:
+            self.client.set_tag(self.run_id, key, value)
+
     def flush(self) -> None:
         """Send what is waiting."""
         while self._waiting:

@@ -4,6 +4,8 @@ import atexit
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kedro.framework.context import KedroContext
@@ -19,8 +21,18 @@ from fourfold_ops.tracking.store import TrackingStore
 
 logger = logging.getLogger(__name__)
 PARAMETERS_PER_BATCH = 100  # MLflow's limit
+MAX_TAG = 5000
 DIGEST_LENGTH = 36  # MLflow's limit
 SECTIONS_OF_ALL = ("seed", "num_threads")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep trouble with the record (a full disk, a lost server) from hiding the failure that is being recorded."""
+    try:
+        yield
+    except Exception:
+        logger.debug("The failure could not be recorded.", exc_info=True)
 
 
 class TrackingHook:
@@ -64,7 +76,7 @@ class TrackingHook:
         self._log_parameters(self._parent, parameters)
         self._parent.log_json(json.loads(json.dumps(parameters, default=str)), "parameters.json")
         set_active_run(self._parent)
-        atexit.register(self._end, "KILLED")
+        atexit.register(self._end_killed)
 
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
@@ -94,8 +106,9 @@ class TrackingHook:
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
         """Write the failure into the stage's run."""
-        if run := self._stages.get(stage_of(node)):
-            run.client.set_tag(run.run_id, "error", f"{node.name}: {error}"[:5000])
+        with _quietly():
+            if run := self._stages.get(stage_of(node)):
+                run.client.set_tag(run.run_id, "error", f"{node.name}: {error}"[:MAX_TAG])
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:
@@ -107,9 +120,10 @@ class TrackingHook:
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """End all open runs as FAILED."""
-        if self._store:
-            self._store.client.set_tag(self._parent.run_id, "error", str(error)[:5000])
-        self._end("FAILED")
+        with _quietly():
+            if self._store:
+                self._store.client.set_tag(self._parent.run_id, "error", str(error)[:MAX_TAG])
+            self._end("FAILED")
 
     def _open(self, name: str, tags: dict[str, str]) -> ActiveRun:
         from fourfold_ops.tracking.processes import PROCESS_TAG, this_process
@@ -161,7 +175,11 @@ class TrackingHook:
                 self._terminate(run, status)
         self._stages, self._parent, self._store = {}, ActiveRun(), None
         set_active_run(None)
-        atexit.unregister(self._end)
+        atexit.unregister(self._end_killed)
+
+    def _end_killed(self) -> None:
+        with _quietly():
+            self._end("KILLED")
 
     @staticmethod
     def _terminate(run: ActiveRun, status: str) -> None:

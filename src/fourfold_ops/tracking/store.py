@@ -1,12 +1,16 @@
 """Opens the MLflow store that `conf/*/tracking.yml` names."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 
+from fourfold_ops.failures import UserError
+
 SQLITE = "sqlite:///"
+PROBE_BYTES = 4_000_000  # room for an empty store and then some
 
 
 class TrackingStore:
@@ -29,12 +33,25 @@ class TrackingStore:
     def _connect(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         if self.is_local:
-            Path(self.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            check_writable(Path(self.uri.removeprefix(SQLITE)).parent)
         import mlflow
 
         mlflow.set_tracking_uri(self.uri)  # for whoever uses mlflow's own functions, e.g. to load a registered model
         mlflow.set_registry_uri(self.uri)
         return mlflow.MlflowClient(self.uri, registry_uri=self.uri)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError when nothing can be written there; MLflow itself would try for minutes."""
+    probe = folder / f".partial-{os.getpid()}-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(PROBE_BYTES))
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+        raise UserError(f"Cannot write to {folder}: {error.strerror}.", "Free space or give write permission.") from error
 
 
 def absolute_uri(uri: str, project_path: Path) -> str:

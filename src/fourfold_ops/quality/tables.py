@@ -1,0 +1,13 @@
+"""Tables of common values, for `table:` of a validator."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a row for each figure of `{"depth/abs_rel": 0.05}`: its name, its group (`depth`), its metric (`abs_rel`), its value."""
+    rows = []
+    for name, value in metrics.items():
+        group, _, metric = name.rpartition("/")
+        rows.append({"name": name, "group": group, "metric": metric, "value": float(value)})
+    return rows
