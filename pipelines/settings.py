@@ -8,6 +8,7 @@ from fourfold_ops.parameters import ParametersHook
 from fourfold_ops.stages import PlaceHook
 from fourfold_ops.summary import SummaryHook
 from fourfold_ops.threads import ThreadsHook
+from fourfold_ops.timing import TimingHook
 from fourfold_ops.tracking.hook import TrackingHook
 from fourfold_ops.versioning.hook import VersioningHook
 
@@ -19,6 +20,7 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 HOOKS = (
     ParametersHook("pipelines.parameters.Parameters"),
     ThreadsHook(),
+    TimingHook(),
     PlaceHook(),
     TrackingHook(),
     VersioningHook(),

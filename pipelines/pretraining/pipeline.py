@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
                     "pretraining_folder",
                     "metric_log",
                 ],
-                ["pretrained", "pretraining_metrics"],
+                ["pretrained", "pretraining_metrics", "pretraining_history"],
                 tags="gpu",
             ),
             Node(assemble_model, ["pretrained", "tokenizers", "any_to_any_folder"], "any_to_any"),

@@ -6,11 +6,13 @@ model.predict({"rgb": images}, ["depth", "caption"])   # → {"depth": metres (B
 
 # B samples, H W image height and width, L tokens, D width
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -86,6 +88,11 @@ class AnyToAny:
                 count = encoding.keep_BN.sum(1, keepdim=True).clamp(min=1)
                 rows.append((encoding.features_BND.sum(1) / count).cpu().numpy())
         return np.concatenate(rows)
+
+    def digest(self) -> str:
+        """Return a SHA-256 over weights and tokenizers, for fingerprints."""
+        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        return hashlib.sha256(safetensors.torch.save(weights) + self.tokenizers.digest().encode()).hexdigest()
 
     def condition_tokens(self, conditions: Mapping[str, Any]) -> Conditions:
         """Return what the transformer sees of some labels' values: pixels as they are, all else as tokens, texts with EOS."""

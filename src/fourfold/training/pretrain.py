@@ -31,6 +31,7 @@ from fourfold.training.schedules import ScheduleConfig, factor, steps_of_tokens
 
 BEST, LAST = "best", "last"  # model folders, see fourfold.model.files
 METRICS_FILE = "metrics.json"
+HISTORY_FILE = "history.json"
 # EOS and the two sentinels around a text that is asked for whole
 EXTRA_SEQUENCE_TOKENS = 3
 
@@ -198,4 +199,5 @@ def _save_models(model: FourM, folder: Path, state: TrainingState, config: Pretr
         "tokens": state.step * config.batch_size * config.tokens_per_sample,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+    write_json(folder / HISTORY_FILE, state.history)
     write_json(folder / METRICS_FILE, metrics)

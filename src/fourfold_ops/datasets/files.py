@@ -60,3 +60,17 @@ class TextDataset(_FileDataset):
     def save(self, data: str) -> None:
         """Write `data`."""
         write_whole(self._path, data.encode())
+
+
+class BytesDataset(_FileDataset):
+    """A file of bytes, e.g. a PNG."""
+
+    def load(self) -> bytes:
+        """Return the content; raises DatasetError that names the file when it is absent."""
+        if not self._exists():
+            raise DatasetError(f"{self._path} does not exist. Run the stage that writes it first.")
+        return self._path.read_bytes()
+
+    def save(self, data: bytes) -> None:
+        """Write `data`."""
+        write_whole(self._path, data)

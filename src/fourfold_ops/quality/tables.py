@@ -5,7 +5,7 @@ from typing import Any
 
 
 def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return a row for each figure of `{"depth/abs_rel": 0.05}`: its name, its group (`depth`), its metric (`abs_rel`), its value."""
+    """Return a row for each figure of `{"depth/abs_rel": 0.05}`: name, group (`depth`), metric, value."""
     rows = []
     for name, value in metrics.items():
         group, _, metric = name.rpartition("/")

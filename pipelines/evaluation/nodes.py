@@ -1,0 +1,71 @@
+"""Verbs of evaluation: judge, gather, report, publish."""
+
+from pathlib import Path
+from typing import Any
+
+from fourfold.data.shards import ShardSet
+from fourfold.evaluation.gallery import collect_gallery, gallery_png
+from fourfold.evaluation.out_of_the_box import EvaluationConfig, evaluate
+from fourfold.evaluation.report import write_report
+from fourfold.generation.any_to_any import AnyToAny
+from fourfold.labelers.teachers import TeacherSet
+
+
+def judge_model(
+    any_to_any: AnyToAny,
+    teachers: TeacherSet,
+    shards: ShardSet,
+    labels: ShardSet,
+    truth: ShardSet,
+    evaluation: EvaluationConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare the model's predictions on test with the truth. The only reader of test."""
+    return evaluate(any_to_any, teachers.clip, shards, labels, truth, "test", evaluation, seed)
+
+
+def gather_metrics(
+    out_of_the_box: dict[str, Any],
+    transfer_results: dict[str, Any],
+    teacher_metrics: dict[str, float],
+    tokenizer_metrics: dict[str, float],
+    pretraining_metrics: dict[str, Any],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Bring every figure of the run into one file. All but `seconds` is the same for the same commit, seed and machine."""
+    return {
+        **out_of_the_box,
+        "transfer": transfer_results["transfer"],
+        "teachers": teacher_metrics,
+        "tokenizers": tokenizer_metrics,
+        "pretraining": pretraining_metrics,
+        "seconds": seconds,
+    }
+
+
+def write_pages(
+    any_to_any: AnyToAny,
+    shards: ShardSet,
+    labels: ShardSet,
+    truth: ShardSet,
+    metrics: dict[str, Any],
+    transfer_results: dict[str, Any],
+    pretraining_history: list[dict[str, float]],
+    evaluation: EvaluationConfig,
+    seed: int,
+) -> tuple[str, bytes]:
+    """Return the report (self-contained HTML) and its gallery as one picture (PNG)."""
+    gallery = collect_gallery(any_to_any, shards, labels, truth, "test", evaluation, seed)
+    facts = {
+        "Parameters": f"{metrics['pretraining']['parameters'] / 1e6:.1f} M",
+        "Samples seen": f"{metrics['pretraining']['samples']:,}",
+        "Test samples": f"{metrics['samples']:,}",
+    }
+    page = write_report(metrics, gallery, transfer_results["examples"], pretraining_history, facts)
+    return page, gallery_png(gallery)
+
+
+def publish_model(any_to_any_folder: Path, metrics: dict[str, Any]) -> Path:
+    """Hand the model folder to the registry, now that its figures are known."""
+    assert metrics["out_of_the_box"]
+    return any_to_any_folder

@@ -1,0 +1,48 @@
+"""any-to-any model, truth, all figures → metrics, report, registered model."""
+
+from kedro.pipeline import Node, Pipeline
+
+from pipelines.evaluation.nodes import gather_metrics, judge_model, publish_model, write_pages
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage that judges, reports and registers the model."""
+    settings = "params:evaluation"
+    return Pipeline(
+        [
+            Node(
+                judge_model,
+                ["any_to_any", "teachers", "shards", "labels", "truth", settings, "params:seed"],
+                "out_of_the_box",
+            ),
+            Node(
+                gather_metrics,
+                [
+                    "out_of_the_box",
+                    "transfer_results",
+                    "teacher_metrics",
+                    "tokenizer_metrics",
+                    "pretraining_metrics",
+                    "stage_seconds",
+                ],
+                "metrics",
+            ),
+            Node(
+                write_pages,
+                [
+                    "any_to_any",
+                    "shards",
+                    "labels",
+                    "truth",
+                    "metrics",
+                    "transfer_results",
+                    "pretraining_history",
+                    settings,
+                    "params:seed",
+                ],
+                ["report", "gallery"],
+            ),
+            Node(publish_model, ["any_to_any_folder", "metrics"], "registered_model"),
+        ],
+        tags="evaluation",
+    )

@@ -1,0 +1,32 @@
+"""Verbs of pretraining: pretrain, assemble."""
+
+from pathlib import Path
+from typing import Any
+
+from fourfold.data.shards import ShardSet
+from fourfold.generation.any_to_any import AnyToAny
+from fourfold.metric_log import MetricLog
+from fourfold.model.files import load_model
+from fourfold.storage import read_json
+from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.training.pretrain import BEST, HISTORY_FILE, METRICS_FILE, PretrainConfig, pretrain
+
+
+def pretrain_model(
+    tokens: ShardSet,
+    shards: ShardSet,
+    tokenizers: TokenizerSet,
+    pretraining: PretrainConfig,
+    seed: int,
+    pretraining_folder: Path,
+    log: MetricLog,
+) -> tuple[Path, dict[str, Any], list[dict[str, float]]]:
+    """Train 4M on tokens and pixels; returns the folder of checkpoints, the figures of the run and its curve."""
+    folder = pretrain(tokens, shards, tokenizers, pretraining, seed, pretraining_folder, log)
+    return folder, read_json(folder / METRICS_FILE), read_json(folder / HISTORY_FILE)
+
+
+def assemble_model(pretrained: Path, tokenizers: TokenizerSet, any_to_any_folder: Path) -> Path:
+    """Put the model with the lowest validation loss and the tokenizers into one folder that needs nothing else."""
+    AnyToAny(load_model(pretrained / BEST), tokenizers).save(any_to_any_folder)
+    return any_to_any_folder
