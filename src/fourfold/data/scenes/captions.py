@@ -17,7 +17,7 @@ BESIDE = {
     "front": ("in front of",),
     "behind": ("behind",),
 }
-DEPTH_WEIGHT = 1.5  # how many times farther in depth than across an object must be to be behind, not beside
+DEPTH_WEIGHT = 1.0  # how many times farther in depth than across an object must be to be behind, not beside
 
 
 def caption(scene: Scene, style: str = "web") -> str:

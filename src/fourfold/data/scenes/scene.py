@@ -13,12 +13,10 @@ from fourfold.seeds import derive_seed
 
 MARGIN = 0.96  # share of the half image in which whole objects must lie
 ARRANGEMENTS = 40  # full restarts before sizes shrink
-PLACES = 12  # tries per object in one arrangement
 
 T = TypeVar("T")
 Tone = tuple[float, float, float]  # sRGB, 0-1
 Look = tuple[str, str, str, str]  # shape, colour, texture, size
-Span = tuple[float, float]  # left and right in half images
 SKIES: tuple[tuple[Tone, Tone], ...] = (  # horizon and zenith
     ((0.82, 0.89, 0.95), (0.36, 0.56, 0.86)),  # clear
     ((0.98, 0.84, 0.72), (0.52, 0.50, 0.74)),  # evening
@@ -163,23 +161,35 @@ def _draw_objects(rng: random.Random, config: ScenesConfig) -> tuple[SceneObject
 
 
 def _arrange(rng: random.Random, looks: Sequence[Look], config: ScenesConfig) -> list[SceneObject] | None:
-    """Try to place all objects: whole in view, apart on the ground, none hidden too much; None when one finds no place."""
-    placed: list[SceneObject] = []
-    spans: list[Span] = []
-    view = config.camera.view()
-    for shape, colour, texture, size in looks:
+    """Try to place all objects: whole in view, apart on the ground, none hidden too much; None when they do not fit.
+
+    Distances are drawn first; then the objects share the width of the picture, with random gaps and overlaps.
+    """
+    view, places = config.camera.view(), []
+    for shape, _, _, size in looks:
         radius, height = _proportions(shape, config.large if size == "large" else config.small)
-        for _ in range(PLACES):
-            z, across, yaw = _between(rng, config.nearest, config.farthest), 2 * rng.random() - 1, rng.random() * math.pi / 2
-            footprint = _footprint(shape, radius)
-            x, span = _place_in_view(across, z, footprint, height, view)
-            if span and _fits(x, z, footprint, span, placed, spans, config.max_occlusion):
-                placed.append(SceneObject(shape, colour, texture, size, x, z, yaw, radius, height))
-                spans.append(span)
-                break
-        else:
+        z, footprint = _between(rng, config.nearest, config.farthest), _footprint(shape, radius)
+        if not _is_tall_enough_for(view, z, footprint, height):
             return None
-    return placed
+        scale, _ = view.project(1, height / 2, z - 0.5 * footprint)  # half images per metre, rather too large
+        places.append((z, radius, height, scale, footprint * scale))
+    widths = [2 * half * (1 - config.max_occlusion * rng.random()) for *_, half in places]
+    gaps, left = sorted(rng.random() for _ in looks), -MARGIN
+    room, before = 2 * MARGIN - sum(widths), 0.0
+    if room < 0:
+        return None
+    placed: dict[int, SceneObject] = {}
+    for gap, number in zip(gaps, sorted(range(len(looks)), key=lambda _: rng.random()), strict=True):
+        z, radius, height, scale, half = places[number]
+        centre = left + gap * room + before + widths[number] / 2
+        before += widths[number]
+        x = max(half - MARGIN, min(MARGIN - half, centre)) / scale
+        shape, colour, texture, size = looks[number]
+        new = SceneObject(shape, colour, texture, size, x, z, rng.random() * math.pi / 2, radius, height)
+        if half > MARGIN or not _fits(new, list(placed.values()), view, config.max_occlusion):
+            return None
+        placed[number] = new
+    return [placed[number] for number in range(len(looks))]
 
 
 def _footprint(shape: str, radius: float) -> float:
@@ -196,32 +206,25 @@ def _proportions(shape: str, scale: float) -> tuple[float, float]:
     }[shape]
 
 
-def _place_in_view(across: float, z: float, footprint: float, height: float, view: View) -> tuple[float, Span | None]:
-    """Turn `across` in (-1, 1) into x such that the whole object is in view; its span is None where it cannot be."""
-    if view.project(0, 0, z - footprint)[1] > MARGIN:  # its foot would leave the picture
-        return 0.0, None
-    if min(view.project(0, height, z - footprint)[1], view.project(0, height, z + footprint)[1]) < -MARGIN:
-        return 0.0, None
-    scale, _ = view.project(1, height / 2, z - 0.5 * footprint)
-    room = MARGIN / scale - footprint
-    x = across * room
-    return x, ((x - footprint) * scale, (x + footprint) * scale) if room > 0 else None
+def _is_tall_enough_for(view: View, z: float, footprint: float, height: float) -> bool:
+    """Return whether the picture shows an object of this height at distance z from foot to top."""
+    foot = view.project(0, 0, z - footprint)[1]
+    return foot < MARGIN and min(view.project(0, height, end)[1] for end in (z - footprint, z + footprint)) > -MARGIN
 
 
-def _fits(
-    x: float,
-    z: float,
-    footprint: float,
-    span: Span,
-    placed: Sequence[SceneObject],
-    spans: Sequence[Span],
-    max_occlusion: float,
-) -> bool:
-    for other, other_span in zip(placed, spans, strict=True):
-        if math.hypot(x - other.x, z - other.z) < (footprint + other.footprint) * 1.08:
+def _fits(new: SceneObject, placed: Sequence[SceneObject], view: View, max_occlusion: float) -> bool:
+    """Return whether `new` stands apart from all others, and no object hides too much of another's width."""
+    for other in placed:
+        if math.hypot(new.x - other.x, new.z - other.z) < (new.footprint + other.footprint) * 1.08:
             return False
-        overlap = min(span[1], other_span[1]) - max(span[0], other_span[0])
-        hidden = span if z > other.z else other_span
-        if overlap > max_occlusion * (hidden[1] - hidden[0]):
+        one, two = _span(new, view), _span(other, view)
+        hidden = one if new.z > other.z else two
+        if min(one[1], two[1]) - max(one[0], two[0]) > max_occlusion * (hidden[1] - hidden[0]):
             return False
     return True
+
+
+def _span(thing: SceneObject, view: View) -> tuple[float, float]:
+    """Return left and right end in half images."""
+    scale, _ = view.project(1, thing.height / 2, thing.z)
+    return (thing.x - thing.footprint) * scale, (thing.x + thing.footprint) * scale

@@ -97,12 +97,13 @@ def intersect(world: World, origin_3C: np.ndarray, direction_3C: np.ndarray, obj
 
 
 def _by_shape(world: World, object_C: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Return, per shape that occurs, its number, its pairs and their place, size and turn (6, C)."""
+    """Return, per shape that occurs, its number, its pairs and what their intersection needs (4 or 6, C)."""
     shape_C, groups = world.shape_M[object_C], []
     for number in range(len(SHAPES)):
         pair = np.flatnonzero(shape_C == number)
         if len(pair):
-            groups.append((number, pair, world.facts_FM[: SIN + 1, object_C[pair]]))
+            facts_FM = world.facts_FM[: SIN + 1 if number == BOX else HEIGHT + 1]  # place, size and, for boxes, turn
+            groups.append((number, pair, facts_FM[:, object_C[pair]]))
     return groups
 
 
