@@ -31,6 +31,25 @@ def test_dvc_has_a_stage_for_each_pipeline_in_order_and_no_output_is_deleted_bef
         assert all(next(iter(out.values())) == {"persist": True} for out in stage["outs"])
 
 
+def test_dvc_knows_everything_that_a_stage_reads_and_writes():
+    """Else `dvc repro` would skip a stage whose data has changed, or leave a file out of the cache."""
+    from pipelines.pipeline_registry import register_pipelines
+
+    catalog = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    unversioned = {"stage_seconds"}  # of time nothing reproducible can be said
+    for name, pipeline in register_pipelines().items():
+        if name == "__default__":
+            continue
+        made = [next(iter(out)) for out in stages[name]["outs"]]
+        for entry in pipeline.datasets() - unversioned:
+            place = catalog.get(entry, {}).get("path") or catalog.get(entry, {}).get("filepath")
+            if place is None:  # parameters, the metric log, the registry
+                continue
+            known = made if entry in pipeline.all_outputs() else [*made, *stages[name]["deps"]]
+            assert any(Path(place).is_relative_to(folder) for folder in known), f"{name}: {entry} lies in {place}"
+
+
 def test_the_lock_of_requirements_has_hashes_and_names_no_index():
     text = (ROOT / "requirements.lock").read_text()
     pins = [line for line in text.splitlines() if line and line[0] not in " #"]

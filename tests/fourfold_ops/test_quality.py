@@ -97,3 +97,16 @@ def test_in_the_catalog_it_stops_the_run_in_one_clear_message_and_its_outcomes_a
     assert run.info.status == "FAILED"
     assert run.data.metrics["quality/tuned/failed"] == 1
     assert (miniature.folder / "data/quality/gx/uncommitted/data_docs/local_site/index.html").exists()
+
+
+def test_an_expectation_may_concern_only_some_rows_and_several_columns(tmp_path):
+    mixed = [
+        {"key": "a", "split": "x", "modality": "depth", "min": 0.5},
+        {"key": "a", "split": "x", "modality": "rgb", "min": -1.0},
+    ]
+    condition = {"row_condition": 'modality=="depth"', "condition_parser": "pandas"}
+    positive = {"type": "expect_column_values_to_be_between", "column": "min", "min_value": 0}
+    unique = {"type": "expect_compound_columns_to_be_unique", "column_list": ["split", "modality", "key"]}
+    assert check(tmp_path, [{**positive, **condition}, unique], rows=mixed) is mixed
+    with pytest.raises(DataValidationError, match=r"compound_columns.*fails in 2 of 4 rows"):
+        check(tmp_path, [unique], rows=[*mixed, {**mixed[0], "modality": "rgb"}, {**mixed[0], "key": "b"}])

@@ -1,4 +1,3 @@
-import logging.handlers
 import os
 import subprocess
 import sys
@@ -51,13 +50,13 @@ def versioned(miniature, monkeypatch):
 
 
 @pytest.fixture
-def said():
-    """What the hook logged; Kedro, configuring logging, removes caplog's handler."""
-    records = logging.handlers.BufferingHandler(1000)
-    logger = logging.getLogger("fourfold_ops.versioning.hook")
-    logger.addHandler(records)
-    yield lambda: "\n".join(record.getMessage() for record in records.buffer)
-    logger.removeHandler(records)
+def said(monkeypatch):
+    """What the hook told as errors; Kedro, configuring logging, removes caplog's handler."""
+    from fourfold_ops.versioning import hook
+
+    messages = []
+    monkeypatch.setattr(hook.logger, "error", lambda text, *values: messages.append(text % values))
+    return lambda: "\n".join(messages)
 
 
 def changed(project):
