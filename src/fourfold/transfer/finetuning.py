@@ -155,7 +155,7 @@ def choose_factor(bench: Bench, name: str, arm: Arm) -> float:
 
 def finished(bench: Bench, run: Run, split: str) -> dict[str, Any]:
     """Return a run's result, from its file when it is done already."""
-    path = bench.folder / "runs" / f"{run.name}-{split}.json"
+    path = bench.folder / f"{run.name}-{split}.json"
     if not path.exists():
         write_json(path, execute(bench, run, split))
     result = read_json(path)

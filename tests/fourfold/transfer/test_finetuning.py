@@ -87,7 +87,7 @@ def test_a_killed_comparison_goes_on_where_it_stopped_and_ends_the_same(world, m
     monkeypatch.setattr("fourfold.transfer.finetuning.fit", dies)
     with pytest.raises(KeyboardInterrupt):
         compare(world, model, text, tmp_path / "killed", config)
-    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed" / "runs").iterdir()}
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*-seed*.json")}
     monkeypatch.undo()
     assert len(done) == 10
     assert compare(world, model, text, tmp_path / "killed", config) == whole
