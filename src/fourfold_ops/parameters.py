@@ -31,7 +31,7 @@ def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
     except ValidationError as error:
         problems = [_explain(problem, model) for problem in error.errors(include_url=False)]
         raise UserError(
-            "Parameters are not valid: " + "; ".join(problems), remedy="Correct them in conf/ or in --params."
+            "Parameters are not valid: " + "; ".join(problems) + ".", remedy="Correct them in conf/ or in --params."
         ) from None
 
 

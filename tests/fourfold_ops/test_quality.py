@@ -109,4 +109,4 @@ def test_an_expectation_may_concern_only_some_rows_and_several_columns(tmp_path)
     unique = {"type": "expect_compound_columns_to_be_unique", "column_list": ["split", "modality", "key"]}
     assert check(tmp_path, [{**positive, **condition}, unique], rows=mixed) is mixed
     with pytest.raises(DataValidationError, match=r"compound_columns.*fails in 2 of 4 rows"):
-        check(tmp_path, [unique], rows=[*mixed, {**mixed[0], "modality": "rgb"}, {**mixed[0], "key": "b"}])
+        check(tmp_path, [unique], rows=[*mixed, {**depth, "modality": "rgb"}, {**depth, "key": "b"}])
