@@ -24,7 +24,7 @@ class VisualTokenizerConfig(Config):
     steps: int = Field(240, ge=1, description="up to the end of training through the codebook; includes the above")
     decoder_steps: int = Field(60, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
     batch_size: int = Field(24, ge=1)
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, weight_decay=0.0)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, weight_decay=0.0, muon_learning_rate=0.03)
     warmup_share: float = Field(0.05, ge=0, le=0.5, description="share of the steps in which the rate rises; then cosine to 0")
     gradient_clip: float = Field(1.0, gt=0)
     commitment_weight: float = Field(0.25, ge=0, le=10, description="4M: 1")
@@ -83,12 +83,13 @@ class CropConfig(Config):
 
 
 def _default_visual() -> dict[str, VisualTokenizerConfig]:
+    """Return what was measured to fit a minute on two cores; colours need the most, features lie on the grid already."""
     return {
-        "rgb": VisualTokenizerConfig(codebook_size=1024),
-        "depth": VisualTokenizerConfig(),
-        "normal": VisualTokenizerConfig(),
-        "semseg": VisualTokenizerConfig(),
-        "clip": VisualTokenizerConfig(codebook_size=512),
+        "rgb": VisualTokenizerConfig(codebook_size=1024, steps=360, decoder_steps=90),
+        "depth": VisualTokenizerConfig(steps=240, decoder_steps=60),
+        "normal": VisualTokenizerConfig(steps=240, decoder_steps=60),
+        "semseg": VisualTokenizerConfig(steps=300, decoder_steps=70),
+        "clip": VisualTokenizerConfig(codebook_size=512, steps=200, decoder_steps=50),
     }
 
 

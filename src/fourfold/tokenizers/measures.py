@@ -20,9 +20,10 @@ def measure_tokenizers(
 ) -> Figures:
     """Return figures of reconstruction against the *labels* (the ceiling of any student that predicts these tokens).
 
-    `rgb/psnr` (dB) · `depth/abs_rel`, `normal/mean_angle` (degrees), both outside the sky and also `..._objects` ·
-    `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and of pooled features `clip/cosine_pooled` · for each `<label>/codebook_use` (share of the codes that occur in the
-    split) and `<label>/perplexity` · `caption/cut`, `det/cut`: shares of samples too long for their sequence.
+    `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
+    `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
+    pooled features, `clip/cosine_pooled` · for each label `codebook_use` (share of the codes that occur in the split) and
+    `perplexity` · `caption/cut`, `det/cut`: shares of samples too long for their sequence.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
     figures: Figures = {}

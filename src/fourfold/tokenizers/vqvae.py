@@ -23,7 +23,6 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.spatial = nn.Conv2d(width, width, 3, padding=1)
         self.pointwise = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.pointwise.weight)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return the same shape."""
@@ -76,14 +75,20 @@ class VQVAE(nn.Module):
         self.encoder = _encoder(shape, config)
         self.codebook = CosineCodebook(config.codebook_size, config.latent_width, config.codebook_decay, replacement="distant")
         self.decoder = _decoder(shape, config)
+        _keep_variance(self)
 
     def encode(self, inputs_BCHW: Tensor) -> Tensor:
-        """Return the latents (B, h, w, D) before quantisation."""
-        return self.encoder(inputs_BCHW.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        """Return the latents (B, h, w, D) before quantisation, of unit length as codes are.
+
+        4M leaves their length free. Here the decoder has learnt from plain latents when codes take their place, and a jump
+        in scale would throw it back.
+        """
+        latents_BDhw = self.encoder(inputs_BCHW.contiguous(memory_format=torch.channels_last))
+        return F.normalize(latents_BDhw.permute(0, 2, 3, 1), dim=-1)
 
     def decode(self, latents_BhwD: Tensor) -> Tensor:
         """Return the reconstruction (B, C', H, W) of codes or latents."""
-        return self.decoder(latents_BhwD.permute(0, 3, 1, 2))
+        return self.decoder(latents_BhwD.permute(0, 3, 1, 2) * latents_BhwD.shape[-1] ** 0.5)  # channels of unit variance
 
     def forward(self, inputs_BCHW: Tensor) -> tuple[Tensor, Quantized]:
         """Return the reconstruction through the codebook and what the codebook chose."""
@@ -125,6 +130,16 @@ def _decoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
     pixels = shape.patch // 2
     head = [nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2), *_blocks(fine, config.decoder_blocks), nn.SiLU()]
     return nn.Sequential(*trunk, *head, nn.Conv2d(fine, shape.output_channels * pixels**2, 1), nn.PixelShuffle(pixels))
+
+
+def _keep_variance(model: nn.Module) -> None:
+    """Start convolutions at unit gain (torch's default shrinks a signal to nothing over ten layers), branches at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+    for module in model.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.pointwise.weight)
 
 
 def _blocks(width: int, number: int) -> list[nn.Module]:

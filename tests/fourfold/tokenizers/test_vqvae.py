@@ -55,3 +55,20 @@ def test_a_grid_that_does_not_fit_is_an_error_that_says_so():
         VQVAEShape.of(torch.zeros(1, 3, 30, 48), (4, 6))
     with pytest.raises(ValueError, match="3 × 3 pixels; the VQ-VAE needs 1 or an even number"):
         VQVAEShape.of(torch.zeros(1, 3, 12, 18), (4, 6))
+
+
+def test_the_signal_neither_vanishes_nor_explodes_at_the_start():
+    torch.manual_seed(0)
+    model = VQVAE(VQVAEShape(6, 6, 8, (8, 8)), VisualTokenizerConfig())
+    latents_BhwD = model.encode(torch.randn(8, 6, 64, 64))
+    torch.testing.assert_close(latents_BhwD.norm(dim=-1), torch.ones(8, 8, 8))
+    over_samples = model.decode(latents_BhwD).std(dim=0).mean()  # so that biases do not count
+    assert 0.1 < over_samples < 3
+
+
+def test_latents_and_codes_have_one_scale_so_that_the_codebook_does_not_throw_the_decoder_back():
+    model, inputs_BCHW = network(8), torch.randn(8, 3, 32, 48)
+    latents_BhwD = model.encode(inputs_BCHW)
+    model.codebook.initialise(latents_BhwD, torch_generator(0, "codes"))
+    for vectors in (latents_BhwD, model.codebook.codes_KD):
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(vectors.shape[:-1]))
