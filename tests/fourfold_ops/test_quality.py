@@ -100,10 +100,8 @@ def test_in_the_catalog_it_stops_the_run_in_one_clear_message_and_its_outcomes_a
 
 
 def test_an_expectation_may_concern_only_some_rows_and_several_columns(tmp_path):
-    mixed = [
-        {"key": "a", "split": "x", "modality": "depth", "min": 0.5},
-        {"key": "a", "split": "x", "modality": "rgb", "min": -1.0},
-    ]
+    depth = {"key": "a", "split": "x", "modality": "depth", "min": 0.5}
+    mixed = [depth, {**depth, "modality": "rgb", "min": -1.0}]
     condition = {"row_condition": 'modality=="depth"', "condition_parser": "pandas"}
     positive = {"type": "expect_column_values_to_be_between", "column": "min", "min_value": 0}
     unique = {"type": "expect_compound_columns_to_be_unique", "column_list": ["split", "modality", "key"]}
