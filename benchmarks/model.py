@@ -1,6 +1,6 @@
 """How fast the transformer trains and predicts: samples/s, and the share of the machine's matrix-product peak.
 
-    OMP_NUM_THREADS=2 python benchmarks/model.py --dim 128 --batch 16
+OMP_NUM_THREADS=2 python benchmarks/model.py --dim 128 --batch 16
 """
 
 import argparse

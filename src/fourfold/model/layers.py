@@ -2,6 +2,8 @@
 
 # B batch, N queries, M keys, T packed rows, D width, E widths of several projections end to end
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -90,6 +92,26 @@ class CrossAttention(nn.Module):
         return self.out(attended_BND if packing is None else packing.pack(attended_BND))
 
 
+class _GatedSilu(torch.autograd.Function):
+    """silu(gate) · up of (…, 2 · width): autograd would write both halves of the gradient twice."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden)
+        gate, up = hidden.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (hidden,) = ctx.saved_tensors
+        gate, up = hidden.chunk(2, dim=-1)
+        result = torch.empty_like(hidden)
+        to_gate, to_up = result.chunk(2, dim=-1)
+        torch.mul(gradient, F.silu(gate), out=to_up)
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=to_gate)
+        return result
+
+
 class FeedForward(nn.Module):
     """SwiGLU, down(silu(gate x) · up x) with gate and up from one product; or down(gelu(up x)) when not gated."""
 
@@ -102,10 +124,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""
         hidden = self.up(x)
-        if not self.gated:
-            return self.down(F.gelu(hidden))
-        gate, up = hidden.chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(_GatedSilu.apply(hidden) if self.gated else F.gelu(hidden))
 
 
 class EncoderBlock(nn.Module):

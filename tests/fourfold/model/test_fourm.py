@@ -131,6 +131,21 @@ def test_gradients_are_those_of_finite_differences(backend):
         assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(expected, rel=1e-4, abs=1e-7), name
 
 
+def test_bfloat16_autocast_gives_the_losses_and_gradients_of_float32_roughly():
+    model, batch = FourM(config(), seed=4), some_batch(5)
+    exact = model(batch).total
+    exact.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch).total
+    rough.backward()
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert (parameter.grad - gradient).norm() <= 0.1 * gradient.norm() + 1e-6
+
+
 def test_losses_are_means_over_modalities_or_over_tokens():
     generator = torch.Generator().manual_seed(0)
     logits = {"a": torch.randn(4, 5, generator=generator), "b": torch.randn(1, 3, generator=generator)}
