@@ -14,6 +14,7 @@ def create_pipeline() -> Pipeline:
                 judge_model,
                 ["any_to_any", "teachers", "shards", "labels", "truth", settings, "params:seed"],
                 "out_of_the_box",
+                name="judge_model",
             ),
             Node(
                 gather_metrics,
@@ -26,6 +27,7 @@ def create_pipeline() -> Pipeline:
                     "stage_seconds",
                 ],
                 "metrics",
+                name="gather_metrics",
             ),
             Node(
                 write_pages,
@@ -41,8 +43,9 @@ def create_pipeline() -> Pipeline:
                     "params:seed",
                 ],
                 ["report", "gallery"],
+                name="write_pages",
             ),
-            Node(publish_model, ["any_to_any_folder", "metrics"], "registered_model"),
+            Node(publish_model, ["any_to_any_folder", "metrics"], "registered_model", name="publish_model"),
         ],
         tags="evaluation",
     )

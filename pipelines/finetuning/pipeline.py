@@ -22,6 +22,7 @@ def create_pipeline() -> Pipeline:
                 ],
                 "transfer_results",
                 tags="gpu",
+                name="compare_arms",
             ),
         ],
         tags="finetuning",

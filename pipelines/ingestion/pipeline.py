@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     """Return the stage that takes images and captions in."""
     return Pipeline(
         [
-            Node(ingest_images, ["params:ingestion", "params:seed", "raw_folder"], ["shards", "truth"]),
+            Node(ingest_images, ["params:ingestion", "params:seed", "raw_folder"], ["shards", "truth"], name="ingest_images"),
         ],
         tags="ingestion",
     )

@@ -22,8 +22,9 @@ def create_pipeline() -> Pipeline:
                 ],
                 ["pretrained", "pretraining_metrics", "pretraining_history"],
                 tags="gpu",
+                name="pretrain_model",
             ),
-            Node(assemble_model, ["pretrained", "tokenizers", "any_to_any_folder"], "any_to_any"),
+            Node(assemble_model, ["pretrained", "tokenizers", "any_to_any_folder"], "any_to_any", name="assemble_model"),
         ],
         tags="pretraining",
     )
