@@ -19,7 +19,8 @@ def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig,
 
     Each shard is whole or absent; those that an interrupted run of the same teachers and pictures has left are kept.
     """
-    claim(folder, fingerprint(kind="labels", teachers=teachers.digest(), shards=shards.digest()))
+    settings = config.model_dump(mode="json", exclude={"integration"})
+    claim(folder, fingerprint(kind="labels", teachers=teachers.digest(), settings=settings, shards=shards.digest()))
     labelers = teachers.labelers()
     modalities = [labeler.modality for labeler in labelers]
     splits = labelled_splits(shards, config)

@@ -68,7 +68,10 @@ def train_teachers(
     `shards` holds pictures and captions, `truth` the exact truth of `config.annotated_split`. A teacher that an interrupted
     run of the same settings has finished is not trained again.
     """
-    claim(folder, fingerprint(kind="teachers", config=config, seed=seed, shards=shards.digest(), truth=truth.digest()))
+    settings = config.model_dump(
+        mode="json", exclude={"integration", "normals", "camera", "batch_size"}
+    )  # nothing is learnt from
+    claim(folder, fingerprint(kind="teachers", settings=settings, seed=seed, shards=shards.digest(), truth=truth.digest()))
     for name in needed_teachers(config):
         if _path(folder, name).exists():
             logger.info("The %s teacher is already trained.", name)

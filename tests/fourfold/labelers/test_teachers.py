@@ -6,6 +6,7 @@ import pytest
 from fourfold.data.shards import ShardSet
 from fourfold.labelers import LabelingConfig, TeacherSet, integrate_labels, label_shards, measure_teachers, train_teachers
 from fourfold.labelers import teachers as teachers_module
+from fourfold.labelers.normals import NormalsConfig
 from fourfold.labelers.registry import TeacherEntry
 from fourfold.metric_log import NullMetricLog
 
@@ -123,3 +124,16 @@ def test_integration_keeps_every_sample_and_filters_only_boxes(
     kept = sum(len(value["instances"]) for value in integrated.load_column("val", "det"))
     assert report["val"]["boxes/kept"] == kept
     assert sum(value for name, value in report["val"].items() if name.startswith("boxes/")) == raw
+
+
+def test_other_normals_need_new_labels_but_no_new_teachers(
+    world: World, trained: TeacherSet, labels: ShardSet, tiny: LabelingConfig
+) -> None:
+    weights = files(trained.root)["scene.safetensors"]
+    before = (trained.root / "scene.safetensors").stat().st_mtime_ns
+    changed = tiny.model_copy(update={"normals": NormalsConfig(window=5, reach=2)})
+    teachers = train_teachers(*world, changed, 0, trained.root, NullMetricLog())
+    assert (trained.root / "scene.safetensors").stat().st_mtime_ns == before
+    assert files(teachers.root)["scene.safetensors"] == weights
+    old = labels.digest()
+    assert label_shards(world[0], teachers, changed, labels.root).digest() != old
