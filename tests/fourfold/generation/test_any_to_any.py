@@ -36,6 +36,9 @@ class CountingTokenizers:
             return tokens.reshape(-1, 2, 2).astype(np.float16)
         return [" ".join("x" * max(0, token - 6) for token in row if token) for row in tokens.tolist()]
 
+    def digest(self):
+        return "counting"
+
     def save(self, folder):
         write_json(folder / "tokenizers.json", {"kind": "counting"})
 
@@ -82,6 +85,14 @@ def test_a_saved_model_answers_the_same_from_another_folder(model, images, tmp_p
     np.testing.assert_array_equal(expected["depth"], found["depth"])
     assert expected["caption"] == found["caption"]
     np.testing.assert_array_equal(model.features({"rgb": images}), loaded.features({"rgb": images}, batch_size=5))
+
+
+def test_the_digest_follows_the_weights(model):
+    digest = model.digest()
+    assert digest == AnyToAny(FourM(CONFIG, seed=2), CountingTokenizers()).digest()
+    with torch.no_grad():
+        model.model.mask_token_D[0] += 1e-6
+    assert digest != model.digest()
 
 
 def test_a_text_condition_ends_with_the_end_token(model):
