@@ -45,7 +45,7 @@ def collect_gallery(
     samples = load_samples(shards, labels, truth, split, config.gallery_samples)
     if not len(samples):
         return []
-    student = predict_arrows(any_to_any, samples, seed)
+    student = predict_arrows(any_to_any, samples, config, seed)
     directions = pictures.feature_directions(samples.labels["clip"])
     who = {"teacher": samples.labels, "student": student["rgb"]}
     if samples.exact:

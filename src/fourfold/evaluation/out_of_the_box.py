@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes.vocabulary import CLASS_NAMES, OBJECT_CLASSES
@@ -23,12 +23,20 @@ from fourfold.evaluation.figures import Figure, compare, derangement, figures
 from fourfold.evaluation.samples import Samples, load_samples, main_objects
 from fourfold.evaluation.statistics import Statistic
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
+from fourfold.generation.config import GenerationConfig
 
 OBJECT_IDS = [CLASS_NAMES.index(name) for name in OBJECT_CLASSES]
 ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
 LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects"}
 
 Predictions = dict[str, dict[str, Any]]  # input → target → values of all samples
+
+
+class ArrowConfig(Config):
+    """How the answer of one arrow is generated: by way of other targets, each finished one a condition of the next (4M §4)."""
+
+    via: tuple[str, ...] = ()  # labels
+    generation: GenerationConfig = GenerationConfig()  # one step, the most probable tokens
 
 
 class EvaluationConfig(Config):
@@ -38,13 +46,24 @@ class EvaluationConfig(Config):
     replicates: int = Field(1000, ge=10)  # of the bootstrap
     recall_k: int = Field(10, ge=1)
     least_share: float = Field(0.005, ge=0, le=1)  # of the pixels, for a shape to count as shown
-    gallery_samples: int = Field(6, ge=0, le=50)
+    gallery_samples: int = Field(6, ge=1, le=50)
+    arrows: dict[str, ArrowConfig] = Field(default_factory=dict)  # by name, e.g. "caption->rgb"; others: ArrowConfig()
+
+    @field_validator("arrows")
+    @classmethod
+    def _known(cls, value: dict[str, ArrowConfig]) -> dict[str, ArrowConfig]:
+        known = [f"{source}->{target}" for source, targets in ARROWS.items() for target in targets]
+        if unknown := sorted(set(value) - set(known)):
+            raise ValueError(f"arrows names {', '.join(unknown)}. Allowed: {', '.join(known)}.")
+        return value
 
 
 class Predictor(Protocol):
     """The any-to-any model as evaluation needs it."""
 
-    def predict(self, conditions: dict[str, Any], targets: Sequence[str], *, seed: int) -> dict[str, Any]:
+    def predict(
+        self, conditions: dict[str, Any], targets: Sequence[str], *, config: GenerationConfig | None = None, seed: int = 0
+    ) -> dict[str, Any]:
         """Return the decoded targets of a batch of conditions; both by label, in the formats of the codecs."""
 
 
@@ -121,7 +140,7 @@ def evaluate(
     """
     samples = load_samples(shards, labels, truth, split, config.max_samples)
     fitted = load_samples(shards, labels, truth, fit_split, config.max_samples)
-    predictions = predict_arrows(any_to_any, samples, seed)
+    predictions = predict_arrows(any_to_any, samples, config, seed)
     judge = Judge(samples, encoder, config)
     trivial, teacher = trivial_answers(fitted, len(samples)), teacher_answers(samples)
     table: dict[str, dict[str, Figure]] = {}
@@ -136,13 +155,18 @@ def evaluate(
     return {"out_of_the_box": table, "samples": len(samples), "reference": reference}
 
 
-def predict_arrows(any_to_any: Predictor, samples: Samples, seed: int) -> Predictions:
-    """Return what the student makes of each input, one target at a time."""
+def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationConfig, seed: int) -> Predictions:
+    """Return what the student makes of each input: one target at a time, by way of others where `config.arrows` says so."""
     inputs = {"rgb": samples.rgb, "caption": samples.captions}
-    return {
-        source: {target: any_to_any.predict({source: inputs[source]}, [target], seed=seed)[target] for target in targets}
-        for source, targets in ARROWS.items()
-    }
+    predictions: Predictions = {source: {} for source in ARROWS}
+    for source, targets in ARROWS.items():
+        for target in targets:
+            arrow = config.arrows.get(f"{source}->{target}", ArrowConfig())
+            asked = [*arrow.via, target]
+            generation = arrow.generation.model_copy(update={"chain": bool(arrow.via) or arrow.generation.chain})
+            answers = any_to_any.predict({source: inputs[source]}, asked, config=generation, seed=seed)
+            predictions[source][target] = answers[target]
+    return predictions
 
 
 def trivial_answers(fitted: Samples, count: int) -> Predictions:
@@ -196,4 +220,4 @@ def showing(shapes: set[str], background_HW: np.ndarray) -> np.ndarray:
 
 
 def _repeat(answer: np.ndarray, count: int) -> np.ndarray:
-    return np.broadcast_to(answer, (count, *answer.shape))
+    return np.repeat(answer[None], count, axis=0)

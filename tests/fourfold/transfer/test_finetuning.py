@@ -26,7 +26,7 @@ from fourfold.transfer.tasks import TASKS, Examples, load_examples, task
 
 SCENES = ScenesConfig(image_size=32)
 SPLITS = {"transfer_train": 24, "transfer_val": 12, "transfer_test": 12}
-TINY = TransferConfig(num_labels=(8, 16), num_seeds=2, steps=2, batch_size=8, max_tokens=8, num_selection=10, num_test=10)
+TINY = TransferConfig(num_labels=(8, 16), num_seeds=1, steps=1, batch_size=8, max_tokens=8, num_selection=10, num_test=10)
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +66,14 @@ def test_every_task_arm_and_number_of_labels_is_in_the_table(world, model, text,
     found = compare(world, model, text, tmp_path)
     assert set(found["transfer"]) == {f"{name}_{count}" for name in TASKS for count in (8, 16)}
     assert set(found["transfer"]["vqa_8"]["accuracy"]) == {"pretrained", "scratch", "baseline"}
-    assert all(s["n"] == 2 for t in found["transfer"].values() for m in t.values() for s in m.values())
+    assert all(s["n"] == 1 for t in found["transfer"].values() for m in t.values() for s in m.values())
     assert {row["task"] for row in found["examples"]} == {"vqa", "captioning"}
     assert {"prompt", "answer", "pretrained", "scratch", "baseline"} <= set(found["examples"][0])
     json.dumps(found, allow_nan=False)
 
 
 def test_a_killed_comparison_goes_on_where_it_stopped_and_ends_the_same(world, model, text, tmp_path, monkeypatch):
-    config = TINY.model_copy(update={"tasks": ("vqa", "attributes"), "num_labels": (8,), "num_seeds": 1})
+    config = TINY.model_copy(update={"tasks": ("vqa", "attributes"), "num_labels": (8,)})
     whole = compare(world, model, text, tmp_path / "whole", config)
     count = 0
 
@@ -96,7 +96,7 @@ def test_a_killed_comparison_goes_on_where_it_stopped_and_ends_the_same(world, m
 
 def test_the_pretrained_arm_starts_from_the_model_which_is_left_as_it_was(world, model, text, tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    compare(world, model, text, tmp_path, TINY.model_copy(update={"tasks": ("vqa",), "num_seeds": 1}))
+    compare(world, model, text, tmp_path, TINY.model_copy(update={"tasks": ("vqa",)}))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
@@ -104,7 +104,7 @@ def test_a_few_answers_can_be_learnt_by_heart(world, model, text):
     which = task("vqa")
     examples = load_examples(which, "transfer_train", *world, most=8, seed=0)
     learner = TextLearner(model, text, most_tokens=6)
-    config = TINY.model_copy(update={"steps": 60, "optimizer": OptimizerConfig(learning_rate=3e-3, muon_learning_rate=0.02)})
+    config = TINY.model_copy(update={"steps": 40, "optimizer": OptimizerConfig(learning_rate=3e-3, muon_learning_rate=0.02)})
     fit(learner, examples, config, Run("vqa", "scratch", 8, 0, 1.0), seed=0)
     with torch.inference_mode():
         predicted = learner.eval().predict(examples)
