@@ -28,9 +28,17 @@ AT_ONCE = 100  # samples of one pass when predicting
 class TextCodec(Protocol):
     """The text tokenizer as tasks need it."""
 
-    eos_id: int
-    vocabulary_size: int
-    sentinel_ids: Any
+    @property
+    def eos_id(self) -> int:
+        """The id that ends a text."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are."""
+
+    @property
+    def sentinel_ids(self) -> Any:
+        """The ids of `[S_0]`, `[S_1]`, ..."""
 
     def encode_caption(self, text: str) -> list[int]:
         """Return token ids, without EOS."""
