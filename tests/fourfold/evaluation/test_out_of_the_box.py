@@ -67,7 +67,7 @@ class Oracle:
         self.asked: list = []
 
     def predict(self, conditions, targets, *, config=None, seed=0):
-        self.asked.append((set(conditions), tuple(targets)))
+        self.asked.append((set(conditions), tuple(targets), config.chain))
         return {target: self.answers[target] for target in targets}
 
 
