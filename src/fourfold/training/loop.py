@@ -24,6 +24,7 @@ from fourfold.storage import write_json
 from fourfold.training.averaging import WeightAverage
 from fourfold.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from fourfold.training.optimizers import OptimizerSet
+from fourfold.training.precision import subnormals_as_zero
 
 logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
@@ -99,12 +100,13 @@ def train(
     left = config.num_steps - run.state.step
     source = iter(batches(run.state.cursor)) if left > 0 else iter(())
     bar = progress(_take(source, left), description, config.num_steps, "steps", run.state.step, note=run.note)
-    for batch, cursor in bar:
-        loss, figures = compute_loss(batch, run.state.step)
-        run.learn(loss, figures, schedule(run.state.step))
-        run.state.cursor = cursor
-        run.after_step()
-    run.finish()
+    with subnormals_as_zero():
+        for batch, cursor in bar:
+            loss, figures = compute_loss(batch, run.state.step)
+            run.learn(loss, figures, schedule(run.state.step))
+            run.state.cursor = cursor
+            run.after_step()
+        run.finish()
     return run.state
 
 

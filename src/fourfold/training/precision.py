@@ -1,6 +1,7 @@
 """In which precision products are computed: bfloat16 where the hardware has it, float32 elsewhere. Weights stay float32."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -24,3 +25,17 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     """Return the context in which losses are computed."""
     wanted = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+
+
+@contextmanager
+def subnormals_as_zero() -> Iterator[None]:
+    """Within it the CPU takes numbers below 1.2e-38 for 0.
+
+    Attention of a trained model is so peaked that its gradients are full of them, and a CPU computes them in microcode: a step
+    from trained weights took 1.7 times as long as one from fresh weights (508 and 286 ms), and takes as long within this.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
