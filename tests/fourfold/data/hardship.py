@@ -56,9 +56,8 @@ def kill(config: str, folder: str, unbroken: str) -> None:
     source_digest()  # once for all children: a source file edited meanwhile would be other work, begun afresh
     in_child(lambda: None, config, unbroken)
     rng = random.Random(0)
-    attempts = [partial(die_at_sync, number) for number in range(1, 11)]
-    attempts += [partial(die_after, rng.uniform(0.01, 0.2)) for _ in range(5)]
-    rng.shuffle(attempts)
+    attempts = [partial(die_after, rng.uniform(0.005, 0.05)) for _ in range(3)]  # early: not done before the deaths that follow
+    attempts += [partial(die_at_sync, number) for number in range(1, 11)]
     for attempt in attempts:
         if os.WIFSIGNALED(in_child(attempt, config, folder)):
             print("killed", flush=True)
