@@ -35,7 +35,7 @@ class OptimizerConfig(Config):
     muon_learning_rate: float = Field(default=0.02, gt=0)
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     muon_weight_decay: float = Field(default=0.0, ge=0)
-    newton_schulz_steps: Literal[3, 4, 5] = 5  # 3 or 4: minimax polynomials, cheaper; docs/log.md
+    newton_schulz_steps: Literal[3, 5] = 5  # 3: minimax polynomials, cheaper; docs/log.md
     muon_per_head: bool = False  # orthogonalise q, k and v of each attention head by itself: cheaper
 
 

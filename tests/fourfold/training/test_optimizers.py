@@ -8,9 +8,10 @@ from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.training.newton_schulz import NEWTON_SCHULZ, orthogonalise
 from fourfold.training.optimizers import AdamW, Muon, OptimizerConfig, block_matrices, build_optimizer
+from fourfold.training.precision import subnormals_as_zero
 
 
-@pytest.mark.parametrize(("steps", "least"), [(3, 0.75), (4, 0.9), (5, 0.65)])
+@pytest.mark.parametrize(("steps", "least"), [(3, 0.75), (5, 0.65)])
 @pytest.mark.parametrize("shape", [(3, 24, 24), (2, 16, 40), (2, 48, 16)])
 def test_orthogonalising_brings_all_singular_values_near_one_and_keeps_the_singular_vectors(shape, steps, least):
     torch.manual_seed(0)
@@ -22,7 +23,7 @@ def test_orthogonalising_brings_all_singular_values_near_one_and_keeps_the_singu
     assert (diagonal - torch.diag_embed(values)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("steps", [3, 4, 5])
+@pytest.mark.parametrize("steps", [3, 5])
 def test_the_form_on_gram_matrices_gives_what_the_plain_iteration_gives(steps):
     torch.manual_seed(0)
     matrices = torch.randn(4, 12, 30, dtype=torch.float64)
@@ -34,7 +35,7 @@ def test_the_form_on_gram_matrices_gives_what_the_plain_iteration_gives(steps):
     assert torch.allclose(orthogonalise(matrices.bfloat16(), steps).double(), plain, atol=0.1)
 
 
-@pytest.mark.parametrize(("steps", "smallest"), [(3, 0.02), (4, 0.005)])
+@pytest.mark.parametrize(("steps", "smallest"), [(3, 0.02)])
 def test_the_polynomials_bring_the_whole_interval_they_were_made_for_near_one(steps, smallest):
     value = torch.linspace(smallest, 1, 5000, dtype=torch.float64)
     for a, b, c in NEWTON_SCHULZ[steps]:
@@ -51,7 +52,16 @@ def named(parameters):
     return {str(index): parameter for index, parameter in enumerate(parameters)}
 
 
-@pytest.mark.parametrize("steps", [3, 4, 5])
+@pytest.mark.parametrize("scale", [1e-25, 1e-20, 1e10])
+def test_the_scale_of_a_matrix_does_not_matter_even_where_its_products_underflow(scale):
+    matrices = torch.randn(2, 16, 24, generator=torch.Generator().manual_seed(0))
+    with subnormals_as_zero():
+        found = orthogonalise(matrices * scale)
+    torch.testing.assert_close(found, orthogonalise(matrices), rtol=1e-4, atol=1e-5)
+    assert not orthogonalise(torch.zeros(1, 4, 6)).any()
+
+
+@pytest.mark.parametrize("steps", [3, 5])
 def test_muon_moves_as_torch_muon_moves(steps):
     torch.manual_seed(0)
     shapes = [(16, 16), (16, 16), (40, 16), (16, 40)]
