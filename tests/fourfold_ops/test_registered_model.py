@@ -83,6 +83,11 @@ def test_the_first_version_is_candidate_and_champion_the_next_only_candidate_and
     assert client.get_registered_model("echo").aliases == {"candidate": 1, "champion": 1}
 
 
+def test_the_files_of_a_model_lie_where_its_experiment_keeps_them(store, dataset, tmp_path):
+    dataset.save(folder_with(tmp_path / "model", 1))
+    assert [path.name for path in (tmp_path / "artifacts").rglob("MLmodel")] == ["MLmodel"]
+
+
 def test_the_registered_model_takes_any_subset_of_inputs_and_has_a_signature(store, dataset, tmp_path):
     dataset.save(folder_with(tmp_path / "model", 1))
     model = dataset.load()

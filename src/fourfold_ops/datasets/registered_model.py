@@ -77,9 +77,12 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         return next((str(v.version) for v in found if v.tags.get(DIGEST_TAG) == digest and v.status == "READY"), "")
 
     def _register(self, run: ActiveRun, folder: Path, digest: str) -> str:
+        import mlflow
         from mlflow import pyfunc
         from mlflow.models import Model
 
+        # the files of a model go where its experiment keeps them: without this, to ./mlruns of the default experiment
+        mlflow.set_experiment(experiment_id=run.client.get_run(run.run_id).info.experiment_id)
         run.flush()  # the version shows the figures that the stage has logged so far
         code = [
             str(Path(import_module(package).__path__[0])) for package in (self._loader.split(".")[0], __name__.split(".")[0])
