@@ -3,7 +3,6 @@
 # B samples, D width, L words, M target tokens, V vocabulary, K classes
 
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -94,13 +93,13 @@ class AnswerBaseline(nn.Module):
 
 
 class CaptionBaseline(nn.Module):
-    """Image in, caption out: the image's vector is the first state of a GRU over the caption's tokens."""
+    """Image in, caption out: a GRU over the caption's tokens, which sees the image's vector at every step."""
 
     def __init__(self, text: TextCodec, most_tokens: int, width: int = 192) -> None:
         super().__init__()
         self.text, self.most_tokens = text, most_tokens
         self.image = ImageEncoder()
-        self.state = nn.Linear(self.image.width, width)
+        self.project = nn.Linear(self.image.width, width)
         self.tokens = nn.Embedding(text.vocabulary_size, width)
         self.memory = nn.GRU(width, width, batch_first=True)
         self.head = nn.Linear(width, text.vocabulary_size)
@@ -114,23 +113,23 @@ class CaptionBaseline(nn.Module):
         padded_BM = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=-100).to(
             _device(self)
         )
-        hidden_BMD, _ = self.memory(self.tokens(padded_BM[:, :-1].clamp(min=0)), self._first_state(examples))
+        hidden_BMD, _ = self.memory(self.tokens(padded_BM[:, :-1].clamp(min=0)) + self._seen(examples))
         return functional.cross_entropy(self.head(hidden_BMD).flatten(0, 1), padded_BM[:, 1:].flatten())
 
     def predict(self, examples: Examples) -> list[str]:
         """Return captions, generated greedily."""
-        state = self._first_state(examples)
+        seen_B1D, state = self._seen(examples), None
         token_B1 = torch.full((len(examples), 1), self.text.sentinel_ids[1], device=_device(self))
         said = []
         for _ in range(self.most_tokens):
-            hidden_B1D, state = self.memory(self.tokens(token_B1), state)
+            hidden_B1D, state = self.memory(self.tokens(token_B1) + seen_B1D, state)
             token_B1 = self.head(hidden_B1D).argmax(dim=-1)
             said.append(token_B1)
         return [self.text.decode_caption(row) for row in torch.cat(said, dim=1).tolist()]
 
-    def _first_state(self, examples: Examples) -> Tensor:
-        parts: list[Any] = [examples.rgb[first : first + AT_ONCE] for first in range(0, len(examples), AT_ONCE)]
-        return torch.tanh(self.state(torch.cat([self.image(part) for part in parts])))[None]
+    def _seen(self, examples: Examples) -> Tensor:
+        parts = [examples.rgb[first : first + AT_ONCE] for first in range(0, len(examples), AT_ONCE)]
+        return self.project(torch.cat([self.image(part) for part in parts]))[:, None]
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -41,7 +41,11 @@ logger = logging.getLogger(__name__)
 Arm = Literal["pretrained", "scratch", "baseline"]
 TaskName = Literal["vqa", "captioning", "attributes"]
 ARMS: tuple[Arm, ...] = ("pretrained", "scratch", "baseline")
-FACTORS: tuple[float, ...] = (0.3, 1.0)  # of the learning rates
+FACTORS: dict[Arm, tuple[float, ...]] = {
+    "pretrained": (0.7, 2.0),
+    "scratch": (0.5, 1.0),
+    "baseline": (1.0, 3.0),
+}  # of the rates
 NUM_SHOWN = 8  # test examples kept with their answers, for the report
 
 
@@ -52,10 +56,10 @@ class TransferConfig(Config):
     num_labels: tuple[int, ...] = Field((200, 500), min_length=1)  # one label an image
     num_seeds: int = Field(3, ge=1, le=20)
     steps: int = Field(90, ge=1)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(16, ge=1)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of the steps; then half a cosine down to zero
-    factors: dict[Arm, tuple[float, ...]] = Field(default_factory=lambda: dict.fromkeys(ARMS, FACTORS))  # best on transfer_val
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3, muon_learning_rate=0.02, weight_decay=0.05)
+    factors: dict[Arm, tuple[float, ...]] = Field(default_factory=lambda: dict(FACTORS))  # the best on transfer_val is taken
+    optimizer: OptimizerConfig = OptimizerConfig(newton_schulz_steps=3)
     max_tokens: int = Field(48, ge=4)  # of a generated answer
     num_selection: int = Field(200, ge=10)  # examples of transfer_val
     num_test: int = Field(600, ge=10)
