@@ -1,4 +1,4 @@
-"""The number of threads is a parameter: results are bit-identical only for the same count."""
+"""The state of the CPU that results depend on: the number of threads, which is a parameter, and subnormals, which are 0."""
 
 import os
 import sys
@@ -10,7 +10,11 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUME
 
 
 class ThreadsHook:
-    """Pins the threads of this process to the top-level parameter `num_threads`, before the stages' libraries load."""
+    """Pins the threads of this process to the top-level parameter `num_threads`, before the stages' libraries load.
+
+    Then it has torch take subnormals for 0. Each thread has a switch of its own, set as in the thread that starts it: so this
+    must happen before the first parallel work. Late, training slows down more and more (docs/log.md).
+    """
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -18,6 +22,12 @@ class ThreadsHook:
         num_threads = context.config_loader["parameters"].get("num_threads")
         if num_threads is not None:
             pin_threads(int(num_threads))
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self) -> None:
+        """Take subnormals for 0, in this thread and in the workers that it will start."""
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_flush_denormal(True)
 
 
 def pin_threads(num_threads: int) -> None:

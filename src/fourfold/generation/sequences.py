@@ -22,7 +22,7 @@ class CachedDecoder:
     def __init__(self, model: FourM, encoding: Encoding, name: str):
         self.model, self.name, self.index = model, name, model.config.index(name)
         self.contexts = model.context_keys_values(encoding)
-        self.context_bias = attention_bias(encoding.keep_BN[:, None, None, :])
+        self.context_bias = attention_bias(encoding.keep[:, None, None, :])
         self.past: list[KeyValues | None] = [None] * len(self.contexts)
 
     def next_logits(self, token_B: Tensor, position: int) -> Tensor:

@@ -18,6 +18,7 @@ class ModalityConfig(Config):
     """One modality as the transformer sees it.
 
     `kind`: `pixels` are patches and input only; `grid` tokens form an image; `sequence` tokens are text.
+    `learned_positions`: a vector per place and side instead of sin-cos, for tokens that form no image (global features, 4M-21).
     """
 
     name: str
@@ -25,6 +26,8 @@ class ModalityConfig(Config):
     vocabulary_size: int = Field(default=0, ge=0)  # 0 for pixels
     grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences
     max_length: int | None = Field(default=None, ge=1)  # tokens of a sequence as input or target, sentinels included
+    learned_positions: bool = False
+    sides: Literal["both", "input", "target"] = "both"  # what a released checkpoint has tables for; ours always allow both
 
     @property
     def num_positions(self) -> int:
@@ -52,8 +55,12 @@ class ArchitectureConfig(Config):
     num_heads: int = Field(default=6, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)  # hidden width is ⌊2/3 · ratio · dim⌋ when gated, ratio · dim otherwise
     gated_mlp: bool = True  # SwiGLU; otherwise GELU
-    biases: bool = False  # in linear layers and norms; the context projection always has one
+    qkv_bias: bool = False
+    projection_bias: bool = False  # after attention; the projection into the decoder's context always has one
+    mlp_bias: bool = False
+    norm_bias: bool = False
     qk_norm: bool = False
+    num_registers: int = Field(default=0, ge=0)  # learned tokens before the encoder's input (Darcet et al., arXiv 2309.16588)
     patch_size: int = Field(default=16, ge=1)  # pixels
     patch_stem: Literal["linear", "conv"] = "linear"
     image_temperature: float = Field(default=1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbours apart on an 8 × 8 grid

@@ -3,9 +3,10 @@
 A token's row is its modality's offset + its id, so all tokens of a batch are one lookup; likewise for positions.
 """
 
-# B batch, D width, V rows of all vocabularies, P positions of all modalities, E modalities, T visible patches
+# B batch, D width, V rows of all vocabularies, P positions of all modalities (L learned), E modalities, T visible patches
 
 from itertools import accumulate
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
 from fourfold.model.config import ModelConfig
 from fourfold.model.positions import position_table
+
+Side = Literal["input", "target"]
 
 
 def offsets(sizes: list[int]) -> list[int]:
@@ -42,11 +45,15 @@ class TokenTable(nn.Module):
 
 
 class PlaceEmbedding(nn.Module):
-    """Position + modality: fixed sin-cos tables and a learned vector per modality, shared by encoder and decoder."""
+    """Position + modality: sin-cos tables or learned ones, and a learned vector per modality, shared by both sides.
+
+    Learned positions are those of one side each, as in the reference.
+    """
 
     position_PD: Tensor
     modality_P: Tensor
     offset_E: Tensor
+    learned_row_L: Tensor
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -56,11 +63,23 @@ class PlaceEmbedding(nn.Module):
         self.register_buffer("position_PD", torch.cat(tables), persistent=False)
         self.register_buffer("modality_P", torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), persistent=False)
         self.register_buffer("offset_E", torch.tensor(offsets(sizes)), persistent=False)
+        learned_E = torch.tensor([modality.learned_positions for modality in config.modalities])
+        self.register_buffer("learned_row_L", learned_E[self.modality_P].nonzero()[:, 0], persistent=False)
+        self.learned = nn.ParameterDict()
+        if len(self.learned_row_L):
+            rows = torch.empty(len(self.learned_row_L), config.dim)
+            self.learned = nn.ParameterDict({f"{side}_LD": nn.Parameter(rows.clone()) for side in ("input", "target")})
 
-    def forward(self, modality: Tensor, position: Tensor) -> Tensor:
+    def forward(self, modality: Tensor, position: Tensor, side: Side) -> Tensor:
         """Return (…, D) of int64 modality indices and positions (…)."""
-        table_PD = self.position_PD + self.modality_ED[self.modality_P]
+        table_PD = self.positions(side) + self.modality_ED[self.modality_P]
         return F.embedding(self.offset_E[modality] + position, table_PD)
+
+    def positions(self, side: Side) -> Tensor:
+        """Return the (P, D) positions of one side, without modality vectors."""
+        if not self.learned:
+            return self.position_PD
+        return self.position_PD.index_add(0, self.learned_row_L, self.learned[f"{side}_LD"])
 
 
 class PatchEmbedding(nn.Module):

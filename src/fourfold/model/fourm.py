@@ -4,7 +4,7 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 → blocks → norm. logits: one head per modality, tied to the decoder's token table.
 """
 
-# B batch, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
+# B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fourfold.model.attention import attention_bias
-from fourfold.model.batch import MaskedBatch
+from fourfold.model.batch import PADDING, MaskedBatch
 from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable
 from fourfold.model.initialisation import initialise
@@ -24,22 +24,28 @@ from fourfold.model.packing import Packing
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the encoder made of a batch: features for transfer, context for the decoder."""
+    """What the encoder made of a batch: features for transfer, context for the decoder. Registers come before the inputs."""
 
     features_TD: Tensor  # after the final norm
     context_TD: Tensor  # projected, position + modality added again
     packing: Packing
-    keep_BN: Tensor  # bool
+    keep: Tensor  # bool (B, R + N), True where the decoder may look
+    num_registers: int = 0
+
+    @property
+    def keep_BN(self) -> Tensor:
+        """Bool, True where an input slot holds a token."""
+        return self.keep[:, self.num_registers :]
 
     @property
     def features_BND(self) -> Tensor:
         """The features of each input slot, zeros in empty ones."""
-        return self.packing.pad(self.features_TD)
+        return self.packing.pad(self.features_TD)[:, self.num_registers :]
 
     @property
     def context_BND(self) -> Tensor:
         """The decoder's context of each input slot, zeros in empty ones."""
-        return self.packing.pad(self.context_TD)
+        return self.packing.pad(self.context_TD)[:, self.num_registers :]
 
 
 class FourM(nn.Module):
@@ -56,6 +62,7 @@ class FourM(nn.Module):
         self.pixels = next((index for index, m in enumerate(config.modalities) if m.kind == "pixels"), None)
         self.patches = None if self.pixels is None else PatchEmbedding(config)
         self.mask_token_D = nn.Parameter(torch.empty(config.dim))
+        self.registers_RD = nn.Parameter(torch.empty(config.num_registers, config.dim)) if config.num_registers else None
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_depth))
         self.encoder_norm = layer_norm(config.dim, config)
         self.context_projection = nn.Linear(config.dim, config.dim)
@@ -77,18 +84,14 @@ class FourM(nn.Module):
 
     def encode(self, batch: MaskedBatch) -> Encoding:
         """Return the encoder's view of the visible tokens."""
-        keep_BN = batch.input_keep_BN
-        packing = Packing.of(keep_BN, None if self.pixels is None else (batch.input_modality_BN != self.pixels).long())
-        modality_T, position_T, token_T = map(
-            packing.pack, (batch.input_modality_BN, batch.input_position_BN, batch.input_token_BN)
-        )
-        place_TD = self.place(modality_T, position_T)
-        x_TD = self._input_content(batch, packing, modality_T, position_T, token_T) + place_TD
-        bias = attention_bias(keep_BN[:, None, None, :])
+        keep, packing = self._input_packing(batch)
+        place_TD, x_TD = self._embed_inputs(batch, packing)
+        bias = attention_bias(keep[:, None, None, :])
         for block in self.encoder:
             x_TD = block(x_TD, bias, packing)
         features_TD = self.encoder_norm(x_TD)
-        return Encoding(features_TD, self.context_projection(features_TD) + place_TD, packing, keep_BN)
+        context_TD = self.context_projection(features_TD) + place_TD
+        return Encoding(features_TD, context_TD, packing, keep, self.config.num_registers)
 
     def decode(self, batch: MaskedBatch, encoding: Encoding) -> Tensor:
         """Return the (B, M, D) hidden states of all targets at once, after the final norm; zeros in empty slots."""
@@ -103,7 +106,7 @@ class FourM(nn.Module):
         """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality."""
         is_sequence = self.is_sequence_E[modality][..., None]
         content = torch.where(is_sequence, self.target_tokens(modality, previous), self.mask_token_D)
-        return content + self.place(modality, position)
+        return content + self.place(modality, position, "target")
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
         """Return the (…, vocabulary) logits of one modality from hidden states (…, D)."""
@@ -129,7 +132,7 @@ class FourM(nn.Module):
         columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
         x_TD = self.embed_targets(*map(packing.pack, columns))
         self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
-        context_bias = attention_bias(encoding.keep_BN[:, None, None, :])
+        context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):
             x_TD = block(x_TD, self_bias, packing, context, context_bias)
         return self.decoder_norm(x_TD)
@@ -142,6 +145,29 @@ class FourM(nn.Module):
         logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count}
         targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
         return logits, {name: targets[name] for name in logits}
+
+    def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
+        """Return (bool (B, R + N) of what holds a token, its packing: pixels first, then tokens, then registers)."""
+        num_registers = self.config.num_registers
+        keep = F.pad(batch.input_keep_BN, (num_registers, 0), value=True)
+        if self.pixels is None and not num_registers:
+            return keep, Packing.of(keep)
+        rank_BN = (batch.input_modality_BN != (PADDING if self.pixels is None else self.pixels)).long()
+        return keep, Packing.of(keep, F.pad(rank_BN, (num_registers, 0), value=2))
+
+    def _embed_inputs(self, batch: MaskedBatch, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Return (position + modality, the same + content), both (T, D); registers have content only."""
+        num_registers = self.config.num_registers
+        columns = (batch.input_modality_BN, batch.input_position_BN, batch.input_token_BN)
+        packed = [packing.pack(F.pad(column, (num_registers, 0))) for column in columns]
+        num_rows = len(packed[0]) - batch.batch_size * num_registers
+        modality_T, position_T, token_T = (column[:num_rows] for column in packed)
+        place_TD = self.place(modality_T, position_T, "input")
+        x_TD = self._input_content(batch, packing, modality_T, position_T, token_T) + place_TD
+        if self.registers_RD is None:
+            return place_TD, x_TD
+        registers_TD = self.registers_RD.repeat(batch.batch_size, 1)
+        return torch.cat([place_TD, torch.zeros_like(registers_TD)]), torch.cat([x_TD, registers_TD])
 
     def _input_content(
         self, batch: MaskedBatch, packing: Packing, modality_T: Tensor, position_T: Tensor, token_T: Tensor

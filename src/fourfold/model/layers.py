@@ -17,8 +17,8 @@ KeyValues = Tensor  # (B, M, 2D): keys, then values, of one attention layer
 
 
 def layer_norm(dim: int, config: ModelConfig) -> nn.LayerNorm:
-    """Return a LayerNorm as 4M has it: eps 1e-6, no bias unless the whole model has biases."""
-    return nn.LayerNorm(dim, eps=NORM_EPSILON, bias=config.biases)
+    """Return a LayerNorm as 4M has it: eps 1e-6."""
+    return nn.LayerNorm(dim, eps=NORM_EPSILON, bias=config.norm_bias)
 
 
 class HeadNorm(nn.Module):
@@ -40,8 +40,8 @@ class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.num_heads, self.backend = config.num_heads, config.attention
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.biases)
-        self.out = nn.Linear(config.dim, config.dim, bias=config.biases)
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.out = nn.Linear(config.dim, config.dim, bias=config.projection_bias)
         self.q_norm = HeadNorm(config) if config.qk_norm else None
         self.k_norm = HeadNorm(config) if config.qk_norm else None
 
@@ -70,9 +70,9 @@ class CrossAttention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.num_heads, self.backend = config.num_heads, config.attention
-        self.q = nn.Linear(config.dim, config.dim, bias=config.biases)
-        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.biases)
-        self.out = nn.Linear(config.dim, config.dim, bias=config.biases)
+        self.q = nn.Linear(config.dim, config.dim, bias=config.qkv_bias)
+        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
+        self.out = nn.Linear(config.dim, config.dim, bias=config.projection_bias)
         self.q_norm = HeadNorm(config) if config.qk_norm else None
         self.k_norm = HeadNorm(config) if config.qk_norm else None
 
@@ -118,8 +118,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.gated = config.gated_mlp
-        self.up = nn.Linear(config.dim, config.mlp_width * (2 if self.gated else 1), bias=config.biases)
-        self.down = nn.Linear(config.mlp_width, config.dim, bias=config.biases)
+        self.up = nn.Linear(config.dim, config.mlp_width * (2 if self.gated else 1), bias=config.mlp_bias)
+        self.down = nn.Linear(config.mlp_width, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""

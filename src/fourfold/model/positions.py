@@ -25,7 +25,9 @@ def sincos_2d(rows: int, columns: int, dim: int, temperature: float = 1e4) -> Te
 
 
 def position_table(modality: ModalityConfig, config: ModelConfig) -> Tensor:
-    """Return the (P, D) float32 table of one modality."""
+    """Return the (P, D) float32 table of one modality: zeros where positions are learned."""
+    if modality.learned_positions:
+        return torch.zeros(modality.num_positions, config.dim)
     if modality.grid is not None:
         return sincos_2d(*modality.grid, config.dim, config.image_temperature)
     return sincos_1d(modality.num_positions, config.dim, config.sequence_temperature)

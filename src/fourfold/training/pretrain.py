@@ -166,7 +166,8 @@ def _loaders(
     masker = Masker(config.masking, model, special_ids(tokenizers))
     size, cache = config.shards_at_once, config.cache_megabytes * 2**20
     train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache)
-    return train_loader, TokenLoader(tokens, images, "val", config.batch_size, masker, seed, size, 0)
+    val_batch = max(1, min(config.batch_size, tokens.num_samples("val")))  # a val smaller than a batch is one batch
+    return train_loader, TokenLoader(tokens, images, "val", val_batch, masker, seed, size, 0)
 
 
 def _loss_function(model: FourM, config: PretrainConfig, device: torch.device) -> Callable:

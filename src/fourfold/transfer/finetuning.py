@@ -42,7 +42,7 @@ Arm = Literal["pretrained", "scratch", "baseline"]
 TaskName = Literal["vqa", "captioning", "attributes"]
 ARMS: tuple[Arm, ...] = ("pretrained", "scratch", "baseline")
 FACTORS: dict[Arm, tuple[float, ...]] = {
-    "pretrained": (0.7, 2.0),
+    "pretrained": (0.3, 0.8),
     "scratch": (0.5, 1.0),
     "baseline": (1.0, 3.0),
 }  # of the rates
@@ -59,7 +59,7 @@ class TransferConfig(Config):
     batch_size: int = Field(16, ge=1)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of the steps; then half a cosine down to zero
     factors: dict[Arm, tuple[float, ...]] = Field(default_factory=lambda: dict(FACTORS))  # the best on transfer_val is taken
-    optimizer: OptimizerConfig = OptimizerConfig(newton_schulz_steps=3)
+    optimizer: OptimizerConfig = OptimizerConfig(muon_weight_decay=0.1)
     max_tokens: int = Field(48, ge=4)  # of a generated answer
     num_selection: int = Field(200, ge=10)  # examples of transfer_val
     num_test: int = Field(600, ge=10)

@@ -13,7 +13,12 @@ from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
 from fourfold.model.losses import cross_entropies
 
-SHAPES = {"swiglu": {}, "gelu": {"gated_mlp": False, "biases": True, "qk_norm": True}, "stem": {"patch_stem": "conv"}}
+BIASES = ("qkv_bias", "projection_bias", "mlp_bias", "norm_bias")
+SHAPES = {
+    "swiglu": {},
+    "gelu": {"gated_mlp": False, "qk_norm": True, **dict.fromkeys(BIASES, True)},
+    "stem": {"patch_stem": "conv"},
+}
 
 
 def config(**changes) -> ModelConfig:

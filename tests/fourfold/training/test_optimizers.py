@@ -61,6 +61,16 @@ def test_the_scale_of_a_matrix_does_not_matter_even_where_its_products_underflow
     assert not orthogonalise(torch.zeros(1, 4, 6)).any()
 
 
+def test_subnormals_are_as_they_were_after_the_block_that_takes_them_for_zero():
+    smallest = torch.full((1,), 1e-39)
+    assert smallest * 1.0 > 0
+    with subnormals_as_zero():
+        with subnormals_as_zero():
+            assert smallest * 1.0 == 0
+        assert smallest * 1.0 == 0
+    assert smallest * 1.0 > 0
+
+
 @pytest.mark.parametrize("steps", [3, 5])
 def test_muon_moves_as_torch_muon_moves(steps):
     torch.manual_seed(0)

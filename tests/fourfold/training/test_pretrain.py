@@ -62,6 +62,12 @@ def test_a_finished_run_is_not_repeated_and_another_configuration_starts_afresh(
     assert files_of(tmp_path / "run")["last/model.safetensors"] != before["last/model.safetensors"]
 
 
+def test_a_validation_split_smaller_than_a_batch_is_judged_as_one_batch(tmp_path):
+    small = write_world(tmp_path / "world", num_val=2)
+    folder = pretrain(*small, TinyTokenizers(), tiny_config(total_tokens=2 * 3 * 18, validate_every=1), 0, tmp_path / "run")
+    assert read_json(folder / METRICS_FILE)["validation/best_loss"] > 0
+
+
 def test_the_model_gets_the_modalities_of_tokenizers_and_images(world):
     config = model_config(tiny_config().model, TinyTokenizers(), world[1])
     assert config.names == ("rgb", "tok_depth", "tok_semseg", "caption", "det")
