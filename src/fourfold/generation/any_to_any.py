@@ -89,6 +89,14 @@ class AnyToAny:
                 rows.append((encoding.features_BND.sum(1) / count).cpu().numpy())
         return np.concatenate(rows)
 
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the images that the model sees. Raises ValueError when it sees none."""
+        pixels = next((m for m in self.model.config.modalities if m.kind == "pixels"), None)
+        if pixels is None or pixels.grid is None:
+            raise ValueError("This model sees no pixels; it knows " + ", ".join(self.model.config.names) + ".")
+        return pixels.grid[0] * self.model.config.patch_size
+
     def digest(self) -> str:
         """Return a SHA-256 over weights and tokenizers, for fingerprints."""
         weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}

@@ -5,7 +5,7 @@ Defaults are the paper's family (SwiGLU, no biases, sin-cos temperature 10,000, 
 """
 
 import difflib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -46,8 +46,12 @@ class ModalityConfig(Config):
         return self
 
 
+# The family of 4M (4M-7 appendix; 4m-facts §3): width, depth of each side, heads of width 64 (Ti to XL).
+SIZES = {"Ti": (384, 6, 6), "S": (512, 8, 8), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (2048, 24, 32)}
+
+
 class ArchitectureConfig(Config):
-    """A 4M encoder–decoder, whatever its modalities."""
+    """A 4M encoder–decoder, whatever its modalities. `size: B` stands for the width, depths and heads of that size."""
 
     dim: int = Field(default=384, ge=8)
     encoder_depth: int = Field(default=6, ge=1)
@@ -67,6 +71,20 @@ class ArchitectureConfig(Config):
     sequence_temperature: float = Field(default=1e4, gt=1)
     embedding_std: float = Field(default=0.02, gt=0)  # initial scale of token, modality and mask embeddings
     attention: Literal["auto", "sdpa", "matmul"] = "auto"
+    recompute_blocks: bool = (
+        False  # activations of a block are computed again in the backward pass: less memory, a third more time
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "size" not in values:
+            return values
+        given = {key: value for key, value in values.items() if key != "size"}
+        if values["size"] not in SIZES:
+            raise ValueError(f"`size` is {values['size']!r}. Allowed: {', '.join(SIZES)}.")
+        dim, depth, num_heads = SIZES[values["size"]]
+        return {"dim": dim, "encoder_depth": depth, "decoder_depth": depth, "num_heads": num_heads} | given
 
 
 class ModelConfig(ArchitectureConfig):

@@ -7,10 +7,12 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 # B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fourfold.model.attention import attention_bias
 from fourfold.model.batch import PADDING, MaskedBatch
@@ -88,7 +90,7 @@ class FourM(nn.Module):
         place_TD, x_TD = self._embed_inputs(batch, packing)
         bias = attention_bias(keep[:, None, None, :])
         for block in self.encoder:
-            x_TD = block(x_TD, bias, packing)
+            x_TD = self._through(block, x_TD, bias, packing)
         features_TD = self.encoder_norm(x_TD)
         context_TD = self.context_projection(features_TD) + place_TD
         return Encoding(features_TD, context_TD, packing, keep, self.config.num_registers)
@@ -134,7 +136,7 @@ class FourM(nn.Module):
         self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):
-            x_TD = block(x_TD, self_bias, packing, context, context_bias)
+            x_TD = self._through(block, x_TD, self_bias, packing, context, context_bias)
         return self.decoder_norm(x_TD)
 
     def _logits_and_targets(
@@ -145,6 +147,11 @@ class FourM(nn.Module):
         logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count}
         targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
         return logits, {name: targets[name] for name in logits}
+
+    def _through(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.config.recompute_blocks and self.training:
+            return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(*inputs)
 
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
         """Return (bool (B, R + N) of what holds a token, its packing: pixels first, then tokens, then registers)."""

@@ -6,16 +6,11 @@ decoder table, a modality's vector on both sides. A checkpoint that has untied t
 
 # P places of a modality, D width
 
-import ast
-import json
 import math
-import struct
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fourfold.modalities import token_modality
@@ -23,7 +18,7 @@ from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.fourm import FourM
 from fourfold.model.positions import position_table
-from fourfold.storage import write_bytes
+from fourfold.released_files import read_released, write_released
 
 SIDES: dict[Side, str] = {"input": "encoder", "target": "decoder"}
 # Inside a block: our name ← theirs. A tuple is stacked in that order.
@@ -70,9 +65,8 @@ def load_released(path: Path) -> FourM:
 
     Raises ValueError for what ours cannot be: untied heads or modality vectors, another decoder mask, unknown modalities.
     """
-    with safe_open(path, "pt") as file:
-        theirs = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        config = config_of(file.metadata() or {}, theirs)
+    theirs, values = read_released(path)
+    config = config_of(values, theirs)
     model = FourM(config)
     _check_ties(theirs, config)
     state = model.state_dict()
@@ -87,18 +81,11 @@ def export_released(model: FourM, path: Path) -> None:
     """
     if model.config.patch_stem != "linear":
         raise ValueError("The reference's models cut patches with a linear layer: this one has `patch_stem` conv.")
-    plain = safetensors.torch.save(_exported(model))
-    length = struct.unpack("<Q", plain[:8])[0]
-    # the library writes metadata in the order of a hash table, another one in each process
-    header = {"__metadata__": dict(sorted(metadata_of(model.config).items())), **json.loads(plain[8 : 8 + length])}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    write_bytes(path, struct.pack("<Q", len(text)) + text + plain[8 + length :])
+    write_released(_exported(model), metadata_of(model.config), path)
 
 
-def config_of(metadata: dict[str, str], theirs: dict[str, Tensor]) -> ModelConfig:
+def config_of(values: dict[str, Any], theirs: dict[str, Tensor]) -> ModelConfig:
     """Return our configuration of a released checkpoint: its metadata, and what its tensors show."""
-    values = {key: _value(text) for key, text in metadata.items()}
     for key, only in FIXED.items():
         if values.get(key, only) != only:
             raise ValueError(f"This checkpoint has {key} {values[key]}; only {only} is supported, as in all released models.")
@@ -115,8 +102,8 @@ def config_of(metadata: dict[str, str], theirs: dict[str, Tensor]) -> ModelConfi
     return architecture.model_copy(update={"modalities": modalities})
 
 
-def metadata_of(config: ModelConfig) -> dict[str, str]:
-    """Return the metadata of a released checkpoint: a flat map of `str()` of each value."""
+def metadata_of(config: ModelConfig) -> dict[str, Any]:
+    """Return the metadata of a released checkpoint."""
     grids = [m.grid for m in config.modalities if m.kind == "pixels" and m.grid]
     size = [side * config.patch_size for side in grids[0]] if grids else [224, 224]
     values: dict[str, Any] = {key: getattr(config, ours) for key, ours in FIELDS.items()} | FIXED
@@ -125,14 +112,7 @@ def metadata_of(config: ModelConfig) -> dict[str, str]:
     values["share_modality_embeddings"] = True
     values["domains_in"] = sorted(m.name for m in config.modalities if m.sides != "target")
     values["domains_out"] = sorted(m.name for m in config.modalities if m.sides != "input" and m.kind != "pixels")
-    return {key: str(value) for key, value in values.items()}
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text  # names, e.g. SiLU
+    return values
 
 
 def _modality(name: str, theirs: dict[str, Tensor], image: tuple[int, int], architecture: ModelConfig) -> ModalityConfig:
@@ -207,7 +187,7 @@ def _exported(model: FourM) -> dict[str, Tensor]:
                 theirs |= {f"{part}.{kind}": split for part, split in zip(present, tensor.chunk(len(present)), strict=True)}
             elif kind == "bias" and "norm" in our_layer and f"{our_layer}.weight" in ours:
                 theirs[f"{parts[0]}.bias"] = torch.zeros_like(ours[f"{our_layer}.weight"])
-    return {name: tensor.contiguous().clone() for name, tensor in sorted(theirs.items())}
+    return theirs
 
 
 def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Tensor]:

@@ -1,17 +1,20 @@
-"""The cosine codebook of 4M's tokenizers: nearest code by angle, moved by exponential averages instead of gradients.
+"""Codebooks moved by exponential averages instead of gradients: nearest code by angle (4M's) or by distance.
 
-4M (arXiv 2312.06647) §A.3, after ViT-VQGAN (cosine similarity) and SoundStream (replacement of dead codes). It matches the
-reference's numbers: `tests/reference/codebook_ema.npz`.
+4M (arXiv 2312.06647) §A.3, after ViT-VQGAN (cosine similarity) and SoundStream (replacement of dead codes). The cosine one
+matches the reference's numbers: `tests/reference/codebook_ema.npz`. The Euclidean one is VQ-VAE-2's (arXiv 1906.00446 §A).
 """
 
 # T latents (all positions of all samples), K codes, D latent width
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SMOOTHING = 1e-5  # of the Euclidean codebook's counts
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,11 @@ class Quantized:
     commitment: Tensor  # (), mean squared distance of the latents to their codes
 
 
-class CosineCodebook(nn.Module):
-    """K codes of width D, matched by cosine in float32.
+class Codebook(nn.Module):
+    """K codes of width D: what the ways of matching and moving them have in common.
 
-    `update` moves a used code by c ← decay·c + (1 − decay)·normalise(mean of its normalised latents); an unused one drifts to
-    unit length. A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch: `random`
-    (4M), or rather a `distant` one that no code is near, since most places of an image look alike and need no more codes.
+    A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch: `random` (4M), or rather
+    a `distant` one that no code is near, since most places of an image look alike and need no more codes.
     """
 
     codes_KD: Tensor
@@ -50,9 +52,13 @@ class CosineCodebook(nn.Module):
         self.register_buffer("codes_KD", F.normalize(torch.ones(num_codes, width), dim=-1))
         self.register_buffer("counts_K", torch.zeros(num_codes))
 
+    @abstractmethod
     def match(self, latents_TD: Tensor) -> Tensor:
-        """Return the id (T,) int64 of the code nearest in angle to each latent."""
-        return (latents_TD.float() @ F.normalize(self.codes_KD, dim=-1).T).argmax(-1)  # the latent's length changes no order
+        """Return the id (T,) int64 of the nearest code of each latent."""
+
+    @abstractmethod
+    def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
+        """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantise latents (..., D). Changes nothing: training calls `update` on its own."""
@@ -63,17 +69,6 @@ class CosineCodebook(nn.Module):
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the stored codes (..., D) of ids (...)."""
         return F.embedding(tokens, self.codes_KD)
-
-    @torch.no_grad()
-    def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
-        latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
-        sums_KD, hits_K = self._sums(latents_TD, tokens.flatten())
-        means_KD = F.normalize(sums_KD / hits_K.clamp(min=1)[:, None], dim=-1)
-        goals_KD = torch.where(hits_K[:, None] > 0, means_KD, F.normalize(self.codes_KD, dim=-1))
-        self.codes_KD.lerp_(goals_KD, 1 - self.decay)
-        self.counts_K.lerp_(hits_K, 1 - self.decay)
-        return self.replace_dead(latents_TD, generator)
 
     @torch.no_grad()
     def replace_dead(self, latents_TD: Tensor, generator: torch.Generator | None = None) -> int:
@@ -92,6 +87,34 @@ class CosineCodebook(nn.Module):
             return torch.randperm(len(latents_TD), generator=generator)[:num_needed]
         weights_T = 1 - (latents_TD @ F.normalize(self.codes_KD, dim=-1).T).amax(-1)
         return torch.multinomial(weights_T.clamp(min=1e-6), num_needed, generator=generator)
+
+    def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""
+        chosen_TK = F.one_hot(tokens_T, len(self.codes_KD)).to(latents_TD.dtype)
+        return chosen_TK.T @ latents_TD, chosen_TK.sum(0)
+
+
+class CosineCodebook(Codebook):
+    """Codes matched by cosine in float32.
+
+    `update` moves a used code by c ← decay·c + (1 − decay)·normalise(mean of its normalised latents); an unused one drifts to
+    unit length.
+    """
+
+    def match(self, latents_TD: Tensor) -> Tensor:
+        """Return the id (T,) int64 of the code nearest in angle to each latent."""
+        return (latents_TD.float() @ F.normalize(self.codes_KD, dim=-1).T).argmax(-1)  # the latent's length changes no order
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
+        """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
+        latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
+        sums_KD, hits_K = self._sums(latents_TD, tokens.flatten())
+        means_KD = F.normalize(sums_KD / hits_K.clamp(min=1)[:, None], dim=-1)
+        goals_KD = torch.where(hits_K[:, None] > 0, means_KD, F.normalize(self.codes_KD, dim=-1))
+        self.codes_KD.lerp_(goals_KD, 1 - self.decay)
+        self.counts_K.lerp_(hits_K, 1 - self.decay)
+        return self.replace_dead(latents_TD, generator)
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
@@ -119,7 +142,28 @@ class CosineCodebook(nn.Module):
             self.codes_KD.copy_(F.normalize(sums_KD, dim=-1))
         self.counts_K.fill_(self.dead_code_threshold * 2)  # alive until the average says otherwise
 
-    def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""
-        chosen_TK = F.one_hot(tokens_T, len(self.codes_KD)).to(latents_TD.dtype)
-        return chosen_TK.T @ latents_TD, chosen_TK.sum(0)
+
+class EuclideanCodebook(Codebook):
+    """Codes matched by distance in float32: each is the averaged sum of its latents over its averaged, smoothed count."""
+
+    sums_KD: Tensor
+
+    def __init__(self, num_codes: int, width: int, decay: float = 0.99, dead_code_threshold: float = 0.0):
+        super().__init__(num_codes, width, decay, dead_code_threshold)
+        self.register_buffer("sums_KD", self.codes_KD.clone())
+
+    def match(self, latents_TD: Tensor) -> Tensor:
+        """Return the id (T,) int64 of the code nearest to each latent."""
+        return (2 * latents_TD.float() @ self.codes_KD.T - self.codes_KD.square().sum(-1)).argmax(-1)
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
+        """Move sums, counts and codes; a count is smoothed (Laplace, 1e-5) so that no code divides by 0."""
+        latents_TD = latents.detach().flatten(0, -2).float()
+        sums_KD, hits_K = self._sums(latents_TD, tokens.flatten())
+        self.counts_K.lerp_(hits_K, 1 - self.decay)
+        self.sums_KD.lerp_(sums_KD, 1 - self.decay)
+        total = self.counts_K.sum()
+        smoothed_K = (self.counts_K + SMOOTHING) / (total + len(self.counts_K) * SMOOTHING) * total
+        self.codes_KD.copy_(self.sums_KD / smoothed_K[:, None])
+        return self.replace_dead(F.normalize(latents_TD, dim=-1), generator)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.model.batch import PADDING, MaskedBatch
-from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
+from fourfold.model.layers import DecoderBlock, EncoderBlock
 from fourfold.model.losses import cross_entropies
 
 BIASES = ("qkv_bias", "projection_bias", "mlp_bias", "norm_bias")
@@ -203,3 +204,35 @@ def test_settings_that_contradict_each_other_are_refused():
         ModalityConfig(name="caption", kind="sequence", vocabulary_size=9, grid=(2, 2))
     with pytest.raises(ValueError, match="Did you mean 'caption'"):
         config().index("captoin")
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("Ti", 24.9), ("S", 59.0), ("B", 198.8), ("L", 705.7), ("XL", 2823.0)]
+)  # 4m-facts §3
+def test_a_size_by_name_has_the_parameters_of_the_paper(size, millions):
+    one = ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=1, grid=(1, 1))
+    shape = ModelConfig(modalities=(one,), size=size)
+    with torch.device("meta"):
+        blocks = {EncoderBlock(shape): shape.encoder_depth, DecoderBlock(shape): shape.decoder_depth}
+    count = sum(depth * sum(parameter.numel() for parameter in block.parameters()) for block, depth in blocks.items())
+    count += 2 * shape.dim + shape.dim * (shape.dim + 1)  # two norms, and the projection into the decoder's context
+    assert count / 1e6 == pytest.approx(millions, rel=2e-3)
+    assert shape.dim // shape.num_heads == 64
+
+
+def test_what_is_given_beside_a_size_counts_more_and_an_unknown_size_names_the_known():
+    assert ArchitectureConfig.model_validate({"size": "B", "decoder_depth": 3}).decoder_depth == 3
+    with pytest.raises(ValueError, match="Ti, S, B, L, XL"):
+        ArchitectureConfig.model_validate({"size": "M"})
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_recomputing_blocks_changes_neither_losses_nor_gradients(shape):
+    results = []
+    for recompute in (False, True):
+        model = FourM(config(**SHAPES[shape], recompute_blocks=recompute), seed=3).train()
+        loss = model(some_batch()).total
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.equal(plain, recomputed)
