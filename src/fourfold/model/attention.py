@@ -68,7 +68,8 @@ class _HeadByHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient_BND: Tensor) -> Any:
-        fused, attentions = ctx.saved_tensors[: -ctx.num_heads], ctx.saved_tensors[-ctx.num_heads :]
+        saved = ctx.saved_tensors  # looked at once: a recomputed block gives its tensors out once
+        fused, attentions = saved[: -ctx.num_heads], saved[-ctx.num_heads :]
         columns: list[list[Tensor]] = [[], [], []]
         heads = zip(*(part.split(ctx.width, dim=-1) for part in [*_parts(fused), gradient_BND]), attentions, strict=True)
         for q_BNK, k_BMK, v_BMK, out_BNK, attention_BNM in heads:
