@@ -4,7 +4,7 @@ Only the tokens that masking *selected* are here, as flat lists; a slot names it
 the model embeds N + M tokens a sample and never the ≈ 1,900 that a sample has.
 """
 
-# B batch, N input budget, M target budget, H W image height and width, C 3 colours
+# B batch, N input budget, M target budget, H W image height and width, C 3 colours, L vectors in a row, E their width
 
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -17,7 +17,7 @@ PADDING = -1  # the modality of a slot that holds nothing
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """Inputs and targets of B samples (4M-7 §2.2; 4m-facts §4). All tensors are int64 except `pixels_BHWC`.
+    """Inputs and targets of B samples (4M-7 §2.2; 4m-facts §4). All tensors are int64 except pixels and vectors.
 
     `*_modality` is an index into `ModelConfig.modalities`, PADDING (−1) for an empty slot; the other fields of an empty
     slot are 0. Empty slots may stand anywhere; slots of one sequence stand in the order of the text.
@@ -31,6 +31,7 @@ class MaskedBatch:
     target_input_BM: Tensor  # sequences: the id before the one to predict (teacher forcing); 0 for grids (mask token)
     target_id_BM: Tensor  # what to predict; 0 where unknown (generation)
     pixels_BHWC: Tensor | None = None  # uint8 0-255 (floats: already normalised); None when no input is pixels
+    vectors_BLE: Tensor | None = None  # float; the `input_token` of a slot of vectors is its row here
 
     @property
     def input_keep_BN(self) -> Tensor:

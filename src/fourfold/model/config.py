@@ -17,17 +17,24 @@ Positive = Annotated[int, Field(ge=1)]
 class ModalityConfig(Config):
     """One modality as the transformer sees it.
 
-    `kind`: `pixels` are patches and input only; `grid` tokens form an image; `sequence` tokens are text.
+    `kind`: `pixels` are patches and input only; `grid` tokens form an image; `sequence` tokens are text; `vectors` are a
+    sequence of features, e.g. T5 embeddings of a caption (4M-21), and input only.
     `learned_positions`: a vector per place and side instead of sin-cos, for tokens that form no image (global features, 4M-21).
     """
 
     name: str
-    kind: Literal["pixels", "grid", "sequence"]
-    vocabulary_size: int = Field(default=0, ge=0)  # 0 for pixels
-    grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences
+    kind: Literal["pixels", "grid", "sequence", "vectors"]
+    vocabulary_size: int = Field(default=0, ge=0)  # 0 for pixels and vectors
+    vector_width: int | None = Field(default=None, ge=1)  # of vectors
+    grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences and vectors
     max_length: int | None = Field(default=None, ge=1)  # tokens of a sequence as input or target, sentinels included
     learned_positions: bool = False
     sides: Literal["both", "input", "target"] = "both"  # what a released checkpoint has tables for; ours always allow both
+
+    @property
+    def input_only(self) -> bool:
+        """Whether it can be seen but not predicted."""
+        return self.kind in ("pixels", "vectors")
 
     @property
     def num_positions(self) -> int:
@@ -39,10 +46,15 @@ class ModalityConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.kind == "sequence") != (self.max_length is not None) or (self.kind == "sequence") == (self.grid is not None):
-            raise ValueError(f"Modality {self.name!r} is a {self.kind}: give `max_length` to a sequence and `grid` to others.")
-        if (self.kind == "pixels") != (self.vocabulary_size == 0):
-            raise ValueError(f"Modality {self.name!r}: `vocabulary_size` is 0 for pixels and positive for all others.")
+        in_a_row = self.kind in ("sequence", "vectors")
+        if in_a_row != (self.max_length is not None) or in_a_row == (self.grid is not None):
+            raise ValueError(
+                f"Modality {self.name!r} is {self.kind}: give `max_length` to sequences and vectors, `grid` to others."
+            )
+        if self.input_only != (self.vocabulary_size == 0):
+            raise ValueError(f"Modality {self.name!r}: `vocabulary_size` is 0 for pixels and vectors, positive for all others.")
+        if (self.kind == "vectors") != (self.vector_width is not None):
+            raise ValueError(f"Modality {self.name!r} is {self.kind}: `vector_width` is for vectors alone.")
         return self
 
 
@@ -125,6 +137,9 @@ class ModelConfig(ArchitectureConfig):
             raise ValueError(f"`patch_stem` conv needs a `patch_size` that is a multiple of 4, got {self.patch_size}.")
         if self.dim % 4:
             raise ValueError(f"`dim` {self.dim} must be a multiple of 4 (2D sin-cos positions).")
-        if all(modality.kind == "pixels" for modality in self.modalities):
-            raise ValueError("Pixels are input only: add at least one grid or sequence to predict.")
+        if all(modality.input_only for modality in self.modalities):
+            raise ValueError("Pixels and vectors are input only: add at least one grid or sequence to predict.")
+        for kind in ("pixels", "vectors"):
+            if sum(modality.kind == kind for modality in self.modalities) > 1:
+                raise ValueError(f"A batch has room for one modality of {kind}, this model has several.")
         return self

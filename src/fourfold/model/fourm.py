@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fourfold.model.attention import attention_bias
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable
 from fourfold.model.initialisation import initialise
@@ -63,6 +63,9 @@ class FourM(nn.Module):
         self.target_tokens = TokenTable(config)
         self.pixels = next((index for index, m in enumerate(config.modalities) if m.kind == "pixels"), None)
         self.patches = None if self.pixels is None else PatchEmbedding(config)
+        self.vectors = next((index for index, m in enumerate(config.modalities) if m.kind == "vectors"), None)
+        width = None if self.vectors is None else config.modalities[self.vectors].vector_width
+        self.vector_projection = None if width is None else nn.Linear(width, config.dim)
         self.mask_token_D = nn.Parameter(torch.empty(config.dim))
         self.registers_RD = nn.Parameter(torch.empty(config.num_registers, config.dim)) if config.num_registers else None
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_depth))
@@ -119,7 +122,7 @@ class FourM(nn.Module):
         packing = self._target_packing(batch)
         hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
         logits, targets = self._logits_and_targets(hidden_TD, batch, packing)
-        return cross_entropies(logits, targets, sum(m.kind != "pixels" for m in self.config.modalities), loss)
+        return cross_entropies(logits, targets, sum(not m.input_only for m in self.config.modalities), loss)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
@@ -154,13 +157,16 @@ class FourM(nn.Module):
         return block(*inputs)
 
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
-        """Return (bool (B, R + N) of what holds a token, its packing: pixels first, then tokens, then registers)."""
+        """Return (bool (B, R + N) of what holds a token, its packing: pixels, vectors, tokens, registers)."""
         num_registers = self.config.num_registers
         keep = F.pad(batch.input_keep_BN, (num_registers, 0), value=True)
-        if self.pixels is None and not num_registers:
+        if self.pixels is None and self.vectors is None and not num_registers:
             return keep, Packing.of(keep)
-        rank_BN = (batch.input_modality_BN != (PADDING if self.pixels is None else self.pixels)).long()
-        return keep, Packing.of(keep, F.pad(rank_BN, (num_registers, 0), value=2))
+        rank_BN = torch.full_like(batch.input_modality_BN, 2)
+        for rank, index in enumerate((self.pixels, self.vectors)):
+            if index is not None:
+                rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, rank)
+        return keep, Packing.of(keep, F.pad(rank_BN, (num_registers, 0), value=3))
 
     def _embed_inputs(self, batch: MaskedBatch, packing: Packing) -> tuple[Tensor, Tensor]:
         """Return (position + modality, the same + content), both (T, D); registers have content only."""
@@ -179,14 +185,22 @@ class FourM(nn.Module):
     def _input_content(
         self, batch: MaskedBatch, packing: Packing, modality_T: Tensor, position_T: Tensor, token_T: Tensor
     ) -> Tensor:
-        """Return (T, D); pixels come first in the packing."""
-        if self.patches is None or batch.pixels_BHWC is None:
+        """Return (T, D); in the packing pixels come first, then vectors."""
+        if packing.row_T is None:  # neither pixels nor vectors: nothing was sorted
             return self.input_tokens(modality_T, token_T)
-        assert packing.row_T is not None and self.pixels is not None
-        num_patches = int(modality_T.eq(self.pixels).sum())
-        sample_T = packing.row_T[:num_patches] // packing.num_slots
-        patch_TD = self.patches(batch.pixels_BHWC, sample_T, position_T[:num_patches])
-        return torch.cat([patch_TD, self.input_tokens(modality_T[num_patches:], token_T[num_patches:])])
+        sample_T = packing.row_T[: len(modality_T)] // packing.num_slots
+        num_patches, num_vectors = (
+            0 if index is None else int(modality_T.eq(index).sum()) for index in (self.pixels, self.vectors)
+        )
+        first = num_patches + num_vectors
+        parts = [self.input_tokens(modality_T[first:], token_T[first:])]
+        if self.vector_projection is not None and batch.vectors_BLE is not None:
+            vectors_TE = batch.vectors_BLE[sample_T[num_patches:first], token_T[num_patches:first]]
+            parts.insert(0, self.vector_projection(vectors_TE))
+        if self.patches is not None and batch.pixels_BHWC is not None:
+            patch_TD = self.patches(batch.pixels_BHWC, sample_T[:num_patches], position_T[:num_patches])
+            parts.insert(0, patch_TD)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _visible(self, modality_BM: Tensor) -> Tensor:
         """Return (B, M, M) bool: within one modality only, all of a grid, a sequence up to the asking slot (§2.1)."""

@@ -8,12 +8,11 @@ decoder table, a modality's vector on both sides. A checkpoint that has untied t
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fourfold.modalities import token_modality
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.fourm import FourM
@@ -111,27 +110,41 @@ def metadata_of(config: ModelConfig) -> dict[str, Any]:
     values["image_size"] = size[0] if size[0] == size[1] else size
     values["share_modality_embeddings"] = True
     values["domains_in"] = sorted(m.name for m in config.modalities if m.sides != "target")
-    values["domains_out"] = sorted(m.name for m in config.modalities if m.sides != "input" and m.kind != "pixels")
+    values["domains_out"] = sorted(m.name for m in config.modalities if m.sides != "input" and not m.input_only)
     return values
 
 
 def _modality(name: str, theirs: dict[str, Tensor], image: tuple[int, int], architecture: ModelConfig) -> ModalityConfig:
-    kind = token_modality(name.partition("@")[0]).kind
+    kind = _kind(name, theirs)
     sides = [ours for ours, side in SIDES.items() if f"{side}_embeddings.{name}.pos_emb" in theirs]
     tables = [theirs[f"{SIDES[ours]}_embeddings.{name}.pos_emb"][0] for ours in sides]
-    vocabulary = 0 if kind == "pixels" else len(theirs[f"{SIDES[sides[0]]}_embeddings.{name}.token_emb.weight"])
-    places = len(tables[0])
-    shape: dict[str, Any] = {"max_length": places} if kind == "sequence" else {"grid": _grid(places, image, architecture)}
+    input_only, places = kind in ("pixels", "vectors"), len(tables[0])
+    vocabulary = 0 if input_only else len(theirs[f"{SIDES[sides[0]]}_embeddings.{name}.token_emb.weight"])
+    in_a_row = kind in ("sequence", "vectors")
+    shape: dict[str, Any] = {"max_length": places} if in_a_row else {"grid": _grid(places, image, architecture)}
+    if kind == "vectors":
+        shape["vector_width"] = theirs[f"encoder_embeddings.{name}.emb_proj.weight"].shape[1]
     found = ModalityConfig(
         name=name,
         kind=kind,
         vocabulary_size=vocabulary,
-        sides="both" if len(sides) == 2 or kind == "pixels" else sides[0],
+        sides="both" if len(sides) == 2 or input_only else sides[0],
         **shape,
     )
     fixed_PD = position_table(found, architecture)
     learned = not all(torch.allclose(table_PD, fixed_PD, atol=1e-4) for table_PD in tables)
     return found.model_copy(update={"learned_positions": learned})
+
+
+def _kind(name: str, theirs: dict[str, Tensor]) -> Literal["pixels", "grid", "sequence", "vectors"]:
+    """Return what a modality is, by what the checkpoint has of it: grids of tokens are called tok_…, all else is text."""
+    if f"encoder_embeddings.{name}.proj.weight" in theirs:
+        return "pixels"
+    if f"encoder_embeddings.{name}.emb_proj.0.weight" in theirs:
+        raise ValueError(f"{name!r} comes through a bottleneck of two layers, which is not supported.")
+    if f"encoder_embeddings.{name}.emb_proj.weight" in theirs:
+        return "vectors"
+    return "grid" if name.startswith("tok_") else "sequence"
 
 
 def _grid(places: int, image: tuple[int, int], architecture: ModelConfig) -> tuple[int, int]:
@@ -163,8 +176,10 @@ def _translated(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Ten
         ours |= {f"place.learned.{side}_LD": torch.cat(learned)} if learned else {}
         ours[f"{side}_tokens.weight_VD"] = torch.cat([_table(theirs, m, side, config.dim) for m in config.modalities])
     for name in config.names:
-        if f"encoder_embeddings.{name}.proj.weight" in theirs:
-            ours["patches.project.weight"] = theirs[f"encoder_embeddings.{name}.proj.weight"]
+        for part, layer in (("proj", "patches.project"), ("emb_proj", "vector_projection")):
+            for parameter in ("weight", "bias"):
+                if (key := f"encoder_embeddings.{name}.{part}.{parameter}") in theirs:
+                    ours[f"{layer}.{parameter}"] = theirs[key]
     for our_layer, parts in _layers(config).items():
         for kind in ("weight", "bias"):
             present = [theirs[f"{part}.{kind}"] for part in parts if f"{part}.{kind}" in theirs]
@@ -198,15 +213,18 @@ def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Ten
     with torch.no_grad():
         positions = model.place.positions(side).cpu().split(sizes)
         for index, modality in enumerate(config.modalities):
-            if (modality.kind == "pixels" and side == "target") or modality.sides not in ("both", side):
+            if (modality.input_only and side == "target") or modality.sides not in ("both", side):
                 continue
             table_PD = positions[index]
-            if modality.kind == "sequence" and not modality.learned_positions:
+            if modality.max_length and not modality.learned_positions:
                 longest = modality.model_copy(update={"max_length": max(SEQUENCE_PLACES, modality.num_positions)})
                 table_PD = position_table(longest, config)
             found = {"mod_emb": model.place.modality_ED[index][None, None].cpu(), "pos_emb": table_PD[None]}
             if modality.kind == "pixels" and model.patches is not None:
                 found["proj.weight"] = model.patches.project.weight.detach().cpu()
+            elif modality.kind == "vectors" and model.vector_projection is not None:
+                projection = model.vector_projection.state_dict()
+                found |= {f"emb_proj.{part}": tensor.cpu() for part, tensor in projection.items()}
             else:
                 found["token_emb.weight"] = tables[index].detach().cpu()
             if side == "target":

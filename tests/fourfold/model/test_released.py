@@ -32,21 +32,22 @@ def small_model(seed: int = 0, **changes: object) -> FourM:
         ModalityConfig(name="tok_clip@224", kind="grid", vocabulary_size=9, grid=(1, 5), learned_positions=True),
         ModalityConfig(name="caption", kind="sequence", vocabulary_size=20, max_length=7),
         ModalityConfig(name="det", kind="sequence", vocabulary_size=20, max_length=7, sides="target"),
+        ModalityConfig(name="t5_caption", kind="vectors", vector_width=5, max_length=6),
     )
     sizes = {"dim": 16, "encoder_depth": 2, "decoder_depth": 1, "num_heads": 2, "patch_size": 4}
     return FourM(ModelConfig(modalities=modalities, **sizes | changes), seed).eval()
 
 
 def small_batch() -> MaskedBatch:
-    """Two pixels, two grid tokens with learned places and two words in; all kinds of targets out. No slot is empty."""
+    """Two pixels, two grid tokens with learned places, a word and a vector in; all kinds of targets out. No slot is empty."""
     draw = torch.Generator().manual_seed(0)
-    modality = torch.tensor([[0, 0, 2, 2, 3, 3]] * 2)
-    position = torch.tensor([[1, 4, 0, 3, 0, 1]] * 2)
+    modality = torch.tensor([[0, 0, 2, 2, 3, 5]] * 2)
+    position = torch.tensor([[1, 4, 0, 3, 0, 0]] * 2)
     token = torch.tensor([[0, 0, 5, 8, 11, 2]] * 2)
     targets = torch.tensor([[1, 2, 3, 4]] * 2)
     zeros = torch.zeros_like(targets)
     pixels = torch.randint(0, 256, (2, 8, 12, 3), generator=draw, dtype=torch.uint8)
-    return MaskedBatch(modality, position, token, targets, zeros, zeros, zeros, pixels)
+    return MaskedBatch(modality, position, token, targets, zeros, zeros, zeros, pixels, torch.randn(2, 6, 5, generator=draw))
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
@@ -64,7 +65,10 @@ def test_an_exported_model_computes_the_same_when_it_is_loaded_and_exports_the_s
         batch.input_position_BN,
         batch.input_token_BN,
         index[batch.target_modality_BM],
-        *(getattr(batch, name) for name in ("target_position_BM", "target_input_BM", "target_id_BM", "pixels_BHWC")),
+        *(
+            getattr(batch, name)
+            for name in ("target_position_BM", "target_input_BM", "target_id_BM", "pixels_BHWC", "vectors_BLE")
+        ),
     )
     with torch.no_grad():
         expected, found = model.decode(batch, model.encode(batch)), loaded.decode(theirs, loaded.encode(theirs))
@@ -111,8 +115,8 @@ def test_registers_stand_before_the_inputs_without_a_place_and_the_decoder_sees_
 
 
 def sample_order() -> torch.Tensor:
-    """Where each slot of two samples is, when all pixels (two a sample) come first and then all tokens (four a sample)."""
-    return torch.tensor([0, 1, 4, 5, 6, 7, 2, 3, 8, 9, 10, 11])
+    """Where each slot of two samples is, when all pixels come first (two a sample), then vectors (one) and tokens (three)."""
+    return torch.tensor([0, 1, 6, 7, 8, 4, 2, 3, 9, 10, 11, 5])
 
 
 @pytest.mark.parametrize(
