@@ -1,6 +1,7 @@
 """The project's commands: Kedro's own, and `kedro generate`; failures in one clear line."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
@@ -34,7 +35,7 @@ def generate(image: Path | None, caption: str | None, targets: str, model: Path,
     if image is None and caption is None:
         raise click.UsageError("Give --image, --caption or both.")
     any_to_any = AnyToAny.load(model)
-    conditions = {}
+    conditions: dict[str, Any] = {}
     try:
         if image is not None:
             conditions["rgb"] = clean_image(image.read_bytes(), CleaningConfig(), any_to_any.image_size)

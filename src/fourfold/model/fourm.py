@@ -153,7 +153,7 @@ class FourM(nn.Module):
 
     def _through(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.config.recompute_blocks and self.training:
-            return checkpoint(block, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
