@@ -200,7 +200,7 @@ def test_a_damaged_model_is_refused_with_its_folder_named(tmp_path):
 def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="multiple of `num_heads`"):
         config(num_heads=3)
-    with pytest.raises(ValueError, match="give `max_length` to a sequence"):
+    with pytest.raises(ValueError, match="give `max_length` to sequences and vectors"):
         ModalityConfig(name="caption", kind="sequence", vocabulary_size=9, grid=(2, 2))
     with pytest.raises(ValueError, match="Did you mean 'caption'"):
         config().index("captoin")
