@@ -8,7 +8,7 @@ from fourfold.evaluation.out_of_the_box import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.training.pretrain import PretrainConfig
-from fourfold.transfer.finetuning import TransferConfig
+from fourfold.transfer.config import TransferConfig
 
 
 class Parameters(Config):

@@ -6,7 +6,8 @@ from typing import Any
 from fourfold.data.shards import ShardSet
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.metric_log import MetricLog
-from fourfold.transfer.finetuning import TransferConfig, finetune
+from fourfold.transfer.config import TransferConfig
+from fourfold.transfer.finetuning import finetune
 
 
 def compare_arms(

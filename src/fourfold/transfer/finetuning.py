@@ -1,8 +1,8 @@
 """Is pretraining worth it? Every task, from few labels, by three arms under one budget.
 
-`pretrained` is the any-to-any model, `scratch` the same architecture with fresh weights, `baseline` a small CNN. All take
-the same number of steps and samples; each arm's learning rate is chosen on `transfer_val`, with a run that is not counted;
-`transfer_test` is read once per counted run. Runs are finished one by one: what is done is never done again.
+`pretrained` is the any-to-any model, `scratch` the same architecture with fresh weights, `baseline` a small CNN. In a task
+all take the same number of steps and samples; each arm's learning rate is chosen on `transfer_val`, with a run that is not
+counted; `transfer_test` is read once per counted run. Runs are finished one by one: what is done is never done again.
 """
 
 # N labels
@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from fourfold.configuration import Config
 from fourfold.data.cursor import index_batches
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog
@@ -29,48 +27,24 @@ from fourfold.progress import progress
 from fourfold.seeds import derive_seed, numpy_generator
 from fourfold.storage import claim, fingerprint, read_json, write_json
 from fourfold.training.loop import LoopConfig, train
-from fourfold.training.optimizers import OptimizerConfig, build_optimizer
-from fourfold.training.precision import Precision, autocast, default_device
+from fourfold.training.optimizers import build_optimizer
+from fourfold.training.precision import autocast, default_device
 from fourfold.training.schedules import ScheduleConfig, factor
 from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline
+from fourfold.transfer.config import ARMS, Arm, TaskName, TransferConfig
 from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner
 from fourfold.transfer.tasks import Examples, Task, load_examples, task
 
 logger = logging.getLogger(__name__)
 
-Arm = Literal["pretrained", "scratch", "baseline"]
-TaskName = Literal["vqa", "captioning", "attributes"]
-ARMS: tuple[Arm, ...] = ("pretrained", "scratch", "baseline")
-FACTORS: dict[Arm, tuple[float, ...]] = {
-    "pretrained": (0.3, 0.8),
-    "scratch": (0.5, 1.0),
-    "baseline": (1.0, 3.0),
-}  # of the rates
 NUM_SHOWN = 8  # test examples kept with their answers, for the report
-
-
-class TransferConfig(Config):
-    """What is learnt, from how many labels, and for how long."""
-
-    tasks: tuple[TaskName, ...] = ("vqa", "captioning", "attributes")
-    num_labels: tuple[int, ...] = Field((200, 500), min_length=1)  # one label an image
-    num_seeds: int = Field(3, ge=1, le=20)
-    steps: int = Field(90, ge=1)
-    batch_size: int = Field(16, ge=1)
-    warmup_share: float = Field(0.1, ge=0, lt=1)  # of the steps; then half a cosine down to zero
-    factors: dict[Arm, tuple[float, ...]] = Field(default_factory=lambda: dict(FACTORS))  # the best on transfer_val is taken
-    optimizer: OptimizerConfig = OptimizerConfig(muon_weight_decay=0.1)
-    max_tokens: int = Field(48, ge=4)  # of a generated answer
-    num_selection: int = Field(200, ge=10)  # examples of transfer_val
-    num_test: int = Field(600, ge=10)
-    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
 class Run:
     """One training: a task, an arm, a number of labels, a seed, a factor of the learning rates."""
 
-    task: str
+    task: TaskName
     arm: Arm
     num_labels: int
     seed: int
@@ -145,7 +119,7 @@ def finetune(
     return {"transfer": tabulate(results), "learning_rate_factors": rates, "examples": shown(results)}
 
 
-def choose_factor(bench: Bench, name: str, arm: Arm) -> float:
+def choose_factor(bench: Bench, name: TaskName, arm: Arm) -> float:
     """Return the factor of the learning rates that is best on `transfer_val` at the most labels; the first of equals."""
     factors = bench.config.factors[arm]
     if len(factors) == 1:
@@ -213,7 +187,8 @@ def fit(learner: nn.Module, labelled: Examples, config: TransferConfig, run: Run
     kernels = {f"{name}.weight": 1 for name, module in learner.named_modules() if isinstance(module, nn.Conv2d)}
     matrices = kernels if run.arm == "baseline" else None
     optimizer = build_optimizer(learner, config.optimizer.model_copy(update=rates), matrices)
-    schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * config.steps))
+    num_steps = config.num_steps(run.task)
+    schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
 
     def compute_loss(indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(config.precision, default_device()):
@@ -226,8 +201,8 @@ def fit(learner: nn.Module, labelled: Examples, config: TransferConfig, run: Run
         compute_loss,
         lambda cursor: index_batches(len(labelled), size, seed, "order", start=cursor),
         optimizer,
-        lambda step: factor(schedule, step, config.steps),
-        LoopConfig(num_steps=config.steps),
+        lambda step: factor(schedule, step, num_steps),
+        LoopConfig(num_steps=num_steps),
         description=run.name,
     )
 

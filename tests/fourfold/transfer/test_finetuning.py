@@ -20,7 +20,8 @@ from fourfold.model.fourm import FourM
 from fourfold.tokenizers.config import TextTokenizerConfig
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.training.optimizers import OptimizerConfig
-from fourfold.transfer.finetuning import Run, TransferConfig, finetune, fit, tabulate
+from fourfold.transfer.config import TransferConfig
+from fourfold.transfer.finetuning import Run, finetune, fit, tabulate
 from fourfold.transfer.learners import TextLearner
 from fourfold.transfer.tasks import TASKS, Examples, load_examples, task
 
@@ -164,3 +165,11 @@ def test_a_subset_keeps_what_belongs_together():
     examples = Examples(np.arange(3)[:, None, None, None], ["a", "b", "c"], [], {"count": np.array([1, 2, 3])})
     part = examples.subset(np.array([2, 0]))
     assert (part.prompts, part.answers, list(part.classes["count"]), list(part.rgb.ravel())) == (["c", "a"], [], [3, 1], [2, 0])
+
+
+def test_every_task_has_a_number_of_steps_its_own_or_that_of_all():
+    assert TransferConfig(steps=7).num_steps("vqa") == 7
+    each = {"vqa": 3, "captioning": 4, "attributes": 5}
+    assert [TransferConfig(steps=each).num_steps(name) for name in each] == [3, 4, 5]
+    with pytest.raises(ValueError, match="no number for captioning, attributes"):
+        TransferConfig(steps={"vqa": 3})
