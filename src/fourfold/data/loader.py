@@ -111,13 +111,13 @@ class TokenLoader:
         names: tuple[str, ...] = ()
         waiting_2R = np.zeros((2, 0), np.int64)
         for group, order_2R in self._groups(epoch, first):
-            waiting_2R = np.concatenate([waiting_2R, order_2R + [[len(names)], [0]]], 1)
+            waiting_2R = np.concatenate([waiting_2R, order_2R + np.array([[len(names)], [0]])], 1)
             names += group
             while waiting_2R.shape[1] >= size:
                 yield Unit(epoch, first, names, *waiting_2R[:, :size])
                 waiting_2R, first = waiting_2R[:, size:], first + size
             first_used = int(waiting_2R[0].min(initial=len(names)))  # shards that nothing is left of are let go
-            names, waiting_2R = names[first_used:], waiting_2R - [[first_used], [0]]
+            names, waiting_2R = names[first_used:], waiting_2R - np.array([[first_used], [0]])
         rest = waiting_2R.shape[1] // self.batch_size * self.batch_size
         if rest:
             yield Unit(epoch, first, names, *waiting_2R[:, :rest])
@@ -176,13 +176,13 @@ class TokenLoader:
             )
         if self.batch_size < self.reader.world_size:
             raise ValueError(
-                f"A batch of {self.batch_size} cannot be shared by {self.reader.world_size} ranks. Raise batch_size, which is of "
-                "all ranks together, or start fewer."
+                f"A batch of {self.batch_size} cannot be shared by {self.reader.world_size} ranks. Raise batch_size, which is "
+                "that of all ranks together, or start fewer."
             )
         if self.images is None:
             return
         keys, others = (shards.keys_by_shard(self.split) for shards in (self.tokens, self.images))
-        where = f"{self.images.root / self.split}, the images of the tokens under {self.tokens.root} (run tokenizer_training again)"
+        where = f"{self.images.root / self.split} (images of the tokens under {self.tokens.root}; run tokenizer_training again)"
         require_equal_keys(keys, others, where)
 
 
@@ -197,5 +197,6 @@ def _joined(parts: list[MaskedBatch]) -> MaskedBatch:
     """Return several masked batches as one."""
     if len(parts) == 1:
         return parts[0]
-    columns: dict[str, Any] = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
-    return MaskedBatch(**{name: None if values[0] is None else torch.cat(values) for name, values in columns.items()})
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
+    joined: dict[str, Any] = {name: None if values[0] is None else torch.cat(values) for name, values in columns.items()}
+    return MaskedBatch(**joined)

@@ -90,7 +90,13 @@ class RemotePath:
 
 def place(root: "Place | str") -> Any:
     """Return a `Path` for a local folder, a `RemotePath` for a URL."""
-    return RemotePath.of(root) if isinstance(root, str) and "://" in root else root if isinstance(root, RemotePath) else Path(str(root))
+    return (
+        RemotePath.of(root)
+        if isinstance(root, str) and "://" in root
+        else root
+        if isinstance(root, RemotePath)
+        else Path(str(root))
+    )
 
 
 def version(path: Any) -> str:

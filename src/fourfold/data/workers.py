@@ -28,15 +28,15 @@ class Reading(Protocol):
 
 
 def in_workers(units: Callable[[], Iterable[Unit]], read: Callable[[Unit], Result], how: Reading) -> Iterator[Result]:
-    """Yield `read(unit)` of each of `units()`, in order. Worker w of n reads units w, w + n, ...: all know all, and read their own.
+    """Yield `read(unit)` of each of `units()`, in order.
 
-    So the number of workers has nothing to do with the number of shards. An error in a worker is raised here. Workers leave a
-    SIGTERM to the process that trains, which saves first, and end when that is gone.
+    Worker w of n reads units w, w + n, ...: all know all of them and read their own, so the number of workers has nothing to do
+    with the number of shards. An error in a worker is raised here. Workers leave a SIGTERM to the process that trains, which
+    saves first, and end when that is gone.
     """
     if not how.num_workers:
         for unit in units():
-            result: Any = read(unit)
-            yield tuple(_pinned(part) for part in result) if how.pin_memory else result
+            yield _pinned(read(unit)) if how.pin_memory else read(unit)
         return
     yield from DataLoader(
         _EveryNth(units, read),
@@ -66,5 +66,6 @@ def _ignore_termination(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _pinned(value: Any) -> Any:
-    return value.pin_memory() if hasattr(value, "pin_memory") else value
+def _pinned(result: Any) -> Any:
+    """Return a tuple with its tensors and batches in page-locked memory, as the loader of torch does it."""
+    return tuple(part.pin_memory() if hasattr(part, "pin_memory") else part for part in result)
