@@ -1,5 +1,6 @@
 """The only way that figures leave the library while it works: a small protocol that the caller implements."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -12,6 +13,9 @@ class MetricLog(Protocol):
     def log_figure(self, figure: Any, name: str) -> None:
         """Record a matplotlib figure as `name` (a relative path that ends in .png)."""
 
+    def log_file(self, path: Path, name: str) -> None:
+        """Record a file that is there now as `name` (a relative path), e.g. the trace of a profiler."""
+
 
 class NullMetricLog:
     """Reports nowhere: for tests and for use as a library."""
@@ -20,4 +24,7 @@ class NullMetricLog:
         """Do nothing."""
 
     def log_figure(self, figure: Any, name: str) -> None:
+        """Do nothing."""
+
+    def log_file(self, path: Path, name: str) -> None:
         """Do nothing."""

@@ -88,8 +88,8 @@ def claim(folder: Path, name: str) -> bool:
     """
     marker = folder / FINGERPRINT_FILE
     if marker.exists() and read_json(marker)["fingerprint"] == name:
-        for partial in folder.rglob(f"{PARTIAL_MARK}*"):
-            partial.unlink()
+        for partial in list(folder.rglob(f"{PARTIAL_MARK}*")):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         return True
     if folder.exists() and any(folder.iterdir()):
         logger.info("%s holds the work of other settings or code: starting it afresh.", folder)

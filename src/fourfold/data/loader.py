@@ -1,19 +1,25 @@
 """Masked batches from token shards, in an order that depends on (seed, epoch) alone.
 
-Each epoch: the shards are permuted, read a few at a time, and the samples of those few are shuffled together. So memory is
+Each epoch: the shards are permuted, taken a few at a time, and the samples of those few are shuffled together. So memory is
 bounded, and a cursor (epoch, samples handed out) is all that a resumed run needs: it goes straight to the shards in question.
+
+Batches are those of the whole run, whoever reads them: a rank takes its slice of each, a worker process every n-th unit of
+work. So neither changes what is learnt, a run goes on anywhere with any number of both, and no sample is lost or repeated.
 """
 
-# B batch, K crops, L tokens, H W image height and width, C 3 colours
+# B batch (of all ranks), K crops, L tokens, H W image height and width, C 3 colours, R rows of some shards
 
-from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 
 from fourfold.data.cursor import Cursor, epoch_order
-from fourfold.data.shards import ShardSet, collate
+from fourfold.data.open_shards import Columns, OpenShard, OpenShards
+from fourfold.data.shards import ShardSet, require_equal_keys
+from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch
 from fourfold.seeds import numpy_generator
@@ -22,7 +28,31 @@ from fourfold.tokenizers.crops import crop_values
 CROP_SETTINGS = "crop_settings"
 MASKED_AT_ONCE = 64  # samples; several small batches cost little more to mask than one
 
-Columns = dict[str, np.ndarray]  # modality → (samples, ...)
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads: which rank of how many, with how many worker processes. It never changes what the batches of a run are."""
+
+    rank: int = 0
+    world_size: int = 1
+    num_workers: int = 0  # 0: in the process that trains
+    prefetch: int = 2  # units of work that each worker is ahead
+    pin_memory: bool = False  # page-locked, so that copies to a GPU are asynchronous
+
+    def slice_of(self, batch_size: int) -> slice:
+        """Return which samples of a batch are this rank's."""
+        return slice(batch_size * self.rank // self.world_size, batch_size * (self.rank + 1) // self.world_size)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Samples `first` to `first + len(row_R)` of an epoch, whole batches: row `row_R` of shard `names[shard_R]` each."""
+
+    epoch: int
+    first: int
+    names: tuple[str, ...]
+    shard_R: np.ndarray
+    row_R: np.ndarray
 
 
 class TokenLoader:
@@ -30,7 +60,8 @@ class TokenLoader:
 
     `tokens` holds int16 (K, L) per token modality and crop_settings; `images` the pixels under "rgb", None if the model has
     none. `shards_at_once` bounds memory and how far a sample can be from its neighbours on disk; decoded shards are kept up to
-    `cache_bytes`. Raises ValueError when the split is smaller than a batch or tokens and images are not aligned.
+    `cache_bytes`. Raises ValueError when the split is smaller than a batch, a batch smaller than the number of ranks, or tokens
+    and images are not aligned.
     """
 
     def __init__(
@@ -43,76 +74,91 @@ class TokenLoader:
         seed: int,
         shards_at_once: int = 8,
         cache_bytes: int = 512 * 2**20,
+        reader: Reader | None = None,
     ) -> None:
         self.tokens, self.images, self.split, self.masker, self.seed = tokens, images, split, masker, seed
-        self.batch_size, self.shards_at_once = batch_size, shards_at_once
+        self.batch_size, self.shards_at_once, self.reader = batch_size, shards_at_once, reader or Reader()
         names = {modality.name: modality.kind for modality in masker.model.modalities}
         there = tokens.modalities(split)
         self.token_names = [name for name, kind in names.items() if kind != "pixels" and name in there]
         self.pixel_name = next((name for name, kind in names.items() if kind == "pixels" and images is not None), None)
-        self._cache = _Cache(cache_bytes)
-        self._check_alignment()
+        self._shards = OpenShards(self._open, cache_bytes // max(1, self.reader.num_workers))
         self.num_samples = tokens.num_samples(split)
-        if self.num_samples < batch_size:
-            raise ValueError(f"Split {split!r} has {self.num_samples} samples; a batch needs {batch_size}. Lower batch_size.")
+        self._check()
 
     def __iter__(self) -> Iterator[tuple[MaskedBatch, Cursor]]:
         return self.batches(Cursor())
 
     def batches(self, start: Cursor) -> Iterator[tuple[MaskedBatch, Cursor]]:
         """Yield batches from a cursor on, without end; what does not fill a batch at the end of an epoch is left out."""
+        mine = self.reader.slice_of(self.batch_size)
+        size = mine.stop - mine.start
+        for epoch, first, masked in in_workers(lambda: self._units(start), self._read, self.reader):
+            for index in range(masked.batch_size // size):
+                cursor = Cursor(epoch, first + (index + 1) * self.batch_size)
+                if cursor > start:
+                    yield masked[index * size : (index + 1) * size], cursor
+
+    def _units(self, start: Cursor) -> Iterator[Unit]:
+        """Yield the units of work of all epochs, from the one that a cursor points into."""
         while True:
-            yield from self._epoch(start.epoch, start.offset)
+            unit = self.batch_size * max(1, MASKED_AT_ONCE // self.batch_size)
+            yield from self._units_of(start.epoch, start.offset // unit * unit, unit)
             start = Cursor(start.epoch + 1)
 
-    def _epoch(self, epoch: int, offset: int) -> Iterator[tuple[MaskedBatch, Cursor]]:
-        """Mask blocks of several batches at once, each block from a generator of its own, and cut them into batches."""
-        block = self.batch_size * max(1, MASKED_AT_ONCE // self.batch_size)
-        first = offset // block * block
-        for samples in self._blocks(epoch, first, block):
-            masked = self._mask(samples, numpy_generator(self.seed, "masking", self.split, epoch, first))
-            for behind in range(first + self.batch_size, first + masked.batch_size + 1, self.batch_size):
-                if behind > offset:
-                    yield masked[behind - self.batch_size - first : behind - first], Cursor(epoch, behind)
-            first += masked.batch_size
-
-    def _blocks(self, epoch: int, first: int, block: int) -> Iterator[Columns]:
-        """Yield the samples of an epoch from number `first` on, `block` at a time; the last block may be smaller."""
-        waiting: Columns = {}
-        for group in self._groups(epoch, first):
-            waiting = _joined([waiting, group]) if waiting else group
-            while _count(waiting) >= block:
-                yield _taken(waiting, slice(block))
-                waiting = _taken(waiting, slice(block, None))
-        rest = _count(waiting) // self.batch_size * self.batch_size if waiting else 0
+    def _units_of(self, epoch: int, first: int, size: int) -> Iterator[Unit]:
+        """Yield the units of an epoch from sample `first` on; the last one holds what fills whole batches."""
+        names: tuple[str, ...] = ()
+        waiting_2R = np.zeros((2, 0), np.int64)
+        for group, order_2R in self._groups(epoch, first):
+            waiting_2R = np.concatenate([waiting_2R, order_2R + np.array([[len(names)], [0]])], 1)
+            names += group
+            while waiting_2R.shape[1] >= size:
+                yield Unit(epoch, first, names, *waiting_2R[:, :size])
+                waiting_2R, first = waiting_2R[:, size:], first + size
+            first_used = int(waiting_2R[0].min(initial=len(names)))  # shards that nothing is left of are let go
+            names, waiting_2R = names[first_used:], waiting_2R - np.array([[first_used], [0]])
+        rest = waiting_2R.shape[1] // self.batch_size * self.batch_size
         if rest:
-            yield _taken(waiting, slice(rest))
+            yield Unit(epoch, first, names, *waiting_2R[:, :rest])
 
-    def _groups(self, epoch: int, first: int) -> Iterator[Columns]:
-        """Yield the shuffled samples of a few shards at a time; shards that lie before sample `first` are not even read."""
+    def _groups(self, epoch: int, first: int) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """Yield the names of a few shards, and the order of their samples (index of shard, row), without the first `first`."""
         counts = {name: len(keys) for name, keys in self.tokens.keys_by_shard(self.split).items()}
         names = [list(counts)[index] for index in epoch_order(len(counts), self.seed, "shards", self.split, epoch)]
         for start in range(0, len(names), self.shards_at_once):
-            group = names[start : start + self.shards_at_once]
-            size = sum(counts[name] for name in group)
-            if first < size:
-                order = epoch_order(size, self.seed, "samples", self.split, epoch, start)
-                yield _taken(_joined([self._read(name) for name in group]), order[first:])
-            first = max(0, first - size)
+            group = tuple(names[start : start + self.shards_at_once])
+            sizes = np.array([counts[name] for name in group])
+            if first < sizes.sum():
+                order_R = epoch_order(int(sizes.sum()), self.seed, "samples", self.split, epoch, start)[first:]
+                shard_R = np.repeat(np.arange(len(group)), sizes)[order_R]
+                yield group, np.stack([shard_R, order_R - (sizes.cumsum() - sizes)[shard_R]])
+            first = max(0, first - int(sizes.sum()))
 
-    def _read(self, name: str) -> Columns:
-        """Return one shard as columns: tokens (samples, K, L), crops (samples, K, 5), pixels (samples, H, W, 3)."""
-        if (known := self._cache.get(name)) is not None:
-            return known
-        columns = collate(self.tokens.read(self.split, [*self.token_names, CROP_SETTINGS], name))
+    def _read(self, unit: Unit) -> tuple[int, int, MaskedBatch]:
+        """Return epoch and first sample of a unit, and this rank's samples of it, masked.
+
+        Masks are drawn for up to `MASKED_AT_ONCE` samples from one generator: a rank of many draws few that are not its own.
+        """
+        mine = self.reader.slice_of(self.batch_size)
+        is_mine_R = np.arange(len(unit.row_R)) % self.batch_size
+        is_mine_R = (is_mine_R >= mine.start) & (is_mine_R < mine.stop)
+        parts = []
+        for start in range(0, len(unit.row_R), MASKED_AT_ONCE):
+            piece = slice(start, start + MASKED_AT_ONCE)
+            if is_mine_R[piece].any():
+                rng = numpy_generator(self.seed, "masking", self.split, unit.epoch, unit.first + start)
+                masked = self._mask(self._shards.take(unit.names, unit.shard_R[piece], unit.row_R[piece]), rng)
+                whole = is_mine_R[piece].all()
+                parts.append(masked if whole else masked[torch.from_numpy(np.flatnonzero(is_mine_R[piece]))])
+        return unit.epoch, unit.first, _joined(parts)
+
+    def _open(self, name: str) -> OpenShard:
+        """Open one shard: tokens (K, L), crops (K, 5), pixels (H, W, 3) a sample."""
+        sources = [(self.tokens, [*self.token_names, CROP_SETTINGS])]
         if self.images is not None and self.pixel_name is not None:
-            columns |= collate(self.images.read(self.split, [self.pixel_name], name))
-        del columns["__key__"]
-        for modality, values in columns.items():
-            if not isinstance(values, np.ndarray):
-                raise ValueError(f"{self.split}/{modality}/{name}: samples differ in shape. Run its stage again.")
-        self._cache.put(name, columns)
-        return columns
+            sources.append((self.images, [self.pixel_name]))
+        return OpenShard(sources, self.split, name)
 
     def _mask(self, samples: Columns, rng: np.random.Generator) -> MaskedBatch:
         """Draw a crop of each sample, the same for all its modalities, and mask."""
@@ -123,32 +169,21 @@ class TokenLoader:
         pixels = crop_values("rgb", samples[self.pixel_name], crops_BK5[rows, crop]) if self.pixel_name else None
         return self.masker(tokens, pixels, rng)
 
-    def _check_alignment(self) -> None:
-        if self.images is None or self.tokens.keys_by_shard(self.split) == self.images.keys_by_shard(self.split):
+    def _check(self) -> None:
+        if self.num_samples < self.batch_size:
+            raise ValueError(
+                f"Split {self.split!r} has {self.num_samples} samples; a batch needs {self.batch_size}. Lower batch_size."
+            )
+        if self.batch_size < self.reader.world_size:
+            raise ValueError(
+                f"A batch of {self.batch_size} cannot be shared by {self.reader.world_size} ranks. Raise batch_size, which is "
+                "that of all ranks together, or start fewer."
+            )
+        if self.images is None:
             return
-        raise ValueError(
-            f"Tokens ({self.tokens.root}) and images ({self.images.root}) of split {self.split!r} do not hold the same keys in "
-            "the same shards. Run tokenizer_training again."
-        )
-
-
-class _Cache:
-    """Decoded shards, the least recently used thrown out first; what does not fit alone is not kept."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit, self.size = limit_bytes, 0
-        self.entries: OrderedDict[str, Columns] = OrderedDict()
-
-    def get(self, name: str) -> Columns | None:
-        if name in self.entries:
-            self.entries.move_to_end(name)
-        return self.entries.get(name)
-
-    def put(self, name: str, columns: Columns) -> None:
-        self.entries[name] = columns
-        self.size += _bytes(columns)
-        while self.size > self.limit:
-            self.size -= _bytes(self.entries.popitem(last=False)[1])
+        keys, others = (shards.keys_by_shard(self.split) for shards in (self.tokens, self.images))
+        where = f"{self.images.root / self.split} (images of the tokens under {self.tokens.root}; run tokenizer_training again)"
+        require_equal_keys(keys, others, where)
 
 
 def fixed_batches(loader: TokenLoader, num_samples: int) -> list[MaskedBatch]:
@@ -158,17 +193,10 @@ def fixed_batches(loader: TokenLoader, num_samples: int) -> list[MaskedBatch]:
     return [next(stream)[0] for _ in range(count)]
 
 
-def _bytes(columns: Columns) -> int:
-    return sum(values.nbytes for values in columns.values())
-
-
-def _count(columns: Columns) -> int:
-    return len(columns[CROP_SETTINGS])
-
-
-def _taken(columns: Columns, which: Any) -> Columns:
-    return {name: values[which] for name, values in columns.items()}
-
-
-def _joined(parts: list[Columns]) -> Columns:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _joined(parts: list[MaskedBatch]) -> MaskedBatch:
+    """Return several masked batches as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
+    joined: dict[str, Any] = {name: None if values[0] is None else torch.cat(values) for name, values in columns.items()}
+    return MaskedBatch(**joined)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from fourfold.configuration import Config
 from fourfold.data import codecs, tars
+from fourfold.data.remote import Place, place, version
 from fourfold.storage import atomic_path, read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -110,16 +111,19 @@ def finish_split(root: Path, split: str, modalities: Sequence[str], like: "Shard
     manifests = {modality: _survey(root / split / modality, modality) for modality in modalities}
     wanted = like.keys_by_shard(split) if like is not None else manifests[modalities[0]].keys_by_shard()
     for modality, manifest in manifests.items():
-        _require_equal_keys(wanted, manifest.keys_by_shard(), f"{root / split}: {modality}")
+        require_equal_keys(wanted, manifest.keys_by_shard(), f"{root / split}: {modality}")
     for modality, manifest in manifests.items():
         write_json(root / split / modality / MANIFEST_FILE, manifest.model_dump(mode="json"))
 
 
 class ShardSet:
-    """The shards under one root, of all splits and modalities that have a manifest."""
+    """The shards under one root, of all splits and modalities that have a manifest.
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    `root` is a folder, or any URL that fsspec opens (`s3://bucket/tokens`); what lies behind a URL is only read.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root: Any = place(root)
 
     def __repr__(self) -> str:
         return f"ShardSet({str(self.root)!r})"
@@ -142,8 +146,7 @@ class ShardSet:
         if not path.exists():
             there = ", ".join(self.modalities(split))
             raise ValueError(f"Split {split!r} under {self.root} has no {modality!r}. Modalities there: {there}.")
-        status = path.stat()
-        return _read_manifest(path, status.st_mtime_ns, status.st_size)
+        return _read_manifest(path, version(path))
 
     def keys_by_shard(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the keys of each shard of a split, in order."""
@@ -176,7 +179,7 @@ class ShardSet:
             wanted = self.keys_by_shard(split)
             for modality in self.modalities(split):
                 manifest = self.manifest(split, modality)
-                _require_equal_keys(wanted, manifest.keys_by_shard(), f"{self.root / split}: {modality}")
+                require_equal_keys(wanted, manifest.keys_by_shard(), f"{self.root / split}: {modality}")
                 for shard in manifest.shards:
                     self._content(split, modality, shard)
 
@@ -191,7 +194,7 @@ class ShardSet:
             if not samples:
                 samples = [{"__key__": key} for key, _ in members]
             keys = tuple(sample["__key__"] for sample in samples)
-            _require_equal_keys({name: keys}, {name: tuple(key for key, _ in members)}, str(path))
+            require_equal_keys({name: keys}, {name: tuple(key for key, _ in members)}, str(path))
             for sample, (key, content) in zip(samples, members, strict=True):
                 try:
                     sample[modality] = codecs.decode(modality, content)
@@ -223,7 +226,7 @@ class ShardSet:
         """Return one modality of a whole split (it must fit memory): an array (num_samples, ...) or a list."""
         return collate(list(self.iterate(split, [modality])))[modality]
 
-    def _shard(self, split: str, modality: str, name: str) -> tuple[Path, list[tuple[str, bytes]]]:
+    def _shard(self, split: str, modality: str, name: str) -> tuple[Place, list[tuple[str, bytes]]]:
         path = self.root / split / modality / name
         info = next((shard for shard in self.manifest(split, modality).shards if shard.name == name), None)
         if info is None:
@@ -236,7 +239,7 @@ class ShardSet:
             content = path.read_bytes()
         except OSError as error:
             raise ValueError(
-                f"{path} is in the manifest but cannot be read ({error.strerror}). Run its stage again."
+                f"{path} is in the manifest but cannot be read ({error.strerror or error}). Run its stage again."
             ) from error
         if len(content) != info.bytes or hashlib.sha256(content).hexdigest() != info.sha256:
             raise ValueError(
@@ -258,8 +261,8 @@ def collate(samples: Sequence[Sample]) -> Sample:
 
 
 @lru_cache(maxsize=256)
-def _read_manifest(path: Path, modified: int, size: int) -> Manifest:
-    """Parse a manifest once; `modified` and `size` make a rewritten file a new entry."""
+def _read_manifest(path: Any, _version: str) -> Manifest:
+    """Parse a manifest once; its version makes a rewritten file a new entry."""
     try:
         manifest = Manifest.model_validate(read_json(path))
     except ValidationError as error:
@@ -285,7 +288,7 @@ def _survey(folder: Path, modality: str) -> Manifest:
     return Manifest(modality=modality, shards=tuple(shards))
 
 
-def _require_equal_keys(wanted: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]], where: str) -> None:
+def require_equal_keys(wanted: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]], where: str) -> None:
     """Raise ValueError that names the first shard, and the first key in it, where two modalities differ."""
     if list(wanted) != list(found):
         odd = sorted(set(wanted) ^ set(found))

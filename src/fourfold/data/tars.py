@@ -7,7 +7,6 @@ opens every shard of every modality in every epoch. Archives from elsewhere go t
 import tarfile
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 BLOCK = tarfile.BLOCKSIZE  # bytes; headers are one block, contents are padded to blocks
 RECORD = tarfile.RECORDSIZE  # bytes; a whole archive is padded to records
@@ -29,7 +28,7 @@ def header(name: str, size: int) -> bytes:
     return bytes(block)
 
 
-def members(path: Path, content: bytes) -> Iterator[tuple[str, bytes]]:
+def members(path: object, content: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield key and bytes of each member of a shard that `write_shard` wrote.
 
     `path` is only named in errors. Raises ValueError when the content is anything but a whole archive of plain files.

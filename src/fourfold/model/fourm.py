@@ -6,7 +6,9 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 
 # B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -117,12 +119,15 @@ class FourM(nn.Module):
         """Return the (…, vocabulary) logits of one modality from hidden states (…, D)."""
         return F.linear(hidden, self.target_tokens.per_modality()[self.config.index(name)])
 
-    def forward(self, batch: MaskedBatch, loss: LossName = "modality") -> Losses:
-        """Return the losses of predicting the targets from the inputs."""
+    def forward(self, batch: MaskedBatch, loss: LossName = "modality", totals: dict[str, int] | None = None) -> Losses:
+        """Return the losses of predicting the targets from the inputs.
+
+        `totals`, for a batch that is part of a step: the step's number of targets by modality, see `fourfold.model.losses`.
+        """
         packing = self._target_packing(batch)
         hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
-        logits, targets = self._logits_and_targets(hidden_TD, batch, packing)
-        return cross_entropies(logits, targets, sum(not m.input_only for m in self.config.modalities), loss)
+        logits, targets = self._logits_and_targets(hidden_TD, batch, packing, totals or {})
+        return cross_entropies(logits, targets, sum(not m.input_only for m in self.config.modalities), loss, totals)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
@@ -143,11 +148,12 @@ class FourM(nn.Module):
         return self.decoder_norm(x_TD)
 
     def _logits_and_targets(
-        self, hidden_TD: Tensor, batch: MaskedBatch, packing: Packing
+        self, hidden_TD: Tensor, batch: MaskedBatch, packing: Packing, totals: Mapping[str, int] = MappingProxyType({})
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return logits and targets of the modalities that have targets here, or in the step that this is a part of."""
         counts = torch.bincount(packing.pack(batch.target_modality_BM), minlength=len(self.config.modalities)).tolist()
         rows = zip(self.config.names, hidden_TD.split(counts), self.target_tokens.per_modality(), counts, strict=True)
-        logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count}
+        logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count or totals.get(name)}
         targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
         return logits, {name: targets[name] for name in logits}
 

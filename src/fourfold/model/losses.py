@@ -3,6 +3,9 @@
 `modality` (default): the mean over modalities of each one's mean. `token`: the mean over all target tokens. A modality
 without targets in the batch takes no part. The reference averages it in as 0, and weights `token` by count × vocabulary
 size: `reference_modality` and `reference_token` give that arithmetic, for comparison only.
+
+A batch may be a part of a step (a process's share, or what fits memory at once). Given the step's number of targets by
+modality, `totals`, the losses of its parts add up to the loss of the whole, whatever the parts: a mean of means would not.
 """
 
 from dataclasses import dataclass
@@ -24,14 +27,25 @@ class Losses:
     num_tokens: dict[str, int]  # how many targets each had
 
 
-def cross_entropies(logits: dict[str, Tensor], targets: dict[str, Tensor], num_modalities: int, loss: LossName) -> Losses:
+def cross_entropies(
+    logits: dict[str, Tensor],
+    targets: dict[str, Tensor],
+    num_modalities: int,
+    loss: LossName,
+    totals: dict[str, int] | None = None,
+) -> Losses:
     """Return the losses of logits (n, vocabulary) and target ids (n,) by modality.
 
-    `num_modalities` is how many the model can predict, which only `reference_modality` needs. Raises ValueError without
+    `num_modalities` is how many the model can predict, which only `reference_modality` needs. `totals`: how many targets the
+    step has of each modality, if this is a part of it; the means are then shares of the step's. Raises ValueError without
     targets.
     """
-    means = {name: F.cross_entropy(_precise(logits[name]), target) for name, target in targets.items() if len(target)}
-    counts = {name: len(targets[name]) for name in means}
+    if totals is None:
+        means = {name: F.cross_entropy(_precise(logits[name]), target) for name, target in targets.items() if len(target)}
+        counts = {name: len(targets[name]) for name in means}
+    else:
+        means = {name: _share(logits[name], targets[name], total) for name, total in totals.items() if total}
+        counts = {name: totals[name] for name in means}
     if not means:
         raise ValueError("The batch has no target token. Give at least one target modality a budget above 0.")
     values = torch.stack(list(means.values()))
@@ -44,6 +58,11 @@ def cross_entropies(logits: dict[str, Tensor], targets: dict[str, Tensor], num_m
         weights = values.new_tensor(scale)
         total = (values * weights).sum() / weights.sum()
     return Losses(total, means, counts)
+
+
+def _share(logits: Tensor, target: Tensor, total: int) -> Tensor:
+    """Return what some of `total` targets add to their mean."""
+    return F.cross_entropy(_precise(logits), target, reduction="sum") / total
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -75,3 +75,6 @@ class _Prefixed:
 
     def log_figure(self, figure: Any, name: str) -> None:
         self.log.log_figure(figure, f"{self.name}/{name}")
+
+    def log_file(self, path: Path, name: str) -> None:
+        self.log.log_file(path, f"{self.name}/{name}")

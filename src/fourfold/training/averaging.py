@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fourfold.training.parallel import local
+
 
 class WeightAverage:
     """Average of all trained parameters; `decay` is reached gradually, as (1 + steps) / (10 + steps) (TensorFlow's rule)."""
@@ -19,7 +21,7 @@ class WeightAverage:
     def update(self, steps_done: int) -> None:
         """Move towards the present weights, after step number `steps_done` (from 1)."""
         decay = min(self.decay, (1 + steps_done) / (10 + steps_done))
-        torch._foreach_lerp_(list(self.tensors.values()), list(self._live.values()), 1 - decay)
+        torch._foreach_lerp_([*map(local, self.tensors.values())], [*map(local, self._live.values())], 1 - decay)
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:

@@ -1,25 +1,33 @@
-"""A training run on disk: one file per checkpoint, tensors and progress together, so that it is whole or absent.
+"""A training run on disk: tensors and progress together, so that a checkpoint is whole or absent.
 
-`step-00001200.safetensors` holds the tensors of model, optimiser and average under prefixes; the rest (step, cursor,
-figures) is JSON in the file's own header. Nothing is unpickled.
+`step-00001200.safetensors` holds the tensors of model, optimiser and average under prefixes (`model/encoder.0...`); the rest
+(step, cursor, figures) is JSON in the file's own header. A run whose tensors are sharded over processes writes a folder
+`step-00001200` instead: a safetensors file a process (torch.distributed.checkpoint) and `progress.json`. Either is read by any
+number of processes, sharded or not. Nothing is unpickled.
 """
 
 import json
 import logging
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fourfold.storage import write_bytes
+from fourfold.storage import atomic_path
+from fourfold.training.parallel import is_sharded, local, shard_like
+from fourfold.training.world import World
 
 logger = logging.getLogger(__name__)
-PATTERN = "step-*.safetensors"
+PATTERN = "step-[0-9]*"
+SUFFIX = ".safetensors"
 HEADER_KEY = "progress"
+Parts = dict[str, dict[str, Tensor]]  # part ("model", "optimizer", "average", ...) → name → tensor
 
 
 @dataclass
@@ -27,24 +35,86 @@ class Checkpoint:
     """Everything that the rest of a run depends on."""
 
     step: int  # steps done
-    tensors: dict[str, dict[str, Tensor]]  # part ("model", "optimizer", "average", ...) → name → tensor
+    tensors: Parts
     progress: dict[str, Any] = field(default_factory=dict)  # JSON values
+
+    def header(self) -> dict[str, Any]:
+        """Return step and progress as JSON values."""
+        return {"step": self.step, **self.progress}
+
+
+class CheckpointWriter:
+    """Writes checkpoints of one run while it goes on, one at a time, and keeps the newest `keep`.
+
+    Whole tensors are written by the first process alone, sharded ones by each its part. What a write raises is raised by the
+    next `save` or `wait`.
+    """
+
+    def __init__(self, folder: Path, keep: int = 1, world: World | None = None) -> None:
+        self.folder, self.keep, self.world = folder, keep, world or World()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Any] | None = None
+        self._group: Any = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Copy the tensors, then write them behind the back of training. Every process must call it."""
+        self.wait()
+        if any(is_sharded(tensor) for tensors in checkpoint.tensors.values() for tensor in tensors.values()):
+            from fourfold.training import sharded_checkpoints
+
+            self._group = self._group or sharded_checkpoints.new_group()
+            self._pending = sharded_checkpoints.write(checkpoint, _path(self.folder, checkpoint.step), self._group, self._prune)
+        elif self.world.is_first:
+            flat = {name: _storable(tensor) for name, tensor in flattened(checkpoint.tensors).items()}
+            self._pending = self._thread.submit(self._write, checkpoint.step, flat, checkpoint.header())
+
+    def wait(self) -> None:
+        """Return when all is written; raises what went wrong."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, step: int, flat: dict[str, Tensor], header: dict[str, Any]) -> None:
+        _save_file(flat, _path(self.folder, step).with_suffix(SUFFIX), {HEADER_KEY: json.dumps(header, sort_keys=True)})
+        self._prune()
+
+    def _prune(self) -> None:
+        for old in _all(self.folder)[: -self.keep]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 1) -> Path:
-    """Write a checkpoint, then remove all but the newest `keep`; return its path."""
-    path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    flat = {f"{part}/{name}": tensor for part, tensors in checkpoint.tensors.items() for name, tensor in tensors.items()}
-    header = {HEADER_KEY: json.dumps({"step": checkpoint.step, **checkpoint.progress}, sort_keys=True)}
-    write_bytes(path, save({name: _storable(tensor) for name, tensor in flat.items()}, header))
-    for old in sorted(folder.glob(PATTERN))[:-keep]:
-        old.unlink()
-    return path
+    """Write a checkpoint of whole tensors, then remove all but the newest `keep`; return its path when it is there."""
+    writer = CheckpointWriter(folder, keep)
+    writer.save(checkpoint)
+    writer.wait()
+    return _path(folder, checkpoint.step).with_suffix(SUFFIX)
+
+
+def restore(path: Path, tensors: Parts) -> dict[str, Any]:
+    """Fill tensors, whole or sharded, from a checkpoint in place; return step and progress.
+
+    Raises ValueError that names the checkpoint when it is damaged, or is not one of these tensors.
+    """
+    if path.is_dir():
+        from fourfold.training import sharded_checkpoints
+
+        return sharded_checkpoints.read(path, tensors)
+    checkpoint = load_checkpoint(path)
+    found = flattened(checkpoint.tensors)
+    with torch.no_grad():
+        for name, tensor in flattened(tensors).items():
+            if name not in found or found[name].shape != tensor.shape:
+                raise ValueError(
+                    f"{path} has no {name} of shape {tuple(tensor.shape)}: it is of another model. Use another folder."
+                )
+            local(tensor).copy_(shard_like(found[name].to(tensor.device), tensor))
+    return checkpoint.header()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU; raises ValueError that names the file when it is damaged."""
-    tensors: dict[str, dict[str, Tensor]] = {}
+    """Read a checkpoint of whole tensors onto the CPU; raises ValueError that names the file when it is damaged."""
+    tensors: Parts = {}
     try:
         with safe_open(path, framework="pt") as file:
             progress = json.loads(file.metadata()[HEADER_KEY])
@@ -60,12 +130,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint of a folder, None when there is none."""
-    return max(folder.glob(PATTERN), default=None)
+    return next(reversed(_all(folder)), None)
+
+
+def flattened(parts: Parts) -> dict[str, Tensor]:
+    """Return all tensors by `part/name`."""
+    return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write named tensors as a file that is whole or absent."""
-    write_bytes(path, save({name: _storable(tensor) for name, tensor in tensors.items()}))
+    _save_file({name: _storable(tensor) for name, tensor in tensors.items()}, path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -74,6 +149,19 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}). Delete its folder and run the step that writes it again.") from error
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob(PATTERN), key=lambda path: path.stem)
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, header)
 
 
 def _storable(tensor: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 A run is a pure function of its inputs: batches come from a cursor, losses may draw from generators seeded by the step, and
 a checkpoint holds all the rest. So a run that was killed after any step ends in the same bytes as one that was not.
+
+Several processes may run it together (`World`): each computes its part of every step's loss, and the parts add up. Who takes
+part changes the last bits at most, so a run may go on with another number of them.
 """
 
 import logging
@@ -22,17 +25,25 @@ from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.progress import progress
 from fourfold.storage import write_json
 from fourfold.training.averaging import WeightAverage
-from fourfold.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from fourfold.training.checkpoints import Checkpoint, CheckpointWriter, Parts, latest_checkpoint, restore, save_tensors
+from fourfold.training.meter import Meter
 from fourfold.training.optimizers import OptimizerSet
+from fourfold.training.parallel import whole, whole_tensors
 from fourfold.training.precision import subnormals_as_zero
+from fourfold.training.preemption import Preempted, Termination, noticing_termination
+from fourfold.training.profiling import profiling
+from fourfold.training.world import World
 
 logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
 
 BEST_FILE = "best.safetensors"  # weights at the lowest validation loss (averaged ones, if averaging is on)
 HISTORY_FILE = "history.json"
+TRACE_FILE = "profile/rank-{}.json.gz"
 
-LossFunction = Callable[[Batch, int], tuple[Tensor, dict[str, Tensor]]]  # (batch, step) → what to minimise, what to report
+Part = tuple[Tensor, dict[str, Tensor]]  # what to minimise, what to report
+# (batch, step) → the loss; or several parts of it that add up, one backward pass each (gradient accumulation)
+LossFunction = Callable[[Batch, int], Part | Iterator[Part]]
 BatchSource = Callable[[Cursor], Iterable[tuple[Batch, Cursor]]]  # endless; each batch with the cursor behind it
 Validation = Callable[[], dict[str, float]]  # must hold "loss", lower is better
 
@@ -48,6 +59,8 @@ class LoopConfig(Config):
     checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step (when there is a folder)
     keep_checkpoints: int = Field(default=1, ge=1)
     max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # of steps whose gradient is not finite; more is an error
+    max_skipped_in_a_row: int = Field(default=10, ge=1)  # as many are an error
+    profile_steps: int = Field(default=0, ge=0)  # of which a trace is kept
 
 
 @dataclass
@@ -57,6 +70,7 @@ class TrainingState:
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
     skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     best_step: int = 0
     best_loss: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)  # what was logged: {"step": ..., name: value}
@@ -85,34 +99,54 @@ def train(
     log: MetricLog | None = None,
     validate: Validation | None = None,
     description: str = "training",
+    world: World | None = None,
+    meter: Meter | None = None,
 ) -> TrainingState:
     """Train `model` in place for `config.num_steps` steps, going on from the newest checkpoint in `folder` if there is one.
 
     `compute_loss(batch, step)` returns the loss and named figures to report, all scalars (what it draws at random must come
-    from a generator seeded by the step, or resuming is not exact). `schedule(step)` multiplies the
-    learning rates. `folder` must belong to this very run (`storage.claim`); None keeps nothing on disk. With `validate` and
-    `validate_every`, the weights of the lowest validation loss are in `folder/best.safetensors`. Afterwards `model` holds the
-    last weights, averaged ones if averaging is on. Raises FloatingPointError when too many steps had to be skipped.
+    from a generator seeded by the step, or resuming is not exact), or yields parts of them that add up. `schedule(step)`
+    multiplies the learning rates. `folder` must belong to this very run (`storage.claim`); None keeps nothing on disk. With
+    `validate` and `validate_every`, the weights of the lowest validation loss are in `folder/best.safetensors`. Afterwards
+    `model` holds the last weights, averaged ones if averaging is on.
+
+    With a `world` of several processes, `model` is laid out on them (`ParallelModel`), the parts that their `compute_loss` give
+    add up to the loss and figures of the step, `folder` is seen by all and written by the first.
+
+    Raises FloatingPointError when too many steps had to be skipped, and `Preempted` after a SIGTERM, once the finished step
+    is saved in `folder`.
     """
-    run = _Run(model, optimizer, config, folder, log or NullMetricLog(), validate, description)
+    world = world or World()
+    meter = meter or Meter(next(model.parameters()).device)
+    run = _Run(model, optimizer, config, folder, log or NullMetricLog(), validate, description, world, meter)
     run.resume()
     model.train()
     left = config.num_steps - run.state.step
     source = iter(batches(run.state.cursor)) if left > 0 else iter(())
-    bar = progress(_take(source, left), description, config.num_steps, "steps", run.state.step, note=run.note)
-    with subnormals_as_zero():
+    trace = (folder or Path()) / TRACE_FILE.format(world.rank)
+    steps = _take(source, left, meter)
+    bar = progress(steps, description, config.num_steps, "steps", run.state.step, run.note) if world.is_first else steps
+    with (
+        subnormals_as_zero(),
+        noticing_termination(folder is not None) as termination,
+        profiling(config.profile_steps if folder else 0, trace, run.keep_trace) as traced,
+    ):
         for batch, cursor in bar:
-            loss, figures = compute_loss(batch, run.state.step)
-            run.learn(loss, figures, schedule(run.state.step))
+            stop = run.learn(compute_loss(batch, run.state.step), schedule(run.state.step), termination)
             run.state.cursor = cursor
             run.after_step()
+            traced()
+            if stop:
+                run.leave()
         run.finish()
     return run.state
 
 
-def _take(source: Iterator[Any], count: int) -> Iterator[Any]:
+def _take(source: Iterator[Any], count: int, meter: Meter) -> Iterator[Any]:
     for _ in range(count):
-        yield next(source)
+        with meter.waiting():
+            item = next(source)
+        yield item
 
 
 @dataclass
@@ -126,51 +160,70 @@ class _Run:
     log: MetricLog
     validate: Validation | None
     description: str
+    world: World
+    meter: Meter
     state: TrainingState = field(default_factory=TrainingState)
 
     def __post_init__(self) -> None:
         decay = self.config.average_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.parameters = self.optimizer.parameters
+        self.writer = None if self.folder is None else CheckpointWriter(self.folder, self.config.keep_checkpoints, self.world)
+        self.saved = self.reported = 0  # steps done when that was last
 
     def resume(self) -> None:
         """Take over the newest checkpoint, if there is one."""
-        path = latest_checkpoint(self.folder) if self.folder else None
+        path = self.world.agreed(latest_checkpoint(self.folder) if self.folder else None)
         if path is None:
             return
-        checkpoint = load_checkpoint(path)
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        self.optimizer.load_state_tensors(checkpoint.tensors.get("optimizer", {}))
-        if self.average:
-            self.average.load(checkpoint.tensors["average"])
-        self.state = TrainingState.from_json(checkpoint.progress | {"step": checkpoint.step})
-        logger.info("%s: going on from step %d of %d.", self.description, checkpoint.step, self.config.num_steps)
+        self.state = TrainingState.from_json(restore(path, self._tensors()))
+        self.saved = self.reported = self.state.step
+        logger.info("%s: going on from step %d of %d.", self.description, self.state.step, self.config.num_steps)
 
-    def learn(self, loss: Tensor, figures: dict[str, Tensor], factor: float) -> None:
-        """One update; a gradient that is not finite is not used, but counted."""
-        loss.backward()
+    def learn(self, found: Part | Iterator[Part], factor: float, termination: Termination) -> bool:
+        """One update; a gradient that is not finite is not used, but counted. Returns whether some process was told to stop."""
+        sums: dict[str, Tensor] = {}
+        for loss, figures in [found] if isinstance(found, tuple) else found:
+            # processes give the mean of their gradients, and their losses are parts of a sum
+            (loss if self.world.size == 1 else loss * self.world.size).backward()
+            for name, scalar in {"loss": loss, **figures}.items():
+                sums[name] = sums[name] + scalar.detach() if name in sums else scalar.detach()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
-        scalars = {"loss": loss, "gradient_norm": norm, **figures}
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+        told = termination.requested
         # one copy off the device for all figures: each would wait for the GPU
-        values = torch.stack([scalar.detach().float() for scalar in scalars.values()]).tolist()
-        if math.isfinite(values[1]):
+        sums |= {} if self.world.size == 1 else {"stop": norm.new_tensor(float(told))}
+        scalars = self.world.sum(torch.stack([scalar.float() for scalar in sums.values()]))
+        values = torch.cat([scalars[:1], norm.detach().float()[None], scalars[1:]]).tolist()
+        names = ["loss", "gradient_norm", *list(sums)[1:]]
+        reported = dict(zip(names, values, strict=True))
+        if self.world.size > 1:
+            told = reported.pop("stop") > 0
+        if math.isfinite(reported["gradient_norm"]):
             self.optimizer.step(factor)
-            self.state.window.append(dict(zip(scalars, values, strict=True)))
+            self.state.window.append(reported)
+            self.state.skipped_in_a_row = 0
         else:
             self.optimizer.zero_grad()
             self._count_skip()
         self.state.step += 1
         if self.average:
             self.average.update(self.state.step)
+        return told
 
     def _count_skip(self) -> None:
         self.state.skipped_steps += 1
+        self.state.skipped_in_a_row += 1
         allowed = self.config.max_skipped_share * self.config.num_steps
         if self.state.skipped_steps > max(1.0, allowed):
             raise FloatingPointError(
                 f"{self.description}: {self.state.skipped_steps} gradients up to step {self.state.step} were not finite "
                 f"(at most {allowed:.0f} are allowed). Lower the learning rate or use fp32."
+            )
+        if self.state.skipped_in_a_row >= self.config.max_skipped_in_a_row:
+            raise FloatingPointError(
+                f"{self.description}: the last {self.state.skipped_in_a_row} gradients up to step {self.state.step} were not "
+                "finite. Lower the learning rate or use fp32."
             )
 
     def after_step(self) -> None:
@@ -180,16 +233,35 @@ class _Run:
             self._report()
         every = self.config.validate_every
         if self.validate and every and (last or self.state.step % every == 0):
-            self._validate(self.validate)
+            with self.meter.aside():
+                self._validate(self.validate)
         every = self.config.checkpoint_every
-        if self.folder and (last or (every and self.state.step % every == 0)):
-            self._save(self.folder)
+        if self.writer and (last or (every and self.state.step % every == 0)):
+            with self.meter.aside():
+                self._save(self.writer)
+
+    def leave(self) -> None:
+        """Save the step that was finished, if it is not, and raise `Preempted`."""
+        if self.writer and self.saved != self.state.step:
+            self._save(self.writer)
+        if self.writer:
+            self.writer.wait()
+        self.world.wait()
+        raise Preempted(f"{self.description}: told to stop after step {self.state.step}, which is saved. Start it again.")
+
+    def keep_trace(self, path: Path) -> None:
+        """Hand the trace of some steps on."""
+        logger.info("%s: the trace of %d steps is in %s.", self.description, self.config.profile_steps, path)
+        if self.world.is_first:
+            self.log.log_file(path, f"profile/{path.name}")
 
     def finish(self) -> None:
         """Leave the averaged weights in the model and the curves on disk."""
+        if self.writer:
+            self.writer.wait()
         if self.average:
             self.model.load_state_dict(self.average.tensors, strict=False)
-        if self.folder:
+        if self.folder and self.world.is_first:
             write_json(self.folder / HISTORY_FILE, self.state.history)
 
     def note(self) -> str:
@@ -207,8 +279,12 @@ class _Run:
         means = {name: sum(values) / len(values) for name, values in found.items()} | {
             "skipped_steps": self.state.skipped_steps
         }
+        num_steps = self.state.step - self.reported
         self.state.window.clear()
         self._record(means)
+        if self.world.is_first and num_steps:  # not part of the history: no two runs are equally fast
+            self.log.log_metrics(self.meter.figures(num_steps, self.world.size), self.state.step)
+        self.reported = self.state.step
 
     def _validate(self, validate: Validation) -> None:
         self.model.eval()
@@ -217,19 +293,28 @@ class _Run:
             if figures["loss"] < self.state.best_loss:
                 self.state.best_loss, self.state.best_step = figures["loss"], self.state.step
                 if self.folder:
-                    save_tensors(self.model.state_dict(), self.folder / BEST_FILE)
+                    self._save_best(self.folder / BEST_FILE)
         self.model.train()
         self._record({f"validation/{name}": value for name, value in figures.items()})
         logger.info("%s: step %d, validation loss %.4f.", self.description, self.state.step, figures["loss"])
 
+    def _save_best(self, path: Path) -> None:
+        tensors = self.model.state_dict()
+        if self.world.size > 1:
+            tensors = whole_tensors(tensors, self.world)
+        if self.world.is_first:
+            save_tensors(tensors, path)
+
     def _record(self, figures: dict[str, float]) -> None:
         self.state.history.append({"step": self.state.step, **figures})
-        self.log.log_metrics(figures, self.state.step)
+        if self.world.is_first:
+            self.log.log_metrics(figures, self.state.step)
 
-    def _save(self, folder: Path) -> None:
+    def _tensors(self) -> Parts:
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_tensors()}
-        if self.average:
-            tensors["average"] = self.average.tensors
+        return tensors | ({"average": self.average.tensors} if self.average else {})
+
+    def _save(self, writer: CheckpointWriter) -> None:
         progress_json = self.state.as_json()
-        progress_json.pop("step")
-        save_checkpoint(Checkpoint(self.state.step, tensors, progress_json), folder, self.config.keep_checkpoints)
+        writer.save(Checkpoint(progress_json.pop("step"), self._tensors(), progress_json))
+        self.saved = self.state.step

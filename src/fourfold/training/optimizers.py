@@ -6,6 +6,9 @@ semi-orthogonal matrix, approximately. On two cores with small batches that woul
 there is no fast bfloat16. Three minimax steps, and q, k, v taken apart by head, cost less and are equal over the mean of all
 modalities at width 64, but learn weak signals (colours of a caption) far later at 128; without weight decay attention
 saturates within minutes: docs/log.md.
+
+Parameters may be sharded over processes (FSDP2): AdamW, being element by element, updates the part that is here; Muon needs
+whole matrices and gathers each one's update, so that every process orthogonalises it and applies its own rows.
 """
 
 # K matrices of one shape, R rows, C columns
@@ -22,6 +25,7 @@ from torch.optim.adamw import adamw
 from fourfold.configuration import Config
 from fourfold.model.layers import CrossAttention, FeedForward, SelfAttention
 from fourfold.training.newton_schulz import orthogonalise
+from fourfold.training.parallel import is_sharded, local, shard_like, whole_like
 
 
 class OptimizerConfig(Config):
@@ -82,15 +86,25 @@ class Muon:
         names = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
         if not names:
             return
-        weights = [self.parameters[name] for name in names]
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        momenta = [self.state["momentum"][name] for name in names]
+        weights = [local(self.parameters[name]) for name in names]
+        gradients = [local(self.parameters[name].grad) for name in names]
+        momenta = [local(self.state["momentum"][name]) for name in names]
         rate = self.config.muon_learning_rate * factor
         torch._foreach_lerp_(momenta, gradients, 1 - self.config.muon_momentum)
         updates = torch._foreach_lerp(gradients, momenta, self.config.muon_momentum)
         if self.config.muon_weight_decay:
             torch._foreach_mul_(weights, 1 - rate * self.config.muon_weight_decay)
-        for matrices, directions in self._batches(names, weights, list(updates)):
+        if not is_sharded(self.parameters[names[0]]):
+            self._descend(names, weights, list(updates), rate)
+            return
+        for name, weight, update in zip(names, weights, updates, strict=True):
+            step = torch.zeros(self.parameters[name].shape, dtype=weight.dtype, device=weight.device)
+            self._descend([name], [step], [whole_like(update, self.parameters[name])], rate)
+            weight.add_(shard_like(step, self.parameters[name]))
+
+    def _descend(self, names: list[str], weights: list[Tensor], updates: list[Tensor], rate: float) -> None:
+        """Subtract the orthogonalised updates from whole weights."""
+        for matrices, directions in self._batches(names, weights, updates):
             directions_KRC = orthogonalise(_batch(directions), self.config.newton_schulz_steps).to(weights[0].dtype)
             scales = [rate * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5 for matrix in matrices]
             steps = [
@@ -128,13 +142,12 @@ class AdamW:
         """Update the parameters that have a gradient."""
         for decay, is_decayed in ((self.config.weight_decay, True), (0.0, False)):
             names = [n for n, p in self.parameters.items() if p.grad is not None and (p.ndim >= 2) == is_decayed]
-            weights = [self.parameters[name] for name in names]
-            if weights:
+            if names:
                 adamw(
-                    weights,
-                    [weight.grad for weight in weights if weight.grad is not None],
-                    [self.state["mean"][name] for name in names],
-                    [self.state["square"][name] for name in names],
+                    [local(self.parameters[name]) for name in names],
+                    [local(self.parameters[name].grad) for name in names],
+                    [local(self.state["mean"][name]) for name in names],
+                    [local(self.state["square"][name]) for name in names],
                     [],
                     [self.state["count"][name] for name in names],
                     fused=True,
@@ -202,7 +215,7 @@ class OptimizerSet:
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `state_tensors` returned; raises KeyError when something is missing."""
         for name, tensor in self.state_tensors().items():
-            tensor.copy_(tensors[name])
+            local(tensor).copy_(shard_like(tensors[name], tensor))
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, matrices: Mapping[str, int] | None = None) -> OptimizerSet:

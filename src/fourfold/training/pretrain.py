@@ -1,6 +1,7 @@
 """Pretraining of 4M: any modality from any other, on tokenised shards (4M-7, arXiv 2312.06647 §2)."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,32 +9,48 @@ from pydantic import Field
 from torch import Tensor
 
 from fourfold.configuration import Config
-from fourfold.data.loader import TokenLoader, fixed_batches
+from fourfold.data.loader import Reader, TokenLoader, fixed_batches
 from fourfold.data.shards import ShardSet
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SpecialIds
 from fourfold.metric_log import MetricLog
 from fourfold.modalities import TOKEN_MODALITIES
-from fourfold.model.batch import MaskedBatch
+from fourfold.model.batch import PADDING, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.files import save_model
+from fourfold.model.flops import training_flops
 from fourfold.model.fourm import FourM
 from fourfold.model.losses import LossName
 from fourfold.seeds import derive_seed
 from fourfold.storage import claim, fingerprint, write_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.training.checkpoints import load_tensors
-from fourfold.training.loop import BEST_FILE, LoopConfig, TrainingState, train
+from fourfold.training.loop import BEST_FILE, LoopConfig, LossFunction, Part, TrainingState, train
+from fourfold.training.meter import Meter
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+from fourfold.training.parallel import Parallel, ParallelModel, whole_tensors
 from fourfold.training.precision import Precision, autocast, default_device
 from fourfold.training.schedules import ScheduleConfig, factor, steps_of_tokens
+from fourfold.training.world import World
 
 BEST, LAST = "best", "last"  # model folders, see fourfold.model.files
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.json"
 # EOS and the two sentinels around a text that is asked for whole
 EXTRA_SEQUENCE_TOKENS = 3
+
+
+class PlaceConfig(Config):
+    """Where and how to compute. Nothing here changes what is learnt, by more than last bits, so a run may go on elsewhere."""
+
+    parallel: Parallel = "auto"  # under torchrun: whole models, or in shards; auto shards what would not fit a GPU
+    micro_batch_size: int | None = Field(default=None, ge=1)  # samples that a process computes at once; None: its whole share
+    num_workers: int = Field(default=0, ge=0)  # processes that read and mask for each process that trains
+    prefetch: int = Field(default=2, ge=1)  # units of work that each worker is ahead
+    compile: bool = False  # the blocks, by torch.compile: minutes at first, faster on GPUs
+    profile_steps: int = Field(default=0, ge=0)  # steps of which a torch.profiler trace is kept, in profile/
+    peak_tflops: float | None = Field(default=None, gt=0)  # of the device, for MFU; None: known GPUs only
 
 
 class PretrainConfig(Config):
@@ -43,7 +60,7 @@ class PretrainConfig(Config):
     masking: MaskingConfig = MaskingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossName = "modality"
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1)  # samples of a step, of all processes together
     total_tokens: int = Field(default=11_500_000, ge=1)
     warmup_tokens: int = Field(default=230_000, ge=0)
     final_factor: float = Field(default=0.0, ge=0, le=1)  # of the learning rates, where the cosine ends
@@ -56,6 +73,9 @@ class PretrainConfig(Config):
     log_every: int = Field(default=50, ge=1)  # steps
     validate_every: int = Field(default=1000, ge=1)  # steps
     checkpoint_every: int = Field(default=500, ge=1)  # steps
+    keep_checkpoints: int = Field(default=1, ge=1)
+    max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps whose gradient is not finite; as many are an error
+    place: PlaceConfig = PlaceConfig()
 
     @property
     def tokens_per_sample(self) -> int:
@@ -86,20 +106,26 @@ def pretrain(
     """Train 4M on split `train`, validate on `val`, and return `folder` with the model folders `best` and `last`.
 
     `best` has the lowest validation loss. A run of the same inputs that was killed goes on from its newest checkpoint and ends
-    in the same bytes.
+    in the same bytes. Processes that torchrun started train together, in a folder that all of them see; the first one writes.
     """
     # 1) Resume, or start fresh
+    world, place = World.join(), config.place
     parts = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
-    claim(folder, fingerprint(config=config, seed=seed, threads=torch.get_num_threads(), **parts))
+    learnt = config.model_copy(update={"place": PlaceConfig()})
+    if world.is_first:
+        claim(folder, fingerprint(config=learnt, seed=seed, threads=torch.get_num_threads(), **parts))
+    world.wait()
     # 2) Model, data and optimiser: pure functions of settings and seed
     device = default_device()
     model = FourM(model_config(config.model, tokenizers, images), derive_seed(seed, "weights")).to(device)
-    loader, held_out = _loaders(tokens, images, tokenizers, config, model.config, seed)
+    loader, held_out = _loaders(tokens, images, tokenizers, config, model.config, seed, world)
     batches = [batch.to(device) for batch in fixed_batches(held_out, config.validation_samples)]
+    parallel = _laid_out(model, world, place)
+    meter = Meter(device, None if place.peak_tflops is None else 1e12 * place.peak_tflops)
     # 3) Train
     state = train(
         model,
-        _loss_function(model, config, device),
+        _loss_function(parallel, model.config, config, device, meter),
         loader.batches,
         build_optimizer(model, config.optimizer),
         lambda step: factor(config.schedule, step, config.num_steps),
@@ -108,9 +134,14 @@ def pretrain(
         log=log,
         validate=lambda: validation_losses(model, batches, config.precision),
         description="pretraining",
+        world=world,
+        meter=meter,
     )
     # 4) Keep the last and the best
-    _save_models(model, folder, state, config)
+    tensors = whole_tensors(model.state_dict(), world) if parallel.is_sharded else model.state_dict()
+    if world.is_first:
+        _save_models(model.config, tensors, folder, state, config)
+    world.wait()
     return folder
 
 
@@ -161,35 +192,91 @@ def _patch_grid(images: ShardSet, name: str, patch_size: int) -> tuple[int, int]
 
 
 def _loaders(
-    tokens: ShardSet, images: ShardSet, tokenizers: TokenizerSet, config: PretrainConfig, model: ModelConfig, seed: int
+    tokens: ShardSet,
+    images: ShardSet,
+    tokenizers: TokenizerSet,
+    config: PretrainConfig,
+    model: ModelConfig,
+    seed: int,
+    world: World,
 ) -> tuple[TokenLoader, TokenLoader]:
+    """Return the training loader, of this process's share, and that of held-out samples, the same on every process."""
     masker = Masker(config.masking, model, special_ids(tokenizers))
     size, cache = config.shards_at_once, config.cache_megabytes * 2**20
-    train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache)
+    on_gpu = default_device().type == "cuda"
+    reader = Reader(world.rank, world.size, config.place.num_workers, config.place.prefetch, pin_memory=on_gpu)
+    train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache, reader)
     val_batch = max(1, min(config.batch_size, tokens.num_samples("val")))  # a val smaller than a batch is one batch
     return train_loader, TokenLoader(tokens, images, "val", val_batch, masker, seed, size, 0)
 
 
-def _loss_function(model: FourM, config: PretrainConfig, device: torch.device) -> Callable:
-    def compute_loss(batch: MaskedBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        with autocast(config.precision, device):
-            losses = model(batch.to(device, non_blocking=True), config.loss)
-        return losses.total, losses.per_modality
+def _laid_out(model: FourM, world: World, place: PlaceConfig) -> ParallelModel:
+    """Return the model as the processes hold it; its blocks are compiled before they are sharded, if they are to be."""
+    blocks = [*model.encoder, *model.decoder]
+    if place.compile:
+        for block in blocks:
+            block.compile(dynamic=True)  # the number of rows differs from batch to batch
+    return ParallelModel(model, world, place.parallel, [(block, ("context_keys_values",)) for block in blocks])
+
+
+def _loss_function(
+    model: ParallelModel, architecture: ModelConfig, config: PretrainConfig, device: torch.device, meter: Meter
+) -> LossFunction:
+    """Return the loss of a step: of one batch if a process alone computes it at once, else in parts that add up."""
+    world, names = model.world, architecture.names
+    largest_share = -(-config.batch_size // world.size)
+    num_parts = -(-largest_share // (config.place.micro_batch_size or largest_share))
+
+    def compute_loss(batch: MaskedBatch, step: int) -> Part | Iterator[Part]:
+        tokens = int(batch.input_keep_BN.sum() + batch.target_keep_BM.sum())
+        shares = {"tokens": tokens, "flops": training_flops(architecture, batch)}
+        meter.count(samples=config.batch_size, **{name: value * world.size for name, value in shares.items()})
+        if world.size == 1 and num_parts == 1:
+            with autocast(config.precision, device):
+                losses = model(batch.to(device, non_blocking=True), config.loss)
+            return losses.total, losses.per_modality
+        return in_parts(batch)
+
+    def in_parts(batch: MaskedBatch) -> Iterator[Part]:
+        counts_E = torch.bincount(batch.target_modality_BM[batch.target_keep_BM], minlength=len(names))
+        totals = dict(zip(names, world.sum(counts_E.to(device)).tolist(), strict=True))
+        for index, part in enumerate(_split(batch, num_parts)):
+            with autocast(config.precision, device):
+                is_last = index == num_parts - 1
+                losses = model(part.to(device, non_blocking=True), config.loss, totals, is_last=is_last)
+            yield losses.total, losses.per_modality
 
     return compute_loss
 
 
+def _split(batch: MaskedBatch, num_parts: int) -> Iterator[MaskedBatch]:
+    """Yield a batch in parts of equal size, give or take a sample; a part without samples is one that has nothing to predict.
+
+    So every process computes as many parts, which those that share gradients must.
+    """
+    for index in range(num_parts):
+        first, behind = (batch.batch_size * border // num_parts for border in (index, index + 1))
+        if first < behind:
+            yield batch[first:behind]
+        else:
+            one = batch[:1]
+            yield replace(one, target_modality_BM=torch.full_like(one.target_modality_BM, PADDING))
+
+
 def _loop_config(config: PretrainConfig) -> LoopConfig:
-    shared = ("clip_norm", "average_decay", "log_every", "validate_every", "checkpoint_every")
-    return LoopConfig(num_steps=config.num_steps, **{name: getattr(config, name) for name in shared})
+    shared = ("clip_norm", "average_decay", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
+    given = {name: getattr(config, name) for name in (*shared, "max_skipped_in_a_row")}
+    return LoopConfig(num_steps=config.num_steps, profile_steps=config.place.profile_steps, **given)
 
 
-def _save_models(model: FourM, folder: Path, state: TrainingState, config: PretrainConfig) -> None:
+def _save_models(
+    config_of_model: ModelConfig, tensors: dict[str, Tensor], folder: Path, state: TrainingState, config: PretrainConfig
+) -> None:
     """Write the model folders, and the figures of the run."""
-    save_model(model, folder / LAST)
-    best = FourM(model.config)
-    best.load_state_dict(load_tensors(folder / BEST_FILE))
-    save_model(best, folder / BEST)
+    model = FourM(config_of_model)
+    for name, weights in ((LAST, tensors), (BEST, load_tensors(folder / BEST_FILE))):
+        model.load_state_dict(weights)
+        save_model(model, folder / name)
     last = next(figures for figures in reversed(state.history) if "validation/loss" in figures)
     metrics = {name: value for name, value in last.items() if name.startswith("validation/")} | {
         "validation/best_loss": state.best_loss,

@@ -1,6 +1,7 @@
 """The run that is being recorded right now, for whoever wants to add figures to it."""
 
 import time
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 FLUSH_SECONDS = 2.0  # a call to the tracking store costs about 10 ms: a training loop must not pay that each step
@@ -34,6 +35,11 @@ class ActiveRun:
         """Keep a matplotlib figure as the artifact `name`, e.g. `tokenizers/rgb.png`."""
         if self.client is not None:
             self.client.log_figure(self.run_id, figure, name)
+
+    def log_file(self, path: Path, name: str) -> None:
+        """Keep a copy of a file as the artifact `name`; the last part of the name is the file's own."""
+        if self.client is not None:
+            self.client.log_artifact(self.run_id, str(path), PurePosixPath(name).parent.as_posix())
 
     def log_json(self, value: dict[str, Any], name: str) -> None:
         """Keep a JSON value as the artifact `name`."""
