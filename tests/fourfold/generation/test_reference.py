@@ -9,7 +9,7 @@ import torch
 
 from fourfold.generation import sampling
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.generate import SpecialIds, generate
+from fourfold.generation.decoding import SpecialIds, generate_tokens
 from fourfold.generation.sampling import keep_top
 from fourfold.generation.schedules import remaining_schedule, temperatures, token_schedule
 from fourfold.model.fourm import FourM
@@ -41,7 +41,9 @@ def answer(model, conditions, targets, settings=None, stop=6, weights=None, **ch
     config = GenerationConfig(grids=settings, sequences=settings, show_sentinel=True, **changes)
     batch = len(next(iter(conditions.values())))
     special = SpecialIds(end=stop, sentinels=(4, 5))
-    return {k: v.tolist() for k, v in generate(model, conditions, targets, range(batch), config, special, weights).items()}
+    return {
+        k: v.tolist() for k, v in generate_tokens(model, conditions, targets, range(batch), config, special, weights).items()
+    }
 
 
 @pytest.mark.parametrize("order", ["maskgit", "roar"])

@@ -5,8 +5,8 @@ import torch
 
 from fourfold.generation.conditions import UNKNOWN
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.generate import SpecialIds, append_end, generate
-from fourfold.generation.sampling import draw, sample
+from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
+from fourfold.generation.sampling import draw, keep_top, sample, sample_with_confidence
 from fourfold.generation.schedules import token_schedule
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
@@ -46,7 +46,9 @@ def some(conditions: dict[str, torch.Tensor], rows: list[int]) -> dict[str, torc
 
 def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(model, conditions):
     rgb = {"rgb": conditions["rgb"]}
-    found = generate(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialIds(end=39, sentinels=(38, 37)))["caption"]
+    found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialIds(end=39, sentinels=(38, 37)))[
+        "caption"
+    ]
     length = found.shape[1]
     assert length > 2
     position = torch.arange(4).expand(5, 4)
@@ -63,9 +65,9 @@ def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(mode
 @pytest.mark.parametrize("config", [GenerationConfig(), SAMPLED, SAMPLED.model_copy(update={"chain": True})])
 def test_a_batch_gives_what_single_calls_give(model, conditions, config):
     targets, seeds = ["tok_depth", "caption", "tok_semseg"], [7, 8, 9, 10, 11]
-    together = generate(model, conditions, targets, seeds, config, SPECIAL)
+    together = generate_tokens(model, conditions, targets, seeds, config, SPECIAL)
     for row in range(5):
-        alone = generate(model, some(conditions, [row]), targets, [seeds[row]], config, SPECIAL)
+        alone = generate_tokens(model, some(conditions, [row]), targets, [seeds[row]], config, SPECIAL)
         for name in targets:
             width = alone[name].shape[1]
             assert together[name][row, :width].tolist() == alone[name][0].tolist()
@@ -74,10 +76,10 @@ def test_a_batch_gives_what_single_calls_give(model, conditions, config):
 
 def test_a_sample_follows_its_seed_wherever_it_stands_in_the_batch(model, conditions):
     order = [3, 0, 4, 2, 1]
-    straight = generate(model, conditions, ["tok_depth"], [0, 1, 2, 3, 4], SAMPLED, SPECIAL)["tok_depth"]
-    shuffled = generate(model, some(conditions, order), ["tok_depth"], order, SAMPLED, SPECIAL)["tok_depth"]
+    straight = generate_tokens(model, conditions, ["tok_depth"], [0, 1, 2, 3, 4], SAMPLED, SPECIAL)["tok_depth"]
+    shuffled = generate_tokens(model, some(conditions, order), ["tok_depth"], order, SAMPLED, SPECIAL)["tok_depth"]
     torch.testing.assert_close(straight[order], shuffled)
-    other = generate(model, conditions, ["tok_depth"], [5, 6, 7, 8, 9], SAMPLED, SPECIAL)["tok_depth"]
+    other = generate_tokens(model, conditions, ["tok_depth"], [5, 6, 7, 8, 9], SAMPLED, SPECIAL)["tok_depth"]
     assert (other != straight).any()
 
 
@@ -85,34 +87,36 @@ def test_given_tokens_stay_and_the_rest_is_filled(model, conditions):
     given = torch.full((5, 4), UNKNOWN)
     given[:, 1] = 6
     for config in (GenerationConfig(), SAMPLED):
-        found = generate(model, {"tok_depth": given}, ["tok_depth"], range(5), config, SPECIAL)["tok_depth"]
+        found = generate_tokens(model, {"tok_depth": given}, ["tok_depth"], range(5), config, SPECIAL)["tok_depth"]
         assert (found[:, 1] == 6).all()
         assert (found >= 0).all()
         assert (found < 11).all()
 
 
 def test_targets_that_are_not_chained_do_not_influence_each_other(model, conditions):
-    both = generate(model, conditions, ["tok_depth", "tok_semseg"], range(5), SAMPLED, SPECIAL)
-    one = generate(model, conditions, ["tok_semseg"], range(5), SAMPLED, SPECIAL)
+    both = generate_tokens(model, conditions, ["tok_depth", "tok_semseg"], range(5), SAMPLED, SPECIAL)
+    one = generate_tokens(model, conditions, ["tok_semseg"], range(5), SAMPLED, SPECIAL)
     torch.testing.assert_close(both["tok_semseg"], one["tok_semseg"])
 
 
 def test_guidance_of_one_is_no_guidance_and_no_condition_at_all_works(model, conditions):
-    plain = generate(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
-    weighted = generate(model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"rgb": 1.0})
-    alone = generate(model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
+    plain = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
+    weighted = generate_tokens(
+        model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"rgb": 1.0}
+    )
+    alone = generate_tokens(model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
     torch.testing.assert_close(weighted["tok_depth"], alone["tok_depth"])
     assert plain["tok_depth"].shape == (5, 4)
-    assert generate(model, {}, ["tok_depth"], range(2), GenerationConfig(), SPECIAL)["tok_depth"].shape == (2, 4)
+    assert generate_tokens(model, {}, ["tok_depth"], range(2), GenerationConfig(), SPECIAL)["tok_depth"].shape == (2, 4)
 
 
 def test_conditions_that_do_not_fit_are_refused_with_what_is_expected(model, conditions):
     with pytest.raises(ValueError, match=r"tok_depth.*expected tokens of shape \(5, 4\)"):
-        generate(model, {"tok_depth": torch.zeros(5, 9).long()}, ["caption"], range(5), GenerationConfig(), SPECIAL)
+        generate_tokens(model, {"tok_depth": torch.zeros(5, 9).long()}, ["caption"], range(5), GenerationConfig(), SPECIAL)
     with pytest.raises(ValueError, match="Did you mean 'tok_depth'"):
-        generate(model, conditions, ["tok_dpeth"], range(5), GenerationConfig(), SPECIAL)
+        generate_tokens(model, conditions, ["tok_dpeth"], range(5), GenerationConfig(), SPECIAL)
     with pytest.raises(ValueError, match="input only"):
-        generate(model, conditions, ["rgb"], range(5), GenerationConfig(), SPECIAL)
+        generate_tokens(model, conditions, ["rgb"], range(5), GenerationConfig(), SPECIAL)
 
 
 def test_the_end_stands_after_the_last_token():
@@ -134,6 +138,7 @@ def test_draws_follow_the_probabilities_and_never_take_what_is_impossible():
     torch.testing.assert_close(share, probabilities[0], atol=1e-3, rtol=0)
     edges = draw(probabilities[:2], torch.tensor([0.0, 1 - 1e-9]))
     assert edges.tolist() == [1, 4]
-    ids, confidence = sample(torch.tensor([[0.0, 3.0, 1.0]]), torch.tensor([0.5]), temperature=0.0)
-    assert ids.tolist() == [1]
-    assert confidence.tolist() == [1.0]
+    logits = torch.tensor([[0.0, 3.0, 1.0]])
+    ids, confidence = sample_with_confidence(logits, torch.tensor([0.5]), temperature=0.0)
+    assert ids.tolist() == sample(logits, torch.tensor([0.5])).tolist() == [1]
+    torch.testing.assert_close(confidence, logits.softmax(-1)[:, 1])  # 1 would rank nothing
