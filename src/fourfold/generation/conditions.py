@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fourfold.model.batch import PADDING, MaskedBatch
-from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.config import INPUT_ONLY, ModalityConfig, ModelConfig
 
 UNKNOWN = -1  # a grid token, or a pixel of a signed integer, that is not given
 
@@ -34,7 +34,7 @@ def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, 
     inputs = (modality_BN, position_BN * filled, token_BN * filled)
     pixels, vectors = (
         next((shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown), None)
-        for kind in ("pixels", "vectors")
+        for kind in INPUT_ONLY
     )
     return MaskedBatch(*inputs, nothing, nothing, nothing, nothing, pixels, vectors)
 
