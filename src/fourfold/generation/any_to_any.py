@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fourfold.generation.conditions import Conditions, visible_batch
-from fourfold.generation.config import GenerationConfig, preset
-from fourfold.generation.generate import SpecialIds, append_end, generate
-from fourfold.modalities import TOKEN_MODALITIES, label, target_of
+from fourfold.generation.conditions import UNKNOWN, Conditions, visible_batch
+from fourfold.generation.config import GenerationConfig, base_name, find_modality, find_preset
+from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
+from fourfold.modalities import TOKEN_MODALITIES, target_of
 from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
 from fourfold.seeds import derive_seed
@@ -27,6 +27,7 @@ from fourfold.tokenizers.tokenizer_set import TokenizerSet
 
 MODEL_FOLDER = "model"
 TOKENIZERS_FOLDER = "tokenizers"
+GAP = "___"  # in a text that is a condition: what stands here is to be found
 
 
 class AnyToAny:
@@ -51,30 +52,36 @@ class AnyToAny:
         conditions: Mapping[str, Any],
         targets: Sequence[str],
         *,
-        preset_name: str = "greedy",
+        preset: str = "greedy",
         config: GenerationConfig | None = None,
         weights: Mapping[str, float] | None = None,
         seed: int = 0,
+        seeds: Sequence[int] | None = None,
         batch_size: int = 64,
     ) -> dict[str, Any]:
         """Return the targets, decoded, from any conditions; both by label, in the formats of the codecs.
 
-        `config` replaces the preset. Sample i's randomness comes from (seed, i) alone. Raises ValueError for unknown labels,
-        conditions of different lengths, or no condition.
+        A condition may be None for some samples, so each may have others; a token modality (`tok_depth`, or `caption` with ids)
+        is taken as it is: int (B, L), -1 where a grid is to be filled, 0 behind the end of a sequence. `rgb@448` is `rgb` at
+        that resolution, for models that know several. `___` in a caption is a gap: ask for `caption` to have it filled.
+
+        `config` replaces the preset. Sample i's randomness comes from (seed, i) alone, or from `seeds[i]`. Raises ValueError
+        for unknown labels, conditions of different lengths, or no condition.
         """
-        chosen = config or preset(preset_name)
-        names = {target: target_of(target).name for target in targets}
+        chosen = config or find_preset(preset)
+        names = {target: self.target_name(target) for target in targets}
         known = self.condition_tokens(conditions)
         count = _common_length(known)
-        seeds = [derive_seed(seed, "sample", index) for index in range(count)]
-        by_token = {self.token_name(name): value for name, value in (weights or {}).items()}
+        if seeds is None:
+            seeds = [derive_seed(seed, "sample", index) for index in range(count)]
+        by_token = {self._weighted_name(name, known): value for name, value in (weights or {}).items()}
         parts: dict[str, list[np.ndarray]] = {target: [] for target in targets}
         for part in _slices(count, batch_size):
             batch = {name: value[part] for name, value in known.items()}
-            found = generate(self.model, batch, list(names.values()), seeds[part], chosen, self.special_ids, by_token)
+            found = generate_tokens(self.model, batch, list(names.values()), seeds[part], chosen, self.special_ids, by_token)
             for target, name in names.items():
                 parts[target].append(found[name].cpu().numpy())
-        return {target: self.tokenizers.decode(target, _joined(part)) for target, part in parts.items()}
+        return {target: self.tokenizers.decode(base_name(target), _joined(part)) for target, part in parts.items()}
 
     def features(self, conditions: Mapping[str, Any], batch_size: int = 64) -> np.ndarray:
         """Return (B, D) float32 encoder features, the mean over visible tokens: for retrieval and probes."""
@@ -110,17 +117,59 @@ class AnyToAny:
 
     def token_name(self, name: str) -> str:
         """Return the modality by which a label is a condition: pixels if the model sees any, tokens otherwise."""
-        label(name)
-        pixels = [m.name for m in TOKEN_MODALITIES.values() if m.label == name and m.kind == "pixels"]
-        return next((pixel for pixel in pixels if pixel in self.model.config.names), target_of(name).name)
+        known = self.model.config.names
+        label_name, _, resolution = name.partition("@")
+        if label_name in TOKEN_MODALITIES and not resolution:
+            return find_modality(label_name, known)
+        pixels = [m.name for m in TOKEN_MODALITIES.values() if m.label == label_name and m.kind == "pixels"]
+        seen = (find_modality(f"{pixel}@{resolution}" if resolution else pixel, known) for pixel in pixels)
+        return next((pixel for pixel in seen if pixel in known), self.target_name(name))
+
+    def target_name(self, name: str) -> str:
+        """Return the modality that is predicted for a label or a token modality, at its resolution if one is named."""
+        label_name, _, resolution = name.partition("@")
+        token_name = label_name if label_name in TOKEN_MODALITIES and label_name != "rgb" else target_of(label_name).name
+        return f"{token_name}@{resolution}" if resolution else find_modality(token_name, self.model.config.names)
+
+    def _weighted_name(self, name: str, known: Conditions) -> str:
+        """Return the condition that a weight is for; a label that is generated on the way becomes one by its tokens."""
+        return self.token_name(name) if self.token_name(name) in known else self.target_name(name)
 
     def _tokens(self, name: str, values: Any) -> Tensor:
-        token_name = self.token_name(name)
-        modality = self.model.config.modality(token_name)
-        if modality.kind == "pixels":
+        """Return the condition of all samples, also of those that lack it (None)."""
+        given = [row for row, value in enumerate(values) if value is not None]
+        if len(given) == len(values):
+            return self._given_tokens(name, values)
+        if not given:
+            raise ValueError(f"Condition {name!r} is None for every sample. Leave it out.")
+        some = [values[row] for row in given]
+        found = self._given_tokens(name, np.stack(some) if isinstance(some[0], np.ndarray) else some)
+        kind = self.model.config.modality(self.token_name(name)).kind
+        nothing = 0 if kind in ("sequence", "vectors") else UNKNOWN
+        dtype = torch.int16 if found.dtype == torch.uint8 else found.dtype  # so that UNKNOWN fits among pixels
+        everything = torch.full((len(values), *found.shape[1:]), nothing, dtype=dtype)
+        everything[given] = found.to(dtype)
+        return everything
+
+    def _given_tokens(self, name: str, values: Any) -> Tensor:
+        kind = self.model.config.modality(self.token_name(name)).kind
+        if kind == "pixels":
             return torch.from_numpy(np.ascontiguousarray(values))
-        tokens = torch.from_numpy(np.asarray(self.tokenizers.tokens(name, values)).astype(np.int64))
-        return append_end(tokens, self.special_ids.end) if modality.kind == "sequence" else tokens
+        is_array = isinstance(values, np.ndarray | Tensor) and np.ndim(values) > 0
+        if is_array and (kind == "sequence" or base_name(name) in TOKEN_MODALITIES):
+            return torch.as_tensor(values).long()
+        if kind == "sequence" and any(isinstance(value, str) and GAP in value for value in values):
+            return torch.nn.utils.rnn.pad_sequence([torch.tensor(self._with_gaps(value)) for value in values], True)
+        tokens = torch.from_numpy(np.asarray(self.tokenizers.tokens(base_name(name), values)).astype(np.int64))
+        return append_end(tokens, self.special_ids.end) if kind == "sequence" else tokens
+
+    def _with_gaps(self, text: str) -> list[int]:
+        """Return the ids of a caption whose gaps are successive sentinels, with EOS."""
+        first, *rest = (self.tokenizers.text.encode_caption(part) for part in text.split(GAP))
+        if len(rest) + 2 > len(self.special_ids.sentinels):
+            raise ValueError(f"A caption has {len(rest)} gaps; at most {len(self.special_ids.sentinels) - 2} are allowed.")
+        filled = [token for place, part in enumerate(rest, 1) for token in (self.special_ids.sentinels[place], *part)]
+        return [*first, *filled, self.special_ids.end]
 
 
 def _common_length(known: Conditions) -> int:

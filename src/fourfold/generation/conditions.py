@@ -1,17 +1,21 @@
 """What is known of some samples, as tokens, and how the model gets to see it."""
 
-# B batch, L length of a modality, N visible slots, M target slots
+# B batch, L length of a modality, E width of vectors, N visible slots, M target slots
+
+import dataclasses
 
 import torch
 from torch import Tensor
 
 from fourfold.model.batch import PADDING, MaskedBatch
-from fourfold.model.config import ModelConfig
+from fourfold.model.config import INPUT_ONLY, ModalityConfig, ModelConfig
 
-UNKNOWN = -1  # a grid token that is not given
+UNKNOWN = -1  # a grid token, or a pixel of a signed integer, that is not given
 
 # Modality → int64 (B, L): grids row-major with UNKNOWN where nothing is given, sequences padded with 0;
-# pixels → uint8 (B, H, W, 3).
+# pixels → uint8 (B, H, W, 3), or int16 with UNKNOWN in patches that are not given;
+# vectors → float (B, L, E) with rows of zeros where nothing is given.
+# A sample that lacks a modality altogether has UNKNOWN, or zeros, all through.
 Conditions = dict[str, Tensor]
 
 
@@ -20,72 +24,80 @@ def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, 
 
     Raises ValueError for a modality the model does not know, or of the wrong shape.
     """
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
-    for name in sorted(conditions, key=config.index):
-        columns.append(_slots(conditions[name].to(device), name, config, batch_size))
-    empty = torch.zeros(batch_size, 0, dtype=torch.int64, device=device)
-    keep, position, token = (
-        (torch.cat([empty, *column], dim=1) for column in zip(*columns, strict=True)) if columns else (empty,) * 3
-    )
+    nothing = torch.zeros(batch_size, 0, dtype=torch.int64, device=device)
+    shown = {name: conditions[name].to(device) for name in sorted(conditions, key=config.index)}
+    columns = [_slots(value, name, config, batch_size) for name, value in shown.items()]
+    keep, position, token = (torch.cat(column, dim=1) for column in zip(*columns, strict=True)) if columns else (nothing,) * 3
     order = (keep < 0).long().argsort(dim=1, stable=True)[:, : int((keep >= 0).sum(1).max()) if columns else 0]
     modality_BN, position_BN, token_BN = (column.gather(1, order) for column in (keep, position, token))
     filled = modality_BN >= 0
-    pixels = next((conditions[m.name] for m in config.modalities if m.kind == "pixels" and m.name in conditions), None)
-    nothing = empty
-    return MaskedBatch(
-        modality_BN,
-        position_BN * filled,
-        token_BN * filled,
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        None if pixels is None else pixels.to(device),
+    inputs = (modality_BN, position_BN * filled, token_BN * filled)
+    pixels, vectors = (
+        next((shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown), None)
+        for kind in INPUT_ONLY
     )
+    return MaskedBatch(*inputs, nothing, nothing, nothing, nothing, pixels, vectors)
 
 
 def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> MaskedBatch:
     """Return the batch asking for some places of one grid."""
     zeros = torch.zeros_like(position_BM)
-    return MaskedBatch(
-        batch.input_modality_BN,
-        batch.input_position_BN,
-        batch.input_token_BN,
-        torch.full_like(position_BM, modality),
-        position_BM,
-        zeros,
-        zeros,
-        batch.pixels_BHWC,
+    return dataclasses.replace(
+        batch,
+        target_modality_BM=torch.full_like(position_BM, modality),
+        target_position_BM=position_BM,
+        target_input_BM=zeros,
+        target_id_BM=zeros,
     )
 
 
 def _slots(value: Tensor, name: str, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return modality (PADDING where nothing is given), position and token of one modality, each (B, L)."""
     modality = config.modality(name)
-    length = modality.num_positions
-    if modality.kind == "pixels":
-        rows, columns = modality.grid or (0, 0)
-        expected = (batch_size, rows * config.patch_size, columns * config.patch_size, 3)
-        _check(tuple(value.shape) == expected, name, value, f"pixels of shape {expected}")
-        value = torch.zeros(batch_size, length, dtype=torch.int64, device=value.device)
-        known = torch.ones_like(value, dtype=torch.bool)
-    elif modality.kind == "grid":
-        value = value.flatten(1)
-        _check(tuple(value.shape) == (batch_size, length), name, value, f"tokens of shape {(batch_size, length)}")
-        known = value >= 0
-    else:
-        _check(value.ndim == 2 and len(value) == batch_size, name, value, f"ids of shape ({batch_size}, length)")
-        known = value > 0
-    position = torch.arange(value.shape[1], device=value.device).expand_as(value)
-    if modality.kind == "sequence":
+    token, known = _READERS[modality.kind](value, modality, config, batch_size)
+    position = torch.arange(token.shape[1], device=token.device).expand_as(token)
+    if modality.grid is None:
         position = known.long().cumsum(1) - 1  # rank among the tokens that are there
-        known = known & (position < length)
-    _check(
-        modality.vocabulary_size == 0 or int(value.max()) < modality.vocabulary_size, name, value, "ids below its vocabulary"
-    )
-    return torch.where(known, config.index(name), PADDING), position.clamp(min=0), value.clamp(min=0)
+        known = known & (position < modality.num_positions)
+    if modality.vocabulary_size and token.numel() and int(token.max()) >= modality.vocabulary_size:
+        found, size = int(token.max()), modality.vocabulary_size
+        raise ValueError(f"Condition {name!r} has the id {found}; ids below its vocabulary size, {size}, are allowed.")
+    return torch.where(known, config.index(name), PADDING), position.clamp(min=0), token.clamp(min=0)
 
 
-def _check(fits: bool, name: str, value: Tensor, expected: str) -> None:
-    if not fits:
-        raise ValueError(f"Condition {name!r} has shape {tuple(value.shape)}; expected {expected}.")
+def _read_pixels(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
+    rows, columns = modality.grid or (0, 0)
+    size = config.patch_size
+    _check_shape(value, modality.name, (batch_size, rows * size, columns * size, 3), "pixels")
+    token = torch.zeros(batch_size, modality.num_positions, dtype=torch.int64, device=value.device)
+    if value.is_floating_point() or not value.dtype.is_signed:
+        return token, torch.ones_like(token, dtype=torch.bool)
+    patches = value.reshape(batch_size, rows, size, columns, size * 3)
+    return token, (patches != UNKNOWN).all(dim=4).all(dim=2).flatten(1)
+
+
+def _read_grid(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
+    token = value.flatten(1)
+    _check_shape(token, modality.name, (batch_size, modality.num_positions), "tokens")
+    return token, token >= 0
+
+
+def _read_sequence(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
+    _check_shape(value, modality.name, (batch_size, None), "ids")
+    return value, value > 0
+
+
+def _read_vectors(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
+    _check_shape(value, modality.name, (batch_size, None, modality.vector_width), "vectors")
+    row = torch.arange(value.shape[1], device=value.device).expand(batch_size, -1)
+    return row, (value != 0).any(dim=-1)
+
+
+_READERS = {"pixels": _read_pixels, "grid": _read_grid, "sequence": _read_sequence, "vectors": _read_vectors}
+
+
+def _check_shape(value: Tensor, name: str, expected: tuple[int | None, ...], what: str) -> None:
+    found = tuple(value.shape)
+    if len(found) != len(expected) or any(want not in (None, got) for want, got in zip(expected, found, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in expected)
+        raise ValueError(f"Condition {name!r} has shape {found}; expected {what} of shape ({wanted}).")

@@ -1,6 +1,7 @@
 """How each target is generated; presets by name."""
 
 import difflib
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -17,6 +18,8 @@ class TargetConfig(Config):
     schedule: ScheduleName = "linear"
     temperature: float = Field(default=0.0, ge=0)  # 0: the most probable token
     temperature_schedule: TemperatureName = "constant"
+    final_temperature: float = Field(default=0.0, ge=0)  # of the schedule onex
+    temperature_power: float = Field(default=0.5, gt=0)  # of the schedule onex
     top_k: int = Field(default=0, ge=0)  # 0: all
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)  # of a sequence; None: as many as the model has positions
@@ -24,35 +27,63 @@ class TargetConfig(Config):
 
 
 class GenerationConfig(Config):
-    """How a request is answered."""
+    """How a request is answered. Modalities are named as in `fourfold/modalities.py`; `tok_rgb` means `tok_rgb@224` too."""
 
     grids: TargetConfig = TargetConfig()
     sequences: TargetConfig = TargetConfig()
     special: dict[str, TargetConfig] = Field(default_factory=dict)  # by modality, instead of the two above
     chain: bool = False  # a finished target becomes a condition of the next
+    via: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # what is made first, and a condition then, by target
     # A text that is asked for, or emptied by guidance, is shown as its first sentinel (as the reference does), not as nothing.
     show_sentinel: bool = False
 
     def of(self, name: str, kind: str) -> TargetConfig:
         """Return how a modality is generated."""
-        return self.special.get(name, self.sequences if kind == "sequence" else self.grids)
+        general = self.sequences if kind == "sequence" else self.grids
+        return self.special.get(name, self.special.get(base_name(name), general))
+
+    def via_of(self, name: str, known: Sequence[str]) -> list[str]:
+        """Return what is made before a target, by the names of a model that knows the modalities `known`."""
+        return [find_modality(step, known) for step in self.via.get(name, self.via.get(base_name(name), ()))]
 
 
-# The settings of 4M-7's released presets (4m-facts §6), and the deterministic default.
+def base_name(name: str) -> str:
+    """Return a modality's name without a resolution: `tok_rgb` of `tok_rgb@448`."""
+    return name.partition("@")[0]
+
+
+def find_modality(name: str, known: Sequence[str]) -> str:
+    """Return the modality that a model calls `name`, or `name@…`, the smallest resolution first; `name` if there is none."""
+    sizes = {other: other.partition("@")[2] for other in known if base_name(other) == name}
+    return name if name in known else min(sizes, key=lambda other: (len(sizes[other]), other), default=name)
+
+
+def _roar(steps: int) -> TargetConfig:
+    """Return how 4M-7 makes images of captions: hot at first, cold at the end, well guided."""
+    return TargetConfig(steps=steps, temperature=6.0, temperature_schedule="onex", final_temperature=0.5, guidance=3.0)
+
+
+_DENSE = TargetConfig(temperature=0.01, top_p=0.8, guidance=2.0)
+_CAPTION, _DET = TargetConfig(temperature=0.3), TargetConfig(temperature=0.5)
+
+# The deterministic default, and 4M-7's settings by what is made (4m-facts §6; boxes: the middle of 0.3–0.7).
 PRESETS: dict[str, GenerationConfig] = {
     "greedy": GenerationConfig(),
-    "dense": GenerationConfig(
-        grids=TargetConfig(temperature=0.01, top_p=0.8, guidance=2.0), sequences=TargetConfig(temperature=0.3)
+    "dense": GenerationConfig(grids=_DENSE, sequences=_CAPTION, special={"det": _DET}),
+    "caption": GenerationConfig(grids=_DENSE, sequences=_CAPTION),
+    "det": GenerationConfig(grids=_DENSE, sequences=_DET),
+    # caption → CLIP tokens → RGB: what the picture shows is settled before how it looks
+    "caption_to_rgb": GenerationConfig(
+        grids=_roar(25), sequences=_CAPTION, special={"tok_clip": _roar(49)}, via={"tok_rgb": ("tok_clip",)}
     ),
-    "creative": GenerationConfig(
-        grids=TargetConfig(steps=25, temperature=6.0, temperature_schedule="linear", guidance=3.0),
-        sequences=TargetConfig(temperature=0.7),
-        chain=True,
+    # 224 → 448 px: every modality that is known at the lower resolution is a condition. Temperature and guidance are ours.
+    "super_resolution": GenerationConfig(
+        grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, guidance=2.0), chain=True
     ),
 }
 
 
-def preset(name: str) -> GenerationConfig:
+def find_preset(name: str) -> GenerationConfig:
     """Return a preset; raises ValueError that suggests the nearest name."""
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, n=1)

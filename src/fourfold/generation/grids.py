@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fourfold.generation.conditions import UNKNOWN
 from fourfold.generation.config import TargetConfig
-from fourfold.generation.sampling import sample
+from fourfold.generation.sampling import sample, sample_with_confidence
 from fourfold.generation.schedules import remaining_schedule, temperatures, token_schedule
 
 # (tokens so far (B, L), places asked for (B, R)) → logits (B, R, V)
@@ -28,9 +28,14 @@ def generate_grid(predict: Predict, tokens_BL: Tensor, settings: TargetConfig, o
         remaining_BR = _remaining(tokens_BL, order_BL)
         asked = remaining_BR[:, :size] if settings.order == "roar" else remaining_BR.sort(dim=1).values
         uniform = uniform_BSL[:, step].gather(1, asked)
-        ids, confidence = sample(predict(tokens_BL, asked), uniform, temperature, settings.top_k, settings.top_p)
-        best = confidence.argsort(dim=1, descending=True, stable=True)[:, :size]  # of equals the first; ROAR asks for no more
-        tokens_BL.scatter_(1, asked.gather(1, best), ids.gather(1, best))
+        drawn = (predict(tokens_BL, asked), uniform, temperature, settings.top_k, settings.top_p)
+        if asked.shape[1] == size:  # ROAR, or MaskGIT's last step: all are taken
+            ids = sample(*drawn)
+        else:
+            ids, confidence = sample_with_confidence(*drawn)
+            best = confidence.argsort(dim=1, descending=True, stable=True)[:, :size]  # of equals the first
+            asked, ids = asked.gather(1, best), ids.gather(1, best)
+        tokens_BL.scatter_(1, asked, ids)
     return tokens_BL
 
 
@@ -38,14 +43,16 @@ def step_sizes(tokens_BL: Tensor, settings: TargetConfig) -> list[int]:
     """Return how many tokens each step fixes. Raises ValueError when samples lack different numbers."""
     missing = (tokens_BL == UNKNOWN).sum(1)
     if int(missing.min()) != int(missing.max()):
-        raise ValueError("All samples of one request must lack equally many tokens of a grid; make one request per number.")
+        raise ValueError(f"Samples lack {int(missing.min())} to {int(missing.max())} tokens; it must be equally many.")
     length, already = tokens_BL.shape[1], tokens_BL.shape[1] - int(missing[0])
     return remaining_schedule(token_schedule(length, settings.steps, settings.schedule), already)
 
 
 def temperatures_of(schedule: list[int], settings: TargetConfig) -> list[float]:
     """Return the temperature of each step."""
-    return temperatures(settings.temperature, schedule, settings.temperature_schedule)
+    return temperatures(
+        settings.temperature, schedule, settings.temperature_schedule, settings.final_temperature, settings.temperature_power
+    )
 
 
 def _remaining(tokens_BL: Tensor, order_BL: Tensor) -> Tensor:

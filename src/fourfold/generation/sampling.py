@@ -1,15 +1,17 @@
 """From logits to token ids: temperature, top-k, top-p (nucleus), one uniform number per token."""
 
-# n tokens, V vocabulary
+# n tokens, V vocabulary, K the most probable of it
 
 import torch
 from torch import Tensor
+
+FEW = 64  # candidates that are looked at before the whole vocabulary is sorted
 
 
 def keep_top(logits_nV: Tensor, top_k: int, top_p: float) -> Tensor:
     """Return logits with −inf outside the `top_k` largest (0: all), then outside the smallest set of probability `top_p`.
 
-    The most probable token always stays.
+    The most probable token always stays. This is the definition; `sample` gets there without sorting the vocabulary.
     """
     if 0 < top_k < logits_nV.shape[-1]:
         least = logits_nV.topk(top_k, dim=-1).values[..., -1:]
@@ -22,25 +24,56 @@ def keep_top(logits_nV: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits_nV
 
 
-def sample(
+def sample(logits: Tensor, uniform: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Return token ids (…,) from logits (…, V). Temperature 0 takes the most probable token.
+
+    `uniform` (…,) in [0, 1) decides, by the inverse of the cumulative distribution.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    return _drawn(logits, uniform, temperature, top_k, top_p)[0]
+
+
+def sample_with_confidence(
     logits: Tensor, uniform: Tensor, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Return token ids (…,) and their probabilities under the tempered, filtered distribution, from logits (…, V).
+    """Return what `sample` does and the probabilities (…,) of these ids under the tempered, filtered distribution.
 
-    `uniform` (…,) in [0, 1) decides, by the inverse of the cumulative distribution. Temperature 0 takes the most probable
-    token, with probability 1.
+    At temperature 0 that would be 1 everywhere, which ranks nothing; then it is the probability at temperature 1.
     """
     if temperature == 0:
         ids = logits.argmax(-1)
-        return ids, torch.ones_like(ids, dtype=torch.float32)
-    probabilities = keep_top(logits.float() / temperature, top_k, top_p).softmax(-1)
-    ids = draw(probabilities, uniform)
-    return ids, probabilities.gather(-1, ids[..., None])[..., 0]
+        return ids, logits.float().softmax(-1).gather(-1, ids[..., None])[..., 0]
+    return _drawn(logits, uniform, temperature, top_k, top_p)
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Return ids (…,) whose cumulative probability first exceeds `uniform`; never one of probability 0."""
+    """Return places (…,) whose cumulative probability first exceeds `uniform`; never one of probability 0."""
     cumulative = probabilities.double().cumsum(-1)
-    ids = torch.searchsorted(cumulative, uniform.double()[..., None] * cumulative[..., -1:], right=True)[..., 0]
+    places = torch.searchsorted(cumulative, uniform.double()[..., None] * cumulative[..., -1:], right=True)[..., 0]
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).gt(0).int().argmax(-1)
-    return torch.minimum(ids, last)
+    return torch.minimum(places, last)
+
+
+def _drawn(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    probability = (logits.float() / temperature).softmax(-1)
+    if not 0 < top_k < logits.shape[-1] and top_p == 1:
+        ids = draw(probability, uniform)
+        return ids, probability.gather(-1, ids[..., None])[..., 0]
+    kept, candidates = _most_probable(probability, top_k, top_p)
+    place = draw(kept, uniform)[..., None]
+    return candidates.gather(-1, place)[..., 0], (kept.gather(-1, place) / kept.sum(-1, keepdim=True))[..., 0]
+
+
+def _most_probable(probability: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return (…, K) probabilities, 0 where a filter drops them, and ids, the most probable first; K as small as will do.
+
+    Mostly a few tokens hold the mass `top_p`. How many are looked at never changes what is kept.
+    """
+    size = probability.shape[-1]
+    kept, ids = probability.topk(min(top_k or FEW, size))
+    if not top_k and bool((kept.sum(-1) <= top_p).any()):
+        kept, ids = probability.sort(dim=-1, descending=True, stable=True)
+    whole = kept.sum(-1, keepdim=True) if top_k else 1
+    before = kept.cumsum(-1) - kept
+    return kept.masked_fill(before > top_p * whole, 0), ids

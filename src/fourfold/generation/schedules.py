@@ -5,7 +5,8 @@ from itertools import pairwise
 from typing import Literal
 
 ScheduleName = Literal["cosine", "linear"]
-TemperatureName = Literal["constant", "linear"]
+TemperatureName = Literal["constant", "linear", "onex"]
+ONEX_RANGE = 100  # x of the last token; the first has 1
 
 
 def token_schedule(num_tokens: int, steps: int, name: ScheduleName) -> list[int]:
@@ -34,9 +35,25 @@ def remaining_schedule(schedule: list[int], already: int) -> list[int]:
     return rest
 
 
-def temperatures(temperature: float, schedule: list[int], name: TemperatureName) -> list[float]:
-    """Return each step's temperature: constant, or linear in the share of tokens that is still missing before the step."""
+def temperatures(
+    temperature: float, schedule: list[int], name: TemperatureName, final: float = 0.0, power: float = 0.5
+) -> list[float]:
+    """Return each step's temperature.
+
+    constant. linear: in the share of tokens that is missing before the step. onex: from `temperature` down to `final`, early
+    and steeply: final + (temperature − final) · r · f, where r is the share that is missing after step k and f is 1 / x^`power`
+    brought to 1 … 0, x the k-th of as many values as there are tokens, evenly spaced over 1 … 100 (all as in the reference).
+    """
+    total = sum(schedule)
     if name == "constant":
         return [temperature] * len(schedule)
-    total = sum(schedule)
-    return [temperature * (1 - sum(schedule[:step]) / total) for step in range(len(schedule))]
+    if name == "linear":
+        return [temperature * (1 - sum(schedule[:step]) / total) for step in range(len(schedule))]
+    missing = [1 - sum(schedule[: step + 1]) / total for step in range(len(schedule))]
+    return [final + (temperature - final) * share * _one_over_x(step, total, power) for step, share in enumerate(missing)]
+
+
+def _one_over_x(step: int, total: int, power: float) -> float:
+    x = 1 + (ONEX_RANGE - 1) * min(step / max(total - 1, 1), 1)
+    least = ONEX_RANGE**-power
+    return (x**-power - least) / (1 - least)

@@ -1,6 +1,6 @@
 """Generating text token by token, with cached keys and values of both attentions."""
 
-# B batch, T tokens so far, V vocabulary, D width
+# B batch, T tokens so far, L at most, K stop ids, V vocabulary, D width
 
 from collections.abc import Sequence
 
@@ -37,23 +37,22 @@ class CachedDecoder:
 def generate_sequence(
     decoders: Sequence[tuple[float, CachedDecoder]],
     start_id: int,
-    stop_ids: Sequence[int],
+    stops_BK: Tensor,
     settings: TargetConfig,
     uniform_BL: Tensor,
 ) -> Tensor:
     """Return (B, T) ids after `start_id`, without the stop id, padded with 0; T is at most `uniform_BL`'s length.
 
-    Logits are the sum of the decoders' weighted ones. A sample is finished at its first stop id.
+    Logits are the sum of the decoders' weighted ones. A sample is finished at the first of its stop ids (`stops_BK`).
     """
     batch_size, max_length = uniform_BL.shape
     token_B = torch.full((batch_size,), start_id, dtype=torch.int64, device=uniform_BL.device)
-    stops = torch.tensor(list(stop_ids), device=uniform_BL.device)
     finished_B = torch.zeros_like(token_B, dtype=torch.bool)
     ids: list[Tensor] = []
     for position in range(max_length):
         logits_BV = torch.stack([weight * decoder.next_logits(token_B, position) for weight, decoder in decoders]).sum(0)
-        token_B, _ = sample(logits_BV, uniform_BL[:, position], settings.temperature, settings.top_k, settings.top_p)
-        finished_B = finished_B | torch.isin(token_B, stops)
+        token_B = sample(logits_BV, uniform_BL[:, position], settings.temperature, settings.top_k, settings.top_p)
+        finished_B = finished_B | (token_B[:, None] == stops_BK).any(1)
         if bool(finished_B.all()):
             break
         ids.append(token_B.masked_fill(finished_B, PAD))

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from fourfold.configuration import Config
 
 Positive = Annotated[int, Field(ge=1)]
+INPUT_ONLY = ("pixels", "vectors")  # kinds that can be seen but not predicted
 
 
 class ModalityConfig(Config):
@@ -34,7 +35,7 @@ class ModalityConfig(Config):
     @property
     def input_only(self) -> bool:
         """Whether it can be seen but not predicted."""
-        return self.kind in ("pixels", "vectors")
+        return self.kind in INPUT_ONLY
 
     @property
     def num_positions(self) -> int:
@@ -139,7 +140,7 @@ class ModelConfig(ArchitectureConfig):
             raise ValueError(f"`dim` {self.dim} must be a multiple of 4 (2D sin-cos positions).")
         if all(modality.input_only for modality in self.modalities):
             raise ValueError("Pixels and vectors are input only: add at least one grid or sequence to predict.")
-        for kind in ("pixels", "vectors"):
+        for kind in INPUT_ONLY:
             if sum(modality.kind == kind for modality in self.modalities) > 1:
                 raise ValueError(f"A batch has room for one modality of {kind}, this model has several.")
         return self

@@ -164,22 +164,25 @@ class FourM(nn.Module):
 
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
         """Return (bool (B, R + N) of what holds a token, its packing: pixels, vectors, tokens, registers)."""
-        num_registers = self.config.num_registers
-        keep = F.pad(batch.input_keep_BN, (num_registers, 0), value=True)
-        if self.pixels is None and self.vectors is None and not num_registers:
+        keep = self._behind_registers(batch.input_keep_BN, True)
+        if self.pixels is None and self.vectors is None and not self.config.num_registers:
             return keep, Packing.of(keep)
         rank_BN = torch.full_like(batch.input_modality_BN, 2)
         for rank, index in enumerate((self.pixels, self.vectors)):
             if index is not None:
                 rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, rank)
-        return keep, Packing.of(keep, F.pad(rank_BN, (num_registers, 0), value=3))
+        return keep, Packing.of(keep, self._behind_registers(rank_BN, 3))
+
+    def _behind_registers(self, slots_BN: Tensor, of_registers: int) -> Tensor:
+        """Return (B, R + N) with a value for the slots of the registers, which come first."""
+        num_registers = self.config.num_registers
+        return F.pad(slots_BN, (num_registers, 0), value=of_registers) if num_registers else slots_BN
 
     def _embed_inputs(self, batch: MaskedBatch, packing: Packing) -> tuple[Tensor, Tensor]:
         """Return (position + modality, the same + content), both (T, D); registers have content only."""
-        num_registers = self.config.num_registers
         columns = (batch.input_modality_BN, batch.input_position_BN, batch.input_token_BN)
-        packed = [packing.pack(F.pad(column, (num_registers, 0))) for column in columns]
-        num_rows = len(packed[0]) - batch.batch_size * num_registers
+        packed = [packing.pack(self._behind_registers(column, 0)) for column in columns]
+        num_rows = len(packed[0]) - batch.batch_size * self.config.num_registers
         modality_T, position_T, token_T = (column[:num_rows] for column in packed)
         place_TD = self.place(modality_T, position_T, "input")
         x_TD = self._input_content(batch, packing, modality_T, position_T, token_T) + place_TD
@@ -199,13 +202,13 @@ class FourM(nn.Module):
             0 if index is None else int(modality_T.eq(index).sum()) for index in (self.pixels, self.vectors)
         )
         first = num_patches + num_vectors
-        parts = [self.input_tokens(modality_T[first:], token_T[first:])]
+        parts: list[Tensor] = []
+        if self.patches is not None and batch.pixels_BHWC is not None:
+            parts.append(self.patches(batch.pixels_BHWC, sample_T[:num_patches], position_T[:num_patches]))
         if self.vector_projection is not None and batch.vectors_BLE is not None:
             vectors_TE = batch.vectors_BLE[sample_T[num_patches:first], token_T[num_patches:first]]
-            parts.insert(0, self.vector_projection(vectors_TE))
-        if self.patches is not None and batch.pixels_BHWC is not None:
-            patch_TD = self.patches(batch.pixels_BHWC, sample_T[:num_patches], position_T[:num_patches])
-            parts.insert(0, patch_TD)
+            parts.append(self.vector_projection(vectors_TE))
+        parts.append(self.input_tokens(modality_T[first:], token_T[first:]))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _visible(self, modality_BM: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.config import INPUT_ONLY, ModalityConfig, ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.fourm import FourM
 from fourfold.model.positions import position_table
@@ -62,7 +62,7 @@ SEQUENCE_PLACES = 512  # rows of a stored sin-cos table, whatever the sequence's
 def load_released(path: Path) -> FourM:
     """Return the model of a released safetensors file, in evaluation mode.
 
-    Raises ValueError for what ours cannot be: untied heads or modality vectors, another decoder mask, unknown modalities.
+    Raises ValueError for what ours cannot be: untied heads or modality vectors, another decoder mask, a bottleneck of vectors.
     """
     theirs, values = read_released(path)
     config = config_of(values, theirs)
@@ -118,19 +118,14 @@ def _modality(name: str, theirs: dict[str, Tensor], image: tuple[int, int], arch
     kind = _kind(name, theirs)
     sides = [ours for ours, side in SIDES.items() if f"{side}_embeddings.{name}.pos_emb" in theirs]
     tables = [theirs[f"{SIDES[ours]}_embeddings.{name}.pos_emb"][0] for ours in sides]
-    input_only, places = kind in ("pixels", "vectors"), len(tables[0])
+    places, input_only = len(tables[0]), kind in INPUT_ONLY
     vocabulary = 0 if input_only else len(theirs[f"{SIDES[sides[0]]}_embeddings.{name}.token_emb.weight"])
     in_a_row = kind in ("sequence", "vectors")
     shape: dict[str, Any] = {"max_length": places} if in_a_row else {"grid": _grid(places, image, architecture)}
     if kind == "vectors":
         shape["vector_width"] = theirs[f"encoder_embeddings.{name}.emb_proj.weight"].shape[1]
-    found = ModalityConfig(
-        name=name,
-        kind=kind,
-        vocabulary_size=vocabulary,
-        sides="both" if len(sides) == 2 or input_only else sides[0],
-        **shape,
-    )
+    both: Any = "both" if len(sides) == 2 or input_only else sides[0]
+    found = ModalityConfig(name=name, kind=kind, vocabulary_size=vocabulary, sides=both, **shape)
     fixed_PD = position_table(found, architecture)
     learned = not all(torch.allclose(table_PD, fixed_PD, atol=1e-4) for table_PD in tables)
     return found.model_copy(update={"learned_positions": learned})

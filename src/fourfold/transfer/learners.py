@@ -69,7 +69,8 @@ class TextLearner(nn.Module):
             unused_BM = torch.zeros(
                 len(part), self.most_tokens, device=self.model.device
             )  # random numbers, which temperature 0 does not need
-            tokens_BM = generate_sequence([(1.0, decoder)], self.start, [self.text.eos_id], GREEDY, unused_BM)
+            stops_BK = torch.tensor([[self.text.eos_id]], device=self.model.device)
+            tokens_BM = generate_sequence([(1.0, decoder)], self.start, stops_BK, GREEDY, unused_BM)
             answers += [self.text.decode_caption(row) for row in tokens_BM.tolist()]
         return answers
 

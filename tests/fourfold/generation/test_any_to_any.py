@@ -108,7 +108,7 @@ def test_requests_that_make_no_sense_say_what_does(model, images):
     with pytest.raises(ValueError, match="at least one condition"):
         model.predict({}, ["depth"])
     with pytest.raises(ValueError, match="Did you mean 'greedy'"):
-        model.predict({"rgb": images}, ["depth"], preset_name="gredy")
+        model.predict({"rgb": images}, ["depth"], preset="gredy")
     with pytest.raises(ValueError, match="has no modality 'tok_clip'"):
         model.predict({"rgb": images}, ["clip"])
 

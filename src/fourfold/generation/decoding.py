@@ -4,7 +4,7 @@ Guidance (classifier-free): u + s · (c − u), u the same request with its cond
 cᵢ with condition i alone, u with none; negative weights push away (4M-7 §3.2).
 """
 
-# B batch, L places of a modality, R places asked for, S steps
+# B batch, L places of a modality, R places asked for, S steps, T tokens of a text, K ids that end it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from fourfold.generation.conditions import UNKNOWN, Conditions, visible_batch, w
 from fourfold.generation.config import GenerationConfig, TargetConfig
 from fourfold.generation.grids import generate_grid
 from fourfold.generation.sequences import CachedDecoder, generate_sequence
+from fourfold.masking import spans
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.fourm import Encoding, FourM
 from fourfold.seeds import torch_generator
@@ -35,7 +36,7 @@ class SpecialIds:
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """What ends a text."""
+        """What ends a text that is wholly asked for."""
         return (self.end, *self.sentinels)
 
 
@@ -48,7 +49,7 @@ class _Branch:
 
 
 @torch.inference_mode()
-def generate(
+def generate_tokens(
     model: FourM,
     conditions: Conditions,
     targets: Sequence[str],
@@ -59,17 +60,23 @@ def generate(
 ) -> Conditions:
     """Return the tokens of each target modality: grids (B, L), sequences (B, T) without stop id, padded with 0.
 
-    `seeds`: one per sample, so B = len(seeds); a sample's result depends on its own seed and conditions only. A target among
-    the conditions is partly given: its UNKNOWN places are filled. `weights` by condition switch to weighted guidance.
+    `seeds`: one per sample, so B = len(seeds); a sample's result depends on its own seed and conditions only. Samples may have
+    different conditions. A target among the conditions is partly given: UNKNOWN places of a grid are filled, and each sentinel
+    of a text (with EOS) is replaced by what belongs there. `weights` by condition (1 for those not named) switch to weighted
+    guidance. Raises ValueError for a modality the model does not know or cannot predict, and for weights of no condition.
     """
     answered: Conditions = {}
     request = _Request(model, seeds, config, special_ids, dict(weights or {}))
     known = dict(conditions)
-    for name in targets:
+    wanted = [(config.via_of(name, model.config.names), name) for name in targets]
+    request.check_weights({*conditions, *targets, *(step for steps, _ in wanted for step in steps)})
+    for steps, name in wanted:
+        for step in steps:
+            if step not in known:
+                known[step] = request.as_condition(step, request.answer(step, known))
         answered[name] = request.answer(name, known)
         if config.chain:
-            ended = model.config.modality(name).kind == "sequence"
-            known[name] = append_end(answered[name], special_ids.end) if ended else answered[name]
+            known[name] = request.as_condition(name, answered[name])
     return answered
 
 
@@ -91,27 +98,89 @@ class _Request:
         self.model, self.seeds, self.config, self.special_ids, self.weights = model, seeds, config, special_ids, weights
         self._encoded: list[tuple[Conditions, MaskedBatch, Encoding]] = []
 
+    def check_weights(self, allowed: set[str]) -> None:
+        """Raise ValueError for a weight of something that is not, and never becomes, a condition."""
+        if odd := sorted(set(self.weights) - allowed):
+            raise ValueError(f"There are weights for {', '.join(odd)}. Conditions here: {', '.join(sorted(allowed))}.")
+
+    def as_condition(self, name: str, tokens: Tensor) -> Tensor:
+        """Return a finished target as a condition: a text gets its end back."""
+        return append_end(tokens, self.special_ids.end) if self._is_text(name) else tokens
+
     def answer(self, name: str, conditions: Conditions) -> Tensor:
-        """Return the tokens of one target."""
+        """Return the tokens of one target; samples that lack different amounts of it are answered apart."""
         modality = self.model.config.modality(name)
-        if modality.kind == "pixels":
-            raise ValueError(f"{name!r} are pixels, which are input only. Ask for a grid of tokens, e.g. 'tok_rgb'.")
-        settings = self.config.of(name, modality.kind)
-        length = modality.num_positions
+        if modality.input_only:
+            raise ValueError(f"{name!r} are {modality.kind}, which are input only. Ask for a grid of tokens, e.g. 'tok_rgb'.")
+        answer = self._sequence if modality.kind == "sequence" else self._grid
+        lacking = [0] * len(self.seeds) if name not in conditions else self._lacking(name, conditions[name])
+        if len(set(lacking)) <= 1:
+            return answer(name, conditions)
+        parts: list[tuple[int, Tensor]] = []
+        for amount in sorted(set(lacking)):
+            rows = [row for row, found in enumerate(lacking) if found == amount]
+            alike = _Request(self.model, [self.seeds[row] for row in rows], self.config, self.special_ids, self.weights)
+            found = alike.answer(name, {known: value[rows] for known, value in conditions.items()})
+            parts += zip(rows, found, strict=True)
+        return torch.nn.utils.rnn.pad_sequence([tokens for _, tokens in sorted(parts, key=lambda part: part[0])], True)
+
+    def _lacking(self, name: str, value: Tensor) -> list[int]:
+        """Return how much each sample lacks of a target: tokens of a grid; of a text 0 nothing, 1 some gaps, 2 everything."""
+        if not self._is_text(name):
+            return (value.flatten(1) == UNKNOWN).sum(1).tolist()
+        gaps_B, given_B = (self._is_sentinel(value) > 0).any(1), (value > 0).any(1)
+        return torch.where(given_B, gaps_B.long(), 2).tolist()
+
+    def _grid(self, name: str, conditions: Conditions) -> Tensor:
+        modality = self.model.config.modality(name)
+        settings, length = self.config.of(name, modality.kind), modality.num_positions
         generators = [torch_generator(seed, "generation", name) for seed in self.seeds]
-        if modality.kind == "sequence":
-            length = min(length, settings.max_tokens or length)
-            shown = conditions | self._sentinel(name)
-            uniform_BL = torch.stack([torch.rand(length, generator=g) for g in generators]).to(self.model.device)
-            decoders = [
-                (branch.weight, CachedDecoder(self.model, self._encode(branch.conditions)[1], name))
-                for branch in self._branches(name, shown, settings)
-            ]
-            return generate_sequence(decoders, self.special_ids.first_sentinel, self.special_ids.stops, settings, uniform_BL)
         order_BL = torch.stack([torch.randperm(length, generator=g) for g in generators]).to(self.model.device)
         uniform = torch.stack([torch.rand(settings.steps, length, generator=g) for g in generators]).to(self.model.device)
         tokens_BL = conditions[name].flatten(1) if name in conditions else torch.full_like(order_BL, UNKNOWN)
         return generate_grid(_GridPredictor(self, name, conditions, settings), tokens_BL, settings, order_BL, uniform)
+
+    def _sequence(self, name: str, conditions: Conditions) -> Tensor:
+        lacks = 2 if name not in conditions else max(self._lacking(name, conditions[name]))
+        settings = self.config.of(name, "sequence")
+        places = self.model.config.modality(name).num_positions
+        length = min(places, settings.max_tokens or places)
+        generators = [torch_generator(seed, "generation", name) for seed in self.seeds]
+        uniform_BL = torch.stack([torch.rand(length, generator=g) for g in generators]).to(self.model.device)
+        shown = conditions | self._sentinel(name) if lacks == 2 else conditions
+        if lacks == 0:
+            return self._joined(conditions[name], torch.zeros_like(conditions[name][:, :0]))
+        decoders = [
+            (branch.weight, CachedDecoder(self.model, self._encode(branch.conditions)[1], name))
+            for branch in self._branches(name, shown, settings)
+        ]
+        stops_BK = self._stops(None if lacks == 2 else conditions[name])
+        found_BT = generate_sequence(decoders, self.special_ids.first_sentinel, stops_BK, settings, uniform_BL)
+        return found_BT if lacks == 2 else self._joined(conditions[name], found_BT)
+
+    def _stops(self, given_BT: Tensor | None) -> Tensor:
+        """Return what ends each sample's text: EOS or any sentinel, or the sentinel after those of what is given."""
+        if given_BT is None:
+            return torch.tensor(self.special_ids.stops, device=self.model.device).expand(len(self.seeds), -1)
+        gaps = self._is_sentinel(given_BT).sum(1).tolist()
+        if max(gaps) + 2 > len(self.special_ids.sentinels):
+            raise ValueError(f"A text has {max(gaps)} gaps; at most {len(self.special_ids.sentinels) - 2} are allowed.")
+        return torch.tensor([[self.special_ids.sentinels[count + 1]] for count in gaps], device=self.model.device)
+
+    def _joined(self, given_BT: Tensor, found_BT: Tensor) -> Tensor:
+        """Return the given texts with what was found in the place of their sentinels, without EOS, padded with 0."""
+        special = spans.SpecialIds(self.special_ids.end, self.special_ids.sentinels[1:])
+        rows = []
+        for given, found in zip(given_BT.tolist(), found_BT.tolist(), strict=True):
+            ids = [token for token in spans.merge_spans(given, [self.special_ids.first_sentinel, *found], special) if token]
+            rows.append(torch.tensor(ids[: ids.index(special.eos)] if special.eos in ids else ids, dtype=torch.int64))
+        return torch.nn.utils.rnn.pad_sequence(rows, True).to(self.model.device)
+
+    def _is_sentinel(self, ids: Tensor) -> Tensor:
+        return torch.isin(ids, torch.tensor(self.special_ids.sentinels, device=ids.device))
+
+    def _is_text(self, name: str) -> bool:
+        return self.model.config.modality(name).kind == "sequence"
 
     def branch_logits(self, name: str, conditions: Conditions, settings: TargetConfig, asked_BR: Tensor) -> Tensor:
         """Return the guided (B, R, V) logits of some places of a grid."""
@@ -137,8 +206,7 @@ class _Request:
         return [_Branch(settings.guidance, conditions), _Branch(1 - settings.guidance, own | emptied)]
 
     def _emptied(self, name: str) -> Tensor | None:
-        is_text = self.model.config.modality(name).kind == "sequence"
-        return self._sentinel(name)[name] if is_text and self.config.show_sentinel else None
+        return self._sentinel(name)[name] if self._is_text(name) and self.config.show_sentinel else None
 
     def _sentinel(self, name: str) -> Conditions:
         """Return the input of a text that is wholly asked for: its first sentinel, or nothing (the paper's budget 0)."""

@@ -1,0 +1,274 @@
+"""Properties of generation that hold for any weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fourfold.generation.conditions import UNKNOWN, visible_batch, with_targets
+from fourfold.generation.config import GenerationConfig, TargetConfig
+from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
+from fourfold.generation.sampling import draw, keep_top, sample, sample_with_confidence
+from fourfold.generation.schedules import temperatures, token_schedule
+from fourfold.masking import spans
+from fourfold.masking.spans import merge_spans
+from fourfold.model.batch import MaskedBatch
+from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.fourm import FourM
+
+SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+CONFIG = ModelConfig(
+    modalities=(
+        ModalityConfig(name="rgb", kind="pixels", grid=(2, 2)),
+        ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=11, grid=(2, 2)),
+        ModalityConfig(name="tok_semseg", kind="grid", vocabulary_size=7, grid=(2, 2)),
+        ModalityConfig(name="caption", kind="sequence", vocabulary_size=40, max_length=12),
+    ),
+    dim=32, encoder_depth=2, decoder_depth=2, num_heads=2, patch_size=4, embedding_std=0.7,
+)  # fmt: skip
+WARM = TargetConfig(temperature=1.0, top_p=0.95)
+SAMPLED = GenerationConfig(grids=WARM.model_copy(update={"steps": 3, "order": "maskgit"}), sequences=WARM)
+
+
+@pytest.fixture(scope="module")
+def model() -> FourM:
+    return FourM(CONFIG, seed=1).eval()
+
+
+@pytest.fixture
+def conditions() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    captions = torch.randint(7, 40, (5, 6), generator=generator)
+    captions[0, 2:] = 0
+    captions[3, 4:] = 0
+    return {"rgb": torch.randint(256, (5, 8, 8, 3), generator=generator).to(torch.uint8), "caption": captions}
+
+
+def some(conditions: dict[str, torch.Tensor], rows: list[int]) -> dict[str, torch.Tensor]:
+    return {name: value[rows] for name, value in conditions.items()}
+
+
+def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(model, conditions):
+    rgb = {"rgb": conditions["rgb"]}
+    found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialIds(end=39, sentinels=(38, 37)))[
+        "caption"
+    ]
+    length = found.shape[1]
+    assert length > 2
+    position = torch.arange(4).expand(5, 4)
+    inputs = (torch.zeros_like(position), position, torch.zeros_like(position))
+    previous = torch.cat([torch.full((5, 1), 37), found[:, :-1]], dim=1)
+    targets = (torch.full_like(previous, 3), torch.arange(length).expand(5, length), previous, previous)
+    batch = MaskedBatch(*inputs, *targets, conditions["rgb"])
+    with torch.no_grad():
+        expected = model.logits(model.decode(batch, model.encode(batch)), "caption").argmax(-1)
+    written = found > 0
+    torch.testing.assert_close(found[written], expected[written])
+
+
+@pytest.mark.parametrize("config", [GenerationConfig(), SAMPLED, SAMPLED.model_copy(update={"chain": True})])
+def test_a_batch_gives_what_single_calls_give(model, conditions, config):
+    targets, seeds = ["tok_depth", "caption", "tok_semseg"], [7, 8, 9, 10, 11]
+    together = generate_tokens(model, conditions, targets, seeds, config, SPECIAL)
+    for row in range(5):
+        alone = generate_tokens(model, some(conditions, [row]), targets, [seeds[row]], config, SPECIAL)
+        for name in targets:
+            width = alone[name].shape[1]
+            assert together[name][row, :width].tolist() == alone[name][0].tolist()
+            assert not together[name][row, width:].any()
+
+
+def test_a_sample_follows_its_seed_wherever_it_stands_in_the_batch(model, conditions):
+    order = [3, 0, 4, 2, 1]
+    straight = generate_tokens(model, conditions, ["tok_depth"], [0, 1, 2, 3, 4], SAMPLED, SPECIAL)["tok_depth"]
+    shuffled = generate_tokens(model, some(conditions, order), ["tok_depth"], order, SAMPLED, SPECIAL)["tok_depth"]
+    torch.testing.assert_close(straight[order], shuffled)
+    other = generate_tokens(model, conditions, ["tok_depth"], [5, 6, 7, 8, 9], SAMPLED, SPECIAL)["tok_depth"]
+    assert (other != straight).any()
+
+
+def test_given_tokens_stay_and_the_rest_is_filled(model, conditions):
+    known = torch.full((5, 4), UNKNOWN)
+    known[:, 1] = 6
+    for config in (GenerationConfig(), SAMPLED):
+        found = generate_tokens(model, {"tok_depth": known}, ["tok_depth"], range(5), config, SPECIAL)["tok_depth"]
+        assert (found[:, 1] == 6).all()
+        assert (found >= 0).all()
+        assert (found < 11).all()
+
+
+def test_samples_that_lack_different_amounts_get_what_they_get_alone(model, conditions):
+    depth = torch.randint(11, (5, 4), generator=torch.Generator().manual_seed(3))
+    for row, unknown in enumerate([4, 1, 0, 1, 3]):
+        depth[row, :unknown] = UNKNOWN
+    given = {"rgb": conditions["rgb"], "tok_depth": depth}
+    found = generate_tokens(model, given, ["tok_depth"], range(5), SAMPLED, SPECIAL)["tok_depth"]
+    known = depth != UNKNOWN
+    assert (found[known] == depth[known]).all() and (found >= 0).all()
+    for row in range(5):
+        alone = generate_tokens(model, some(given, [row]), ["tok_depth"], [row], SAMPLED, SPECIAL)["tok_depth"]
+        assert alone[0].tolist() == found[row].tolist()
+
+
+@pytest.mark.parametrize("guided", [1.0, 2.5])
+def test_samples_with_different_conditions_get_what_they_get_alone(model, conditions, guided):
+    warm = WARM.model_copy(update={"guidance": guided})
+    config = GenerationConfig(grids=warm.model_copy(update={"steps": 2}), sequences=warm)
+    rgb, caption = conditions["rgb"].short(), conditions["caption"].clone()
+    rgb[[1, 4]], caption[[0, 4]] = UNKNOWN, 0
+    mixed = {"rgb": rgb, "caption": caption}
+    targets = ["tok_depth", "tok_semseg"]
+    together = generate_tokens(model, mixed, targets, range(5), config, SPECIAL)
+    for row, names in enumerate([["rgb"], ["caption"], ["rgb", "caption"], ["rgb", "caption"], []]):
+        own = {name: conditions[name][[row]] for name in names}
+        alone = generate_tokens(model, own, targets, [row], config, SPECIAL)
+        for name in targets:
+            assert together[name][row].tolist() == alone[name][0].tolist()
+
+
+def test_patches_that_are_unknown_are_not_seen(model, conditions):
+    changed = conditions["rgb"].short()
+    changed[:, :4, 4:] = UNKNOWN
+    batch = visible_batch({"rgb": changed}, CONFIG, 5, torch.device("cpu"))
+    assert batch.input_position_BN.tolist() == [[0, 2, 3]] * 5
+    whole = model.encode(visible_batch({"rgb": conditions["rgb"]}, CONFIG, 5, torch.device("cpu")))
+    short = model.encode(visible_batch({"rgb": conditions["rgb"].short()}, CONFIG, 5, torch.device("cpu")))
+    torch.testing.assert_close(whole.features_TD, short.features_TD)
+
+
+def test_gaps_of_a_text_are_filled_as_one_pass_over_the_whole_would_fill_them(model, conditions):
+    """Judged by teacher forcing: what fills the gaps is, token by token, the likeliest after what stands before it."""
+    given = torch.tensor([[7, 5, 9, 10, 6, 3, 0], [5, 8, 3, 0, 0, 0, 0], [7, 8, 9, 10, 11, 12, 3]])
+    known = {"rgb": conditions["rgb"][:3], "caption": given}
+    special = SpecialIds(end=3, sentinels=(4, 5, 6, 38))
+    config = GenerationConfig(sequences=TargetConfig(max_tokens=5))
+    found = generate_tokens(model, known, ["caption"], range(3), config, special)["caption"]
+    assert found[2].tolist()[:6] == [7, 8, 9, 10, 11, 12]
+    index = CONFIG.index("caption")
+    for row, stop in ((0, 38), (1, 6)):
+        batch = visible_batch(some(known, [row]), CONFIG, 1, torch.device("cpu"))
+        target = [5]
+        while len(target) < 6:
+            slots = torch.tensor([target])
+            asked = dataclasses.replace(
+                batch,
+                target_modality_BM=torch.full_like(slots, index),
+                target_position_BM=torch.arange(len(target))[None],
+                target_input_BM=slots,
+                target_id_BM=slots,
+            )
+            with torch.no_grad():
+                token = int(model.logits(model.decode(asked, model.encode(asked)), "caption")[0, -1].argmax())
+            if token == stop:
+                break
+            target.append(token)
+        merged = merge_spans(given[row].tolist(), target, spans.SpecialIds(3, (5, 6, 38)))
+        expected = [token for token in merged if token]
+        assert found[row, found[row] > 0].tolist() == expected[: expected.index(3)]
+
+
+def test_more_gaps_than_there_are_sentinels_are_refused(model):
+    with pytest.raises(ValueError, match="2 gaps; at most 1"):
+        generate_tokens(model, {"caption": torch.tensor([[5, 7, 6, 3]])}, ["caption"], [0], GenerationConfig(), SPECIAL)
+
+
+def test_weights_push_towards_and_away_from_a_condition_as_the_formula_says(model, conditions):
+    """u + Σ w (c − u), computed here pass by pass."""
+    weights = {"rgb": 1.7, "caption": -0.6}
+    found = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, weights)["tok_depth"]
+    places = torch.arange(4).expand(5, -1)
+
+    def logits(known):
+        batch = with_targets(visible_batch(known, CONFIG, 5, torch.device("cpu")), CONFIG.index("tok_depth"), places)
+        with torch.no_grad():
+            return model.logits(model.decode(batch, model.encode(batch)), "tok_depth")
+
+    nothing = logits({})
+    total = nothing + sum(weight * (logits({name: conditions[name]}) - nothing) for name, weight in weights.items())
+    torch.testing.assert_close(found, total.argmax(-1))
+    plain = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)["tok_depth"]
+    assert (found != plain).any()
+    with pytest.raises(ValueError, match=r"weights for tok_semseg. Conditions here: caption, rgb, tok_depth"):
+        generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"tok_semseg": 2.0})
+
+
+def test_what_is_made_on_the_way_is_what_asking_for_it_in_a_chain_gives(model, conditions):
+    config = SAMPLED.model_copy(update={"via": {"tok_depth": ("tok_semseg",)}})
+    found = generate_tokens(model, conditions, ["tok_depth"], range(5), config, SPECIAL)
+    chained = SAMPLED.model_copy(update={"chain": True})
+    expected = generate_tokens(model, conditions, ["tok_semseg", "tok_depth"], range(5), chained, SPECIAL)
+    assert list(found) == ["tok_depth"]
+    torch.testing.assert_close(found["tok_depth"], expected["tok_depth"])
+    given = conditions | {"tok_semseg": expected["tok_semseg"]}
+    torch.testing.assert_close(
+        generate_tokens(model, given, ["tok_depth"], range(5), config, SPECIAL)["tok_depth"], found["tok_depth"]
+    )
+
+
+def test_targets_that_are_not_chained_do_not_influence_each_other(model, conditions):
+    both = generate_tokens(model, conditions, ["tok_depth", "tok_semseg"], range(5), SAMPLED, SPECIAL)
+    one = generate_tokens(model, conditions, ["tok_semseg"], range(5), SAMPLED, SPECIAL)
+    torch.testing.assert_close(both["tok_semseg"], one["tok_semseg"])
+
+
+def test_guidance_of_one_is_no_guidance_and_no_condition_at_all_works(model, conditions):
+    plain = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
+    weighted = generate_tokens(
+        model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"rgb": 1.0}
+    )
+    alone = generate_tokens(model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
+    torch.testing.assert_close(weighted["tok_depth"], alone["tok_depth"])
+    assert plain["tok_depth"].shape == (5, 4)
+    assert generate_tokens(model, {}, ["tok_depth"], range(2), GenerationConfig(), SPECIAL)["tok_depth"].shape == (2, 4)
+
+
+def test_conditions_that_do_not_fit_are_refused_with_what_is_expected(model, conditions):
+    with pytest.raises(ValueError, match=r"tok_depth.*expected tokens of shape \(5, 4\)"):
+        generate_tokens(model, {"tok_depth": torch.zeros(5, 9).long()}, ["caption"], range(5), GenerationConfig(), SPECIAL)
+    with pytest.raises(ValueError, match="Did you mean 'tok_depth'"):
+        generate_tokens(model, conditions, ["tok_dpeth"], range(5), GenerationConfig(), SPECIAL)
+    with pytest.raises(ValueError, match="input only"):
+        generate_tokens(model, conditions, ["rgb"], range(5), GenerationConfig(), SPECIAL)
+
+
+def test_the_end_stands_after_the_last_token():
+    assert append_end(torch.tensor([[7, 8, 0], [0, 0, 0], [7, 8, 9]]), 3).tolist() == [[7, 8, 3, 0], [3, 0, 0, 0], [7, 8, 9, 3]]
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (64, 3), (64, 64), (5, 9), (196, 12)])
+def test_schedules_fix_every_token_once(name, tokens, steps):
+    assert all(t >= 0 for t in temperatures(6.0, token_schedule(tokens, steps, name), "onex", 0.5))
+    schedule = token_schedule(tokens, steps, name)
+    assert sum(schedule) == tokens
+    assert min(schedule) >= 0
+
+
+def test_draws_follow_the_probabilities_and_never_take_what_is_impossible():
+    probabilities = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0]).expand(20_000, 6)
+    uniform = (torch.arange(20_000) + 0.5) / 20_000
+    share = draw(probabilities, uniform).bincount(minlength=6) / 20_000
+    torch.testing.assert_close(share, probabilities[0], atol=1e-3, rtol=0)
+    edges = draw(probabilities[:2], torch.tensor([0.0, 1 - 1e-9]))
+    assert edges.tolist() == [1, 4]
+    logits = torch.tensor([[0.0, 3.0, 1.0]])
+    ids, confidence = sample_with_confidence(logits, torch.tensor([0.5]), temperature=0.0)
+    assert ids.tolist() == sample(logits, torch.tensor([0.5])).tolist() == [1]
+    torch.testing.assert_close(confidence, logits.softmax(-1)[:, 1])  # 1 would rank nothing
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 200), st.integers(0, 8), st.sampled_from([0.05, 0.5, 0.9, 1.0]), st.floats(0.05, 3), st.integers(0, 10**6)
+)
+def test_samples_are_drawn_from_what_the_filters_keep_and_in_its_proportions(size, top_k, top_p, temperature, seed):
+    """Judged by the plain way: filter all logits, then compare shares with the softmax of the rest."""
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 2
+    expected = keep_top(logits / temperature, top_k, top_p).softmax(-1)
+    uniform = (torch.arange(4000) + 0.5) / 4000
+    ids, confidence = sample_with_confidence(logits.expand(4000, -1), uniform, temperature, top_k, top_p)
+    torch.testing.assert_close(ids.bincount(minlength=size) / 4000, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(confidence, expected[ids])
+    torch.testing.assert_close(ids, sample(logits.expand(4000, -1), uniform, temperature, top_k, top_p))
