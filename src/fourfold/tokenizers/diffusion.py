@@ -1,7 +1,7 @@
 """The noise schedule of 4M's diffusion decoders and the way back through it (arXiv 2312.06647 §A.3).
 
 T = 1000 steps, β linear from 1e-4 to 0.02 (DDPM, arXiv 2006.11239), rescaled so that the last step holds no signal at all (Lin
-et al., arXiv 2305.08891), and the network predicts the clean image x₀. Decoding is DDIM (arXiv 2010.02502) with η = 0 over evenly
+et al., arXiv 2305.08891), and the network predicts the clean image x₀. Decoding is DDIM (arXiv 2010.02502), η = 0, over evenly
 spaced steps that start at the last one. Schedules and steps are those of `diffusers`.
 """
 

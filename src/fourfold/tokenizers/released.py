@@ -27,9 +27,7 @@ REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # theirs 
 DIFFUSION_ONLY = {"beta_schedule": ("squaredcos_cap_v2", "linear"), "prediction_type": ("v_prediction", "sample")}
 
 
-def load_released_tokenizer(
-    path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None
-) -> ViTVQVAE | DiVAE:
+def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
     """Return the tokenizer of a released safetensors file, in evaluation mode.
 
     `*_heads`: of ViTs whose name is not known here. Raises ValueError for what is not supported.
@@ -164,7 +162,9 @@ def _require_unet(name: str, values: dict[str, Any]) -> None:
         raise ValueError(f"The decoder is {name!r}; of the diffusion decoders only {UNET_NAME!r} is supported.")
     for key, (default, only) in DIFFUSION_ONLY.items():
         if (found := values.get(key, default)) != only:
-            raise ValueError(f"This diffusion decoder has {key} {found!r}; only {only!r} is supported, as in all released ones.")
+            raise ValueError(
+                f"This diffusion decoder has {key} {found!r}; only {only!r} is supported, as in all released ones."
+            )
 
 
 def _decoder_metadata(config: VQConfig) -> dict[str, Any]:

@@ -24,7 +24,9 @@ class UNetConfig(Config):
 
     patch_size: int = Field(default=4, ge=1, description="pixels a side that become channels before and after the U-Net")
     width: int = Field(default=256, ge=8, description="channels of the first level")
-    multipliers: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1, description="widths of the levels, each half the size")
+    multipliers: tuple[int, ...] = Field(
+        default=(1, 2, 2, 2), min_length=1, description="widths of the levels, each half the size"
+    )
     blocks_per_level: int = Field(default=3, ge=1)
     attention_at: tuple[int, ...] = Field(default=(4, 8), description="downsampling factors whose levels have attention")
     num_groups: int = Field(default=32, ge=1, description="of group normalisation")
@@ -78,14 +80,14 @@ class AttentionBlock(nn.Module):
 class Resample(nn.Module):
     """A 3 × 3 convolution to half the size (stride 2), or after doubling it (nearest)."""
 
-    def __init__(self, channels: int, double: bool):
+    def __init__(self, channels: int, doubles: bool):
         super().__init__()
-        self.double = double
-        self.conv = nn.Conv2d(channels, channels, 3, stride=1 if double else 2, padding=1)
+        self.doubles = doubles
+        self.conv = nn.Conv2d(channels, channels, 3, stride=1 if doubles else 2, padding=1)
 
     def forward(self, x_BCHW: Tensor, time_BE: Tensor) -> Tensor:
         """Return (B, C, H / 2, W / 2) or (B, C, 2 H, 2 W)."""
-        return self.conv(F.interpolate(x_BCHW, scale_factor=2, mode="nearest") if self.double else x_BCHW)
+        return self.conv(F.interpolate(x_BCHW, scale_factor=2, mode="nearest") if self.doubles else x_BCHW)
 
 
 class Entry(nn.Conv2d):
@@ -119,7 +121,7 @@ class UNet(nn.Module):
                 now = width
                 kept.append(now)
             if number < len(widths) - 1:
-                down.append([Resample(now, double=False)])
+                down.append([Resample(now, doubles=False)])
                 kept.append(now)
                 factor *= 2
         # 2) The middle always has attention
@@ -135,7 +137,7 @@ class UNet(nn.Module):
                 up.append(level(now + kept.pop(), width, factor))
                 now = width
                 if number and block == config.blocks_per_level:
-                    up[-1].append(Resample(now, double=True))
+                    up[-1].append(Resample(now, doubles=True))
                     factor //= 2
         self.down = nn.ModuleList(nn.ModuleList(stage) for stage in down)
         self.middle = nn.ModuleList(middle)

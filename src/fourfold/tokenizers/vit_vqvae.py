@@ -71,7 +71,9 @@ class Bottleneck(nn.Module):
         self.config = config
         kind = CosineCodebook if config.codebook == "cosine" else EuclideanCodebook
         width, parallel = config.latent_width, config.num_codebooks
-        self.table = kind(config.codebook_size, width, config.codebook_decay, config.dead_code_threshold, config.code_replacement)
+        self.table = kind(
+            config.codebook_size, width, config.codebook_decay, config.dead_code_threshold, config.code_replacement
+        )
         self.split = nn.Linear(width, parallel * width) if parallel > 1 else None
         self.join = nn.Linear(parallel * width, width) if parallel > 1 else None
 
