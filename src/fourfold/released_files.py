@@ -3,6 +3,7 @@
 import ast
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,20 @@ def write_released(tensors: dict[str, Tensor], values: dict[str, Any], path: Pat
     text = json.dumps({"__metadata__": metadata, **json.loads(plain[8 : 8 + length])}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write_bytes(path, struct.pack("<Q", len(text)) + text + plain[8 + length :])
+
+
+def image_size(value: Any) -> tuple[int, int]:
+    """Return height and width of a released `image_size`, which is one number or a pair; raises ValueError otherwise."""
+    sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"image_size is {value!r}; one positive number or a pair of them is allowed.")
+    return sides
+
+
+def image_size_value(size: Sequence[int]) -> int | list[int]:
+    """Return height and width as released files store them: one number when they are equal. Inverse of `image_size`."""
+    height, width = size
+    return height if height == width else [height, width]
 
 
 def _value(text: str) -> Any:

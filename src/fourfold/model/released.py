@@ -17,7 +17,7 @@ from fourfold.model.config import INPUT_ONLY, ModalityConfig, ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.fourm import FourM
 from fourfold.model.positions import position_table
-from fourfold.released_files import read_released, write_released
+from fourfold.released_files import image_size, image_size_value, read_released, write_released
 
 SIDES: dict[Side, str] = {"input": "encoder", "target": "decoder"}
 # Inside a block: our name ← theirs. A tuple is stacked in that order.
@@ -92,8 +92,7 @@ def config_of(values: dict[str, Any], theirs: dict[str, Tensor]) -> ModelConfig:
     activation = values.get("act_layer", "SiLU" if fields.get("gated_mlp") else "GELU")
     if activation != ("SiLU" if fields.get("gated_mlp") else "GELU"):
         raise ValueError(f"This checkpoint's feed-forward layers have {activation}; SwiGLU and GELU are supported.")
-    size = values.get("image_size", 224)
-    image = (size, size) if isinstance(size, int) else tuple(size)
+    image = image_size(values.get("image_size", 224))
     names = {key.split(".")[1] for key in theirs if key.startswith(("encoder_embeddings.", "decoder_embeddings."))}
     unknown_yet = ModalityConfig(name="any", kind="sequence", vocabulary_size=1, max_length=1)
     architecture = ModelConfig(modalities=(unknown_yet,), **fields)
@@ -107,7 +106,7 @@ def metadata_of(config: ModelConfig) -> dict[str, Any]:
     size = [side * config.patch_size for side in grids[0]] if grids else [224, 224]
     values: dict[str, Any] = {key: getattr(config, ours) for key, ours in FIELDS.items()} | FIXED
     values["act_layer"] = "SiLU" if config.gated_mlp else "GELU"
-    values["image_size"] = size[0] if size[0] == size[1] else size
+    values["image_size"] = image_size_value(size)
     values["share_modality_embeddings"] = True
     values["domains_in"] = sorted(m.name for m in config.modalities if m.sides != "target")
     values["domains_out"] = sorted(m.name for m in config.modalities if m.sides != "input" and not m.input_only)

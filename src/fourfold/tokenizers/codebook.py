@@ -12,9 +12,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 SMOOTHING = 1e-5  # of the Euclidean codebook's counts
+SPLIT_NOISE = 1e-10  # between a copied code and its original, as in the reference: they part as latents choose one of them
+Replacement = Literal["random", "distant", "split"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,11 @@ class Codebook(nn.Module):
     """K codes of width D: what the ways of matching and moving them have in common.
 
     A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch: `random` (4M), or rather
-    a `distant` one that no code is near, since most places of an image look alike and need no more codes.
+    a `distant` one that no code is near, since most places of an image look alike and need no more codes. Or it becomes a
+    copy of a code that is used most, to `split` its cell (Linde, Buzo & Gray 1980; an option of the reference).
+
+    Under `torch.distributed` each rank brings its own latents, and all ranks end with the same codes: sums and counts are
+    added up over the ranks, and replacements are drawn from the latents of all, in the order of ranks.
     """
 
     codes_KD: Tensor
@@ -43,7 +49,7 @@ class Codebook(nn.Module):
         width: int,
         decay: float = 0.99,
         dead_code_threshold: float = 0.0,
-        replacement: Literal["random", "distant"] = "random",
+        replacement: Replacement = "random",
     ):
         super().__init__()
         self.decay = decay
@@ -72,12 +78,28 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def replace_dead(self, latents_TD: Tensor, generator: torch.Generator | None = None) -> int:
-        """Replace codes under the threshold by normalised latents (T, D), in order of id; counts stay, as in 4M."""
+        """Replace codes under the threshold by normalised latents (T, D), in order of id; counts stay, as in 4M.
+
+        Raises ValueError on several ranks without a generator that is the same on all of them.
+        """
         dead_K = self.counts_K < self.dead_code_threshold
         num_dead = int(dead_K.sum())
-        if num_dead:
+        if not num_dead:
+            return 0
+        if generator is None and _num_ranks() > 1:
+            raise ValueError("Several ranks replace dead codes: hand in a generator that has the same seed on each of them.")
+        if self.replacement == "split":
+            self.codes_KD[dead_K] = self._split(num_dead, generator)
+        else:
+            latents_TD = _gathered_from_ranks(latents_TD)
             self.codes_KD[dead_K] = latents_TD[self.pick(latents_TD, num_dead, generator)]
         return num_dead
+
+    def _split(self, num_needed: int, generator: torch.Generator | None) -> Tensor:
+        """Return normalised copies of the codes that are used most, the most used first."""
+        copied_KD = self.codes_KD[self.counts_K.argsort(descending=True)[:num_needed]]
+        noise_KD = torch.empty_like(copied_KD).normal_(generator=generator)
+        return F.normalize(copied_KD + SPLIT_NOISE * noise_KD, dim=-1)
 
     def pick(self, latents_TD: Tensor, num_needed: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw latents for dead codes, without repetition if there are enough; `distant`: in proportion to 1 − cosine."""
@@ -92,6 +114,14 @@ class Codebook(nn.Module):
         """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""
         chosen_TK = F.one_hot(tokens_T, len(self.codes_KD)).to(latents_TD.dtype)
         return chosen_TK.T @ latents_TD, chosen_TK.sum(0)
+
+    def _sums_of_all_ranks(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same over the latents of all ranks."""
+        sums_KD, hits_K = self._sums(latents_TD, tokens_T)
+        if _num_ranks() > 1:
+            distributed.all_reduce(sums_KD)
+            distributed.all_reduce(hits_K)
+        return sums_KD, hits_K
 
 
 class CosineCodebook(Codebook):
@@ -109,7 +139,7 @@ class CosineCodebook(Codebook):
     def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
         """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
-        sums_KD, hits_K = self._sums(latents_TD, tokens.flatten())
+        sums_KD, hits_K = self._sums_of_all_ranks(latents_TD, tokens.flatten())
         means_KD = F.normalize(sums_KD / hits_K.clamp(min=1)[:, None], dim=-1)
         goals_KD = torch.where(hits_K[:, None] > 0, means_KD, F.normalize(self.codes_KD, dim=-1))
         self.codes_KD.lerp_(goals_KD, 1 - self.decay)
@@ -148,8 +178,15 @@ class EuclideanCodebook(Codebook):
 
     sums_KD: Tensor
 
-    def __init__(self, num_codes: int, width: int, decay: float = 0.99, dead_code_threshold: float = 0.0):
-        super().__init__(num_codes, width, decay, dead_code_threshold)
+    def __init__(
+        self,
+        num_codes: int,
+        width: int,
+        decay: float = 0.99,
+        dead_code_threshold: float = 0.0,
+        replacement: Replacement = "random",
+    ):
+        super().__init__(num_codes, width, decay, dead_code_threshold, replacement)
         self.register_buffer("sums_KD", self.codes_KD.clone())
 
     def match(self, latents_TD: Tensor) -> Tensor:
@@ -160,10 +197,23 @@ class EuclideanCodebook(Codebook):
     def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
         """Move sums, counts and codes; a count is smoothed (Laplace, 1e-5) so that no code divides by 0."""
         latents_TD = latents.detach().flatten(0, -2).float()
-        sums_KD, hits_K = self._sums(latents_TD, tokens.flatten())
+        sums_KD, hits_K = self._sums_of_all_ranks(latents_TD, tokens.flatten())
         self.counts_K.lerp_(hits_K, 1 - self.decay)
         self.sums_KD.lerp_(sums_KD, 1 - self.decay)
         total = self.counts_K.sum()
         smoothed_K = (self.counts_K + SMOOTHING) / (total + len(self.counts_K) * SMOOTHING) * total
         self.codes_KD.copy_(self.sums_KD / smoothed_K[:, None])
         return self.replace_dead(F.normalize(latents_TD, dim=-1), generator)
+
+
+def _num_ranks() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _gathered_from_ranks(latents_TD: Tensor) -> Tensor:
+    """Return the latents of all ranks, in the order of ranks; each must bring equally many."""
+    if _num_ranks() == 1:
+        return latents_TD
+    parts = [torch.empty_like(latents_TD) for _ in range(_num_ranks())]
+    distributed.all_gather(parts, latents_TD.contiguous())
+    return torch.cat(parts)

@@ -1,10 +1,14 @@
 """Settings of the tokenizers; the defaults are the embedded default: 64 × 64 pixels, 8 × 8 tokens, a minute on two cores."""
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.modalities import LABELS, label
+from fourfold.tokenizers.diffusion import NoiseConfig
+from fourfold.tokenizers.unet import UNetConfig
 from fourfold.training.optimizers import OptimizerConfig
 
 
@@ -38,6 +42,32 @@ class VisualTokenizerConfig(Config):
     def _phases_follow_each_other(self) -> "VisualTokenizerConfig":
         if self.unquantised_steps >= self.steps:
             raise ValueError(f"unquantised_steps is {self.unquantised_steps}; it must be less than steps ({self.steps}).")
+        return self
+
+
+class DiffusionDecoderConfig(Config):
+    """A second decoder of a VQ-VAE's codes, beside its own; the defaults suit 64 × 64 pixels and a few minutes on two cores.
+
+    4M's own are `UNetConfig()`, trained together with the encoder for 20–50 epochs; here tokens are there first, so that both
+    decoders are judged on the same ones.
+    """
+
+    unet: UNetConfig = UNetConfig(width=64, multipliers=(1, 2, 2), blocks_per_level=1, attention_at=(4,), num_groups=8)
+    noise: NoiseConfig = NoiseConfig()
+    num_decoding_steps: int = Field(25, ge=1, description="of DDIM")
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(16, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", learning_rate=1e-3, betas=(0.9, 0.99), weight_decay=0.05)
+    warmup_share: float = Field(0.05, ge=0, le=0.5, description="share of the steps in which the rate rises; then cosine to 0")
+    gradient_clip: float = Field(1.0, gt=0)
+    average_decay: float = Field(0.995, gt=0, lt=1, description="of the weights that are kept; 4M: 0.9999, in far longer runs")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; by default a killed decoder starts again")
+    num_measured: int = Field(96, ge=1, description="samples decoded both ways for the report")
+
+    @model_validator(mode="after")
+    def _steps_exist(self) -> "DiffusionDecoderConfig":
+        if self.num_decoding_steps > self.noise.num_steps:
+            raise ValueError(f"num_decoding_steps is {self.num_decoding_steps}; the noise has {self.noise.num_steps} steps.")
         return self
 
 
@@ -82,6 +112,11 @@ class CropConfig(Config):
     flip_probability: float = Field(0.0, ge=0, le=1, description="4M: 0.5; mirrored images contradict 'left of' in a caption")
 
 
+def _is_diffusible(name: str) -> bool:
+    """Tell whether a label is an image of real numbers: neither classes nor feature maps."""
+    return LABELS[name].kind in ("image", "map") and LABELS[name].reconstruction_loss != "cross_entropy"
+
+
 def _default_visual() -> dict[str, VisualTokenizerConfig]:
     """Return what was measured to fit a minute on two cores; colours need the most, features lie on the grid already."""
     return {
@@ -99,6 +134,9 @@ class TokenizersConfig(Config):
     grid: tuple[int, int] = Field((8, 8), description="tokens of an image, rows and columns; 4M: 14 × 14")
     num_classes: int = Field(len(CLASS_NAMES), ge=2, le=256, description="class ids of semantic segmentation")
     visual: dict[str, VisualTokenizerConfig] = Field(default_factory=_default_visual)
+    diffusion: dict[str, DiffusionDecoderConfig] = Field(
+        default_factory=dict, description="second decoders, by label: rgb, depth, normal; none by default"
+    )
     text: TextTokenizerConfig = TextTokenizerConfig()
     crops: CropConfig = CropConfig()
     max_training_samples: int = Field(8000, ge=1, description="held in memory, one modality at a time")
@@ -111,3 +149,19 @@ class TokenizersConfig(Config):
                 dense = ", ".join(known for known, entry in LABELS.items() if entry.reconstruction_loss)
                 raise ValueError(f"{name!r} is a sequence and has no VQ-VAE. Those of `visual` may be: {dense}.")
         return self
+
+    @model_validator(mode="after")
+    def _diffusion_decodes_images(self) -> "TokenizersConfig":
+        images = [name for name in self.visual if _is_diffusible(name)]
+        if unknown := sorted(set(self.diffusion) - set(images)):
+            raise ValueError(
+                f"No diffusion decoder for {', '.join(unknown)}: it decodes images of real numbers that have a VQ-VAE. "
+                f"Here: {', '.join(images)}."
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `diffusion` when there is none, so that settings without it read as they did before it existed."""
+        values = handler(self)
+        return values if self.diffusion else {name: value for name, value in values.items() if name != "diffusion"}

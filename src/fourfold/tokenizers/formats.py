@@ -22,6 +22,8 @@ SMOOTH_L1_BETA = 0.1  # in standard deviations; 4M's 1 is all but MSE here
 class DenseFormat(ABC):
     """The border between stored values (N, ...) of one label and the tensors (B, C, H, W) of its VQ-VAE."""
 
+    bounded = False  # whether inputs lie in [-1, 1]
+
     def __init__(self, statistics: Statistics):
         self.statistics = statistics
 
@@ -52,6 +54,7 @@ class RgbFormat(DenseFormat):
     """uint8 (H, W, 3) as [-1, 1]: mean and deviation 0.5, unlike the transformer's pixel input."""
 
     channels = 3
+    bounded = True
 
     def inputs(self, values: np.ndarray) -> Tensor:  # noqa: D102
         return torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2).float() / 127.5 - 1

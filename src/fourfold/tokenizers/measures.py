@@ -9,10 +9,11 @@ from fourfold.data.shards import ShardSet
 from fourfold.evaluation.metrics import cosine_statistic, depth_errors, miou, normal_angles, psnr
 from fourfold.evaluation.statistics import value
 from fourfold.tokenizers.text import TOKENS_PER_BOX
-from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
 from fourfold.tokenizers.train_set import FROM_THE_SOURCE, load_values
 
 Figures = dict[str, float]
+DECODERS: tuple[DecoderKind, ...] = ("vq", "diffusion")
 
 
 def measure_tokenizers(
@@ -23,7 +24,8 @@ def measure_tokenizers(
     `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
     `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
     pooled features, `clip/cosine_pooled` · for each label `codebook_use` (share of the codes that occur in the split) and
-    `perplexity` · `caption/cut`, `det/cut`: shares of samples too long for their sequence.
+    `perplexity` · `caption/cut`, `det/cut`: shares of samples too long for their sequence. Where there is a diffusion decoder:
+    the label's figures as `<label>/diffusion/...` and, of the same tokens through the VQ-VAE's own decoder, `<label>/vq/...`.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
     figures: Figures = {}
@@ -33,7 +35,19 @@ def measure_tokenizers(
         found = _MEASURES[name](tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes)
         found |= codebook_figures(tokens, tokenizer.vocabulary_size)
         figures |= {f"{name}/{key}": figure for key, figure in found.items()}
+        if name in tokenizers.diffusion:
+            figures |= _both_decoders(tokenizers, name, tokens, truth, semseg)
     return figures | _cut_shares(tokenizers, shards, labels, split, max_samples)
+
+
+def _both_decoders(tokenizers: TokenizerSet, name: str, tokens: np.ndarray, truth: np.ndarray, semseg: np.ndarray) -> Figures:
+    few = slice(tokenizers.diffusion[name].config.num_measured)
+    figures: Figures = {}
+    for decoder in DECODERS:
+        decoded = tokenizers.decode(name, tokens[few], decoder)
+        found = _MEASURES[name](decoded, truth[few], semseg[few], tokenizers.config.num_classes)
+        figures |= {f"{name}/{decoder}/{key}": figure for key, figure in found.items()}
+    return figures
 
 
 def codebook_figures(tokens: np.ndarray, num_codes: int) -> Figures:

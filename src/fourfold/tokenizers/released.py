@@ -1,6 +1,7 @@
-"""Tokenizers in the layout of the released 4M ones (apple/ml-4m): their key names to ours and back.
+"""Tokenizers in the layout of the released 4M ones (apple/ml-4m): their files to our models and back.
 
-VQ-VAEs with ViTs on both sides. Diffusion decoders and tokenizers of global vectors (MLPs) are not here yet.
+VQ-VAEs with ViTs (images, feature maps, segmentation) or MLPs (global vectors, poses) on both sides, and those whose decoder is
+a diffusion U-Net. What is not known here is refused, never loaded approximately: UViT and ControlNet decoders, plain MLPs.
 """
 
 import math
@@ -10,115 +11,83 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fourfold.released_files import read_released, write_released
+from fourfold.released_files import image_size, image_size_value, read_released, write_released
+from fourfold.tokenizers.diffusion import NoiseConfig
+from fourfold.tokenizers.divae import DiVAE, DiVAEConfig
+from fourfold.tokenizers.released_names import STARTED, released_name, unet_of
+from fourfold.tokenizers.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.vit import TrunkConfig
-from fourfold.tokenizers.vit_vqvae import ViTVQVAE, ViTVQVAEConfig
+from fourfold.tokenizers.vit_vqvae import ViTVQVAE, ViTVQVAEConfig, VQConfig
 
 # The reference names trunks instead of storing their heads: name without `_enc` or `_dec` → heads.
 HEADS = {"vit_t": 3, "vit_s": 8, "vit_b": 12, "vit_l": 16}
-# Our name ← theirs, of whole tokenizers (prefixes), then inside a trunk.
-PARTS = {
-    "classes.": "cls_emb.",
-    "to_latents.": "quant_proj.",
-    "from_latents.": "post_quant_proj.",
-    "encoder.project.": "encoder.proj.",
-    "decoder.project.": "decoder.out_proj.",
-    "bottleneck.split.": "quantize.project_in.",
-    "bottleneck.join.": "quantize.project_out.",
-    "bottleneck.table.codes_KD": "quantize._codebook.embed",
-    "bottleneck.table.counts_K": "quantize._codebook.cluster_size",
-    "bottleneck.table.sums_KD": "quantize._codebook.embed_avg",
-    "decoder.output_blocks.": "decoder.out_conv.",
-    "encoder.trunk.": "encoder.",
-    "decoder.trunk.": "decoder.",
-}
-INSIDE = {
-    "position_1Dhw": "pos_emb",
-    "post_norm.": "norm_mlp.",
-    "post_mlp.up.": "post_mlp.fc1.",
-    "post_mlp.down.": "post_mlp.fc2.",
-    ".attention_norm.": ".norm1.",
-    ".qkv.": ".attn.qkv.",
-    ".out.": ".attn.proj.",
-    ".mlp_norm.": ".norm2.",
-}
-MLP_OF_BLOCK = {".mlp.up.": ".mlp.fc1.", ".mlp.down.": ".mlp.fc2."}
-CONVNEXT = {".spatial.": ".dwconv.", ".mlp.up.": ".pwconv1.", ".mlp.down.": ".pwconv2.", ".scale_C": ".gamma"}
-STARTED = "quantize._codebook.initted"
+UNET_NAME = "unet_patched"
+REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # theirs → ours
+# Diffusion: what must be so, as in all released ones (the reference's own defaults differ)
+DIFFUSION_ONLY = {"beta_schedule": ("squaredcos_cap_v2", "linear"), "prediction_type": ("v_prediction", "sample")}
 
 
-def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE:
-    """Return the VQ-VAE of a released safetensors file, in evaluation mode.
+def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
+    """Return the tokenizer of a released safetensors file, in evaluation mode.
 
-    `*_heads`: of trunks whose name is not known here. Raises ValueError for what is not supported.
+    `*_heads`: of ViTs whose name is not known here. Raises ValueError for what is not supported.
     """
     theirs, values = read_released(path)
-    model = ViTVQVAE(tokenizer_config(values, theirs, encoder_heads, decoder_heads))
+    config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
+    model = DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
     names = {name: released_name(name) for name in model.state_dict()}
     if missing := sorted(set(names.values()) - set(theirs)):
-        raise ValueError(f"{path} lacks {', '.join(missing[:5])}: it is not a VQ-VAE of the layout that its metadata tells.")
+        raise ValueError(f"{path} lacks {', '.join(missing[:5])}: it is not a tokenizer of the layout that its metadata tells.")
     model.load_state_dict({ours: theirs[name] for ours, name in names.items()})
     return model.eval()
 
 
-def export_released_tokenizer(model: ViTVQVAE, path: Path) -> None:
-    """Write a VQ-VAE with the reference's key names and metadata; the same weights always give the same bytes."""
+def export_released_tokenizer(model: ViTVQVAE | DiVAE, path: Path) -> None:
+    """Write a tokenizer with the reference's key names and metadata; the same weights always give the same bytes.
+
+    Raises ValueError for what the reference cannot be.
+    """
     tensors = {released_name(name): tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    tensors[STARTED] = torch.ones(1)  # codes are there: the reference does not start with k-means
+    if model.config.codebook != "memcodes":
+        tensors[STARTED] = torch.ones(1)
     write_released(tensors, tokenizer_metadata(model.config), path)
 
 
-def released_name(ours: str) -> str:
-    """Return the reference's name of one of our tensors."""
-    start, theirs = next((start, theirs) for start, theirs in PARTS.items() if ours.startswith(start))
-    rest = ours.removeprefix(start)
-    inner = CONVNEXT if "output_blocks" in start else MLP_OF_BLOCK | INSIDE
-    rest = f".{rest}" if "output_blocks" in start else rest
-    for our_part, their_part in inner.items():
-        rest = rest.replace(our_part, their_part) if our_part in rest else rest
-    return theirs + rest.removeprefix(".")
-
-
 def tokenizer_config(
-    values: dict[str, Any], theirs: dict[str, Tensor], encoder_heads: int | None, decoder_heads: int | None
-) -> ViTVQVAEConfig:
+    values: dict[str, Any], theirs: dict[str, Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
+) -> ViTVQVAEConfig | DiVAEConfig:
     """Return our configuration: the file's metadata, and what its tensors show."""
-    if values.get("quant_type", "lucid") != "lucid":
-        raise ValueError(f"This tokenizer's quantiser is {values['quant_type']!r}; 'lucid' (averaged codes) is supported.")
-    size = values.get("image_size", 224)
-    threshold = values.get("threshold_ema_dead_code", 0.25)
+    front = _front(values, theirs, encoder_heads)
+    name = str(values.get("dec_type", "vit_b_dec"))
+    if name.startswith("unet_"):
+        _require_unet(name, values)
+        return DiVAEConfig(
+            **front,
+            decoder=unet_of(theirs, front["channels"]),
+            noise=NoiseConfig(
+                num_steps=values.get("num_train_timesteps", 1000), zero_terminal_snr=values.get("zero_terminal_snr", True)
+            ),
+            # dynamic thresholding with the reference's greatest value, 1, is clipping
+            clip_sample=values.get("clip_sample", False) or values.get("thresholding", True),
+        )
     return ViTVQVAEConfig(
-        channels=values.get("n_channels", 3),
-        num_classes=values.get("n_labels"),
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
-        patch_size=values.get("patch_size", 16),
-        feature_map=not values.get("patch_proj", True),
-        encoder=_trunk("encoder", str(values.get("enc_type", "vit_b_enc")), theirs, encoder_heads),
-        decoder=_trunk("decoder", str(values.get("dec_type", "vit_b_dec")), theirs, decoder_heads),
+        **front,
+        decoder=_side("decoder", name, theirs, decoder_heads),
+        decoder_patch_size=values.get("patch_size_dec"),
         output_blocks=values.get("out_conv", False),
-        latent_width=values.get("latent_dim", 32),
-        codebook="cosine" if values.get("norm_codes", True) else "euclidean",
-        codebook_size=values.get("codebook_size", 16384),
-        num_codebooks=values.get("num_codebooks", 1),
-        codebook_decay=values.get("ema_decay", 0.99),
-        dead_code_threshold=threshold,
-        unit_latents=values.get("norm_latents", False),
-        commitment_weight=values.get("commitment_weight", 1.0),
     )
 
 
-def tokenizer_metadata(config: ViTVQVAEConfig) -> dict[str, Any]:
+def tokenizer_metadata(config: VQConfig) -> dict[str, Any]:
     """Return the metadata of a released tokenizer."""
-    size = config.image_size
     values: dict[str, Any] = {
-        "image_size": size[0] if size[0] == size[1] else list(size),
+        "image_size": image_size_value(config.image_size),
         "n_channels": config.channels,
-        "enc_type": f"{_trunk_name(config.encoder)}_enc",
-        "dec_type": f"{_trunk_name(config.decoder)}_dec",
+        "enc_type": _side_name(config.encoder, "enc"),
         "patch_proj": not config.feature_map,
-        "post_mlp": config.encoder.post_mlp,
+        "post_mlp": isinstance(config.encoder, TrunkConfig) and config.encoder.post_mlp,
         "patch_size": config.patch_size,
-        "quant_type": "lucid",
+        "quant_type": "memcodes" if config.codebook == "memcodes" else "lucid",
         "codebook_size": config.codebook_size,
         "num_codebooks": config.num_codebooks,
         "latent_dim": config.latent_width,
@@ -126,31 +95,100 @@ def tokenizer_metadata(config: ViTVQVAEConfig) -> dict[str, Any]:
         "norm_latents": config.unit_latents,
         "ema_decay": config.codebook_decay,
         "threshold_ema_dead_code": config.dead_code_threshold,
+        "code_replacement_policy": next(theirs for theirs, ours in REPLACEMENTS.items() if ours == config.code_replacement),
         "commitment_weight": config.commitment_weight,
         "sync_codebook": False,
-        "undo_std": False,
-        "out_conv": config.output_blocks,
+        "undo_std": config.imagenet_standardised,
     }
-    if config.num_classes is not None:
-        values["n_labels"] = config.num_classes
-    return values
+    for key, size in (("image_size_enc", config.encoder_image_size), ("image_size_dec", config.decoder_image_size)):
+        values |= {key: image_size_value(size)} if size else {}
+    values |= {"n_labels": config.num_classes} if config.num_classes is not None else {}
+    return values | (_unet_metadata(config) if isinstance(config, DiVAEConfig) else _decoder_metadata(config))
 
 
-def _trunk(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) -> TrunkConfig:
-    """Return the shape of a trunk: heads by name, everything else from its tensors."""
+def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None) -> dict[str, Any]:
+    """Return the settings of encoder and bottleneck."""
+    kind, replacement = values.get("quant_type", "lucid"), values.get("code_replacement_policy", "batch_random")
+    if kind not in ("lucid", "memcodes"):
+        raise ValueError(f"This tokenizer's quantiser is {kind!r}; 'lucid' (averaged codes) and 'memcodes' are supported.")
+    if replacement not in REPLACEMENTS:
+        raise ValueError(f"Dead codes are replaced by {replacement!r}; {', '.join(map(repr, REPLACEMENTS))} are supported.")
+    averaged = "cosine" if values.get("norm_codes", True) else "euclidean"
+    sizes = {
+        f"{side}_image_size": image_size(values[key])
+        for side, key in (("encoder", "image_size_enc"), ("decoder", "image_size_dec"))
+        if values.get(key)
+    }
+    return sizes | {
+        "channels": values.get("n_channels", 3),
+        "num_classes": values.get("n_labels"),
+        "imagenet_standardised": values.get("undo_std", False),
+        "image_size": image_size(values.get("image_size", 224)),
+        "patch_size": values.get("patch_size", 16),
+        "feature_map": not values.get("patch_proj", True),
+        "encoder": _side("encoder", str(values.get("enc_type", "vit_b_enc")), theirs, heads),
+        "latent_width": values.get("latent_dim", 32),
+        "codebook": "memcodes" if kind == "memcodes" else averaged,
+        "codebook_size": values.get("codebook_size", 16384),
+        "num_codebooks": values.get("num_codebooks", 1),
+        "codebook_decay": values.get("ema_decay", 0.99),
+        "dead_code_threshold": values.get("threshold_ema_dead_code", 0.25),
+        "code_replacement": REPLACEMENTS[replacement],
+        "unit_latents": values.get("norm_latents", False),
+        "commitment_weight": values.get("commitment_weight", 1.0),
+    }
+
+
+def _side(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) -> TrunkConfig | VectorMlpConfig:
+    """Return the shape of an encoder or decoder: an MLP's by its name; a ViT's heads by name, the rest from its tensors."""
+    if mlp := VectorMlpConfig.from_name(name):
+        return mlp
     known = HEADS.get(name.removesuffix("_enc").removesuffix("_dec"))
     if not name.startswith("vit") or (heads or known) is None:
         raise ValueError(
-            f"The {side} is {name!r}. Known: {', '.join(HEADS)}; of other ViTs give the number of heads (`{side}_heads`)."
+            f"The {side} is {name!r}. Known: {', '.join(HEADS)}, BottleneckMLP/…, and {UNET_NAME} as decoder; "
+            f"of other ViTs give the number of heads (`{side}_heads`)."
         )
-    depth = 1 + max(int(key.split(".")[2]) for key in theirs if key.startswith(f"{side}.blocks."))
+    blocks = [int(key.split(".")[2]) for key in theirs if key.startswith(f"{side}.blocks.")]
+    if not blocks:
+        raise ValueError(f"The file has no {side}; its metadata tells {name!r}.")
     hidden, dim = theirs[f"{side}.blocks.0.mlp.fc1.weight"].shape
     post = f"{side}.post_mlp.fc1.weight" in theirs
-    return TrunkConfig(dim=dim, depth=depth, num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=post)
+    return TrunkConfig(dim=dim, depth=1 + max(blocks), num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=post)
 
 
-def _trunk_name(config: TrunkConfig) -> str:
+def _require_unet(name: str, values: dict[str, Any]) -> None:
+    if name != UNET_NAME:
+        raise ValueError(f"The decoder is {name!r}; of the diffusion decoders only {UNET_NAME!r} is supported.")
+    for key, (default, only) in DIFFUSION_ONLY.items():
+        if (found := values.get(key, default)) != only:
+            raise ValueError(
+                f"This diffusion decoder has {key} {found!r}; only {only!r} is supported, as in all released ones."
+            )
+
+
+def _decoder_metadata(config: VQConfig) -> dict[str, Any]:
+    assert isinstance(config, ViTVQVAEConfig)
+    values = {"dec_type": _side_name(config.decoder, "dec"), "out_conv": config.output_blocks}
+    return values | ({"patch_size_dec": config.decoder_patch_size} if config.decoder_patch_size else {})
+
+
+def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
+    if config.decoder.num_groups != 32 or (config.noise.first_beta, config.noise.last_beta) != (1e-4, 0.02):
+        raise ValueError("The reference's U-Nets have 32 groups in normalisation and β from 1e-4 to 0.02; this one has others.")
+    return {
+        "dec_type": UNET_NAME,
+        "num_train_timesteps": config.noise.num_steps,
+        "zero_terminal_snr": config.noise.zero_terminal_snr,
+        "clip_sample": config.clip_sample,
+        "thresholding": False,
+    } | {key: only for key, (_, only) in DIFFUSION_ONLY.items()}
+
+
+def _side_name(config: TrunkConfig | VectorMlpConfig, suffix: str) -> str:
+    if isinstance(config, VectorMlpConfig):
+        return config.name
     name = next((name for name, heads in HEADS.items() if heads == config.num_heads), None)
     if name is None or not math.isclose(config.mlp_ratio, 4):
         raise ValueError(f"The reference has no trunk of {config.num_heads} heads and MLP ratio {config.mlp_ratio}.")
-    return name
+    return f"{name}_{suffix}"

@@ -6,18 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fourfold.modalities import LABELS, TOKEN_MODALITIES, target_of, token_modality
+from fourfold.seeds import derive_seed
 from fourfold.storage import read_json, write_json
 from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.text import TOKENS_PER_BOX, TextTokenizer
 from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
 
 CONFIG_FILE = "tokenizers.json"
 TEXT_FILE = "text.json"
+DIFFUSION_FOLDER = "diffusion"  # in a tokenizer's folder
+DecoderKind = Literal["vq", "diffusion"]
 SEQUENCES = tuple(name for name, entry in TOKEN_MODALITIES.items() if entry.kind == "sequence")  # caption, det
 
 
@@ -27,8 +31,14 @@ class TokenizerSet:
     Everything takes a label (`depth`) or its token modality (`tok_depth`): either names the same tokenizer.
     """
 
-    def __init__(self, config: TokenizersConfig, text: TextTokenizer, visual: dict[str, VisualTokenizer]):
-        self.config, self.text, self.visual = config, text, visual
+    def __init__(
+        self,
+        config: TokenizersConfig,
+        text: TextTokenizer,
+        visual: dict[str, VisualTokenizer],
+        diffusion: dict[str, DiffusionDecoder] | None = None,
+    ):
+        self.config, self.text, self.visual, self.diffusion = config, text, visual, diffusion or {}
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -65,15 +75,29 @@ class TokenizerSet:
         tokenizer = self.visual[label_name]
         return np.concatenate([tokenizer.tokens(part) for part in self._parts(np.asarray(values))])
 
-    def decode(self, name: str, tokens: Any) -> Any:
-        """Return values of ids (B, L), as the shards hold them; what `tokens` takes. Sequences may have any length."""
+    def decode(self, name: str, tokens: Any, decoder: DecoderKind = "vq", seed: int = 0) -> Any:
+        """Return values of ids (B, L), as the shards hold them; what `tokens` takes. Sequences may have any length.
+
+        `decoder`: the VQ-VAE's own, or a diffusion decoder, whose noise for sample i comes from (seed, i). Raises ValueError
+        when the set has none for `name`.
+        """
         label_name = self._label(name)
+        if decoder == "diffusion":
+            return self._denoised(label_name, np.asarray(tokens), seed)
         if label_name == "caption":
             return [self.text.decode_caption(row) for row in tokens]
         if label_name == "det":
             return [{"instances": self.text.decode_boxes(row)} for row in tokens]
         tokenizer = self.visual[label_name]
         return np.concatenate([tokenizer.decode(part) for part in self._parts(np.asarray(tokens))])
+
+    def _denoised(self, label_name: str, tokens_BL: np.ndarray, seed: int) -> np.ndarray:
+        if label_name not in self.diffusion:
+            there = ", ".join(self.diffusion) or "none"
+            raise ValueError(f"{label_name!r} has no diffusion decoder. There are: {there}. Set tokenizer_training.diffusion.")
+        seeds = [derive_seed(seed, "diffusion", label_name, index) for index in range(len(tokens_BL))]
+        parts = zip(self._parts(tokens_BL), self._parts(seeds), strict=True)
+        return np.concatenate([self.diffusion[label_name].decode(part, own_seeds) for part, own_seeds in parts])
 
     def digest(self) -> str:
         """Return a SHA-256 over settings, words and weights, for fingerprints."""
@@ -82,6 +106,9 @@ class TokenizerSet:
             digest.update(name.encode() + json.dumps(tokenizer.format.statistics, sort_keys=True).encode())
             for key, tensor in tokenizer.model.state_dict().items():
                 digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+        for name, decoder in sorted(self.diffusion.items()):
+            for key, tensor in decoder.unet.state_dict().items():
+                digest.update(f"{name}/{key}".encode() + tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -89,6 +116,8 @@ class TokenizerSet:
         self.text.save(folder / TEXT_FILE)
         for name, tokenizer in self.visual.items():
             tokenizer.save(folder / name)
+        for name, decoder in self.diffusion.items():
+            decoder.save(folder / name / DIFFUSION_FOLDER)
         write_json(folder / CONFIG_FILE, self.config.model_dump(mode="json"))
 
     @classmethod
@@ -97,11 +126,13 @@ class TokenizerSet:
         if not (folder / CONFIG_FILE).exists():
             raise ValueError(f"{folder} holds no complete tokenizers ({CONFIG_FILE} is missing). Run tokenizer_training first.")
         config = TokenizersConfig(**read_json(folder / CONFIG_FILE))
-        missing = [name for name in config.visual if not (folder / name / WEIGHTS_FILE).exists()]
+        decoders = [f"{name}/{DIFFUSION_FOLDER}" for name in config.diffusion]
+        missing = [name for name in [*config.visual, *decoders] if not (folder / name / WEIGHTS_FILE).exists()]
         if missing:
             raise ValueError(f"{folder} lacks the weights of {', '.join(missing)}. Run tokenizer_training again.")
         visual = {name: VisualTokenizer.load(folder / name) for name in config.visual}
-        return cls(config, TextTokenizer.load(folder / TEXT_FILE), visual)
+        diffusion = {name: DiffusionDecoder.load(folder / name / DIFFUSION_FOLDER, visual[name]) for name in config.diffusion}
+        return cls(config, TextTokenizer.load(folder / TEXT_FILE), visual, diffusion)
 
     def _label(self, name: str) -> str:
         label_name = name if name in LABELS else token_modality(name).label
@@ -109,7 +140,7 @@ class TokenizerSet:
             raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
         return label_name
 
-    def _parts(self, values: np.ndarray) -> Sequence[np.ndarray]:
+    def _parts(self, values: Any) -> Sequence[Any]:
         size = self.config.batch_size
         return [values[start : start + size] for start in range(0, max(1, len(values)), size)]
 

@@ -13,10 +13,11 @@ from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.storage import claim, fingerprint, write_json
 from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.diffusion_decoder import train_diffusion_decoder
 from fourfold.tokenizers.text import TextTokenizer
-from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, TEXT_FILE, TokenizerSet
+from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, DIFFUSION_FOLDER, TEXT_FILE, TokenizerSet
 from fourfold.tokenizers.training import train_visual_tokenizer
-from fourfold.tokenizers.visual import WEIGHTS_FILE
+from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
 
 logger = logging.getLogger(__name__)
 TRAINING_SPLIT = "train"
@@ -41,7 +42,11 @@ def train_tokenizers(
     for name in config.visual:
         if not (folder / name / WEIGHTS_FILE).exists():
             _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log)
-    # 3) The settings come last: their file says that all is there
+    # 3) Second decoders, where they are wanted, on the same data
+    for name in config.diffusion:
+        if not (folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists():
+            _train_decoder(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log)
+    # 4) The settings come last: their file says that all is there
     write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
     return TokenizerSet.load(folder)
 
@@ -62,6 +67,18 @@ def _train_one(name: str, shards: ShardSet, config: TokenizersConfig, seed: int,
     if checkpoints:
         shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
     logger.info("%s tokenizer: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
+
+
+def _train_decoder(name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog) -> None:
+    values = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples)
+    began, settings = time.monotonic(), config.diffusion[name]
+    checkpoints = folder / DIFFUSION_FOLDER / "checkpoints" if settings.checkpoint_every else None
+    tokenizer = VisualTokenizer.load(folder)
+    decoder = train_diffusion_decoder(tokenizer, values, settings, seed, checkpoints, _Prefixed(log, f"{name}/diffusion"))
+    decoder.save(folder / DIFFUSION_FOLDER)
+    if checkpoints:
+        shutil.rmtree(checkpoints)
+    logger.info("%s diffusion decoder: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
 
 
 class _Prefixed:

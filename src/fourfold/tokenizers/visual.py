@@ -49,14 +49,17 @@ class VisualTokenizer:
 
         Raises ValueError for a wrong number of tokens or an id that is no code.
         """
+        return self.format.values(self.model.reconstruct(self.token_grid(tokens)))
+
+    def token_grid(self, tokens: np.ndarray) -> torch.Tensor:
+        """Return ids (B, L) or (B, h, w) as int64 (B, h, w); raises ValueError for a wrong number, or an id that is no code."""
         rows, columns = self.model.shape.grid
         if tokens[0].size != rows * columns or tokens.min() < 0 or tokens.max() >= self.vocabulary_size:
             raise ValueError(
                 f"{self.name}: got {tokens[0].size} tokens from {tokens.min()} to {tokens.max()}; "
                 f"{rows} × {columns} ids from 0 to {self.vocabulary_size - 1} are allowed."
             )
-        grid_Bhw = torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).view(-1, rows, columns)
-        return self.format.values(self.model.reconstruct(grid_Bhw))
+        return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).view(-1, rows, columns)
 
     def save(self, folder: Path) -> None:
         """Write settings, then weights, each whole or absent: where there are weights, the tokenizer is complete."""

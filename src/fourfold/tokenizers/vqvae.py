@@ -88,7 +88,7 @@ class VQVAE(nn.Module):
 
     def decode(self, latents_BhwD: Tensor) -> Tensor:
         """Return the reconstruction (B, C', H, W) of codes or latents."""
-        return self.decoder(latents_BhwD.permute(0, 3, 1, 2) * latents_BhwD.shape[-1] ** 0.5)  # channels of unit variance
+        return self.decoder(channels_first(latents_BhwD))
 
     def forward(self, inputs_BCHW: Tensor) -> tuple[Tensor, Quantized]:
         """Return the reconstruction through the codebook and what the codebook chose."""
@@ -105,6 +105,11 @@ class VQVAE(nn.Module):
     def reconstruct(self, tokens_Bhw: Tensor) -> Tensor:
         """Return the reconstruction (B, C', H, W) of token ids (B, h, w)."""
         return self.decode(self.codebook.codes(tokens_Bhw))
+
+
+def channels_first(latents_BhwD: Tensor) -> Tensor:
+    """Return what decoders see of codes or latents of unit length: (B, D, h, w), channels of unit variance."""
+    return latents_BhwD.permute(0, 3, 1, 2) * latents_BhwD.shape[-1] ** 0.5
 
 
 def _encoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:

@@ -48,6 +48,15 @@ def test_dead_codes_are_replaced_by_the_picked_latents_as_in_the_reference(refer
     torch.testing.assert_close(codebook.counts_K, reference[f"{case}/cluster_size_after"], atol=1e-6, rtol=0)
 
 
+def test_dead_codes_become_copies_of_the_most_used_as_in_the_reference(reference):
+    codebook = codebook_before(reference, float(reference["dead/threshold"]))
+    codebook.replacement = "split"
+    latents = reference["step1/latents"]
+    num_replaced = codebook.update(latents, codebook(latents).tokens, torch_generator(0, "noise"))
+    assert num_replaced == int(reference["dead_lbg/expired"].sum())
+    torch.testing.assert_close(codebook.codes_KD, reference["dead_lbg/embed_after"], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("replacement", ["random", "distant"])
 @pytest.mark.parametrize(("num_latents", "num_needed"), [(96, 7), (96, 96), (5, 9)])
 def test_dead_codes_get_different_latents_whenever_there_are_enough(num_latents, num_needed, replacement):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from fourfold.tokenizers.codebook import EuclideanCodebook
-from fourfold.tokenizers.released import export_released_tokenizer, load_released_tokenizer, released_name
+from fourfold.tokenizers.released import export_released_tokenizer, load_released_tokenizer
+from fourfold.tokenizers.released_names import released_name
 from fourfold.tokenizers.vit import TrunkConfig
 from fourfold.tokenizers.vit_vqvae import ViTVQVAE, ViTVQVAEConfig
 
