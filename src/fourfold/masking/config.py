@@ -5,10 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
-from fourfold.modalities import TOKEN_MODALITIES
+from fourfold.modalities import FOUR_M_7
 
 Alpha = Annotated[float, Field(ge=0)]
-TOKENS = tuple(name for name, modality in TOKEN_MODALITIES.items() if modality.kind != "pixels")
+TOKENS = tuple(name for name in FOUR_M_7 if name != "rgb")  # pixels are input only
 
 
 class MixtureComponent(Config):
