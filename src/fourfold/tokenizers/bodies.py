@@ -12,7 +12,7 @@ import numpy as np
 from skimage.measure import points_in_poly
 
 from fourfold.seeds import numpy_generator
-from fourfold.tokenizers.sequence_format import SequenceFormat, Symbol, Value
+from fourfold.tokenizers.sequence_format import Number, SequenceFormat, Symbol, Value
 
 HALF_OF_THE_CODES = 512
 SIDES = 4
@@ -49,18 +49,17 @@ class PosesFormat(SequenceFormat):
         """Return everybody who is whole."""
         people = []
         for symbols in _split(self.symbols(ids), "human"):
-            box, blocks = symbols[:SIDES], {word: rest for word, rest in _blocks(symbols[SIDES:])}
-            if [side for side, _ in box] != list(range(SIDES)) or any(
-                len(blocks.get(word, ())) != count for word, (_, count, _) in BLOCKS.items()
-            ):
-                continue
-            person: dict[str, Any] = {"box": [self.value(place, 0, 1) for _, place in box]}
-            for word, (field, _, limits) in BLOCKS.items():
-                person[field] = [
-                    _code(number) if limits is None else self.value(int(number[1]), *limits) for number in blocks[word]
-                ]
-            people.append(person)
+            (_, box), *others = _blocks(["box", *symbols])
+            blocks = dict(others)
+            if _is_box(box) and all(len(blocks.get(word, ())) == count for word, (_, count, _) in BLOCKS.items()):
+                people.append({"box": [self.value(place, 0, 1) for _, place in box]} | self._fields(blocks))
         return {"instances": people}
+
+    def _fields(self, blocks: dict[str, list[Number]]) -> dict[str, list[float]]:
+        return {
+            field: [_code(number) if limits is None else self.value(number[1], *limits) for number in blocks[word]]
+            for word, (field, _, limits) in BLOCKS.items()
+        }
 
     def _numbers(self, word: str, person: dict[str, Any]) -> list[Symbol]:
         field, count, limits = BLOCKS[word]
@@ -96,11 +95,11 @@ class InstancesFormat(SequenceFormat):
         """Return each instance once."""
         found: list[dict[str, Any]] = []
         for symbols in _split(self.symbols(ids), "polygon"):
-            numbers = [symbol for symbol in symbols[: _first_word(symbols)] if not isinstance(symbol, str)]
-            if [side for side, _ in numbers[:SIDES]] != list(range(SIDES)):
-                continue
-            one = {"box": [place / self._levels for _, place in numbers[:SIDES]], "tokens": [_code(n) for n in numbers[SIDES:]]}
-            found += [] if one in found else [one]
+            (_, numbers), *_ = _blocks(["polygon", *symbols])
+            box, codes = numbers[:SIDES], numbers[SIDES:]
+            if _is_box(box):
+                one = {"box": [place / self._levels for _, place in box], "tokens": [_code(number) for number in codes]}
+                found += [] if one in found else [one]
         return {"instances": found}
 
     @property
@@ -111,12 +110,16 @@ class InstancesFormat(SequenceFormat):
         return round(min(max(float(share), 0.0), 1.0) * self._levels)
 
 
-def _written(code: int) -> Symbol:
+def _written(code: int) -> Number:
     return (0, code) if code < HALF_OF_THE_CODES else (1, code - HALF_OF_THE_CODES)
 
 
-def _code(number: Symbol) -> int:
-    return int(number[1]) + HALF_OF_THE_CODES * (number[0] == 1)
+def _code(number: Number) -> int:
+    return number[1] + HALF_OF_THE_CODES * (number[0] == 1)
+
+
+def _is_box(numbers: list[Number]) -> bool:
+    return [side for side, _ in numbers] == list(range(SIDES))
 
 
 def _split(symbols: list[Symbol], word: str) -> Iterator[list[Symbol]]:
@@ -126,15 +129,12 @@ def _split(symbols: list[Symbol], word: str) -> Iterator[list[Symbol]]:
         yield symbols[start + 1 : end]
 
 
-def _blocks(symbols: list[Symbol]) -> Iterator[tuple[str, list[Symbol]]]:
-    """Yield each word with the numbers behind it."""
-    while symbols:
-        word, rest = symbols[0], symbols[1:]
-        end = _first_word(rest)
-        if isinstance(word, str):
-            yield word, rest[:end]
-        symbols = rest[end:]
-
-
-def _first_word(symbols: list[Symbol]) -> int:
-    return next((place for place, symbol in enumerate(symbols) if isinstance(symbol, str)), len(symbols))
+def _blocks(symbols: list[Symbol]) -> list[tuple[str, list[Number]]]:
+    """Return each word with the numbers behind it; `symbols` starts with a word."""
+    blocks: list[tuple[str, list[Number]]] = []
+    for symbol in symbols:
+        if isinstance(symbol, str):
+            blocks.append((symbol, []))
+        else:
+            blocks[-1][1].append(symbol)
+    return blocks

@@ -9,7 +9,8 @@ import numpy as np
 from fourfold.tokenizers.text import TextTokenizer
 
 Value = Any  # of one sample, as the shards hold it
-Symbol = str | tuple[int, int]  # a word, or (family, place) of a number
+Number = tuple[int, int]  # family, place
+Symbol = str | Number  # a word or a number
 
 
 class SequenceFormat(ABC):

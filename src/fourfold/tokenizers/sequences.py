@@ -1,10 +1,11 @@
 """How each label that is a sequence becomes token ids of the one text vocabulary, and comes back.
 
-All write with words and the four families of numbers `v0=` to `v3=` (4M-7 §A.2; 4M-21, appendix). Kinds whose order or extent is
-a matter of chance draw it from the generator they are given; without one they write everything in a fixed order.
+All write with words and the four families of numbers `v0=` to `v3=` (4M-7 §A.2; 4M-21, appendix). Kinds whose order or extent
+is a matter of chance draw it from the generator they are given; without one they write everything in a fixed order.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class MetadataFormat(SequenceFormat):
     def decode(self, ids: Iterable[int]) -> Value:  # noqa: D102
         found: dict[str, float] = {}
         symbols = self.symbols(ids)
-        for kind, value in zip(symbols, symbols[1:], strict=False):
+        for kind, value in pairwise(symbols):
             if kind[0] == 1 and value[0] == 0 and (entry := metadata_value(int(kind[1]), int(value[1]))):
                 found.setdefault(*entry)
         return found
