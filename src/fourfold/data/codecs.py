@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fourfold.modalities import LABELS, TOKEN_MODALITIES
+from fourfold.modalities import LABELS, TOKEN_MODALITIES, base_name
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
@@ -43,9 +43,10 @@ def extension(name: str, value: Any = None) -> str:
 def encode(name: str, value: Any) -> bytes:
     """Return the stored bytes of `value`, which is what `decode` gives back.
 
-    rgb, normal: uint8 (H, W, 3) · semseg: uint8 (H, W) · depth: float (H, W), stored as float16 · clip: float (h, w, C),
-    stored as float16 · caption: str · det, attributes: a JSON object · tokens: integers (K, L), stored as int16 ·
-    crop_settings: float (K, 5), stored as float32. Raises ValueError when the value does not fit its modality.
+    rgb, normal: uint8 (H, W, 3) · semseg, edges: uint8 (H, W) · depth: float (H, W), stored as float16 · clip and other
+    features: float (h, w, C) or (C,), stored as float16 · caption: str · det, metadata, attributes and the like: a JSON
+    object · tokens: integers (K, L), stored as int16 · crop_settings: float (K, 5), stored as float32. Raises ValueError when
+    the value does not fit its modality.
     """
     kind = extension(name, value)
     try:
@@ -65,7 +66,7 @@ def decode(name: str, content: bytes) -> Any:
 
 
 def _check_known(name: str) -> None:
-    if name not in LABELS and name not in TOKEN_MODALITIES and name not in EXTRA_EXTENSIONS:
+    if name not in LABELS and base_name(name) not in TOKEN_MODALITIES and name not in EXTRA_EXTENSIONS:
         known = ", ".join(sorted({*LABELS, *TOKEN_MODALITIES, *EXTRA_EXTENSIONS}))
         raise ValueError(f"Nothing is known about storing {name!r}. Known: {known}. Add it in fourfold/modalities.py.")
 
@@ -91,7 +92,7 @@ def _decode_png(name: str, content: bytes) -> np.ndarray:
 
 def _encode_npy(name: str, value: Any) -> bytes:
     array = _cast(np.asarray(value), _stored_dtype(name))
-    if name in TOKEN_MODALITIES and array.dtype == STORED_TOKENS and array.ndim != 2:
+    if base_name(name) in TOKEN_MODALITIES and array.dtype == STORED_TOKENS and array.ndim != 2:
         raise ValueError(f"tokens are (crops, tokens), got shape {array.shape}.")
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fourfold.data import codecs
 from fourfold.data.shards import ShardSet
+from fourfold.modalities import LABELS
 
 Fact = dict[str, Any]
 COLUMNS = (
@@ -30,6 +31,8 @@ COLUMNS = (
     "num_instances",
     "min_score",
     "boxes_valid",  # 0 <= min <= max <= 1 on both axes
+    "num_colours",  # of the largest palette
+    "num_metadata",  # types that are said
 )
 
 
@@ -62,7 +65,24 @@ def _facts(modality: str, content: bytes) -> Fact:
         return facts | _array_facts(value)
     if isinstance(value, str):
         return facts | {"caption_length": len(value), "num_words": len(value.split())}
-    return facts | (_box_facts(value["instances"]) if isinstance(value, dict) and "instances" in value else {})
+    return facts | _json_facts(modality, value)
+
+
+def _json_facts(modality: str, value: Any) -> Fact:
+    kind = LABELS[modality].kind if modality in LABELS else ""
+    if kind == "palette":
+        return {
+            "num_colours": max(map(int, value), default=0),
+            **_extent(level for p in value.values() for c in p for level in c),
+        }
+    if kind == "metadata":
+        return {"num_metadata": len(value), **_extent(value.values())}
+    return _box_facts(value["instances"]) if isinstance(value, dict) and "instances" in value else {}
+
+
+def _extent(values: Iterable[float]) -> Fact:
+    array = np.array(list(values), float)
+    return {"min": array.min(), "max": array.max(), "finite": bool(np.isfinite(array).all())} if array.size else {}
 
 
 def _array_facts(value: np.ndarray) -> Fact:
@@ -77,5 +97,5 @@ def _array_facts(value: np.ndarray) -> Fact:
 def _box_facts(instances: list[dict[str, Any]]) -> Fact:
     boxes = np.array([instance["box"] for instance in instances], dtype=float).reshape(-1, 4)
     ordered = (boxes[:, :2] <= boxes[:, 2:]).all() and (boxes >= 0).all() and (boxes <= 1).all()
-    scores = [float(instance["score"]) for instance in instances]
+    scores = [float(instance["score"]) for instance in instances if "score" in instance]
     return {"num_instances": len(instances), "min_score": min(scores, default=None), "boxes_valid": bool(ordered)}

@@ -4,8 +4,11 @@ from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes.camera import Camera
+from fourfold.labelers.edges import CannyConfig
+from fourfold.labelers.metadata import MetadataConfig
 from fourfold.labelers.mini_clip import MiniClipConfig
 from fourfold.labelers.normals import NormalsConfig
+from fourfold.labelers.palettes import PaletteConfig
 from fourfold.labelers.registry import labeler
 from fourfold.labelers.scene_network import SceneNetworkConfig
 
@@ -34,6 +37,9 @@ class LabelingConfig(Config):
     scene: SceneNetworkConfig = SceneNetworkConfig()
     clip: MiniClipConfig = MiniClipConfig()
     normals: NormalsConfig = NormalsConfig()
+    canny: CannyConfig = Field(CannyConfig(), exclude_if=lambda value: value == CannyConfig())
+    palette: PaletteConfig = Field(PaletteConfig(), exclude_if=lambda value: value == PaletteConfig())
+    metadata: MetadataConfig = Field(MetadataConfig(), exclude_if=lambda value: value == MetadataConfig())
     camera: Camera = Camera()  # assumed for every picture
     annotated_split: str = "annotated"  # has exact truth; teachers learn from it and it is not labelled
     caption_splits: tuple[str, ...] = ("annotated", "train")  # the mini-CLIP learns from their pictures and captions

@@ -15,7 +15,9 @@ import torch
 from fourfold.data.scenes import CLASS_NAMES, Camera
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, write_columns
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
+from fourfold.labelers.metadata import recounted
 from fourfold.labelers.normals import blunt_normals
+from fourfold.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
 from fourfold.storage import atomic_path, claim, fingerprint
 
@@ -41,15 +43,27 @@ def integrate_labels(
             for sample in samples:
                 _require_possible(sample, split, config.integration)
             counts.update(_check(samples, config))
+            changed = _changed(samples, config.integration, counts)
             for modality in modalities:
-                if modality == "det":
-                    boxes = [(sample["__key__"], _kept_boxes(sample, config.integration, counts)) for sample in samples]
-                    write_columns(folder, split, name, {"det": boxes})
+                if modality in changed:
+                    keys = (sample["__key__"] for sample in samples)
+                    write_columns(folder, split, name, {modality: zip(keys, changed[modality], strict=True)})
                 else:
                     _copy_shard(labels.root / split / modality / name, folder / split / modality / name)
         finish_split(folder, split, modalities, like=shards)
         report[split] = _summary(counts)
     return ShardSet(folder), report
+
+
+def _changed(samples: list[Sample], config: IntegrationConfig, counts: Counter[str]) -> dict[str, list[Any]]:
+    """Return the columns that integration changes: boxes without those that are dropped, and metadata that counts them."""
+    if "det" not in samples[0]:
+        return {}
+    boxes = [_kept_boxes(sample, config, counts) for sample in samples]
+    if "metadata" not in samples[0]:
+        return {"det": boxes}
+    pairs = zip(samples, boxes, strict=True)
+    return {"det": boxes, "metadata": [recounted(sample["metadata"], kept["instances"]) for sample, kept in pairs]}
 
 
 def _copy_shard(source: Path, target: Path) -> None:
@@ -65,13 +79,21 @@ def _require_possible(sample: Sample, split: str, config: IntegrationConfig) -> 
         "normal": lambda normal: np.abs(_lengths(normal) - 1).max() < UNIT_TOLERANCE,
         "semseg": lambda classes: classes.max() < len(CLASS_NAMES),
         "clip": lambda features: np.isfinite(features).all(),
+        "canny_edge": lambda edges: np.isin(edges, (0, 255)).all(),
+        "color_palette": lambda palettes: all(_is_palette(size, colours) for size, colours in palettes.items()),
+        "metadata": lambda values: values.keys() <= METADATA_TYPES.keys() and np.isfinite(list(values.values())).all(),
     }
     for modality, is_possible in tests.items():
         if modality in sample and not is_possible(sample[modality]):
             raise ValueError(
                 f"Split {split!r}, sample {sample['__key__']!r}: its {modality} label cannot be right. Allowed: depth of at "
-                f"most {config.max_depth} m, unit normals, classes below {len(CLASS_NAMES)}, finite features. Mend its labeler."
+                f"most {config.max_depth} m, unit normals, classes below {len(CLASS_NAMES)}, finite features, edges of 0 or "
+                "255, palettes by their number of colours, known types of metadata. Mend its labeler."
             )
+
+
+def _is_palette(size: str, colours: list[list[int]]) -> bool:
+    return size == str(len(colours)) and all(len(c) == 3 and all(0 <= level <= 255 for level in c) for c in colours)
 
 
 def _lengths(normal_HW3: np.ndarray) -> np.ndarray:
@@ -86,6 +108,10 @@ def _check(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
         angles_B = normal_angles_to_depth(batch["normal"], batch["depth"], config.camera)
         counts["normals/disagree"] += int((angles_B > config.integration.max_normal_angle).sum())
         counts["sum/normals/angle_to_depth"] += float(angles_B.sum())  # type: ignore[assignment]
+    for sample in samples:
+        for name, value in sample.get("metadata", {}).items():
+            if isinstance(bins := METADATA_TYPES[name], Range) and not bins.low <= value <= bins.high:
+                counts[f"metadata/{name}_out_of_range"] += 1
     return counts
 
 

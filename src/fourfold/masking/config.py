@@ -5,10 +5,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
-from fourfold.modalities import TOKEN_MODALITIES
+from fourfold.modalities import FOUR_M_7
 
+KeepScheme = Literal["random", "all", "binary"]  # of a sequence's tokens: with probability U(0, 1), 1, or 0 or 1
 Alpha = Annotated[float, Field(ge=0)]
-TOKENS = tuple(name for name, modality in TOKEN_MODALITIES.items() if modality.kind != "pixels")
+TOKENS = tuple(name for name in FOUR_M_7 if name != "rgb")  # pixels are input only
 
 
 class MixtureComponent(Config):
@@ -21,7 +22,11 @@ class MixtureComponent(Config):
     weight: Annotated[float, Field(gt=0)] = 1.0  # relative to the other components
     alpha_in: dict[str, Alpha]
     alpha_target: dict[str, Alpha]
-    keep: Literal["random", "all", "binary"] = "random"  # of sequence tokens: with probability U(0, 1), 1, or 0 or 1
+    keep: KeepScheme | dict[str, KeepScheme] = "random"  # of all sequences, or by name; random for those not named
+
+    def keep_of(self, name: str) -> KeepScheme:
+        """Return how the tokens of a sequence are kept."""
+        return self.keep.get(name, "random") if isinstance(self.keep, dict) else self.keep
 
     @model_validator(mode="after")
     def _something_on_both_sides(self) -> Self:
@@ -48,9 +53,9 @@ class MaskingConfig(Config):
     target_tokens: int = Field(default=128, ge=1)
     min_input_tokens: int | None = Field(default=None, ge=1)  # draw the budget from U(min, input_tokens); None: it is fixed
     min_target_tokens: int | None = Field(default=None, ge=1)
-    chunk_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default={}
-    )  # sequences that are masked in whole chunks, e.g. det: 5
+    # Sequences that are masked in whole chunks, e.g. det: 5; others as their entry in fourfold/modalities.py says.
+    chunk_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
+    keep_drawn_per: Literal["sample", "sequence"] = "sample"  # the reference draws it for each sequence of a sample
 
     @model_validator(mode="after")
     def _ranges_are_not_empty(self) -> Self:

@@ -1,50 +1,67 @@
 """From whole samples to `MaskedBatch`: budgets, then a mask for every modality, then one flat list for each side."""
 
-# B samples, E modalities, G grids of one size, S sequences, P places in a grid, R = B · S, N and M budgets
+# B samples, E modalities, G grids of one size, S sequences, P places in a grid, R = B · S, N and M budgets; vectors (B, L, W)
 
-from dataclasses import dataclass
+from collections.abc import Collection
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fourfold.masking.budgets import draw_budgets
+from fourfold.masking.candidates import Candidates, nothing, select, sequence_candidates
 from fourfold.masking.config import MaskingConfig
-from fourfold.masking.spans import SpecialIds, draw_masks, with_eos, write_inputs, write_targets
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.masking.spans import (
+    Sequences,
+    SpecialIds,
+    draw_masks,
+    kept_lengths,
+    shuffle_chunks,
+    with_eos,
+    write_inputs,
+    write_targets,
+)
+from fourfold.modalities import TOKEN_MODALITIES, base_name
+from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
 
-
-@dataclass(frozen=True)
-class Candidates:
-    """Tokens that may be selected, of some modalities: all (B, C) int64; `used` says which are."""
-
-    used: np.ndarray
-    modality: np.ndarray
-    position: np.ndarray
-    token: np.ndarray  # input id, or the id that comes before the target
-    target: np.ndarray  # id to predict; unused for inputs
+KEEP_SCHEMES = ("random", "all", "binary")  # as `_keep` numbers them
 
 
 class Masker:
-    """Masks batches of one model's modalities. Raises ValueError when settings and model do not fit."""
+    """Masks batches of one model's modalities; of `only` some, when a data set is to be used for these alone.
 
-    def __init__(self, config: MaskingConfig, model: ModelConfig, special: SpecialIds) -> None:
+    Raises ValueError when settings and model do not fit.
+    """
+
+    def __init__(
+        self, config: MaskingConfig, model: ModelConfig, special: SpecialIds, only: Collection[str] | None = None
+    ) -> None:
         self.config, self.model, self.special = config, model, special
+        self.used_E = np.array([only is None or name in only for name in model.names])
+        for name in only or ():
+            model.index(name)
         self.alphas_in_KE = np.array([self._alphas(component.alpha_in) for component in config.components])
         self.alphas_target_KE = np.array([self._alphas(component.alpha_target) for component in config.components])
         weights_K = np.array([component.weight for component in config.components])
         self.weights_K = weights_K / weights_K.sum()
         self.is_sequence_E = np.array([modality.kind == "sequence" for modality in model.modalities])
+        self.vectors = next((index for index, m in enumerate(model.modalities) if m.kind == "vectors"), None)
+        entries = [TOKEN_MODALITIES.get(base_name(name)) for name in model.names]
+        default = {name: entry.chunk_length for name, entry in zip(model.names, entries, strict=True) if entry}
+        self.chunk_lengths = default | config.chunk_lengths
+        self.shuffled = {name for name, entry in zip(model.names, entries, strict=True) if entry and entry.shuffled}
         self._check()
 
     def __call__(self, tokens: dict[str, np.ndarray], pixels_BHWC: np.ndarray | None, rng: np.random.Generator) -> MaskedBatch:
         """Mask B samples. `tokens`: name → integers (B, L), sequences padded with 0 and without EOS; `pixels` uint8 or None.
 
-        A modality that is not there is fully masked: its share of the budget stays empty. All randomness comes from `rng`.
+        Vectors are floats (B, L, W), rows of zeros where there is none. A modality that is not there is fully masked: its
+        share of the budget stays empty. All randomness comes from `rng`.
         """
         num_samples = len(next(iter(tokens.values())))
         there_E = np.array([pixels_BHWC is not None if m.kind == "pixels" else m.name in tokens for m in self.model.modalities])
+        there_E &= self.used_E
         component_B = rng.choice(len(self.weights_K), num_samples, p=self.weights_K)
         lengths_E = np.array([modality.num_positions for modality in self.model.modalities]) * there_E
         input_BE, target_BE = self._budgets(component_B, lengths_E, rng)
@@ -52,10 +69,14 @@ class Masker:
             *self._grids(tokens, there_E, input_BE, target_BE, rng),
             *self._sequences(tokens, there_E, component_B, input_BE, target_BE, rng),
         ]
-        in_modality, in_position, in_token, _ = _select([side[0] for side in sides], self.config.input_tokens)
-        targets = _select([side[1] for side in sides], self.config.target_tokens)
+        vectors = None
+        if self.vectors is not None and there_E[self.vectors]:
+            visible, vectors = self._vectors(tokens, component_B, input_BE[:, self.vectors], rng)
+            sides.append((visible, nothing(num_samples)))
+        in_modality, in_position, in_token, _ = select([side[0] for side in sides], self.config.input_tokens)
+        targets = select([side[1] for side in sides], self.config.target_tokens)
         pixels = None if pixels_BHWC is None else torch.from_numpy(np.ascontiguousarray(pixels_BHWC))
-        return MaskedBatch(in_modality, in_position, in_token, *targets, pixels)
+        return MaskedBatch(in_modality, in_position, in_token, *targets, pixels, vectors)
 
     def _budgets(
         self, component_B: np.ndarray, lengths_E: np.ndarray, rng: np.random.Generator
@@ -80,7 +101,7 @@ class Masker:
         """Select grid tokens and patches, all grids of one size at once: one permutation each, inputs first, targets next."""
         by_size: dict[int, list[int]] = {}
         for index, modality in enumerate(self.model.modalities):
-            if there_E[index] and modality.kind != "sequence":
+            if there_E[index] and modality.kind in ("pixels", "grid"):
                 by_size.setdefault(modality.num_positions, []).append(index)
         return [self._grids_of(size, indices, tokens, input_BE, target_BE, rng) for size, indices in by_size.items()]
 
@@ -122,31 +143,61 @@ class Masker:
         indices = np.flatnonzero(there_E & self.is_sequence_E)
         if not len(indices):
             return []
-        num_samples, width = len(input_BE), max(tokens[self.model.names[index]].shape[1] for index in indices)
-        ids_RL = np.zeros((len(indices), num_samples, width), np.int64)
-        for row, index in enumerate(indices):
-            sequence = tokens[self.model.names[index]]
-            ids_RL[row, :, : sequence.shape[1]] = sequence
         modalities = [self.model.modalities[index] for index in indices]
-        chunk_lengths = [self.config.chunk_lengths.get(modality.name, 1) for modality in modalities]
+        chunk_lengths = [self.chunk_lengths.get(modality.name, 1) for modality in modalities]
+        num_samples, width = len(input_BE), max(tokens[modality.name].shape[1] for modality in modalities)
+        ids_RL = np.zeros((len(indices), num_samples, width), np.int64)
+        for row, (modality, chunk_length) in enumerate(zip(modalities, chunk_lengths, strict=True)):
+            sequence = tokens[modality.name]
+            if modality.name in self.shuffled:
+                sequence = shuffle_chunks(sequence, chunk_length, rng)
+            ids_RL[row, :, : sequence.shape[1]] = sequence
         lengths_R = np.repeat([modality.num_positions for modality in modalities], num_samples)
         texts = with_eos(ids_RL.reshape(-1, width), self.special.eos, lengths_R, np.repeat(chunk_lengths, num_samples))
         input_R, target_R = input_BE[:, indices].T.ravel(), target_BE[:, indices].T.ravel()
-        keep_R = np.tile(self._keep(component_B, rng), len(indices))
+        keep_R = self._keep([modality.name for modality in modalities], component_B, rng)
         masked_RL = draw_masks(texts, keep_R, input_R, rng)
         in_ids, in_used = write_inputs(texts, masked_RL, self.special)
         target_ids, length_R = write_targets(texts, masked_RL, target_R, self.special, rng.integers)
         predicted = np.arange(target_ids.shape[1] - 1) < length_R[:, None] - 1  # n tokens in a row are n − 1 predictions
-        as_input = _sequence_candidates(in_used & (input_R > 0)[:, None], in_ids, in_ids, indices)
-        as_target = _sequence_candidates(predicted, target_ids[:, :-1], target_ids[:, 1:], indices)
+        as_input = sequence_candidates(in_used & (input_R > 0)[:, None], in_ids, in_ids, indices)
+        as_target = sequence_candidates(predicted, target_ids[:, :-1], target_ids[:, 1:], indices)
         return [(as_input, as_target)]
 
-    def _keep(self, component_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw with what probability the sequence tokens of a sample are kept."""
-        uniform_B = rng.random(len(component_B))
-        by_scheme = {"random": uniform_B, "all": np.ones_like(uniform_B), "binary": (uniform_B < 0.5).astype(float)}
-        choices_KB = np.stack([by_scheme[component.keep] for component in self.config.components])
-        return choices_KB[component_B, np.arange(len(component_B))]
+    def _vectors(
+        self, tokens: dict[str, np.ndarray], component_B: np.ndarray, input_B: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Candidates, Tensor]:
+        """Select vectors, and return those alone, float32 (B, K, W): nothing stands for a vector that is masked.
+
+        Their number never exceeds the budget, by the rule of sequences; a place is the rank among the selected.
+        """
+        assert self.vectors is not None
+        modality = self.model.modalities[self.vectors]
+        vectors_BLW = tokens[modality.name]
+        if vectors_BLW.ndim != 3 or vectors_BLW.shape[2] != modality.vector_width:
+            raise ValueError(f"{modality.name!r} came with shape {vectors_BLW.shape}, wanted (B, L, {modality.vector_width}).")
+        there_BL = vectors_BLW.any(2)
+        length_B = np.minimum(there_BL.sum(1), modality.num_positions)
+        place_L = np.arange(there_BL.shape[1])
+        rows = Sequences(np.broadcast_to(place_L, there_BL.shape), length_B, place_L * np.ones((len(length_B), 1), np.int64))
+        masked_BL = draw_masks(rows, self._keep([modality.name], component_B, rng), input_B, rng, kept_lengths)
+        first_BL = (~there_BL).argsort(1, kind="stable")  # rows of zeros last
+        kept_BL = rows.valid_RL & ~masked_BL
+        kept_first_BL = (~kept_BL).argsort(1, kind="stable")
+        most = min(modality.num_positions, self.config.input_tokens, there_BL.shape[1])
+        chosen_BK = np.take_along_axis(first_BL, kept_first_BL, 1)[:, :most]
+        rank_BK = np.broadcast_to(np.arange(most), chosen_BK.shape)
+        used_BK = rank_BK < kept_BL.sum(1, keepdims=True)
+        chosen = np.take_along_axis(vectors_BLW, chosen_BK[..., None], 1).astype(np.float32) * used_BK[..., None]
+        return Candidates(used_BK, np.full_like(chosen_BK, self.vectors), rank_BK, rank_BK, rank_BK), torch.from_numpy(chosen)
+
+    def _keep(self, names: list[str], component_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw with what probability the tokens of each sequence of a sample are kept: (S · B,)."""
+        draws = len(names) if self.config.keep_drawn_per == "sequence" else 1
+        uniform_SB = np.broadcast_to(rng.random((draws, len(component_B))), (len(names), len(component_B)))
+        schemes = [[KEEP_SCHEMES.index(component.keep_of(name)) for component in self.config.components] for name in names]
+        scheme_SB = np.array(schemes)[:, component_B]
+        return np.select([scheme_SB == 0, scheme_SB == 1], [uniform_SB, 1.0], uniform_SB < 0.5).ravel()
 
     def _alphas(self, alphas: dict[str, float]) -> list[float]:
         for name in alphas:
@@ -155,8 +206,8 @@ class Masker:
 
     def _check(self) -> None:
         for index, modality in enumerate(self.model.modalities):
-            if modality.kind == "pixels" and self.alphas_target_KE[:, index].any():
-                raise ValueError(f"{modality.name!r} is pixels and input only: remove it from `alpha_target`.")
+            if modality.input_only and self.alphas_target_KE[:, index].any():
+                raise ValueError(f"{modality.name!r} is {modality.kind} and input only: remove it from `alpha_target`.")
             # the most runs that a sequence can have is every second token, and the target ends with one more sentinel
             needed = (modality.num_positions + 1) // 2 + 1
             if modality.kind == "sequence" and needed > len(self.special.sentinels):
@@ -167,6 +218,10 @@ class Masker:
         unknown = set(self.config.chunk_lengths) - {m.name for m in self.model.modalities if m.kind == "sequence"}
         if unknown:
             raise ValueError(f"`chunk_lengths` names {', '.join(sorted(unknown))}, which are no sequences of this model.")
+        in_a_row = {m.name for m in self.model.modalities if m.kind in ("sequence", "vectors")}
+        named = {name for component in self.config.components if isinstance(component.keep, dict) for name in component.keep}
+        if named - in_a_row:
+            raise ValueError(f"`keep` names {', '.join(sorted(named - in_a_row))}, which are no sequences of this model.")
 
 
 def grid_masks(noise: np.ndarray, input_budget: np.ndarray, target_budget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,32 +229,3 @@ def grid_masks(noise: np.ndarray, input_budget: np.ndarray, target_budget: np.nd
     rank = noise.argsort(-1)
     first, last = input_budget[..., None], (input_budget + target_budget)[..., None]
     return rank < first, (rank >= first) & (rank < last)
-
-
-def _sequence_candidates(used_RL: np.ndarray, token_RL: np.ndarray, target_RL: np.ndarray, indices: np.ndarray) -> Candidates:
-    """Turn rows of sequences into columns of samples; a place is the rank among the selected tokens of the modality."""
-    num_sequences, num_samples = len(indices), len(used_RL) // len(indices)
-    columns = num_sequences * used_RL.shape[1]
-
-    def by_sample(rows_RL: np.ndarray) -> np.ndarray:
-        return rows_RL.reshape(num_sequences, num_samples, rows_RL.shape[1]).swapaxes(0, 1).reshape(num_samples, columns)
-
-    modality = np.broadcast_to(np.repeat(indices, used_RL.shape[1]), (num_samples, columns))
-    position_RL = np.maximum(used_RL.cumsum(1) - 1, 0)
-    return Candidates(by_sample(used_RL), modality, by_sample(position_RL), by_sample(token_RL), by_sample(target_RL))
-
-
-def _select(sides: list[Candidates], budget: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (modality, position, token, target), int64 (B, budget), of the candidates that are used, in order."""
-    used = np.concatenate([side.used for side in sides], 1)
-    sample, column = np.nonzero(used)
-    counts_B = used.sum(1)
-    slot = np.arange(len(sample)) - np.repeat(counts_B.cumsum() - counts_B, counts_B)
-
-    def chosen(name: str, empty: int) -> Tensor:
-        values = np.concatenate([getattr(side, name) for side in sides], 1)
-        slots = np.full((len(used), budget), empty, np.int64)
-        slots[sample, slot] = values[sample, column]
-        return torch.from_numpy(slots)
-
-    return chosen("modality", PADDING), chosen("position", 0), chosen("token", 0), chosen("target", 0)

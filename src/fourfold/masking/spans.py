@@ -7,7 +7,7 @@
 A run of masked tokens becomes one sentinel; the target lists each sentinel with its run and ends with the next sentinel.
 """
 
-# R sequences, L places in the longest (EOS included), T tries, J places in the longest target
+# R sequences, L places in the longest (EOS included), C chunks of K places, T tries, J places in the longest target
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import numpy as np
 PAD = 0
 KEEP_FALLS_BY = 0.9  # after a try whose input was too long
 TRIES_AT_ONCE = 8
+Lengths = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (masked, valid), bool (…, L) → how long the input is (…)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,31 @@ def input_lengths(masked: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return (valid & ~masked).sum(-1) + _starts(masked).sum(-1)
 
 
-def draw_masks(texts: Sequences, keep_R: np.ndarray, budget_R: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return bool (R, L), True where masked, such that each input fits its budget.
+def kept_lengths(masked: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return how long the input is when nothing stands for what is masked: the tokens kept."""
+    return (valid & ~masked).sum(-1)
+
+
+def shuffle_chunks(ids_RL: np.ndarray, chunk_length: int, rng: np.random.Generator) -> np.ndarray:
+    """Return padded ids with their whole chunks in a drawn order; an unfinished last chunk stays where it is."""
+    num_rows, width = ids_RL.shape
+    num_chunks = -(-width // chunk_length)
+    chunks_RCK = np.pad(ids_RL, ((0, 0), (0, num_chunks * chunk_length - width))).reshape(num_rows, num_chunks, chunk_length)
+    whole_R = (ids_RL != PAD).sum(1) // chunk_length
+    place_C = np.arange(num_chunks)
+    noise_RC = np.where(place_C < whole_R[:, None], rng.random((num_rows, num_chunks)), 1 + place_C)
+    order_RC1 = noise_RC.argsort(1)[..., None]
+    return np.take_along_axis(chunks_RCK, order_RC1, 1).reshape(num_rows, -1)[:, :width]
+
+
+def draw_masks(
+    texts: Sequences,
+    keep_R: np.ndarray,
+    budget_R: np.ndarray,
+    rng: np.random.Generator,
+    lengths: Lengths = input_lengths,
+) -> np.ndarray:
+    """Return bool (R, L), True where masked, such that each input fits its budget; `lengths` says how long it is.
 
     Tokens are kept with probability `keep_R`; a row whose input is too long is drawn again with 0.9 of it, and so on. A budget
     of 0 masks everything. Several tries are drawn at once: the first that fits is what drawing one by one would give.
@@ -76,16 +100,18 @@ def draw_masks(texts: Sequences, keep_R: np.ndarray, budget_R: np.ndarray, rng: 
         chunks = np.broadcast_to(texts.chunk_RL[rows][:, None], noise.shape)
         tries = np.take_along_axis(noise, chunks, 2) >= (keep[rows][:, None] * factors_T)[..., None]
         tries &= valid_RL[rows][:, None]
-        row, chosen = first_that_fits(tries, valid_RL[rows], budget_R[rows])
+        row, chosen = first_that_fits(tries, valid_RL[rows], budget_R[rows], lengths)
         masked_RL[rows[row]] = tries[row, chosen]
         keep[rows] *= KEEP_FALLS_BY**TRIES_AT_ONCE
         rows = np.delete(rows, row)
     return masked_RL
 
 
-def first_that_fits(tries_RTL: np.ndarray, valid_RL: np.ndarray, budget_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_that_fits(
+    tries_RTL: np.ndarray, valid_RL: np.ndarray, budget_R: np.ndarray, lengths: Lengths = input_lengths
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows that have a try whose input fits, the number of the first such try of each)."""
-    fits_RT = input_lengths(tries_RTL, valid_RL[:, None]) <= budget_R[:, None]
+    fits_RT = lengths(tries_RTL, valid_RL[:, None]) <= budget_R[:, None]
     rows = np.flatnonzero(fits_RT.any(1))
     return rows, fits_RT[rows].argmax(1)
 

@@ -6,7 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from fourfold.configuration import Config
 from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
-from fourfold.modalities import LABELS, label
+from fourfold.modalities import LABELS, label, target_of
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.unet import UNetConfig
 from fourfold.training.optimizers import OptimizerConfig
@@ -138,9 +138,26 @@ class TokenizersConfig(Config):
         default_factory=dict, description="second decoders, by label: rgb, depth, normal; none by default"
     )
     text: TextTokenizerConfig = TextTokenizerConfig()
+    sequences: dict[str, int] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="labels beside captions and boxes that are written in the same vocabulary → longest, without EOS",
+    )
     crops: CropConfig = CropConfig()
     max_training_samples: int = Field(8000, ge=1, description="held in memory, one modality at a time")
     batch_size: int = Field(100, ge=1, description="images encoded or decoded at once")
+
+    @model_validator(mode="after")
+    def _sequences_can_be_masked(self) -> "TokenizersConfig":
+        for name, length in self.sequences.items():
+            if target_of(name).kind != "sequence" or name in ("caption", "det"):
+                raise ValueError(f"`sequences` names {name!r}; it holds labels that are sequences, beside caption and det.")
+            if not 1 <= length <= 1024 or self.text.num_sentinels < length // 2 + 2:
+                raise ValueError(
+                    f"sequences.{name} is {length}: 1 to 1024 tokens, and num_sentinels ({self.text.num_sentinels}) at least "
+                    f"half of that + 2."
+                )
+        return self
 
     @model_validator(mode="after")
     def _visual_names_are_dense_labels(self) -> "TokenizersConfig":

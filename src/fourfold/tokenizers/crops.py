@@ -12,9 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fourfold.modalities import label
 from fourfold.tokenizers.config import CropConfig
 
 WHOLE = (0.0, 0.0, 1.0, 1.0, 0.0)
+OF_THE_WHOLE = ("text", "palette", "metadata", "vector", "embeddings")  # kinds of labels that no crop changes
 MIN_VISIBLE = 0.3  # share of a box that must lie in the crop
 
 
@@ -32,15 +34,19 @@ def draw_crops(num_samples: int, config: CropConfig, rng: np.random.Generator) -
 def crop_values(name: str, values: Any, crops_B5: np.ndarray) -> Any:
     """Return the stored values (B, ...) of label `name` as seen through a crop each, same size and dtype.
 
-    Class ids and depth take the nearest value (a mean of two depths is a surface that is not there), the rest is
-    interpolated; mirrored normals change the sign of x. Captions stay as they are.
+    Class ids, edges and depth take the nearest value (a mean of two depths is a surface that is not there), the rest is
+    interpolated; mirrored normals change the sign of x. What is said of the whole image (captions, palettes, metadata, global
+    features) stays as it is, as in 4M.
     """
-    if name == "caption" or (crops_B5 == np.asarray(WHOLE, dtype=np.float32)).all():
+    kind = label(name).kind
+    if kind in OF_THE_WHOLE or (crops_B5 == np.asarray(WHOLE, dtype=np.float32)).all():
         return values
-    if name == "det":
+    if kind in ("boxes", "poses"):
         return [_crop_boxes(value, crop) for value, crop in zip(values, crops_B5, strict=True)]
-    cropped = _resample(values, crops_B5, "nearest" if name in ("semseg", "depth") else "bilinear")
-    if name == "normal":
+    if kind == "instances":
+        raise ValueError(f"{name!r} cannot be cropped: its codes stand for whole masks. Set crops.num_crops to 1.")
+    cropped = _resample(values, crops_B5, "nearest" if kind in ("classes", "depth", "edges") else "bilinear")
+    if kind == "normals":
         return _mirror_normals(cropped, crops_B5[:, 4] > 0)
     return cropped
 

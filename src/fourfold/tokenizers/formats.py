@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fourfold.modalities import label
+
 Statistics = dict[str, list[float]]
 SMALLEST_DEPTH = 0.01  # metres
 SMOOTH_L1_BETA = 0.1  # in standard deviations; 4M's 1 is all but MSE here
@@ -71,6 +73,21 @@ class NormalFormat(RgbFormat):
 
     def values(self, output_BCHW: Tensor) -> np.ndarray:  # noqa: D102
         return super().values(F.normalize(output_BCHW, dim=1))
+
+
+class EdgeFormat(RgbFormat):
+    """uint8 (H, W), 0 or 255, as [-1, 1] on one channel; what comes back is 0 or 255 again. Smooth L1 as 4M-21's."""
+
+    channels = 1
+
+    def inputs(self, values: np.ndarray) -> Tensor:  # noqa: D102
+        return super().inputs(values[..., None])
+
+    def loss(self, output_BCHW: Tensor, inputs_BCHW: Tensor) -> Tensor:  # noqa: D102
+        return F.smooth_l1_loss(output_BCHW, inputs_BCHW)
+
+    def values(self, output_BCHW: Tensor) -> np.ndarray:  # noqa: D102
+        return ((output_BCHW[:, 0] > 0).byte() * 255).numpy()
 
 
 class DepthFormat(DenseFormat):
@@ -149,14 +166,27 @@ class FeatureFormat(DenseFormat):
 
 def dense_format(name: str, statistics: Statistics, num_classes: int) -> DenseFormat:
     """Return the format of a dense label, with the statistics that `measure_statistics` found."""
-    if name == "semseg":
-        return ClassFormat(statistics, num_classes)
-    return _PLAIN[name](statistics)
+    chosen = _format_of(name)
+    return chosen(statistics, num_classes) if issubclass(chosen, ClassFormat) else chosen(statistics)
 
 
 def measure_statistics(name: str, values: np.ndarray) -> Statistics:
     """Return what the format of label `name` must remember of its training values (N, ...)."""
-    return {} if name == "semseg" else _PLAIN[name].measure(values)
+    return _format_of(name).measure(values)
 
 
-_PLAIN: dict[str, type[DenseFormat]] = {"rgb": RgbFormat, "depth": DepthFormat, "normal": NormalFormat, "clip": FeatureFormat}
+def _format_of(name: str) -> type[DenseFormat]:
+    kind = label(name).kind
+    if kind not in DENSE_FORMATS:
+        raise ValueError(f"{name!r} is {kind}, for which there is no dense format. There are: {', '.join(DENSE_FORMATS)}.")
+    return DENSE_FORMATS[kind]
+
+
+DENSE_FORMATS: dict[str, type[DenseFormat]] = {  # by the kind of a label
+    "image": RgbFormat,
+    "depth": DepthFormat,
+    "normals": NormalFormat,
+    "classes": ClassFormat,
+    "features": FeatureFormat,
+    "edges": EdgeFormat,
+}

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from fourfold.data.scenes import GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet
 from fourfold.evaluation.metrics import cosine_statistic, depth_errors, miou, normal_angles, psnr
 from fourfold.evaluation.statistics import value
+from fourfold.modalities import label
 from fourfold.tokenizers.text import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
 from fourfold.tokenizers.train_set import FROM_THE_SOURCE, load_values
@@ -23,16 +25,17 @@ def measure_tokenizers(
 
     `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
     `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
-    pooled features, `clip/cosine_pooled` · for each label `codebook_use` (share of the codes that occur in the split) and
-    `perplexity` · `caption/cut`, `det/cut`: shares of samples too long for their sequence. Where there is a diffusion decoder:
-    the label's figures as `<label>/diffusion/...` and, of the same tokens through the VQ-VAE's own decoder, `<label>/vq/...`.
+    pooled features, `clip/cosine_pooled` · edges: `f1` · for each label `codebook_use` (share of the codes that occur in the
+    split) and `perplexity` · `caption/cut`, `det/cut` and that of other sequences: shares of samples too long for them. Where
+    there is a diffusion decoder: the label's figures as `<label>/diffusion/...` and, of the same tokens through the VQ-VAE's
+    own decoder, `<label>/vq/...`.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
     figures: Figures = {}
     for name, tokenizer in tokenizers.visual.items():
         truth = load_values(shards if name in FROM_THE_SOURCE else labels, split, name, max_samples)
         tokens = tokenizers.tokens(name, truth)
-        found = _MEASURES[name](tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes)
+        found = _MEASURES[label(name).kind](tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes)
         found |= codebook_figures(tokens, tokenizer.vocabulary_size)
         figures |= {f"{name}/{key}": figure for key, figure in found.items()}
         if name in tokenizers.diffusion:
@@ -45,7 +48,7 @@ def _both_decoders(tokenizers: TokenizerSet, name: str, tokens: np.ndarray, trut
     figures: Figures = {}
     for decoder in DECODERS:
         decoded = tokenizers.decode(name, tokens[few], decoder)
-        found = _MEASURES[name](decoded, truth[few], semseg[few], tokenizers.config.num_classes)
+        found = _MEASURES[label(name).kind](decoded, truth[few], semseg[few], tokenizers.config.num_classes)
         figures |= {f"{name}/{decoder}/{key}": figure for key, figure in found.items()}
     return figures
 
@@ -80,19 +83,34 @@ def _clip(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes:
     return {"cosine": value(cosine_statistic(found, truth)), "cosine_pooled": value(cosine_statistic(*pooled))}
 
 
-_MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures]] = {
-    "rgb": _rgb,
+def _edges(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
+    """F1 of edge pixels within one pixel of an edge of the other, counted over all images (as in the BSDS benchmark)."""
+    near = np.ones((1, 3, 3), bool)
+    shares = []
+    for these, others in ((found > 0, truth > 0), (truth > 0, found > 0)):
+        matched = these & binary_dilation(others, near)
+        shares.append(float(matched.sum() / max(these.sum(), 1)))
+    return {"f1": 2 * shares[0] * shares[1] / max(sum(shares), 1e-9)}
+
+
+_MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures]] = {  # by the kind of a label
+    "image": _rgb,
     "depth": _depth,
-    "normal": _normal,
-    "semseg": _semseg,
-    "clip": _clip,
+    "normals": _normal,
+    "classes": _semseg,
+    "features": _clip,
+    "edges": _edges,
 }
 
 
 def _cut_shares(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, split: str, max_samples: int) -> Figures:
-    lengths = tokenizers.lengths()
-    captions = shards.load_column(split, "caption")[:max_samples]
-    boxes = labels.load_column(split, "det")[:max_samples]
-    long = [len(tokenizers.text.encode_caption(text)) > lengths["caption"] for text in captions]
-    many = [len(value["instances"]) * TOKENS_PER_BOX > lengths["det"] for value in boxes]
-    return {"caption/cut": float(np.mean(long)), "det/cut": float(np.mean(many))}
+    """Return which share of the samples is longer than its sequence may be; of boxes, has more than there is room for."""
+    found: Figures = {}
+    for name, sequence in tokenizers.sequences.items():
+        values = (shards if name in FROM_THE_SOURCE else labels).load_column(split, name)[:max_samples]
+        if name == "det":
+            long = [len(value["instances"]) * TOKENS_PER_BOX > sequence.max_tokens for value in values]
+        else:
+            long = [len(sequence.encode(value)) > sequence.max_tokens for value in values]
+        found[f"{name}/cut"] = float(np.mean(long))
+    return found

@@ -47,8 +47,8 @@ def pretokenize(
     work = [(split, shard) for split in splits for shard in shards.shard_names(split)]
     for split, shard in progress(work, "pretokenize", unit="shards"):
         if missing_columns(folder, split, shard, columns):
-            rng = numpy_generator(seed, "crops", split, shard)
-            _write(folder, split, shard, read_labels(shards, labels, split, shard), tokenizers, config, rng)
+            rngs = numpy_generator(seed, "crops", split, shard), numpy_generator(seed, "sequences", split, shard)
+            _write(folder, split, shard, read_labels(shards, labels, split, shard), tokenizers, config, *rngs)
     for split in splits:
         finish_split(folder, split, columns, like=shards)
     return ShardSet(folder)
@@ -71,13 +71,15 @@ def _write(
     sample: Sample,
     tokenizers: TokenizerSet,
     config: CropConfig,
-    rng: np.random.Generator,
+    crop_rng: np.random.Generator,
+    sequence_rng: np.random.Generator,
 ) -> None:
     keys = sample["__key__"]
-    crops_BK5 = draw_crops(len(keys), config, rng)
+    crops_BK5 = draw_crops(len(keys), config, crop_rng)
     columns = {CROP_SETTINGS: zip(keys, crops_BK5, strict=True)}
     for modality in tokenizers.modalities:
         name = token_modality(modality).label
-        crops = [tokenizers.tokens(name, crop_values(name, sample[name], crops_BK5[:, k])) for k in range(config.num_crops)]
+        seen = [crop_values(name, sample[name], crops_BK5[:, k]) for k in range(config.num_crops)]
+        crops = [tokenizers.tokens(name, values, sequence_rng) for values in seen]
         columns[modality] = zip(keys, np.stack(crops, axis=1), strict=True)
     write_columns(folder, split, shard, columns)

@@ -49,7 +49,7 @@ class TextTokenizer:
 
     def decode_caption(self, ids: Iterable[int]) -> str:
         """Return the text up to the first EOS; ids that are no words are left out. Lower case, spacing as in English."""
-        words = [token for token in self._until_end(ids) if self._first_class <= token < self.vocabulary_size]
+        words = [token for token in self.until_end(ids) if self._first_class <= token < self.vocabulary_size]
         return self._wordpiece.decode(words, skip_special_tokens=False)
 
     def encode_boxes(self, instances: Sequence[Instance], max_boxes: int | None = None) -> list[int]:
@@ -69,13 +69,32 @@ class TextTokenizer:
 
     def decode_boxes(self, ids: Iterable[int]) -> list[Instance]:
         """Return the instances of a sequence, score 1; what is not a whole, upright box is skipped, so any ids will do."""
-        tokens = self._until_end(ids)
+        tokens = self.until_end(ids)
         instances, position = [], 0
         while position + TOKENS_PER_BOX <= len(tokens):
             instance = self._instance(tokens[position : position + TOKENS_PER_BOX])
             instances += [instance] if instance else []
             position += TOKENS_PER_BOX if instance else 1
         return instances
+
+    def number_id(self, family: int, place: int) -> int:
+        """Return the id of `v<family>=<place>`; raises ValueError when there is no such token."""
+        bins = self.config.coordinate_bins
+        if not 0 <= family < SIDES or not 0 <= place < bins:
+            raise ValueError(
+                f"There is no token v{family}={place}: v0 to v{SIDES - 1}, each with places 0 to {bins - 1}, exist."
+            )
+        return self._first_coordinate + family * bins + place
+
+    def number(self, token: int) -> tuple[int, int] | None:
+        """Return (family, place) of an id that is a number, None of any other."""
+        within = token - self._first_coordinate
+        return divmod(within, self.config.coordinate_bins) if self._first_coordinate <= token < self._first_class else None
+
+    def until_end(self, ids: Iterable[int]) -> list[int]:
+        """Return the ids before the first EOS."""
+        tokens = [int(token) for token in ids]
+        return tokens[: tokens.index(self.eos_id)] if self.eos_id in tokens else tokens
 
     def save(self, path: Path) -> None:
         """Write vocabulary and settings as JSON, whole or absent."""
@@ -86,10 +105,6 @@ class TextTokenizer:
         """Read what `save` wrote."""
         stored = read_json(path)
         return cls(stored["vocabulary"], TextTokenizerConfig(**stored["settings"]))
-
-    def _until_end(self, ids: Iterable[int]) -> list[int]:
-        tokens = [int(token) for token in ids]
-        return tokens[: tokens.index(self.eos_id)] if self.eos_id in tokens else tokens
 
     def _row(self, instance: Instance) -> tuple[int, ...]:
         """Return the four places and the id of the class."""

@@ -10,23 +10,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fourfold.modalities import LABELS, TOKEN_MODALITIES, target_of, token_modality
+from fourfold.modalities import LABELS, target_of, token_modality
 from fourfold.seeds import derive_seed
 from fourfold.storage import read_json, write_json
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
-from fourfold.tokenizers.text import TOKENS_PER_BOX, TextTokenizer
+from fourfold.tokenizers.sequences import padded, sequence_format
+from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
 
 CONFIG_FILE = "tokenizers.json"
 TEXT_FILE = "text.json"
 DIFFUSION_FOLDER = "diffusion"  # in a tokenizer's folder
 DecoderKind = Literal["vq", "diffusion"]
-SEQUENCES = tuple(name for name, entry in TOKEN_MODALITIES.items() if entry.kind == "sequence")  # caption, det
 
 
 class TokenizerSet:
-    """A VQ-VAE for each dense label and one text tokenizer for captions and boxes.
+    """A VQ-VAE for each dense label and one text tokenizer for captions, boxes and other sequences.
 
     Everything takes a label (`depth`) or its token modality (`tok_depth`): either names the same tokenizer.
     """
@@ -39,6 +39,8 @@ class TokenizerSet:
         diffusion: dict[str, DiffusionDecoder] | None = None,
     ):
         self.config, self.text, self.visual, self.diffusion = config, text, visual, diffusion or {}
+        lengths = {"caption": config.text.caption_tokens, "det": config.text.det_tokens} | config.sequences
+        self.sequences = {name: sequence_format(name, text, length) for name, length in lengths.items()}
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -48,30 +50,29 @@ class TokenizerSet:
     @property
     def modalities(self) -> list[str]:
         """Token modalities that this set makes, sorted: `caption`, `det`, `tok_clip`, ..."""
-        return sorted([target_of(name).name for name in self.visual] + list(SEQUENCES))
+        return sorted([target_of(name).name for name in (*self.visual, *self.sequences)])
 
     def vocabulary_sizes(self) -> dict[str, int]:
         """Return the number of ids of each token modality."""
         sizes = {target_of(name).name: tokenizer.vocabulary_size for name, tokenizer in self.visual.items()}
-        return sizes | dict.fromkeys(SEQUENCES, self.text.vocabulary_size)
+        return sizes | dict.fromkeys(self.sequences, self.text.vocabulary_size)
 
     def lengths(self) -> dict[str, int]:
         """Return the length L at which each token modality is stored; sequences without EOS."""
         grids = {target_of(name).name: self.grid[0] * self.grid[1] for name in self.visual}
-        return grids | {"caption": self.text.config.caption_tokens, "det": self.text.config.det_tokens}
+        return grids | {name: sequence.max_tokens for name, sequence in self.sequences.items()}
 
-    def tokens(self, name: str, values: Any) -> np.ndarray:
-        """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts with `instances`.
+    def tokens(self, name: str, values: Any, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts.
 
-        Grids are row by row; sequences are cut at `lengths()` and padded with 0. Raises ValueError for an unknown name.
+        Grids are row by row; sequences are cut at `lengths()` and padded with 0. `rng` draws what a sequence leaves to chance
+        (which palette, the order of a body's blocks); without it they are written in full and in order. Raises ValueError for
+        an unknown name.
         """
         label_name = self._label(name)
-        if label_name == "caption":
-            return _pad([self.text.encode_caption(text) for text in values], self.lengths()["caption"])
-        if label_name == "det":
-            length = self.lengths()["det"]
-            boxes = [self.text.encode_boxes(value["instances"], length // TOKENS_PER_BOX) for value in values]
-            return _pad(boxes, length)
+        if label_name in self.sequences:
+            sequence = self.sequences[label_name]
+            return padded([sequence.encode(value, rng) for value in values], sequence.max_tokens)
         tokenizer = self.visual[label_name]
         return np.concatenate([tokenizer.tokens(part) for part in self._parts(np.asarray(values))])
 
@@ -84,10 +85,8 @@ class TokenizerSet:
         label_name = self._label(name)
         if decoder == "diffusion":
             return self._denoised(label_name, np.asarray(tokens), seed)
-        if label_name == "caption":
-            return [self.text.decode_caption(row) for row in tokens]
-        if label_name == "det":
-            return [{"instances": self.text.decode_boxes(row)} for row in tokens]
+        if label_name in self.sequences:
+            return [self.sequences[label_name].decode(row) for row in tokens]
         tokenizer = self.visual[label_name]
         return np.concatenate([tokenizer.decode(part) for part in self._parts(np.asarray(tokens))])
 
@@ -136,17 +135,10 @@ class TokenizerSet:
 
     def _label(self, name: str) -> str:
         label_name = name if name in LABELS else token_modality(name).label
-        if label_name not in self.visual and label_name not in SEQUENCES:
+        if label_name not in self.visual and label_name not in self.sequences:
             raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
         return label_name
 
     def _parts(self, values: Any) -> Sequence[Any]:
         size = self.config.batch_size
         return [values[start : start + size] for start in range(0, max(1, len(values)), size)]
-
-
-def _pad(rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
-    padded = np.zeros((len(rows), length), dtype=np.int16)
-    for row, ids in zip(padded, rows, strict=True):
-        row[: min(len(ids), length)] = ids[:length]
-    return padded

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds, draw_masks, merge_spans, with_eos, write_inputs, write_targets
+from fourfold.masking.spans import (
+    SpecialIds,
+    draw_masks,
+    merge_spans,
+    shuffle_chunks,
+    with_eos,
+    write_inputs,
+    write_targets,
+)
 from fourfold.model.config import ModalityConfig, ModelConfig
 
 SPECIAL = SpecialIds(3, tuple(range(5, 30)))
@@ -112,6 +120,135 @@ def test_an_input_fits_its_budget_and_with_its_target_gives_the_text_back(rows, 
         assert (np.diff(masked[row, : len(ids)].reshape(-1, chunk), axis=1) == 0).all() or chunk == 1
 
 
+@settings(max_examples=80, deadline=None)
+@given(rows=st.lists(text, min_size=1, max_size=5), chunk=st.integers(1, 4), seed=st.integers(0, 2**32))
+def test_shuffling_keeps_every_chunk_whole_and_every_row_its_own(rows, chunk, seed):
+    shuffled = shuffle_chunks(padded(rows), chunk, np.random.default_rng(seed))
+    for row, ids in zip(shuffled.tolist(), rows, strict=True):
+        whole = len(ids) // chunk * chunk
+        before, after = (sorted(line[i : i + chunk] for i in range(0, whole, chunk)) for line in (ids, row))
+        assert before == after
+        assert row[whole : len(ids)] == ids[whole:] and not any(row[len(ids) :])
+
+
+def test_each_order_of_the_chunks_is_as_likely_as_any_other():
+    rows = np.tile(np.array([[40, 41, 50, 51, 60, 61, 0]]), (6000, 1))
+    shuffled = shuffle_chunks(rows, 2, np.random.default_rng(0))
+    counts = np.unique(shuffled[:, 0:6:2], axis=0, return_counts=True)[1]
+    assert len(counts) == 6
+    assert np.abs(counts - 1000).max() < 4 * np.sqrt(6000 * 1 / 6 * 5 / 6)  # four standard errors
+
+
+EXTENDED = ModelConfig(
+    modalities=(
+        *MODEL.modalities,
+        ModalityConfig(name="metadata", kind="sequence", vocabulary_size=90, max_length=16),
+        ModalityConfig(name="t5_caption", kind="vectors", vector_width=3, max_length=6),
+        ModalityConfig(name="tok_depth@448", kind="grid", vocabulary_size=90, grid=(8, 8)),
+    ),
+    dim=16,
+    num_heads=2,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 8), min_size=1, max_size=5),
+    alpha=st.sampled_from([0.01, 1.0, 100.0]),
+    budget=st.integers(1, 9),
+    keep=st.sampled_from(["random", "all", "binary", {"t5_caption": "all"}]),
+    seed=st.integers(0, 2**32),
+)
+def test_vectors_are_shown_in_order_within_their_budget_and_never_asked_for(lengths, alpha, budget, keep, seed):
+    component = MixtureComponent(alpha_in={"t5_caption": alpha, "caption": 1.0}, alpha_target={"tok_depth": 1.0}, keep=keep)
+    masked = Masker(MaskingConfig(components=(component,), input_tokens=budget, target_tokens=4), EXTENDED, SPECIAL)
+    vectors = np.zeros((len(lengths), 8, 3), np.float16)
+    for row, length in enumerate(lengths):
+        vectors[row, :length] = 1 + np.arange(length)[:, None] + 10 * row
+    tokens = sample_tokens([[41, 42]] * len(lengths), [[]] * len(lengths)) | {"t5_caption": vectors}
+    batch = masked(tokens, None, np.random.default_rng(seed))
+    index = EXTENDED.index("t5_caption")
+    assert batch.vectors_BLE.dtype == torch.float32 and batch.vectors_BLE.shape[1] <= min(budget, 6)
+    assert (batch.target_modality_BM != index).all()
+    for row, length in enumerate(lengths):
+        slots = batch.input_modality_BN[row] == index
+        seen = batch.vectors_BLE[row, batch.input_token_BN[row][slots], 0]
+        assert torch.equal(batch.input_position_BN[row][slots], torch.arange(int(slots.sum())))
+        assert (seen.diff() > 0).all() and set(seen.tolist()) <= set(vectors[row, : min(length, 6), 0].tolist())
+        assert int(batch.input_keep_BN[row].sum()) <= budget
+
+
+def test_vectors_that_are_all_kept_and_fit_are_all_shown():
+    component = MixtureComponent(alpha_in={"t5_caption": 1.0}, alpha_target={"tok_depth": 1.0}, keep="all")
+    masked = Masker(MaskingConfig(components=(component,), input_tokens=8, target_tokens=4), EXTENDED, SPECIAL)
+    vectors = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float16)
+    batch = masked({"t5_caption": vectors, "tok_depth": np.zeros((2, 16), np.int16)}, None, np.random.default_rng(0))
+    np.testing.assert_array_equal(batch.vectors_BLE[:, :5], vectors.astype(np.float32))
+    assert (batch.input_keep_BN.sum(1) == 5).all()
+
+
+def test_pairs_of_metadata_are_masked_as_a_whole_in_an_order_that_is_drawn_anew():
+    component = MixtureComponent(alpha_in={"metadata": 1.0}, alpha_target={"metadata": 1.0})
+    masked = Masker(MaskingConfig(components=(component,), input_tokens=6, target_tokens=16), EXTENDED, SPECIAL)
+    pairs = [40, 41, 50, 51, 60, 61, 70, 71]
+    batch = masked({"metadata": padded([pairs] * 400)}, None, np.random.default_rng(0))
+    first = set()
+    for seen, after in zip(batch.input_token_BN.tolist(), batch.target_id_BM.tolist(), strict=True):
+        ids = [token for token in (*seen, *after) if token >= 40]
+        assert sorted(ids) == pairs
+        for side in (seen, after):
+            numbers = [token for token in side if token >= 40]
+            assert all(right == left + 1 for left, right in zip(numbers[::2], numbers[1::2], strict=True))
+        first.add(ids[0])
+    assert first == {40, 50, 60, 70}
+
+
+def test_the_keep_scheme_may_differ_by_sequence():
+    keep = {"caption": "all", "det": "binary"}
+    component = MixtureComponent(alpha_in={"caption": 1e4, "det": 1e4}, alpha_target={"caption": 1.0, "det": 1.0}, keep=keep)
+    masked = masker(component, input_tokens=40, target_tokens=60, keep_drawn_per="sequence")
+    batch = masked(sample_tokens([[41, 42, 43]] * 300, [list(range(50, 60))] * 300), None, np.random.default_rng(0))
+    shown = [(batch.input_modality_BN == index).sum(1) for index in (3, 4)]
+    assert shown[0].tolist() == [4] * 300  # the whole text and its end
+    counts = torch.bincount(shown[1])
+    assert set(counts.nonzero().flatten().tolist()) == {1, 11}  # a sentinel, or all ten and the end
+    assert abs(int(counts[11]) - 150) < 4 * np.sqrt(300 / 4)
+
+
+def test_tokens_are_kept_with_a_probability_that_is_uniform_over_sequences():
+    rows = 20_000
+    texts = with_eos(np.full((rows, 20), 41), SPECIAL.eos, np.full(rows, 30), np.ones(rows, int))
+    rng = np.random.default_rng(0)
+    masked = draw_masks(texts, rng.random(rows), np.full(rows, 99), rng)
+    kept = (~masked & texts.valid_RL).sum(1)
+    counts = np.bincount(kept, minlength=22)  # a mixture of binomials over U(0, 1) is uniform on 0, …, 21
+    assert len(counts) == 22 and np.abs(counts - rows / 22).max() < 4 * np.sqrt(rows / 22 * (21 / 22))
+
+
+def test_super_resolution_draws_its_inputs_from_a_range_and_asks_for_the_larger_grid():
+    component = MixtureComponent(
+        alpha_in={"rgb": 0.5, "tok_depth": 0.5, "tok_clip": 0.5, "tok_depth@448": 0.5}, alpha_target={"tok_depth@448": 1.0}
+    )
+    config = MaskingConfig(components=(component,), min_input_tokens=4, input_tokens=30, target_tokens=64)
+    tokens = sample_tokens([[]] * 500, [[]] * 500) | {
+        "tok_depth@448": np.arange(64, dtype=np.int16) + np.zeros((500, 1), np.int16)
+    }
+    batch = Masker(config, EXTENDED, SPECIAL)(tokens, np.zeros((500, 8, 8, 3), np.uint8), np.random.default_rng(0))
+    large = EXTENDED.index("tok_depth@448")
+    shown, asked = (batch.input_modality_BN == large).sum(1), (batch.target_modality_BM == large).sum(1)
+    assert ((shown + asked) == 64).all()  # all of the larger grid that is not shown
+    sums = batch.input_keep_BN.sum(1)
+    assert int(sums.min()) < 8 and int(sums.max()) > 26 and len(set(sums.tolist())) > 20
+
+
+def test_a_data_set_may_be_used_for_some_of_its_modalities():
+    tokens = sample_tokens([[41, 42, 43]] * 50, [[50] * 5] * 50)
+    component = MixtureComponent(alpha_in=dict.fromkeys(TOKENS, 0.5), alpha_target=dict.fromkeys(TOKENS, 0.5))
+    config = MaskingConfig(components=(component,), input_tokens=20, target_tokens=24)
+    only = Masker(config, MODEL, SPECIAL, only=("caption", "tok_clip"))(tokens, None, np.random.default_rng(0))
+    assert set(only.input_modality_BN.unique().tolist()) | set(only.target_modality_BM.unique().tolist()) == {-1, 2, 3}
+
+
 def masker(component=None, **settings):
     component = component or MixtureComponent(
         alpha_in=dict.fromkeys(("rgb", *TOKENS), 0.5), alpha_target=dict.fromkeys(TOKENS, 0.5)
@@ -159,6 +296,18 @@ def test_budgets_can_be_drawn_from_a_range():
         (lambda: MixtureComponent(alpha_in={"det": 0.0}, alpha_target={"det": 1.0}), "at least one alpha above 0"),
         (lambda: Masker(masker().config, MODEL, SpecialIds(3, (5, 6, 7))), "sentinels"),
         (lambda: masker(chunk_lengths={"rgb": 2}), "no sequences"),
+        (
+            lambda: masker(MixtureComponent(alpha_in={"det": 1.0}, alpha_target={"det": 1.0}, keep={"rgb": "all"})),
+            "`keep` names rgb",
+        ),
+        (
+            lambda: Masker(
+                MaskingConfig(components=(MixtureComponent(alpha_in={"det": 1.0}, alpha_target={"t5_caption": 1.0}),)),
+                EXTENDED,
+                SPECIAL,
+            ),
+            "is vectors and input only",
+        ),
         (lambda: MaskingConfig(input_tokens=3, min_input_tokens=4), "above"),
     ],
 )

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fourfold.masking.budgets import draw_budgets, whole_tokens
-from fourfold.masking.masker import grid_masks
+from fourfold.masking.budgets import whole_tokens
+from fourfold.masking.config import MaskingConfig, MixtureComponent
+from fourfold.masking.masker import Masker, grid_masks
 from fourfold.masking.spans import SpecialIds, first_that_fits, merge_spans, with_eos, write_inputs, write_targets
+from fourfold.model.config import ModalityConfig, ModelConfig
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "reference" / "masking.json").read_text())
 SPECIAL = SpecialIds(GOLDEN["special_ids"]["EOS"], tuple(range(5, GOLDEN["special_ids"]["last_sentinel_S_199"] + 1)))
@@ -50,8 +52,23 @@ def test_spans_are_masked_as_in_the_reference(case):
 
     target_budget = UNLIMITED if case["target_budget"] is None else case["target_budget"]
     ids, lengths = write_targets(texts, masked, np.array([target_budget]), SPECIAL, forced)
-    assert ids[0, : lengths[0]].tolist() == case["target_ids"]
+    target = ids[0, : lengths[0]].tolist()
+    assert target == case["target_ids"]
     assert not ids[0, lengths[0] :].any()
+    assert reference_arrays(case["input_ids"], target, budget, case["max_tokens"]) == {
+        name: case[name] for name in ("tensor", "input_mask", "target_mask", "decoder_attention_mask")
+    }
+
+
+def reference_arrays(inputs, target, budget, max_tokens):
+    """The reference's layout of the same: inputs from 0, the target from the budget on; its masks are 1 where excluded."""
+    place = np.arange(2 * (max_tokens + 1))
+    tensor = np.zeros(len(place), int)
+    tensor[: len(inputs)] = inputs
+    tensor[budget : budget + len(target)] = target
+    is_target = (place >= budget) & (place < budget + len(target))
+    arrays = {"tensor": tensor, "input_mask": place >= len(inputs), "target_mask": ~is_target}
+    return {name: array.astype(int).tolist() for name, array in (arrays | {"decoder_attention_mask": is_target}).items()}
 
 
 @cases("image_cases")
@@ -84,26 +101,41 @@ def test_runs_are_spliced_back_as_in_the_reference(case):
 
 @pytest.mark.parametrize(("component", "index"), [("rgb2all", 0), ("all2all", 1)])
 def test_drawn_budgets_are_distributed_as_in_the_reference(component, index):
+    """Two samples of 20,000: means, deviations, shares and the distribution itself within four standard errors."""
     wanted = GOLDEN["budget_statistics"]
     names, types = wanted["modality_order"], wanted["types"]
+    kinds = {name: "sequence" if types[name] == "seq" else "pixels" if name.startswith("rgb") else "grid" for name in names}
+    modalities = [modality_of(name, kind, wanted["max_tokens"][name]) for name, kind in kinds.items()]
+    alphas = {side: {name: wanted["alphas"][name][f"{side}_alphas"][index] for name in names} for side in ("input", "target")}
+    component_of = MixtureComponent(alpha_in=alphas["input"], alpha_target=alphas["target"])
+    config = MaskingConfig(components=(component_of,), input_tokens=wanted["num_input_tokens"])
+    masker = Masker(config, ModelConfig(modalities=tuple(modalities)), SPECIAL)
+    draws = wanted["draws_per_component"]
     lengths = np.array([wanted["max_tokens"][name] for name in names])
-    rng, draws = np.random.default_rng(0), 20_000
-    caps = np.broadcast_to(lengths, (draws, len(names)))
-
-    def draw(side, caps):
-        alphas = np.array([wanted["alphas"][name][f"{side}_alphas"][index] for name in names])
-        total = np.full(draws, wanted[f"num_{side}_tokens"])
-        return draw_budgets(np.broadcast_to(alphas, (draws, len(names))), total, caps, rng)
-
-    inputs = draw("input", caps)
-    targets = draw("target", np.where([types[name] == "img" for name in names], caps - inputs, caps))
-    for side, budgets in (("input", inputs), ("target", targets)):
+    budgets = masker._budgets(np.zeros(draws, int), lengths, np.random.default_rng(0))
+    for side, found in zip(("input", "target"), budgets, strict=True):
         expected = wanted["components"][component][side]
-        assert budgets.sum(1).mean() == pytest.approx(expected["sum"]["mean"], abs=0.5)
-        for name, column in zip(names, budgets.T, strict=True):
-            statistics = expected["modality"][name]
-            assert column.mean() == pytest.approx(statistics["mean"], abs=0.7)  # four standard errors of 20,000 + 20,000 draws
-            assert column.std() == pytest.approx(statistics["std"], abs=0.7)
-            assert (column == 0).mean() == pytest.approx(statistics["share_zero"], abs=0.015)
-            quantiles = np.quantile(column, [0.05, 0.25, 0.5, 0.75, 0.95])
-            assert np.allclose(quantiles, statistics["quantiles_5_25_50_75_95"], atol=2)
+        assert_alike(found.sum(1), expected["sum"] | {"share_zero": 0.0}, draws)
+        for name, column in zip(names, found.T, strict=True):
+            assert_alike(column, expected["modality"][name], draws)
+
+
+def modality_of(name, kind, length):
+    vocabulary = 0 if kind == "pixels" else 30_000
+    shape = {"max_length": length} if kind == "sequence" else {"grid": (14, length // 14)}
+    return ModalityConfig(name=name, kind=kind, vocabulary_size=vocabulary, **shape)
+
+
+def assert_alike(found, wanted, draws):
+    """Compare one sample of counts with the statistics of another, both of `draws`."""
+    both = np.sqrt((found.var() + wanted["std"] ** 2) / draws)
+    assert abs(found.mean() - wanted["mean"]) <= 4 * both + 1e-9
+    moment = ((found - found.mean()) ** 4).mean()  # the standard error of a variance
+    error = np.sqrt(2 * max(moment - found.var() ** 2, 0) / draws)
+    assert abs(found.var() - wanted["std"] ** 2) <= 4 * error + 0.05 * (found.std() < 1)
+    share = wanted["share_zero"]
+    assert abs((found == 0).mean() - share) <= 4 * np.sqrt(2 * share * (1 - share) / draws) + 1e-9
+    for level, value in zip((0.05, 0.25, 0.5, 0.75, 0.95), wanted.get("quantiles_5_25_50_75_95", ()), strict=False):
+        # the share of our draws below theirs' quantile, and at it: the quantile's own level lies between
+        slack = 4 * np.sqrt(2 * level * (1 - level) / draws)
+        assert (found < value).mean() - slack <= level <= (found <= value).mean() + slack
