@@ -13,7 +13,7 @@ from testcluster.errors import ClusterError
 from testcluster.identities import ADMIN, NODE, write_identities
 from testcluster.images import put_pause, put_project
 from testcluster.machine import Machine, remove_tree
-from testcluster.programs import build, cache_folder, check
+from testcluster.programs import build, built_folder, cache_folder, check
 
 PROGRAM_SECONDS = 30
 NODE_SECONDS = 60
@@ -28,7 +28,7 @@ class Cluster:
         self.machine, self.folder = machine, machine.folder
         self.identities = self.folder / "identities"
         self.kubeconfig = self.identities / f"{ADMIN}.kubeconfig"
-        self.programs = build()
+        self.programs = built_folder()
 
     # 1) Life ------------------------------------------------------------------------------------------------------------------
     @classmethod
@@ -68,7 +68,7 @@ class Cluster:
         machine.stop_program("containerd")
         machine.start_again("containerd")
         machine.wait_until(lambda: _answers(machine.inside(_control("version"))), "containerd", PROGRAM_SECONDS)
-        put_pause(machine)
+        put_pause(machine, self.programs)
         self.wait_for_api()
         # 4) Everybody who only talks to the API server
         self.apply(node.DNS_ROLE, node.DNS_MAY_READ)

@@ -35,6 +35,7 @@ def api_server(programs: Path, identities: Path, audit: Path) -> list[str]:
         f"--tls-private-key-file={identities}/server.key",
         f"--kubelet-client-certificate={identities}/kubelet-client.crt",
         f"--kubelet-client-key={identities}/kubelet-client.key",
+        "--kubelet-preferred-address-types=InternalIP",
         f"--token-auth-file={identities}/tokens.csv",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",

@@ -21,7 +21,7 @@ from testcluster.node import PAUSE, SOCKET
 
 PROJECT = "/opt/project"  # where the code is in every image of the tests
 USER = 1000
-NOT_CODE = {".git", ".venv", ".cache", ".dvc", "data", "mlruns", "__pycache__", "tests", "docs", "benchmarks", "k8s"}
+NOT_CODE = {"data", "mlruns", "__pycache__", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
 SYSTEM = {
     "etc/passwd": f"root:x:0:0::/:/bin/sh\nfourfold:x:{USER}:{USER}::/tmp:/bin/sh\n",
     "etc/group": f"root:x:0:\nfourfold:x:{USER}:\n",
@@ -34,8 +34,9 @@ def project_files(folder: Path) -> dict[str, bytes]:
     """Return the code and settings of a project by their place in an image: what `.dockerignore` lets through."""
     found: dict[str, bytes] = {f"{PROJECT[1:]}/data/.keep": b"", f"{PROJECT[1:]}/conf/local/.keep": b""}
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in NOT_CODE and not name.endswith(".egg-info")]
-        for path in (Path(parent, name) for name in names):
+        hidden = {"local"} if Path(parent) == folder / "conf" else set()  # a person's own settings, secrets perhaps
+        folders[:] = [n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
             found[f"{PROJECT[1:]}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
     return found
 
@@ -57,9 +58,9 @@ def put_project(machine: Machine, name: str, folder: Path) -> str:
     return put_image(machine, name, project_files(folder), project_settings())
 
 
-def put_pause(machine: Machine) -> None:
-    """Put the image of the process that holds a pod's namespaces on the node."""
-    put_image(machine, "pause", {}, {"Entrypoint": ["/usr/bin/sleep", "infinity"]}, tag=PAUSE)
+def put_pause(machine: Machine, programs: Path) -> None:
+    """Put the image of the process that holds a pod's namespaces on the node: the one program that gets nothing from the machine."""
+    put_image(machine, "pause", {"pause": (programs / "pause").read_bytes()}, {"Entrypoint": ["/pause"]}, tag=PAUSE)
 
 
 def put_image(machine: Machine, name: str, files: Mapping[str, bytes], settings: dict[str, Any], tag: str = "") -> str:
@@ -127,7 +128,7 @@ def _tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None, fol
         for name in sorted(files):
             _add_folders(tar, name, made)
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(files[name]), 0o644
+            entry.size, entry.mode = len(files[name]), 0o755 if name == "pause" else 0o644
             tar.addfile(entry, io.BytesIO(files[name]))
     return out.getvalue()
 

@@ -81,7 +81,7 @@ def go_version() -> tuple[int, ...]:
 def built_folder() -> Path:
     """Return the folder of the built programs: its name is a digest of what they are built from."""
     digest = hashlib.sha256()
-    for path in sorted(MODULES.glob("*/go.*")):
+    for path in sorted(MODULES.glob("*/*")):
         digest.update(path.relative_to(MODULES).as_posix().encode() + b"\0" + path.read_bytes())
     return cache_folder() / digest.hexdigest()[:16]
 
@@ -99,7 +99,7 @@ def build() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not programs_are_built():
             check()
-            for module in sorted(MODULES.iterdir(), reverse=True):  # Kubernetes first: it takes longest
+            for module in sorted(MODULES.iterdir(), reverse=True):
                 _build_module(module, folder)
             (folder / "complete").touch()
     return folder
