@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +71,7 @@ class Work:
     replacing: bool = False  # an older Job of this name has to go first
     has_run: bool = False
     reason: tuple[str, float] = ("", 0.0)  # why it waits, and since when
-    disrupted: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)  # pods whose end has been spoken of
 
 
 class Conductor(threading.Thread):
@@ -339,6 +339,8 @@ class Conductor(threading.Thread):
         work = self._work.get(metadata["labels"].get("batch.kubernetes.io/job-name", ""))
         if work is None or work.replacing:
             return
+        if name not in work.pods:
+            self._tell_of_retry(work, name)
         work.pods[name] = _trimmed(found)
         phase = found["status"].get("phase")
         started = any(
@@ -350,13 +352,18 @@ class Conductor(threading.Thread):
             work.followers[name].end()
         if kind == "DELETED":
             self._pod_gone(work, name)
-        if (reason := verdicts.disruption(found)) and name not in work.disrupted:
-            work.disrupted.add(name)
-            node = found["spec"].get("nodeName", "")
-            self.board.say(
-                f"{work.step.title}: pod {name} on {node} was {reason}; it resumes, and this does not count as a failure."
-            )
         self._show(work)
+
+    def _tell_of_retry(self, work: Work, successor: str) -> None:
+        """Say why the pods before this one ended; why the last one did is said when the Job has failed."""
+        for name, pod in work.pods.items():
+            if name == successor or name in work.told or pod["status"].get("phase") != "Failed":
+                continue
+            work.told.add(name)
+            verdict = verdicts.pod_failure(pod, work.progress, "")
+            counted = ", no retry is used up" if verdict.kind in ("disrupted", "terminated") else ""
+            line = replace(verdict, remedy=f"pod {successor} takes over{counted}").line(work.step.title)
+            self.board.say(line, logging.WARNING)
 
     @staticmethod
     def _pod_gone(work: Work, name: str) -> None:
@@ -447,7 +454,6 @@ class Conductor(threading.Thread):
             return
         line = verdict.line(work.step.title)
         self.failures.append((verdict, line))
-        self.board.rows[work.step.title].note = verdict.line("").removeprefix(": ")
         self._set(work.step, State.FAILED)
         self.board.say(line, logging.ERROR)
         self._harvest(work)

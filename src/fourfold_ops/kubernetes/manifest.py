@@ -193,7 +193,7 @@ def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
                 for number, volume in enumerate(settings.volumes)
             ),
             {"name": "scratch", "mountPath": SCRATCH},
-            {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, the pod's own
+            *({"name": "scratch", "mountPath": path, "subPath": path.strip("/")} for path in settings.scratch_paths),
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108, what loader workers hand batches over in
         ],
     }
@@ -211,7 +211,7 @@ def _environment(spec: JobSpec) -> list[Manifest]:
     """Return the variables: what the site sets, under what the driver hands over."""
     own = {
         "HOME": SCRATCH,
-        "TMPDIR": "/tmp",  # noqa: S108
+        "TMPDIR": SCRATCH,
         "XDG_CACHE_HOME": SCRATCH,
         "MPLCONFIGDIR": SCRATCH,
         "PYTHONUNBUFFERED": "1",  # a line is seen when it is written
