@@ -4,6 +4,7 @@ import os
 
 from kedro.config import OmegaConfigLoader
 
+from fourfold_ops.kubernetes.hook import KubernetesHook
 from fourfold_ops.parameters import ParametersHook
 from fourfold_ops.stages import PlaceHook
 from fourfold_ops.summary import SummaryHook
@@ -25,6 +26,7 @@ HOOKS = (
     TrackingHook(),
     VersioningHook(),
     SummaryHook(),
+    KubernetesHook(),
 )
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 
@@ -34,5 +36,5 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "local",
     # A scale (smoke, photos) names only what differs from base.
     "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
-    "config_patterns": {"tracking": ["tracking*", "tracking*/**"]},
+    "config_patterns": {"tracking": ["tracking*", "tracking*/**"], "kubernetes": ["kubernetes*", "kubernetes*/**"]},
 }

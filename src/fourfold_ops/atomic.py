@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` under a temporary name beside `path`, flush it to disk, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # in containers that share a volume every process may have the same id
+    temporary = path.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -10,6 +10,8 @@ import click
 from fourfold_ops.logs import keep_log_file, log_traceback
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2  # click's own: an option that does not exist
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: the same command would fail again, so nobody should retry it
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C ...
 EXIT_TERMINATED = 143  # ... and for SIGTERM
 
@@ -36,12 +38,20 @@ def one_line(error: BaseException) -> str:
     return f"{message or type(telling).__name__} {getattr(telling, 'remedy', '')}".rstrip()
 
 
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a failure: one that only the user can put right has its own."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    wrong = {"kedro.config.abstract_config.MissingConfigException", "pydantic_core._pydantic_core.ValidationError"}
+    wrong_configuration = isinstance(error, UserError) or bool(kinds & wrong) or getattr(error, "configuration", False)
+    return EXIT_CONFIGURATION if wrong_configuration else EXIT_FAILED
+
+
 def with_clear_errors(command: click.Command) -> click.Command:
     """Return `command` (e.g. Kedro's own `run`) with the same options, and failures reported in one last line."""
 
     class ClearCommand(click.Command):
         def invoke(self, context: click.Context) -> Any:
-            """Run the command; on an exception log the traceback, print one line and exit with 1."""
+            """Run the command; on an exception log the traceback, print one line and exit with `exit_code`."""
             keep_log_file()
             signal.signal(signal.SIGTERM, _stop)
             try:
@@ -53,7 +63,7 @@ def with_clear_errors(command: click.Command) -> click.Command:
                 sys.exit(EXIT_INTERRUPTED)
             except Exception as error:
                 _report(error)
-                sys.exit(EXIT_FAILED)
+                sys.exit(exit_code(error))
 
     return ClearCommand(name=command.name, callback=command.callback, params=command.params, help=command.help)
 

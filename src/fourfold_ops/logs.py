@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+import os
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from kedro.utils import find_kedro_project
+
+from fourfold_ops import handover
 
 LOG_FILE = "data/run.log"
 
@@ -15,7 +18,8 @@ def keep_log_file() -> Path:
 
     It is not in `conf/logging.yml` because a path there starts at the current folder.
     """
-    path = (find_kedro_project(Path.cwd()) or Path.cwd()) / LOG_FILE
+    name = os.environ.get(handover.LOG_FILE) or LOG_FILE  # several machines must not rotate one file
+    path = (find_kedro_project(Path.cwd()) or Path.cwd()) / name
     logging.raiseExceptions = False  # a full disk must not answer each line with a traceback
     if _handler(path) is None:
         with contextlib.suppress(OSError):  # the run itself will say that it cannot write

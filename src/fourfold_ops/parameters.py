@@ -29,13 +29,14 @@ def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
     try:
         model.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(problem, model) for problem in error.errors(include_url=False)]
+        problems = [explain(problem, model) for problem in error.errors(include_url=False)]
         raise UserError(
             "Parameters are not valid: " + "; ".join(problems) + ".", remedy="Correct them in conf/ or in --params."
         ) from None
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> str:
+def explain(problem: Any, model: type[BaseModel]) -> str:
+    """Return one of pydantic's problems with a value for `model` in words, with what is allowed."""
     *parents, key = problem["loc"]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":

@@ -42,5 +42,5 @@ class PlaceHook:
 
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self, error: Exception) -> None:
-        """Tie the place to the error."""
-        set_place(error, self._place)
+        """Tie the place to the error, unless it knows better."""
+        set_place(error, getattr(error, "place", self._place))

@@ -10,6 +10,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from fourfold_ops import handover
+
 
 class SummaryHook:
     """Prints, after a successful run, where each file of the last stage lies and how to see the record of the run.
@@ -30,7 +32,9 @@ class SummaryHook:
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Print the summary."""
+        """Print the summary; the driver does, not its steps on other machines."""
+        if handover.received():
+            return
         lines = []
         for name in sorted(pipeline.all_outputs()):
             entry: Any = catalog.get(name) if self._labels.get(name) else None

@@ -9,6 +9,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import AbstractDataset, CatalogProtocol, DatasetError
 from kedro.pipeline.node import Node
 
+from fourfold_ops import handover
 from fourfold_ops.atomic import write_whole
 from fourfold_ops.stages import stage_of
 
@@ -65,6 +66,6 @@ class TimingHook:
     def after_node_run(self, node: Node) -> None:
         """Record what passed since the node before: its loading, its work, and the saving of the one before."""
         now = time.monotonic()
-        if self._table is not None:
+        if self._table is not None and handover.writes_results():
             self._table.record(stage_of(node), node.name, now - self._began)
         self._began = now

@@ -27,6 +27,11 @@ def is_alive(process: str) -> bool:
         return False
 
 
+def is_at_work_here(process: str) -> bool:
+    """Tell whether a process named by `this_process` is one of this machine, is not this one, and runs."""
+    return process.partition(" ")[0] == socket.gethostname() and process != this_process() and is_alive(process)
+
+
 def end_stale_runs(client: Any, experiment_id: str, local_store: bool) -> int:
     """Mark as KILLED what is still "running" though its process is gone; returns the number of runs.
 

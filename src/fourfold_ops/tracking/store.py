@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class TrackingStore:
 
 def check_writable(folder: Path) -> None:
     """Raise UserError when nothing can be written there; MLflow itself would try for minutes."""
-    probe = folder / f".partial-{os.getpid()}-probe"
+    probe = folder / f".partial-{socket.gethostname()}-{os.getpid()}-probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(PROBE_BYTES))

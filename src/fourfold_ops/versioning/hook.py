@@ -9,6 +9,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 
+from fourfold_ops import handover
 from fourfold_ops.failures import UserError, one_line
 from fourfold_ops.stages import stages
 from fourfold_ops.versioning.repository import commit_stages, digest_of_code, stage_names
@@ -22,7 +23,7 @@ class VersioningHook:
 
     It declines, and says why, where the lock would lie: part of a stage ran, conf/local changed a parameter, code or
     configuration was edited during the run. Started by `dvc repro`, it leaves the commit to DVC, and stops a run whose flags
-    would make parameters differ from what DVC is about to record.
+    would make parameters differ from what DVC is about to record. A step on another machine leaves all to the driver.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class VersioningHook:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
         """Note the state of code and configuration; under `dvc repro`, check that it is what DVC will record."""
-        if not _has_dvc(self._context.project_path):
+        if handover.received() or not _has_dvc(self._context.project_path):
             return
         self._code = digest_of_code(self._context.project_path)
         if "DVC_STAGE" in os.environ:
@@ -48,7 +49,7 @@ class VersioningHook:
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Commit, or say why not. A failure here does not undo the run: it is reported, and the lock stays as it was."""
-        if "DVC_STAGE" in os.environ or not _has_dvc(self._context.project_path):
+        if handover.received() or "DVC_STAGE" in os.environ or not _has_dvc(self._context.project_path):
             return
         try:
             done = self._commit(run_params, pipeline)

@@ -1,0 +1,77 @@
+"""What the driver of a run hands to the processes that run its steps elsewhere: environment variables, named here alone.
+
+Driver and step are the same program on two machines. A hook asks here on which side it is: a step writes into the runs that the
+driver opened and never ends them, commits nothing to DVC, and keeps a log file of its own on the shared volume.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+STEP = "KEDRO_STEP"  # name of the step; there only in a step's own process
+PARENT_RUN = "KEDRO_PARENT_RUN_ID"  # MLflow
+STAGE_RUNS = "KEDRO_STAGE_RUN_IDS"  # MLflow, JSON: stage → run
+GIT_TAGS = "KEDRO_GIT_TAGS"  # JSON; an image has no .git
+PARAMETERS = "KEDRO_PARAMETERS_DIGESTS"  # JSON: section → digest
+LOG_FILE = "KEDRO_LOG_FILE"  # relative to the project
+PART_INDEX = "JOB_COMPLETION_INDEX"  # set by Kubernetes in every pod of an Indexed Job
+PART_NUMBERS = "KEDRO_PART_NUMBERS"  # which part each completion index works on, e.g. "1,3" when only those are run again
+PART_COUNT = "KEDRO_PART_COUNT"  # parts in all; absent where the step is not split
+RANK = "RANK"  # torchrun
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a step knows of the run that it is a part of."""
+
+    step: str
+    parent_run: str = ""
+    stage_runs: dict[str, str] = field(default_factory=dict)
+    git_tags: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables that carry it."""
+        return {
+            STEP: self.step,
+            PARENT_RUN: self.parent_run,
+            STAGE_RUNS: json.dumps(self.stage_runs, sort_keys=True),
+            GIT_TAGS: json.dumps(self.git_tags, sort_keys=True),
+            PARAMETERS: json.dumps(self.parameters, sort_keys=True),
+        }
+
+
+def received(environment: Mapping[str, str] = os.environ) -> Handover | None:
+    """Return what the driver handed over; None where this process is not a step of somebody else's run."""
+    if not environment.get(STEP):
+        return None
+    tables = [json.loads(environment.get(name) or "{}") for name in (STAGE_RUNS, GIT_TAGS, PARAMETERS)]
+    return Handover(environment[STEP], environment.get(PARENT_RUN, ""), *tables)
+
+
+def part(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return (which part of the step's work is this process's, how many parts there are): (0, 1) where it is not split."""
+    count = int(environment.get(PART_COUNT) or 1)
+    if count == 1:
+        return 0, 1
+    numbers = environment.get(PART_NUMBERS) or ",".join(map(str, range(count)))
+    return int(numbers.split(",")[int(environment[PART_INDEX])]), count
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Return this process's rank among those that torchrun started; 0 where it did not."""
+    return int(environment.get(RANK) or 0)
+
+
+def writes_results(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process saves what its nodes return and reports it: one process of a step does."""
+    return rank(environment) == 0 and part(environment)[1] == 1
+
+
+def digests(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return a short digest of every top-level section of the parameters."""
+    texts = {name: json.dumps(value, sort_keys=True, default=str) for name, value in parameters.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in sorted(texts.items())}

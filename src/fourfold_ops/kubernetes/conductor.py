@@ -1,0 +1,554 @@
+"""Drives the steps of a plan: submits what is ready, watches, explains what waits, and says how each step ended.
+
+One thread owns all state. Watches, logs and the driver's own nodes live in other threads and only put messages into its queue.
+"""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from fourfold_ops.failures import UserError
+from fourfold_ops.kubernetes import names, verdicts
+from fourfold_ops.kubernetes.board import Board, Row
+from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
+from fourfold_ops.kubernetes.following import Follower
+from fourfold_ops.kubernetes.manifest import JobSpec, job, service
+from fourfold_ops.kubernetes.plan import RunPlan
+from fourfold_ops.kubernetes.progress import Progress, after
+from fourfold_ops.kubernetes.states import GOOD, Schedule, State
+from fourfold_ops.kubernetes.steps import Step
+
+logger = logging.getLogger(__name__)
+TICK_SECONDS = 1.0
+SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
+QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
+LOG_SECONDS = 15.0  # for the last lines of a log to arrive
+CLOCK_SLACK = 5.0  # seconds by which the clocks of file server and API server may differ
+
+
+class Tracker(Protocol):
+    """What the conductor asks of the record of runs."""
+
+    def hand_over(self, step: Step) -> dict[str, Any]:
+        """Return the fields of the Handover that tell a step where to report."""
+
+    def over(self, step: Step, error: str) -> None:
+        """Note that a remote step is over; `error` is "" if it went well."""
+
+    def keep(self, step: Step, files: list[Path]) -> None:
+        """Keep log files."""
+
+
+class StepFailedError(Exception):
+    """Steps failed; the message is the verdict. The place is in it, so nothing is put before it."""
+
+    place = ""
+
+    def __init__(self, lines: list[str], configuration: bool) -> None:
+        super().__init__(lines[0] + (f" (and {len(lines) - 1} more failed, see above)" if len(lines) > 1 else ""))
+        self.configuration = configuration
+
+
+@dataclass
+class Work:
+    """A remote step's Job as it is followed."""
+
+    step: Step
+    spec: JobSpec
+    submitted: float = field(default_factory=time.monotonic)
+    job: dict[str, Any] = field(default_factory=dict)
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    followers: dict[str, Follower] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+    replacing: bool = False  # an older Job of this name has to go first
+    has_run: bool = False
+    reason: tuple[str, float] = ("", 0.0)  # why it waits, and since when
+    told: set[str] = field(default_factory=set)  # pods whose end has been spoken of
+
+
+class Conductor(threading.Thread):
+    """See the module. `driver_nodes` yields what the main thread has to run itself."""
+
+    def __init__(self, plan: RunPlan, cluster: Cluster, board: Board, tracker: Tracker, log_folder: Path) -> None:
+        super().__init__(daemon=True, name="conductor")
+        self.plan, self.cluster, self.board, self.tracker, self.log_folder = plan, cluster, board, tracker, log_folder
+        self.schedule = Schedule.of(plan.steps)
+        self.failures: list[tuple[verdicts.Verdict, str]] = []
+        self.error: BaseException | None = None
+        self.cancelled: list[str] = []
+        self._messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._for_driver: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
+        self._work: dict[str, Work] = {}  # by name of the Job
+        self._jobs: dict[str, dict[str, Any]] = {}  # as last seen
+        self._events: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._cancelling = False
+        self._away_told = False
+
+    # --- the main thread's side ---
+
+    def driver_nodes(self) -> Iterator[Step]:
+        """Yield the steps that the driver runs itself, as their turn comes, until all is over."""
+        while (step := self._for_driver.get()) is not None:
+            yield step
+
+    def driver_done(self, step: Step, error: BaseException | None = None) -> None:
+        """Report how a step in the driver went."""
+        self._messages.put(("driver", (step, error)))
+
+    def cancel(self) -> None:
+        """Stop everything that this run has in the cluster; the thread ends when it is gone."""
+        self._messages.put(("cancel", None))
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self.error is not None:
+            raise self.error
+        if self.failures:
+            lines = [line for _, line in self.failures]
+            raise StepFailedError(lines, any(verdict.kind == "configuration" for verdict, _ in self.failures))
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        """Drive until all is over."""
+        try:
+            self._look_around()
+            for resource in ("jobs", "pods"):
+                self._watch(resource, names.selector(run=self.plan.name))
+            self._watch("events", "", only_new=True)
+            while not self._over():
+                self._start_ready()
+                self._handle_messages()
+                self._explain()
+                self.board.refresh()
+        except ApiError as failure:
+            verdict = verdicts.forbidden(failure.verb, failure.resource, failure.namespace, failure.message)
+            known = failure.status in (401, 403)
+            self.error = UserError(verdict.line(self.plan.name)) if known else failure
+        except ApiAwayError as away:
+            self.error = UserError(f"{away} Jobs go on without the driver.", f"Take the run up again with: {self.plan.again}")
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.cluster.closed.set()
+            self._for_driver.put(None)
+
+    def _over(self) -> bool:
+        if self._cancelling:
+            return not self._work
+        return self.schedule.is_over() and not self._work
+
+    def _handle_messages(self) -> None:
+        """Wait for a message, then take all that are there."""
+        try:
+            message = self._messages.get(timeout=TICK_SECONDS)
+            while True:
+                getattr(self, f"_on_{message[0]}")(message[1])
+                message = self._messages.get_nowait()
+        except queue.Empty:
+            return
+
+    def _watch(self, resource: str, selector: str, only_new: bool = False) -> None:
+        def listen() -> None:
+            try:
+                for event in self.cluster.watch(resource, selector, only_new):
+                    self._messages.put((resource, event))
+            except BaseException as error:
+                self._messages.put(("error", error))
+
+        threading.Thread(target=listen, daemon=True, name=f"watch {resource}").start()
+
+    # --- starting ---
+
+    def _look_around(self) -> None:
+        """Learn which Jobs of this run are there, and refuse to write where another run is writing."""
+        jobs = self.cluster.all("jobs", names.selector(project=self.plan.project))
+        ours = {self.plan.step_job(step).name: step for step in self.plan.steps if step.remote}
+        ours |= {self.plan.merge_job(step).name: step for step in ours.values() if (step.request.shards or 1) > 1}
+        wanted = {place for step in self.plan.steps for place in self.plan.writes.get(step.name, [])}
+        for found in jobs:
+            name, metadata = found["metadata"]["name"], found["metadata"]
+            if metadata["labels"].get(names.RUN) == self.plan.name:
+                self._jobs[name] = found
+            written = set(json.loads(metadata.get("annotations", {}).get(names.WRITES, "[]")))
+            if name not in ours and not _finished(found) and (both := sorted(written & wanted)):
+                run = metadata["labels"].get(names.RUN, "?")
+                raise UserError(
+                    f"Nothing was submitted. Job {name} of run {run} is writing to {', '.join(both)}, as this run would "
+                    "(another run, or this one with other code).",
+                    f"Wait for it, or stop it with `kedro k8s cancel {run}`.",
+                )
+
+    def _start_ready(self) -> None:
+        if self._cancelling:
+            return
+        for step in self.schedule.ready():
+            if not step.remote:
+                self._set(step, State.RUNNING)
+                self._for_driver.put(step)
+            elif len(self._work) < self.plan.settings.parallel_steps:
+                self._set(step, State.STARTING)
+                self._begin(step)
+
+    def _begin(self, step: Step, merge: bool = False) -> None:
+        """Submit a step's Job, or take up the one that is there."""
+        spec = self.plan.merge_job(step) if merge else self.plan.step_job(step)
+        work = self._work[spec.name] = Work(step, spec)
+        found = self._jobs.get(spec.name)
+        if found is None:
+            self._submit(work)
+        elif found["metadata"].get("deletionTimestamp"):
+            work.replacing = True
+        elif _condition(found, "Complete"):
+            if self._is_current(step, found, merge):
+                self._take_up(work, found)
+            else:
+                self._replace(work)
+        elif _condition(found, "Failed"):
+            self._replace(work, again=found)
+        else:
+            self._take_up(work, found)
+
+    def _submit(self, work: Work) -> None:
+        """Create the Job, and what it needs beside it. Whoever created it first, it is ours from now on."""
+        tracked = self.tracker.hand_over(work.step)
+        merge = work.spec.labels[names.ROLE] == "merge"
+        work.spec = (
+            self.plan.merge_job(work.step, tracked) if merge else self.plan.step_job(work.step, work.spec.parts, tracked)
+        )
+        try:
+            found = self.cluster.create("jobs", job(work.spec, self.plan.settings))
+            self.schedule.fresh.add(work.step.name)
+        except ApiError as failure:
+            if failure.status == 409:
+                self._take_up(work, self.cluster.get("jobs", work.spec.name))
+                return
+            if failure.status not in (400, 403, 422):
+                raise
+            verdict = (
+                verdicts.forbidden(failure.verb, failure.resource, failure.namespace, failure.message)
+                if failure.status == 403
+                else verdicts.refused(failure.message)
+            )
+            self._fail(work, verdict)
+            return
+        self._set(work.step, State.PENDING)
+        self._accept(work, found)
+
+    def _take_up(self, work: Work, found: dict[str, Any]) -> None:
+        self.board.say(f"{work.step.title}: Job {work.spec.name} is there already; taking it up.")
+        if not _finished(found):
+            self._set(work.step, State.PENDING)
+        self._accept(work, found)
+
+    def _accept(self, work: Work, found: dict[str, Any]) -> None:
+        work.submitted = time.monotonic()
+        if work.spec.num_nodes > 1:
+            try:
+                self.cluster.create("services", service(work.spec, self.plan.settings, found["metadata"]["uid"]))
+            except ApiError as failure:
+                if failure.status != 409:
+                    raise
+        self._on_jobs(("MODIFIED", found))
+
+    def _replace(self, work: Work, again: dict[str, Any] | None = None) -> None:
+        """Delete a Job that is over; it is created again when it is gone. Of a split step only the failed parts are."""
+        failed = (again or {}).get("status", {}).get("failedIndexes", "")
+        if work.spec.parts and failed:
+            before = (again or {})["metadata"]["annotations"].get(names.PARTS, "").split(",")
+            parts = tuple(int(before[index]) for index in _indexes(failed))
+            work.spec = self.plan.step_job(work.step, parts)
+            self.board.say(f"{work.step.title}: parts {', '.join(map(str, parts))} failed before; only those run again.")
+        work.replacing = True
+        if not self.cluster.delete("jobs", work.spec.name):
+            work.replacing = False
+            self._submit(work)
+
+    def _is_current(self, step: Step, found: dict[str, Any], merge: bool) -> bool:
+        """Tell whether what a finished Job made still stands: nothing before it ran anew, and nobody wrote there since."""
+        if self.schedule.follows_fresh(step) or (merge and step.name in self.schedule.fresh):
+            return False
+        if (step.request.shards or 1) > 1 and not merge:
+            return True  # parts make no output; the merge does
+        ended = datetime.fromisoformat(found["status"]["completionTime"]).timestamp()
+        return all(path.exists() and _newest(path) <= ended + CLOCK_SLACK for path in self.plan.outputs.get(step.name, []))
+
+    # --- watching ---
+
+    def _on_error(self, error: BaseException) -> None:
+        raise error
+
+    def _on_jobs(self, event: tuple[str, Any]) -> None:
+        kind, found = event
+        if kind == "LISTED":
+            there = {one["metadata"]["name"]: one for one in found}
+            for name in [name for name in self._jobs if name not in there]:
+                self._on_jobs(("DELETED", self._jobs[name]))
+            for one in found:
+                self._on_jobs(("MODIFIED", one))
+            return
+        name = found["metadata"]["name"]
+        work = self._work.get(name)
+        if kind == "DELETED":
+            self._jobs.pop(name, None)
+            if work is not None and (not work.job or work.job["metadata"]["uid"] == found["metadata"]["uid"] or work.replacing):
+                self._gone(work)
+            return
+        self._jobs[name] = found
+        if work is None or work.replacing:
+            return
+        work.job = found
+        if _condition(found, "Complete"):
+            self._complete(work)
+        elif _condition(found, "Failed"):
+            # the watch of the pods may be behind that of the Jobs
+            for pod in self.cluster.all("pods", f"batch.kubernetes.io/job-name={name}"):
+                work.pods[pod["metadata"]["name"]] = _trimmed(pod)
+            self._fail(work, verdicts.failure(found, work.pods.values(), work.progress, self.plan.again))
+
+    def _gone(self, work: Work) -> None:
+        if self._cancelling:
+            self._set(work.step, State.CANCELLED)
+            self._harvest(work)
+        elif work.replacing:
+            work.replacing = False
+            self._submit(work)
+        else:
+            remedy = f"somebody deleted it; run again with: {self.plan.again}"
+            self._fail(work, verdicts.Verdict("deleted", f"Job {work.spec.name} was deleted", "", "", remedy))
+
+    def _on_pods(self, event: tuple[str, Any]) -> None:
+        kind, found = event
+        if kind == "LISTED":
+            there = {one["metadata"]["name"] for one in found}
+            for one in self._work.values():
+                for gone in set(one.pods) - there:
+                    self._pod_gone(one, gone)
+            for pod in found:
+                self._on_pods(("MODIFIED", pod))
+            return
+        name, metadata = found["metadata"]["name"], found["metadata"]
+        work = self._work.get(metadata["labels"].get("batch.kubernetes.io/job-name", ""))
+        if work is None or work.replacing:
+            return
+        if name not in work.pods:
+            self._tell_of_retry(work, name)
+        work.pods[name] = _trimmed(found)
+        phase = found["status"].get("phase")
+        started = any(
+            "running" in s["state"] or "terminated" in s["state"] for s in found["status"].get("containerStatuses", [])
+        )
+        if started and name not in work.followers:
+            self._follow(work, name)
+        if name in work.followers and phase in ("Succeeded", "Failed"):
+            work.followers[name].end()
+        if kind == "DELETED":
+            self._pod_gone(work, name)
+        self._show(work)
+
+    def _tell_of_retry(self, work: Work, successor: str) -> None:
+        """Say why the pods before this one ended; why the last one did is said when the Job has failed."""
+        for name, pod in work.pods.items():
+            if name == successor or name in work.told or pod["status"].get("phase") != "Failed":
+                continue
+            work.told.add(name)
+            verdict = verdicts.pod_failure(pod, work.progress, "")
+            counted = ", no retry is used up" if verdict.kind in ("disrupted", "terminated") else ""
+            line = replace(verdict, remedy=f"pod {successor} takes over{counted}").line(work.step.title)
+            self.board.say(line, logging.WARNING)
+
+    @staticmethod
+    def _pod_gone(work: Work, name: str) -> None:
+        work.pods[name]["metadata"].setdefault("deletionTimestamp", "gone")
+        if name in work.followers:
+            work.followers[name].end()
+
+    def _on_events(self, event: tuple[str, Any]) -> None:
+        kind, found = event
+        if kind == "DELETED":
+            return
+        about = found.get("involvedObject", {}).get("name", "")
+        if any(name in about for name in self._work):
+            self._events[about] = [*self._events[about][-9:], {k: found.get(k) for k in EVENT_FIELDS}]
+
+    def _on_line(self, message: tuple[str, str]) -> None:
+        name, line = message
+        if (work := self._work.get(name)) is not None:
+            work.progress = after(line, work.progress)
+            self.board.rows[work.step.title].progress = work.progress
+
+    def _follow(self, work: Work, pod: str) -> None:
+        name = work.spec.name
+
+        def on_line(line: str) -> None:
+            self._messages.put(("line", (name, line)))
+
+        path = self.log_folder / f"{pod}.txt"
+        follower = work.followers[pod] = Follower(lambda since: self.cluster.log(pod, since), path, on_line)
+        follower.start()
+
+    def _show(self, work: Work) -> None:
+        row = self.board.rows[work.step.title]
+        live = [
+            pod
+            for pod in work.pods.values()
+            if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+        ]
+        if len(live) >= (1 if work.spec.parts else work.spec.num_nodes):
+            work.has_run, work.reason = True, ("", 0.0)
+            row.pod, row.node, row.note = live[0]["metadata"]["name"], live[0]["spec"].get("nodeName", ""), ""
+            self._set(work.step, State.RUNNING)
+        elif work.has_run and self.schedule.state[work.step.name] is State.RUNNING:
+            self._set(work.step, State.PENDING)
+        total = len(work.spec.parts) or work.spec.num_nodes
+        ready = sum(pod["status"].get("phase") in ("Running", "Succeeded") for pod in work.pods.values())
+        row.pods = f"{min(ready, total)}/{total}" if total > 1 else ""
+
+    def _explain(self) -> None:
+        """Say why submitted steps wait, and give those up that time alone will not mend."""
+        if self.cluster.away_since is not None:
+            return
+        now = time.monotonic()
+        for work in list(self._work.values()):
+            if work.replacing or self.schedule.state[work.step.name] is not State.PENDING or not work.job:
+                continue
+            verdict = verdicts.waiting(work.job, work.pods.values(), self._events)
+            if verdict is None:
+                if now - work.submitted > QUIET_SECONDS and not work.pods:
+                    self.board.rows[work.step.title].note = "the cluster has not made a pod yet, and does not say why"
+                continue
+            told, since = work.reason
+            if told != verdict.kind:
+                work.reason = (verdict.kind, now)
+                continue
+            waited = now - since
+            if waited >= SETTLE_SECONDS:
+                self.board.rows[work.step.title].note = verdict.line("").removeprefix(": ")
+            limit = self.plan.settings.pending_seconds if verdict.waits_for_place else self.plan.settings.start_seconds
+            if limit is not None and waited > limit and not self._cancelling:
+                self.cluster.delete("jobs", work.spec.name)
+                self._fail(work, verdict)
+
+    # --- ending ---
+
+    def _complete(self, work: Work) -> None:
+        if work.spec.parts:
+            self._harvest(work)
+            self._begin(work.step, merge=True)
+            return
+        skipped = work.step.name not in self.schedule.fresh and not work.pods and not work.has_run
+        self._set(work.step, State.SKIPPED if skipped else State.DONE)
+        self._harvest(work)
+        self.tracker.over(work.step, "")
+
+    def _fail(self, work: Work, verdict: verdicts.Verdict) -> None:
+        if self._cancelling:
+            return
+        line = verdict.line(work.step.title)
+        self.failures.append((verdict, line))
+        self._set(work.step, State.FAILED)
+        self.board.say(line, logging.ERROR)
+        self._harvest(work)
+        self.tracker.over(work.step, line)
+        self._halt()
+
+    def _halt(self) -> None:
+        """Start nothing more, and take back what has not begun; what runs may finish, its work is not lost."""
+        self.schedule.halted = True
+        for other in list(self._work.values()):
+            if not other.has_run:
+                self.cluster.delete("jobs", other.spec.name, "Background")
+                del self._work[other.spec.name]
+                self._set(other.step, State.CANCELLED)
+
+    def _harvest(self, work: Work) -> None:
+        """Wait for the last lines, and keep the logs, also of pods that are gone by now."""
+        self._work.pop(work.spec.name, None)
+        for follower in work.followers.values():
+            follower.end()
+        deadline = time.monotonic() + LOG_SECONDS
+        for follower in work.followers.values():
+            follower.join(max(0.0, deadline - time.monotonic()))
+        files = sorted(self.log_folder.glob(f"{work.spec.name}-*")) if self.log_folder.is_dir() else []
+        self.tracker.keep(work.step, [path for path in files if path.stat().st_size])
+
+    def _on_driver(self, message: tuple[Step, BaseException | None]) -> None:
+        step, error = message
+        self._set(step, State.FAILED if error else State.DONE)
+        if error:
+            self.error = self.error or error
+            self._halt()
+
+    def _on_cancel(self, _: None) -> None:
+        self._cancelling = True
+        for work in list(self._work.values()):
+            self.cancelled.append(work.spec.name)
+            if not self.cluster.delete("jobs", work.spec.name):
+                self._gone(work)
+
+    def _set(self, step: Step, state: State) -> None:
+        """Move a step, and what is shown of it."""
+        self.schedule.state[step.name] = state
+        row = self.board.rows[step.title]
+        row.state = state.value
+        if row.since is None and state is not State.SKIPPED:
+            row.since = time.monotonic()
+        if state in (*GOOD, State.FAILED, State.CANCELLED):
+            row.until = time.monotonic()
+            if state in GOOD:
+                row.note = ""
+        self.board.refresh()
+
+
+EVENT_FIELDS = ("reason", "message", "lastTimestamp", "eventTime", "type")
+
+
+def rows(plan: RunPlan) -> list[Row]:
+    """Return a row of the board for each step."""
+    return [Row(step.title, "pod" if step.remote else "driver") for step in plan.steps]
+
+
+def _finished(found: dict[str, Any]) -> bool:
+    return _condition(found, "Complete") or _condition(found, "Failed")
+
+
+def _condition(found: dict[str, Any], kind: str) -> bool:
+    conditions = found.get("status", {}).get("conditions") or []
+    return any(c["type"] == kind and c["status"] == "True" for c in conditions)
+
+
+def _indexes(text: str) -> list[int]:
+    """Return the numbers of Kubernetes' short form "1,3-5"."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _newest(path: Path) -> float:
+    """Return when something at or below `path` was last written."""
+    times = [path.stat().st_mtime]
+    if path.is_dir():
+        times += [inner.stat().st_mtime for inner in path.rglob("*")]
+    return max(times)
+
+
+def _trimmed(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return of a pod what is looked at: hundreds of them are kept."""
+    kept = ("name", "creationTimestamp", "deletionTimestamp")
+    metadata = {key: value for key, value in pod["metadata"].items() if key in kept}
+    containers = [{k: c.get(k) for k in ("image", "resources")} for c in pod["spec"]["containers"]]
+    return {
+        "metadata": metadata,
+        "spec": {"nodeName": pod["spec"].get("nodeName", ""), "containers": containers},
+        "status": pod["status"],
+    }

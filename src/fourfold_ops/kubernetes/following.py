@@ -1,0 +1,100 @@
+"""A pod's log, whole: streams are cut and taken up again by the time of the last line, without losing or repeating one."""
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+Open = Callable[[str | None], Iterable[bytes]]  # since when → lines with their times
+STAMP = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?")
+
+
+class Seen:
+    """Which lines have been seen, so that a stream which starts again some lines earlier repeats none.
+
+    The server takes "since" in whole seconds and gives all lines of that second once more. Times never go back within a log;
+    several lines may have the same time, so those of the last one are counted.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[str, str] = ("", "")  # second, fraction: compares as text
+        self._count = 0  # lines with that time
+        self._replayed = 0  # of these, in the stream that is open
+
+    @property
+    def since(self) -> str | None:
+        """What to ask for: None for the whole log."""
+        return f"{self._last[0]}Z" if self._last[0] else None
+
+    def reopened(self) -> None:
+        """A stream begins at `since`."""
+        self._replayed = 0
+
+    def new(self, line: bytes) -> bytes | None:
+        """Return the line without its time if it has not been seen, else None."""
+        match = STAMP.match(line)
+        if match is None:
+            return line  # the server's own remark, e.g. that the log was rotated away
+        time = (_utc(match), (match[2] or b".").decode().ljust(10, "0"))
+        if time < self._last:
+            return None
+        if time == self._last:
+            self._replayed += 1
+            if self._replayed <= self._count:
+                return None
+            self._count = self._replayed
+        else:
+            self._last, self._count, self._replayed = time, 1, 1
+        return line[match.end() :]
+
+
+def _utc(match: re.Match[bytes]) -> str:
+    if match[3] == b"Z":
+        return match[1].decode()
+    moment = datetime.fromisoformat((match[1] + match[3]).decode())
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def whole_log(open_stream: Open, ended: Callable[[], bool], pause: Callable[[], object]) -> Iterator[str]:
+    """Yield every line of a log once, in order, opening the stream again until `ended` says that no more will come.
+
+    A line that a cut left unfinished is not yielded: it comes whole with the next stream; after the end it is taken as it is.
+    """
+    seen = Seen()
+    while True:
+        over = ended()  # asked before reading: what was written before the end is then in the stream
+        seen.reopened()
+        for line in open_stream(seen.since):
+            if (line.endswith(b"\n") or over) and (text := seen.new(line)) is not None:
+                yield text.decode("utf-8", "replace").rstrip("\r\n")
+        if over:
+            return
+        pause()
+
+
+class Follower(threading.Thread):
+    """Follows one pod's log into a file, and hands each line to `on_line`."""
+
+    def __init__(self, open_stream: Open, path: Path, on_line: Callable[[str], None], pause_seconds: float = 1.0) -> None:
+        super().__init__(daemon=True, name=f"log of {path.stem}")
+        self._open, self._path, self._on_line, self._pause = open_stream, path, on_line, pause_seconds
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Say that the pod is done: what is left is read, then the thread ends."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Follow until the end."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._path.open("w", encoding="utf-8") as file:
+                for line in whole_log(self._open, self._ended.is_set, lambda: self._ended.wait(self._pause)):
+                    file.write(line + "\n")
+                    file.flush()
+                    self._on_line(line)
+        except Exception as error:  # a log that cannot be had must not stop the work that it is about
+            logger.debug("The log of %s ends early: %s", self._path.stem, error)

@@ -1,0 +1,272 @@
+"""What is sent to Kubernetes, as plain dictionaries: request → manifest. Pure, and tested as text (tests/.../golden)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fourfold_ops import handover
+from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_USAGE
+from fourfold_ops.kubernetes.settings import KubernetesSettings, Request
+
+Manifest = dict[str, Any]
+CONTAINER = "step"
+SCRATCH = "/scratch"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+LAUNCHER = "fourfold_ops.kubernetes.launch"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One Job, in our words."""
+
+    name: str
+    command: tuple[str, ...]  # of the process; torchrun is put before it where several train together
+    request: Request
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[int, ...] = ()  # of the work, one pod each; empty: not split
+    service_account: str | None = None
+    talks_to_api: bool = False  # the driver's pod does
+    owner: Mapping[str, Any] | None = None
+
+    @property
+    def num_nodes(self) -> int:
+        """Pods that train together."""
+        return 1 if self.parts else self.request.nodes or 1
+
+    @property
+    def num_processes(self) -> int:
+        """Processes of torchrun in each pod."""
+        return self.request.processes or max(self.request.gpus or 0, 1)
+
+    @property
+    def distributed(self) -> bool:
+        """Whether torchrun starts the process."""
+        return not self.parts and (self.num_nodes > 1 or self.num_processes > 1)
+
+
+def job(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
+    """Return the Job."""
+    queue = {QUEUE_LABEL: spec.request.queue} if spec.request.queue else {}
+    metadata: Manifest = {
+        "name": spec.name,
+        "namespace": settings.namespace,
+        "labels": {**spec.labels, **queue},
+        "annotations": dict(spec.annotations),
+    }
+    if spec.owner:
+        metadata["ownerReferences"] = [dict(spec.owner)]
+    body: Manifest = {
+        **_how_many(spec),
+        "podReplacementPolicy": "Failed",  # a pod's successor starts when it is really gone: nobody owns a rank or a part twice
+        "podFailurePolicy": {"rules": failure_rules()},
+        "ttlSecondsAfterFinished": settings.ttl_seconds,
+        "template": {
+            "metadata": {"labels": dict(spec.labels), "annotations": dict(spec.annotations)},
+            "spec": pod(spec, settings),
+        },
+    }
+    if spec.request.deadline_seconds:
+        body["activeDeadlineSeconds"] = spec.request.deadline_seconds
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": body}
+
+
+def _how_many(spec: JobSpec) -> Manifest:
+    retries = spec.request.retries or 0
+    if spec.parts:
+        return {
+            "completionMode": "Indexed",
+            "completions": len(spec.parts),
+            "parallelism": min(spec.request.parallelism or len(spec.parts), len(spec.parts)),
+            "backoffLimitPerIndex": retries,  # a part that fails again and again does not stop the others
+        }
+    if spec.num_nodes > 1:
+        return {
+            "completionMode": "Indexed",
+            "completions": spec.num_nodes,
+            "parallelism": spec.num_nodes,
+            "backoffLimit": retries * spec.num_nodes,  # when one pod dies, all of them lose the connection and fail
+        }
+    return {"completions": 1, "parallelism": 1, "backoffLimit": retries}
+
+
+def failure_rules() -> list[Manifest]:
+    """Return what becomes of a pod that failed; the first rule that fits counts, and where none does a retry is used up."""
+    return [
+        {  # trying again would fail again
+            "action": "FailJob",
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_USAGE, EXIT_CONFIGURATION]},
+        },
+        {  # pre-empted, evicted, node gone: no failure of the step
+            "action": "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        },
+        {  # stopped from outside with SIGTERM
+            "action": "Ignore",
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_TERMINATED]},
+        },
+    ]
+
+
+def service(spec: JobSpec, settings: KubernetesSettings, job_uid: str) -> Manifest:
+    """Return the headless Service that gives the pods of a Job names: NAME-INDEX.NAME. It goes when the Job goes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": spec.name,
+            "namespace": settings.namespace,
+            "labels": dict(spec.labels),
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": job_uid, "blockOwnerDeletion": False}
+            ],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "selector": {JOB_NAME_LABEL: spec.name},
+            "publishNotReadyAddresses": True,  # the pods find each other before any of them is ready
+            "ports": [{"name": "rendezvous", "port": settings.port, "protocol": "TCP"}],
+        },
+    }
+
+
+def pod(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
+    """Return the pod's spec, as Pod Security "restricted" admits it."""
+    security = settings.security
+    found: Manifest = {
+        "restartPolicy": "Never",  # the Job decides on retries, with the exit code in sight
+        "automountServiceAccountToken": spec.talks_to_api,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": settings.grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": security.user,
+            "runAsGroup": security.group,
+            **({"fsGroup": security.fs_group, "fsGroupChangePolicy": "OnRootMismatch"} if security.fs_group else {}),
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container(spec, settings)],
+        "volumes": volumes(spec, settings),
+    }
+    if spec.num_nodes > 1:
+        found["subdomain"] = spec.name
+    optional = {
+        "serviceAccountName": spec.service_account or settings.service_account,
+        "priorityClassName": spec.request.priority_class,
+        "nodeSelector": dict(spec.request.node_selector or {}),
+        "tolerations": [dict(toleration) for toleration in spec.request.tolerations or ()],
+        "imagePullSecrets": [{"name": name} for name in settings.pull_secrets],
+    }
+    return {**found, **{name: value for name, value in optional.items() if value}}
+
+
+def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
+    """Return the pod's one container."""
+    request = spec.request
+    resources = {"cpu": request.cpu, "memory": request.memory}
+    if request.gpus:
+        resources[str(request.gpu_resource)] = str(request.gpus)
+    found: Manifest = {
+        "name": CONTAINER,
+        "image": request.image or settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": [*launcher(spec, settings), *spec.command],
+        "workingDir": settings.project,
+        "env": _environment(spec),
+        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # the last lines survive in the pod's status
+        "volumeMounts": [
+            *(
+                {
+                    "name": f"shared-{number}",
+                    "mountPath": mount_path(volume.mount, settings),
+                    **({"subPath": volume.sub_path} if volume.sub_path else {}),
+                    **({"readOnly": True} if volume.read_only else {}),
+                }
+                for number, volume in enumerate(settings.volumes)
+            ),
+            {"name": "scratch", "mountPath": SCRATCH},
+            *({"name": "scratch", "mountPath": path, "subPath": path.strip("/")} for path in settings.scratch_paths),
+            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108, what loader workers hand batches over in
+        ],
+    }
+    if whole := [secret.name for secret in settings.secrets if not secret.keys]:
+        found["envFrom"] = [{"secretRef": {"name": name}} for name in whole]
+    found["env"] += [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": key}}}
+        for secret in settings.secrets
+        for variable, key in sorted(secret.keys.items())
+    ]
+    return found
+
+
+def _environment(spec: JobSpec) -> list[Manifest]:
+    """Return the variables: what the site sets, under what the driver hands over."""
+    own = {
+        "HOME": SCRATCH,
+        "TMPDIR": SCRATCH,
+        "XDG_CACHE_HOME": SCRATCH,
+        "MPLCONFIGDIR": SCRATCH,
+        "PYTHONUNBUFFERED": "1",  # a line is seen when it is written
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    split = {}
+    if spec.parts:
+        split = {
+            handover.PART_COUNT: str(spec.request.shards),
+            handover.PART_NUMBERS: ",".join(map(str, spec.parts)),
+        }
+    variables = {**own, **(spec.request.env or {}), **spec.env, **split}
+    pod_name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    return [pod_name, *({"name": name, "value": value} for name, value in sorted(variables.items()))]
+
+
+def launcher(spec: JobSpec, settings: KubernetesSettings) -> list[str]:
+    """Return what is put before the command where several train together: torchrun, its rendezvous fixed beforehand."""
+    if not spec.distributed:
+        return []
+    several = spec.num_nodes > 1
+    return [
+        *settings.python,
+        "-m",
+        LAUNCHER,
+        f"--nnodes={spec.num_nodes}",
+        f"--nproc-per-node={spec.num_processes}",
+        f"--node-rank={f'$({handover.PART_INDEX})' if several else 0}",
+        f"--master-addr={f'{spec.name}-0.{spec.name}' if several else '127.0.0.1'}",
+        f"--master-port={settings.port}",
+        "--max-restarts=0",  # the Job restarts pods, so that a lost node is no different from a lost process
+        "--no-python",
+    ]
+
+
+def volumes(spec: JobSpec, settings: KubernetesSettings) -> list[Manifest]:
+    """Return the shared volumes, and room of the pod's own for what may not be written to the image."""
+    shared = [
+        {
+            "name": f"shared-{number}",
+            **(
+                {"persistentVolumeClaim": {"claimName": volume.claim}}
+                if volume.claim
+                else {"hostPath": {"path": volume.host_path, "type": "Directory"}}
+            ),
+        }
+        for number, volume in enumerate(settings.volumes)
+    ]
+    return [
+        *shared,
+        {"name": "scratch", "emptyDir": {"sizeLimit": spec.request.scratch}},
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": spec.request.shared_memory}},
+    ]
+
+
+def mount_path(mount: str, settings: KubernetesSettings) -> str:
+    """Return where a volume lies in a pod."""
+    return mount if mount.startswith("/") else f"{settings.project.rstrip('/')}/{mount.strip('/')}"

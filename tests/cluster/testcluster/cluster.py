@@ -1,0 +1,218 @@
+"""The cluster: started in dependency order, used through `kubectl` and a kubeconfig, gone without a trace."""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from testcluster import control_plane, node
+from testcluster.errors import ClusterError
+from testcluster.identities import ADMIN, NODE, write_identities
+from testcluster.images import put_pause, put_project
+from testcluster.machine import Machine, remove_tree
+from testcluster.programs import build, built_folder, cache_folder, check
+
+PROGRAM_SECONDS = 30
+NODE_SECONDS = 60
+GPUS = 2  # which are not there: the scheduler counts them as it would real ones
+GPU = "nvidia.com/gpu"
+
+
+class Cluster:
+    """A running control plane with one node. `kubeconfig` is its administrator's."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.folder = machine, machine.folder
+        self.identities = self.folder / "identities"
+        self.kubeconfig = self.identities / f"{ADMIN}.kubeconfig"
+        self.programs = built_folder()
+
+    # 1) Life ------------------------------------------------------------------------------------------------------------------
+    @classmethod
+    def start(cls, kept: bool = False) -> "Cluster":
+        """Start one and wait until pods can run. Unless it is `kept`, it ends with this process."""
+        check()
+        build()
+        remove_stale()
+        if found := running():
+            raise ClusterError(f"A test cluster already runs in {found}. End it: make cluster-down.")
+        folder = Path(tempfile.mkdtemp(prefix="fourfold-cluster-"))
+        folder.chmod(0o755)  # pods of another user pass through to their volumes
+        _note().parent.mkdir(parents=True, exist_ok=True)
+        _note().write_text(json.dumps({"folder": str(folder), "kept": kept}))
+        cluster = cls(Machine(folder))
+        try:
+            cluster._start(kept)
+        except BaseException:
+            cluster.stop(keep_logs=True)
+            raise
+        return cluster
+
+    def _start(self, kept: bool) -> None:
+        # 1) Namespaces, and who is who
+        write_identities(self.identities)
+        machine, identities = self.machine, self.identities
+        machine.start(outlives_us=kept)
+        # 2) Where state and containers live
+        audit = self.folder / "audit.log"
+        audit.with_suffix(".policy").write_text(control_plane.AUDIT_POLICY)
+        machine.launch("etcd", control_plane.etcd(self.folder))
+        machine.launch("containerd", node.write_containerd(self.folder))
+        machine.launch("kube-apiserver", control_plane.api_server(self.programs, identities, audit))
+        machine.wait_until(lambda: _answers(machine.inside(_control("version"))), "containerd", PROGRAM_SECONDS)
+        node.write_container_defaults(self.folder, machine.run(_control("oci", "spec")))
+        # 3) containerd reads its defaults for containers when it starts
+        machine.stop_program("containerd")
+        machine.start_again("containerd")
+        machine.wait_until(lambda: _answers(machine.inside(_control("version"))), "containerd", PROGRAM_SECONDS)
+        put_pause(machine, self.programs)
+        self.wait_for_api()
+        # 4) Everybody who only talks to the API server
+        self.apply(node.DNS_ROLE, node.DNS_MAY_READ)
+        machine.launch("kube-controller-manager", control_plane.controller_manager(self.programs, identities))
+        machine.launch("kube-scheduler", control_plane.scheduler(self.programs, identities))
+        machine.launch("kubelet", node.write_kubelet(self.folder, self.programs, identities))
+        machine.launch("kube-proxy", node.write_proxy(self.folder, self.programs, identities))
+        machine.launch("coredns", node.write_dns(self.folder, self.programs, identities))
+        machine.wait_until(self._node_is_ready, "kubelet", NODE_SECONDS)
+        machine.wait_until(lambda: self._ok("get", "serviceaccount", "default"), "kube-controller-manager", PROGRAM_SECONDS)
+        self.set_gpus(GPUS)
+
+    def stop(self, keep_logs: bool = False) -> None:
+        """End it and remove everything that it left."""
+        self.machine.stop()
+        if not keep_logs:
+            remove_tree(self.folder)
+        _note().unlink(missing_ok=True)
+
+    @classmethod
+    def attach(cls, folder: Path) -> "Cluster":
+        """Return the cluster that `make cluster-up` left running in `folder`."""
+        return cls(Machine.load(folder))
+
+    # 2) Use -------------------------------------------------------------------------------------------------------------------
+    def kubectl(self, *arguments: str, content: str = "") -> str:
+        """Run kubectl as the administrator and return what it prints; ClusterError when it fails."""
+        done = self.try_kubectl(*arguments, content=content)
+        if done.returncode:
+            raise ClusterError(f"`kubectl {' '.join(arguments)}` failed ({done.returncode}): {done.stderr.strip()[-3000:]}")
+        return done.stdout
+
+    def try_kubectl(self, *arguments: str, content: str = "") -> subprocess.CompletedProcess[str]:
+        """Run kubectl as the administrator, whatever comes of it."""
+        command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        environment = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"}
+        return subprocess.run(command, input=content, capture_output=True, text=True, timeout=120, env=environment)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Create or update objects."""
+        self.kubectl("apply", "-f", "-", content=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """Return what `kubectl get … -o json` says."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return found
+
+    def put_project(self, name: str, folder: Path) -> str:
+        """Put a project's code on the node as an image; return its reference by digest."""
+        return put_project(self.machine, name, folder)
+
+    def volume(self, namespace: str, name: str, folder: Path) -> None:
+        """Make the claim `name` of a namespace a folder of this machine, for many pods to read and write."""
+        shared = {"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": ""}
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{namespace}-{name}"},
+            "spec": {
+                **shared,
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": str(folder), "type": "Directory"},
+                "claimRef": {"namespace": namespace, "name": name},
+            },
+        }
+        claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "storageClassName": "",
+                "volumeName": f"{namespace}-{name}",
+                "resources": {"requests": {"storage": "10Gi"}},
+            },
+        }
+        self.apply(volume, claim)
+
+    def set_gpus(self, number: int, resource: str = GPU) -> None:
+        """Let the node say that it has `number` GPUs, and wait until the scheduler may count on them."""
+        place = f"/status/capacity/{resource.replace('/', '~1')}"
+        patch = [{"op": "add", "path": place, "value": str(number)}]
+        self.kubectl("patch", "node", NODE, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
+        self._until(lambda: self.get("node", NODE)["status"]["allocatable"].get(resource) == str(number), f"{number} {resource}", 30)
+
+    # 3) Faults -------------------------------------------------------------------------------------------------------------------
+    def wait_for_api(self) -> None:
+        """Wait until the API server says that it is ready."""
+        self.machine.wait_until(lambda: self._ok("get", "--raw", "/readyz"), "kube-apiserver", PROGRAM_SECONDS)
+
+    def stop_api(self) -> None:
+        """Stop the API server: connections are refused from now on."""
+        self.machine.stop_program("kube-apiserver")
+
+    def start_api(self) -> None:
+        """Start the API server again and wait for it."""
+        self.machine.start_again("kube-apiserver")
+        self.wait_for_api()
+
+    def _node_is_ready(self) -> bool:
+        done = self.try_kubectl("get", "node", NODE, "-o", "json")
+        conditions = json.loads(done.stdout)["status"].get("conditions", []) if done.returncode == 0 else []
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def _ok(self, *arguments: str) -> bool:
+        return self.try_kubectl(*arguments).returncode == 0
+
+    @staticmethod
+    def _until(is_so: Any, what: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not is_so():
+            if time.monotonic() > end:
+                raise ClusterError(f"Waited {seconds:.0f} s in vain for {what}.")
+            time.sleep(0.2)
+
+
+def running(kept: bool | None = None) -> Path | None:
+    """Return the folder of the cluster that runs on this machine; `kept` asks for one of `make cluster-up` alone."""
+    try:
+        note = json.loads(_note().read_text())
+        machine = Machine.load(Path(note["folder"]))
+    except (OSError, ValueError):
+        return None
+    alive = machine.init > 0 and Path(f"/proc/{machine.init}/ns/net").exists()
+    return machine.folder if alive and kept in (None, note["kept"]) else None
+
+
+def remove_stale() -> None:
+    """Clean up after a cluster whose process was killed: its namespaces are gone, its folder and control groups are not."""
+    if running() is None and _note().exists():
+        folder = Path(json.loads(_note().read_text())["folder"])
+        if (folder / "machine.json").exists():
+            Machine.load(folder).stop()
+        remove_tree(folder)
+        _note().unlink()
+
+
+def _note() -> Path:
+    return cache_folder() / "running.json"
+
+
+def _control(*arguments: str) -> list[str]:
+    return ["ctr", "--address", node.SOCKET, *arguments]
+
+
+def _answers(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0

@@ -1,0 +1,146 @@
+"""Container images (OCI) made of files alone, and put on the node under the name of their digest.
+
+An image here is what the last layer of a real one is: a project's code, with the settings that say where it is and who runs it. Everything
+below comes from the machine (`node.write_container_defaults`).
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+import tarfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from testcluster.machine import Machine
+from testcluster.node import PAUSE, SOCKET
+
+PROJECT = "/opt/project"  # where the code is in every image of the tests
+USER = 1000
+NOT_CODE = {"data", "mlruns", "__pycache__", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
+SYSTEM = {
+    "etc/passwd": f"root:x:0:0::/:/bin/sh\nfourfold:x:{USER}:{USER}::/tmp:/bin/sh\n",
+    "etc/group": f"root:x:0:\nfourfold:x:{USER}:\n",
+    "etc/nsswitch.conf": "hosts: files dns\n",
+}
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def project_files(folder: Path) -> dict[str, bytes]:
+    """Return the code and settings of a project by their place in an image: what `.dockerignore` lets through."""
+    found: dict[str, bytes] = {f"{PROJECT[1:]}/data/.keep": b"", f"{PROJECT[1:]}/conf/local/.keep": b""}
+    for parent, folders, names in os.walk(folder):
+        hidden = {"local"} if Path(parent) == folder / "conf" else set()  # a person's own settings, secrets perhaps
+        folders[:] = [n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            found[f"{PROJECT[1:]}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+    return found
+
+
+def project_settings() -> dict[str, Any]:
+    """Return the image's own settings: who runs it, where, and how Python finds the code before anything that is installed."""
+    environment = {
+        "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": f"{PROJECT}/src:{PROJECT}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+    }
+    return {"User": f"{USER}:{USER}", "WorkingDir": PROJECT, "Env": [f"{k}={v}" for k, v in environment.items()]}
+
+
+def put_project(machine: Machine, name: str, folder: Path) -> str:
+    """Make an image of a project's code; return its reference `localhost/<name>@sha256:…`, which names exactly these bytes."""
+    return put_image(machine, name, project_files(folder), project_settings())
+
+
+def put_pause(machine: Machine, programs: Path) -> None:
+    """Put the image of the process that holds a pod's namespaces on the node: the one program that gets nothing from the machine."""
+    put_image(machine, "pause", {"pause": (programs / "pause").read_bytes()}, {"Entrypoint": ["/pause"]}, tag=PAUSE)
+
+
+def put_image(machine: Machine, name: str, files: Mapping[str, bytes], settings: dict[str, Any], tag: str = "") -> str:
+    """Write an OCI archive and import it; return the reference by digest. The same bytes give the same digest."""
+    archive, digest = oci_archive(files, settings, tag or f"localhost/{name}:latest")
+    path = machine.folder / f"image-{uuid.uuid4().hex}.tar"
+    path.write_bytes(archive)
+    control = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images"]
+    reference = f"localhost/{name}@{digest}"
+    try:
+        machine.run([*control, "import", "--snapshotter", "native", str(path)])
+        machine.run([*control, "tag", "--force", tag or f"localhost/{name}:latest", reference])
+    finally:
+        path.unlink()
+    return reference
+
+
+def oci_archive(files: Mapping[str, bytes], settings: dict[str, Any], name: str) -> tuple[bytes, str]:
+    """Return an OCI image archive of one layer, and the digest of its manifest."""
+    layer = _layer(files)
+    config = {
+        "architecture": MACHINES.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+    }
+    blobs = [layer, json.dumps(config).encode()]
+    kinds = ["layer.v1.tar", "config.v1+json"]
+    layer_entry, config_entry = (
+        {"mediaType": f"application/vnd.oci.image.{k}", "digest": _digest(b), "size": len(b)} for k, b in zip(kinds, blobs, strict=True)
+    )
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": config_entry, "layers": [layer_entry]}).encode()
+    entry = {
+        "mediaType": kind,
+        "digest": _digest(manifest),
+        "size": len(manifest),
+        "annotations": {"io.containerd.image.name": name},
+    }
+    out = {
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+        **{f"blobs/sha256/{_digest(blob).partition(':')[2]}": blob for blob in (*blobs, manifest)},
+    }
+    return _tar(out), _digest(manifest)
+
+
+def _layer(files: Mapping[str, bytes]) -> bytes:
+    """Return the files, the accounts, and the links of a system whose /bin is in /usr, as one tar."""
+    content = {**{k: v.encode() for k, v in SYSTEM.items()}, **files}
+    links = {p: str(Path(f"/{p}").readlink()) for p in ("bin", "lib", "lib64", "sbin") if Path(f"/{p}").is_symlink()}
+    return _tar(content, links, folders=("tmp", "proc", "sys", "dev", "run", "var", "usr"))
+
+
+def _tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None, folders: tuple[str, ...] = ()) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        made: set[str] = set()
+        for name in folders:
+            _add_folders(tar, name + "/x", made)
+        for name, target in (links or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, target, 0o777
+            tar.addfile(entry)
+        for name in sorted(files):
+            _add_folders(tar, name, made)
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(files[name]), 0o755 if name == "pause" else 0o644
+            tar.addfile(entry, io.BytesIO(files[name]))
+    return out.getvalue()
+
+
+def _add_folders(tar: tarfile.TarFile, name: str, made: set[str]) -> None:
+    for parent in reversed(Path(name).parents):
+        if str(parent) != "." and str(parent) not in made:
+            made.add(str(parent))
+            entry = tarfile.TarInfo(str(parent))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if str(parent) == "tmp" else 0o755
+            tar.addfile(entry)
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,0 +1,231 @@
+"""A machine within the machine: mount, network and process namespaces in which a cluster runs.
+
+Its network is joined to the host by one pair of virtual interfaces; no packet goes further. What is not in a namespace is cleaned up
+here: control groups, mount points that had to be created, the state folder.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from testcluster.errors import ClusterError, tail
+
+# 198.18.0.0/15 is reserved for tests (RFC 2544): no real network has it.
+NETWORK = "198.18.0.0/15"
+PODS, GATEWAY = "198.18.0.0/24", "198.18.0.1"
+SERVICES, API_SERVICE = "198.18.1.0/24", "198.18.1.1"
+HOST_ADDRESS, NODE_ADDRESS = "198.18.2.2", "198.18.2.1"
+HOST_LINK, NODE_LINK, BRIDGE = "fourfold-host", "fourfold-node", "fourfold-pods"
+# Places that kubelet and the network plugins write to wherever they are told to write.
+HIDDEN = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods")
+CGROUPS = Path("/sys/fs/cgroup")
+START_SECONDS = 10
+STOP_SECONDS = 15
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Program:
+    """A program of the cluster: how it is started, and which process it is on the host while it runs."""
+
+    name: str
+    arguments: list[str]
+    log: str
+    pid: int = 0
+
+    def is_running(self) -> bool:
+        """Tell whether its process is alive."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return self.pid > 0 and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        return False
+
+
+class Machine:
+    """The namespaces, by the process that holds them; `folder` keeps logs and state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.init = 0
+        self.programs: dict[str, Program] = {}
+        self._created: list[str] = []
+
+    # 1) From nothing to a booted machine -----------------------------------------------------------------------------------
+    def start(self, outlives_us: bool = False) -> None:
+        """Create the namespaces and their network. Unless it `outlives_us`, all ends when this process dies, however it dies."""
+        if (kubepods := next(CGROUPS.glob("**/kubepods"), None)) and any(kubepods.rglob("pod*")):
+            raise ClusterError(f"{kubepods} exists: a kubelet of somebody else runs on this machine. Use its cluster: set KUBECONFIG.")
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        for place in HIDDEN:
+            self._create(Path(place))
+        self._save()
+        log = self.folder / "logs/init.log"
+        command = ["unshare", "--mount", "--net", "--pid", "--mount-proc", "--fork", "--kill-child", "--", sys.executable, "-I"]
+        command += [str(Path(__file__).with_name("init.py")), str(self.folder), *HIDDEN]
+        with log.open("w") as file:
+            holder = subprocess.Popen(
+                command, stdout=file, stderr=file, start_new_session=True, preexec_fn=None if outlives_us else _die_with_us
+            )
+        self._wait(lambda: (self.folder / "ready").exists(), holder, log, "The namespaces")
+        self.init = psutil.Process(holder.pid).children()[0].pid
+        self._save()
+        self._connect()
+
+    def _connect(self) -> None:
+        """Join the network namespace to the host, and make the bridge that pods will be plugged into."""
+        quiet = ["ip", "link", "delete", HOST_LINK]
+        subprocess.run(quiet, capture_output=True)  # of a cluster whose namespace is about to vanish
+        run(["ip", "link", "add", HOST_LINK, "type", "veth", "peer", "name", NODE_LINK, "netns", str(self.init)])
+        run(["ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", HOST_LINK])
+        run(["ip", "link", "set", HOST_LINK, "up"])
+        for command in (
+            ["ip", "link", "set", "lo", "up"],
+            ["ip", "address", "add", f"{NODE_ADDRESS}/24", "dev", NODE_LINK],
+            ["ip", "link", "set", NODE_LINK, "up"],
+            ["ip", "link", "add", BRIDGE, "type", "bridge"],
+            ["ip", "address", "add", f"{GATEWAY}/24", "dev", BRIDGE],
+            ["ip", "link", "set", BRIDGE, "up"],
+            ["ip", "route", "add", "default", "via", HOST_ADDRESS],
+            ["sysctl", "-qw", "net.ipv4.ip_forward=1"],
+        ):
+            self.run(command)
+        run(["ip", "route", "replace", NETWORK, "via", NODE_ADDRESS])
+
+    # 2) Programs --------------------------------------------------------------------------------------------------------------
+    def inside(self, command: list[str]) -> list[str]:
+        """Return the command that runs `command` in here."""
+        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--", *command]
+
+    def run(self, command: list[str]) -> str:
+        """Run a command in here and return what it prints; ClusterError when it fails."""
+        return run(self.inside(command), command[0])
+
+    def launch(self, name: str, arguments: list[str]) -> Program:
+        """Start a program that stays."""
+        program = Program(name, arguments, str(self.folder / f"logs/{name}.log"))
+        self.programs[name] = program
+        self._launch(program)
+        return program
+
+    def _launch(self, program: Program) -> None:
+        with Path(program.log).open("a") as log:
+            parent = subprocess.Popen(self.inside(program.arguments), stdout=log, stderr=log, start_new_session=True)
+        self._wait(lambda: bool(_children(parent.pid)), parent, Path(program.log), program.name)
+        program.pid = _children(parent.pid)[0].pid
+        self._save()
+
+    def stop_program(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop one program; `how` is the first signal it gets."""
+        program = self.programs[name]
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            process = psutil.Process(program.pid)
+            os.kill(program.pid, how)
+            try:
+                process.wait(STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                os.kill(program.pid, signal.SIGKILL)
+        program.pid = 0
+
+    def start_again(self, name: str) -> None:
+        """Start a stopped program as it was started first."""
+        self._launch(self.programs[name])
+
+    def wait_until(self, is_ready: Callable[[], bool], name: str, seconds: float) -> None:
+        """Wait for a program to be of use; ClusterError with the end of its log when it dies or takes too long."""
+        program, end = self.programs[name], time.monotonic() + seconds
+        while not is_ready():
+            if not program.is_running():
+                raise ClusterError(f"{name} ended while it started; the end of {program.log}:\n{tail(Path(program.log))}")
+            if time.monotonic() > end:
+                raise ClusterError(f"{name} is not ready after {seconds:.0f} s; the end of {program.log}:\n{tail(Path(program.log))}")
+            time.sleep(0.1)
+
+    # 3) And back to nothing -------------------------------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """End everything that runs in here and remove what it left on the host. A second call does nothing."""
+        if self.init:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                process = psutil.Process(self.init)
+                os.kill(self.init, signal.SIGKILL)
+                process.wait(STOP_SECONDS)
+        subprocess.run(["ip", "link", "delete", HOST_LINK], capture_output=True)  # takes its routes along
+        _remove_cgroups()
+        for place in reversed(self._created):
+            with contextlib.suppress(OSError):
+                Path(place).rmdir()
+        self._created, self.init = [], 0
+        (self.folder / "machine.json").unlink(missing_ok=True)
+
+    def _create(self, place: Path) -> None:
+        for folder in [*reversed(place.parents), place]:
+            if not folder.exists():
+                folder.mkdir()
+                self._created.append(str(folder))
+
+    def _save(self) -> None:
+        state = {"init": self.init, "created": self._created, "programs": [asdict(p) for p in self.programs.values()]}
+        (self.folder / "machine.json").write_text(json.dumps(state, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Machine":
+        """Return the machine that another process started in `folder`."""
+        machine = cls(folder)
+        state = json.loads((folder / "machine.json").read_text())
+        machine.init, machine._created = state["init"], state["created"]
+        machine.programs = {p["name"]: Program(**p) for p in state["programs"]}
+        return machine
+
+    @staticmethod
+    def _wait(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not is_ready():
+            if process.poll() is not None or time.monotonic() > end:
+                raise ClusterError(f"{what} did not start ({process.poll()}); the end of {log}:\n{tail(log)}")
+            time.sleep(0.02)
+
+
+def run(command: list[str], name: str = "") -> str:
+    """Run a command and return what it prints; ClusterError with its own words when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-1500:]
+        raise ClusterError(f"`{name or command[0]}` failed ({done.returncode}): {said} [{' '.join(command)[:300]}]")
+    return done.stdout
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children()
+    return []
+
+
+def _die_with_us() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _remove_cgroups() -> None:
+    """Remove the control groups of pods: empty by now, innermost first. The kernel may need a moment to let go."""
+    tops = [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
+    for _ in range(20):
+        left = [folder for top in tops if top.exists() for folder in [*sorted(top.rglob("*/"), reverse=True), top]]
+        for folder in left:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if not any(top.exists() for top in tops):
+            return
+        time.sleep(0.1)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of state."""
+    shutil.rmtree(folder, ignore_errors=True)

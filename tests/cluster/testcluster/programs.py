@@ -1,0 +1,128 @@
+"""The cluster's programs: Kubernetes and CoreDNS built from their published modules, the rest from the distribution."""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from testcluster.errors import ClusterError, tail
+
+MODULES = Path(__file__).parents[1] / "programs"
+GO_AT_LEAST = (1, 26)
+PLUGINS = Path("/usr/lib/cni")
+# A program that must be there, and the Debian package that brings it.
+PACKAGES = {
+    "etcd": "etcd-server",
+    "containerd": "containerd",
+    "containerd-shim-runc-v2": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+}
+PLUGIN_PACKAGE = "containernetworking-plugins"
+INSTALL = "make cluster-install"
+
+
+def cache_folder() -> Path:
+    """Return where built programs are kept between runs: never inside the repository."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fourfold-cluster"
+
+
+def missing() -> list[str]:
+    """Return what this machine lacks to run a cluster, in words."""
+    found = [] if os.geteuid() == 0 else ["root (the cluster creates namespaces, mounts and cgroups)"]
+    packages = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+    if not (PLUGINS / "bridge").exists():
+        packages.add(PLUGIN_PACKAGE)
+    found += [f"the package {package}" for package in sorted(packages)]
+    version = go_version()
+    if version < GO_AT_LEAST and not programs_are_built():
+        had = f"this one is {'.'.join(map(str, version))}" if version else "there is none"
+        found.append(f"go {'.'.join(map(str, GO_AT_LEAST))} or newer ({had}): https://go.dev/dl")
+    return found
+
+
+def check() -> None:
+    """Raise ClusterError with everything that is missing and the command that gets it."""
+    if lacks := missing():
+        raise ClusterError(f"The test cluster needs {'; '.join(lacks)}. Packages: `{INSTALL}`.")
+
+
+def install_packages() -> None:
+    """Install the packages that are missing (Debian, Ubuntu). Their services are not started: the cluster runs its own."""
+    packages = sorted({p for program, p in PACKAGES.items() if shutil.which(program) is None} | _plugins_wanted())
+    if not packages:
+        return
+    if shutil.which("apt-get") is None:
+        raise ClusterError(f"Only Debian's packages are known here. Install by hand: {', '.join(packages)}.")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    print(f"Installing {', '.join(packages)}", flush=True)
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise ClusterError(f"`{' '.join(command)}` failed ({done.returncode}): {done.stderr.strip()[-1500:]}")
+
+
+def go_version() -> tuple[int, ...]:
+    """Return the version of `go` on the PATH, empty when there is none."""
+    if shutil.which("go") is None:
+        return ()
+    answer = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, env=_go_environment()).stdout
+    return tuple(int(part) for part in re.findall(r"\d+", answer)[:2])
+
+
+def built_folder() -> Path:
+    """Return the folder of the built programs: its name is a digest of what they are built from."""
+    digest = hashlib.sha256()
+    for path in sorted(MODULES.glob("*/*")):
+        digest.update(path.relative_to(MODULES).as_posix().encode() + b"\0" + path.read_bytes())
+    return cache_folder() / digest.hexdigest()[:16]
+
+
+def programs_are_built() -> bool:
+    """Tell whether every program is there."""
+    return (built_folder() / "complete").exists()
+
+
+def build() -> Path:
+    """Build what is not built yet (about ten minutes on two cores, once) and return the folder of the programs."""
+    folder = built_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not programs_are_built():
+            check()
+            for module in sorted(MODULES.iterdir(), reverse=True):
+                _build_module(module, folder)
+            (folder / "complete").touch()
+    return folder
+
+
+def _build_module(module: Path, folder: Path) -> None:
+    go_mod = (module / "go.mod").read_text()
+    block = re.search(r"^tool \(\n(.*?)^\)", go_mod, re.MULTILINE | re.DOTALL)
+    tools = block.group(1).split() if block else re.findall(r"^tool (\S+)$", go_mod, re.MULTILINE)
+    version = re.search(r"k8s\.io/kubernetes (v\S+)", go_mod)
+    flags = "-s -w" + (f" -X k8s.io/component-base/version.gitVersion={version.group(1)}" if version else "")
+    print(f"Building {', '.join(tool.rpartition('/')[-1] for tool in tools)} (once)", flush=True)
+    log = folder / f"build-{module.name}.log"
+    with log.open("w") as file:
+        command = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", f"{folder}/", *tools]
+        done = subprocess.run(command, cwd=module, env=_go_environment(), stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise ClusterError(f"`go build` of {module.name} failed ({done.returncode}); the end of {log}:\n{tail(log)}")
+
+
+def _go_environment() -> dict[str, str]:
+    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+
+
+def _plugins_wanted() -> set[str]:
+    return set() if (PLUGINS / "bridge").exists() else {PLUGIN_PACKAGE}
