@@ -5,6 +5,7 @@ import os
 from kedro.config import OmegaConfigLoader
 
 from fourfold_ops.parameters import ParametersHook
+from fourfold_ops.ranks import RanksHook, is_first
 from fourfold_ops.stages import PlaceHook
 from fourfold_ops.summary import SummaryHook
 from fourfold_ops.threads import ThreadsHook
@@ -20,11 +21,10 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 HOOKS = (
     ParametersHook("pipelines.parameters.Parameters"),
     ThreadsHook(),
-    TimingHook(),
     PlaceHook(),
-    TrackingHook(),
-    VersioningHook(),
-    SummaryHook(),
+    RanksHook(),
+    # of several processes that torchrun started, one records
+    *((TimingHook(), TrackingHook(), VersioningHook(), SummaryHook()) if is_first() else ()),
 )
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 
