@@ -218,7 +218,9 @@ def _laid_out(model: FourM, world: World, place: PlaceConfig) -> ParallelModel:
         for block in blocks:
             block.compile(dynamic=True)  # the number of rows differs from batch to batch
     called: dict[bool, tuple[str, ...]] = {True: ("context_keys_values",), False: ()}  # beside forward
-    return ParallelModel(model, world, place.parallel, [(b, called[isinstance(b, DecoderBlock)]) for b in blocks])
+    with_methods = [(block, called[isinstance(block, DecoderBlock)]) for block in blocks]
+    some_unused = model.vectors is not None  # a data set may lack them
+    return ParallelModel(model, world, place.parallel, with_methods, some_unused)
 
 
 def _loss_function(

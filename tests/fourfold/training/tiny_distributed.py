@@ -1,5 +1,6 @@
 """Pretraining on the tiny world by several processes: `python tiny_distributed.py <folder> <case>`."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -76,7 +77,7 @@ def launch(
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code == -signal.SIGKILL:  # what torchrun does when one is gone
             for other in children:
-                if other != child:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(other, signal.SIGKILL)
         codes.append(code)
     return codes[::-1]
