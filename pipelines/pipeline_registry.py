@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
+from fourfold_ops.ranks import for_this_process
 from pipelines import evaluation, finetuning, ingestion, pretraining, pseudo_labeling, tokenizer_training
 
 STAGES = (ingestion, pseudo_labeling, tokenizer_training, pretraining, finetuning, evaluation)
@@ -10,4 +11,4 @@ STAGES = (ingestion, pseudo_labeling, tokenizer_training, pretraining, finetunin
 def register_pipelines() -> dict[str, Pipeline]:
     """Return each stage under its own name, and all six in order under `__default__`."""
     stages = {stage.__name__.rpartition(".")[-1]: stage.create_pipeline() for stage in STAGES}
-    return {"__default__": sum(stages.values(), Pipeline([])), **stages}
+    return for_this_process({"__default__": sum(stages.values(), Pipeline([])), **stages})

@@ -6,6 +6,7 @@ from kedro.config import OmegaConfigLoader
 
 from fourfold_ops.kubernetes.hook import KubernetesHook
 from fourfold_ops.parameters import ParametersHook
+from fourfold_ops.ranks import RanksHook, is_first
 from fourfold_ops.stages import PlaceHook
 from fourfold_ops.summary import SummaryHook
 from fourfold_ops.threads import ThreadsHook
@@ -21,12 +22,11 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 HOOKS = (
     ParametersHook("pipelines.parameters.Parameters"),
     ThreadsHook(),
-    TimingHook(),
     PlaceHook(),
-    TrackingHook(),
-    VersioningHook(),
-    SummaryHook(),
+    RanksHook(),
     KubernetesHook(),
+    # of several processes that torchrun started, one records
+    *((TimingHook(), TrackingHook(), VersioningHook(), SummaryHook()) if is_first() else ()),
 )
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
 

@@ -21,7 +21,7 @@ def create_pipeline() -> Pipeline:
                     "metric_log",
                 ],
                 ["pretrained", "pretraining_metrics", "pretraining_history"],
-                tags="gpu",
+                tags=["gpu", "distributed"],
                 name="pretrain_model",
             ),
             Node(assemble_model, ["pretrained", "tokenizers", "any_to_any_folder"], "any_to_any", name="assemble_model"),

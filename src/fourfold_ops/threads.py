@@ -13,7 +13,7 @@ class ThreadsHook:
     """Pins the threads of this process to the top-level parameter `num_threads`, before the stages' libraries load.
 
     Then it has torch take subnormals for 0. Each thread has a switch of its own, set as in the thread that starts it: so this
-    must happen before the first parallel work. Late, training slows down more and more (docs/log.md).
+    must happen before the first parallel work, or the last bits of a result depend on which thread computed them.
     """
 
     @hook_impl(tryfirst=True)

@@ -1,5 +1,6 @@
 """Units of work in worker processes: what comes out, and in which order, is what one process would give."""
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -31,23 +32,27 @@ def in_workers(units: Callable[[], Iterable[Unit]], read: Callable[[Unit], Resul
     """Yield `read(unit)` of each of `units()`, in order.
 
     Worker w of n reads units w, w + n, ...: all know all of them and read their own, so the number of workers has nothing to do
-    with the number of shards. An error in a worker is raised here. Workers leave a SIGTERM to the process that trains, which
-    saves first, and end when that is gone.
+    with the number of shards. An error in a worker is raised here. Workers end with the process that they work for.
     """
     if not how.num_workers:
         for unit in units():
             yield _pinned(read(unit)) if how.pin_memory else read(unit)
         return
-    yield from DataLoader(
+    loader = DataLoader(
         _EveryNth(units, read),
         batch_size=None,
         num_workers=how.num_workers,
         prefetch_factor=how.prefetch,
         pin_memory=how.pin_memory,
-        worker_init_fn=_ignore_termination,
+        worker_init_fn=_leave_group,
         multiprocessing_context="fork",  # what it reads with is not pickled
         generator=torch.Generator(),  # its own: the loader draws a number that nobody uses
     )
+    reading = iter(loader)
+    try:
+        yield from reading
+    finally:
+        reading._shutdown_workers()  # type: ignore[attr-defined]  # else they wait for the garbage collector
 
 
 class _EveryNth(IterableDataset):
@@ -62,8 +67,10 @@ class _EveryNth(IterableDataset):
                 yield self.read(unit)
 
 
-def _ignore_termination(worker: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _leave_group(worker: int) -> None:
+    """A SIGTERM for the whole group is for the process that trains: it saves first, and may still need its workers."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _pinned(result: Any) -> Any:

@@ -247,7 +247,9 @@ class _Run:
         if self.writer:
             self.writer.wait()
         self.world.wait()
-        raise Preempted(f"{self.description}: told to stop after step {self.state.step}, which is saved. Start it again.")
+        message = f"{self.description}: told to stop after step {self.state.step}, which is saved. Start it again."
+        logger.warning(message)
+        raise Preempted(message)
 
     def keep_trace(self, path: Path) -> None:
         """Hand the trace of some steps on."""

@@ -22,10 +22,16 @@ class ParallelModel:
 
     `kind` counts only when there are several processes: `auto` shards what would not fit beside its activations.
     `blocks` are sharded one by one, each with the names of the methods that are called from outside beside `forward`.
+    `some_unused`: a batch may leave parameters without a gradient, which DDP then has to look for.
     """
 
     def __init__(
-        self, model: nn.Module, world: World, kind: Parallel = "auto", blocks: Iterable[tuple[nn.Module, tuple[str, ...]]] = ()
+        self,
+        model: nn.Module,
+        world: World,
+        kind: Parallel = "auto",
+        blocks: Iterable[tuple[nn.Module, tuple[str, ...]]] = (),
+        some_unused: bool = False,
     ) -> None:
         self.model, self.world = model, world
         self.is_sharded = world.size > 1 and (kind == "fsdp" or (kind == "auto" and _is_large(model)))
@@ -33,10 +39,10 @@ class ParallelModel:
         if self.is_sharded:
             _shard(model, blocks)
         elif world.size > 1:
-            # a modality that no sample of any rank has leaves its parameters without a gradient, as it does alone
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+            # buffers are constant tables; torch 2.15 has another name for this, which 2.9 does not know
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
             self._call = nn.parallel.DistributedDataParallel(
-                model, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True
+                model, find_unused_parameters=some_unused, broadcast_buffers=False, gradient_as_bucket_view=True
             )
 
     def __call__(self, *inputs: Any, is_last: bool = True) -> Any:

@@ -31,10 +31,11 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 def subnormals_as_zero() -> Iterator[None]:
     """Within it the CPU takes numbers below 1.2e-38 for 0: in this thread, and in worker threads that start meanwhile.
 
-    Attention of a trained model is so peaked that its gradients are full of them, and a CPU computes them in microcode: a step
-    from trained weights took 1.7 times as long as one from fresh weights (508 and 286 ms), and takes as long within this.
-    Workers keep what held when they started, so a program switches it on before its first parallel work
-    (`fourfold_ops.threads`); here that is only undone where it was not so before.
+    A CPU computes such numbers in microcode. Where attention is very peaked, gradients are full of them: a step from weights
+    that had grown without decay took 1.7 times as long as one from fresh weights (508 and 286 ms), and as long within this;
+    with decay there are few (docs/log.md). Workers keep what held when they started (torch 2.15: after a late switch, the half
+    of a product that the other of two threads computes still has them). So for all threads to round alike, a program switches
+    it on before its first parallel work (`fourfold_ops.threads`); here that is only undone where it was not so before.
     """
     before = _takes_subnormals_as_zero()
     torch.set_flush_denormal(True)

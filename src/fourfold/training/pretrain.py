@@ -21,6 +21,7 @@ from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfi
 from fourfold.model.files import save_model
 from fourfold.model.flops import training_flops
 from fourfold.model.fourm import FourM
+from fourfold.model.layers import DecoderBlock
 from fourfold.model.losses import LossName
 from fourfold.seeds import derive_seed
 from fourfold.storage import claim, fingerprint, write_json
@@ -216,7 +217,10 @@ def _laid_out(model: FourM, world: World, place: PlaceConfig) -> ParallelModel:
     if place.compile:
         for block in blocks:
             block.compile(dynamic=True)  # the number of rows differs from batch to batch
-    return ParallelModel(model, world, place.parallel, [(block, ("context_keys_values",)) for block in blocks])
+    called: dict[bool, tuple[str, ...]] = {True: ("context_keys_values",), False: ()}  # beside forward
+    with_methods = [(block, called[isinstance(block, DecoderBlock)]) for block in blocks]
+    some_unused = model.vectors is not None  # a data set may lack them
+    return ParallelModel(model, world, place.parallel, with_methods, some_unused)
 
 
 def _loss_function(

@@ -30,16 +30,10 @@ class World:
         size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         if size == 1:
             return cls()
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
         if not dist.is_initialized():
-            on_gpu = torch.cuda.is_available()
-            if on_gpu:
-                local = int(os.environ.get("LOCAL_RANK", "0"))
-                if local >= torch.cuda.device_count():
-                    raise ValueError(
-                        f"Local rank {local} has no GPU: there are {torch.cuda.device_count()} here. Start torchrun with "
-                        f"--nproc-per-node={torch.cuda.device_count()}."
-                    )
-                torch.cuda.set_device(local)
             dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
             atexit.register(_leave)
         return cls(rank, size)
@@ -68,6 +62,15 @@ class World:
         """Return when all processes have come here."""
         if self.size > 1:
             dist.barrier()
+
+
+def _take_gpu(local_rank: int) -> None:
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"Local rank {local_rank} has no GPU: there are {torch.cuda.device_count()} here. Start torchrun with "
+            f"--nproc-per-node={torch.cuda.device_count()}."
+        )
+    torch.cuda.set_device(local_rank)
 
 
 def _leave() -> None:

@@ -179,7 +179,9 @@ def test_a_key_that_differs_between_modalities_is_named_with_its_shard(world, tm
     manifest = read_json(folder / "manifest.json")
     keys = manifest["shards"][1]["keys"]
     write_manifest(folder, "tok_semseg")
-    with pytest.raises(ValueError, match=rf"tok_semseg/{name}, {name}: not aligned .* sample 0 is '{keys[-1]}', not '{keys[0]}'"):
+    with pytest.raises(
+        ValueError, match=rf"tok_semseg/{name}, {name}: not aligned .* sample 0 is '{keys[-1]}', not '{keys[0]}'"
+    ):
         list(itertools.islice(loader((ShardSet(copy), world[1])), 14))
 
 

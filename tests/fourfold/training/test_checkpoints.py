@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from fourfold.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from fourfold.training.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    latest_checkpoint,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
 
 
 def test_a_checkpoint_comes_back_bit_for_bit_and_only_the_newest_are_kept(tmp_path):
@@ -24,3 +31,29 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_file(tmp_path):
 def test_an_empty_or_absent_folder_has_no_checkpoint(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     assert latest_checkpoint(tmp_path / "absent") is None
+
+
+def test_what_goes_wrong_while_writing_is_raised_when_training_next_looks(tmp_path):
+    folder = tmp_path / "run"
+    writer = CheckpointWriter(folder)
+    folder.write_text("a file where a folder should be")
+    writer.save(Checkpoint(1, {"model": {"a": torch.ones(2)}}))
+    with pytest.raises(OSError, match="run"):
+        writer.wait()
+
+
+def test_a_checkpoint_holds_the_values_of_its_step_although_training_goes_on_while_it_is_written(tmp_path):
+    weight, writer = torch.zeros(3_000_000), CheckpointWriter(tmp_path)
+    writer.save(Checkpoint(4, {"model": {"a": weight}}, {"note": 1}))
+    weight += 1
+    writer.wait()
+    restored = {"model": {"a": torch.ones(3_000_000)}}
+    assert restore(latest_checkpoint(tmp_path), restored) == {"step": 4, "note": 1}
+    assert not restored["model"]["a"].any()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    path = save_checkpoint(Checkpoint(1, {"model": {"a": torch.ones(2)}}), tmp_path)
+    for other in ({"b": torch.ones(2)}, {"a": torch.ones(3)}):
+        with pytest.raises(ValueError, match=r"step-00000001.safetensors has no model/. of shape .* it is of another model"):
+            restore(path, {"model": other})

@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
 from fourfold.training.loop import BEST_FILE, HISTORY_FILE, LoopConfig, train
+from fourfold.training.meter import Meter
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 
 TINY_RUN = Path(__file__).with_name("tiny_run.py")
@@ -62,6 +64,73 @@ def test_a_few_gradients_that_are_not_finite_are_skipped_and_counted_and_leave_t
 def test_many_gradients_that_are_not_finite_are_an_error_that_says_what_to_do():
     with pytest.raises(FloatingPointError, match="Lower the learning rate"):
         small_run(lambda model, step: (model.weight.sum() * float("nan"), {}))
+
+
+def test_gradients_that_are_not_finite_a_few_times_in_a_row_are_an_error_but_not_one_by_one():
+    def now_and_then(bad):
+        return lambda model, step: (model.weight.sum() * (float("nan") if step in bad else 0.0), {})
+
+    allowed = {"max_skipped_share": 0.5, "max_skipped_in_a_row": 3}
+    assert small_run(now_and_then({2, 3, 5, 6, 9, 10}), **allowed)[1].skipped_steps == 6
+    with pytest.raises(FloatingPointError, match=r"the last 3 gradients up to step 8 were not finite. Lower the learning rate"):
+        small_run(now_and_then({2, 3, 5, 6, 7}), **allowed)
+
+
+class Recorder:
+    def __init__(self):
+        self.metrics, self.files = [], []
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((step, metrics))
+
+    def log_figure(self, figure, name):
+        raise AssertionError("nothing is drawn while training")
+
+    def log_file(self, path, name):
+        self.files.append((path, name))
+
+
+def tiny_training(folder, log, num_steps=12, **settings):
+    model = nn.Linear(4, 1)
+    optimizer = build_optimizer(model, OptimizerConfig(kind="adamw"))
+    data = torch.randn(16, 4)
+    loss = lambda indices, step: (model(data[indices]).square().mean(), {})  # noqa: E731
+    batches = lambda cursor: index_batches(16, 8, 0, start=cursor)  # noqa: E731
+    config = LoopConfig(num_steps=num_steps, log_every=4, **settings)
+    return train(model, loss, batches, optimizer, lambda step: 1.0, config, folder=folder, log=log)
+
+
+def test_speed_waiting_and_memory_are_reported_and_kept_out_of_the_history(tmp_path):
+    log = Recorder()
+    state = tiny_training(tmp_path, log)
+    speeds = [(step, metrics) for step, metrics in log.metrics if "performance/steps_per_second" in metrics]
+    assert [step for step, _ in speeds] == [4, 8, 12]
+    for _, metrics in speeds:
+        assert metrics["performance/steps_per_second"] > 0 and 0 <= metrics["performance/data_wait_share"] <= 1
+        assert 50 < metrics["performance/peak_memory_megabytes"] < 100_000
+    assert not any("performance" in name for figures in state.history for name in figures)
+
+
+def test_a_trace_of_some_steps_is_kept_as_a_file_and_handed_to_the_log(tmp_path):
+    log = Recorder()
+    tiny_training(tmp_path, log, profile_steps=2)
+    path = tmp_path / "profile" / "rank-0.json.gz"
+    assert log.files == [(path, "profile/rank-0.json.gz")]
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert sum(event.get("name", "").startswith("ProfilerStep#") and event.get("ph") == "X" for event in events) == 2
+
+
+def test_the_meter_counts_what_was_done_in_the_time_left_for_training():
+    now = iter([0.0, 1.0, 2.0, 5.0, 9.0, 14.0, 14.0, 100.0])  # begun, waiting 1 to 2, aside 5 to 9, reported at 14
+    meter = Meter(torch.device("cpu"), peak=100.0, clock=lambda: next(now))
+    with meter.waiting():
+        meter.count(samples=30, flops=500.0)
+    with meter.aside():
+        meter.count(samples=20)
+    figures = meter.figures(num_steps=5, world_size=2)
+    assert figures["performance/samples_per_second"] == 5 and figures["performance/steps_per_second"] == 0.5
+    assert figures["performance/data_wait_share"] == 0.1 and figures["performance/mfu"] == 500 / 10 / 200
+    assert "performance/mfu" not in meter.figures(1)
 
 
 def test_batches_of_indices_are_a_pure_function_of_the_cursor_and_use_each_sample_once_an_epoch():

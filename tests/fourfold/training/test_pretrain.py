@@ -21,14 +21,21 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_pretraining_killed_again_and_again_leaves_the_bytes_of_an_unbroken_run(tmp_path):
-    done = subprocess.run([sys.executable, TINY_PRETRAINING, tmp_path], capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory):
+    root = tmp_path_factory.mktemp("endings")
+    done = subprocess.run([sys.executable, TINY_PRETRAINING, root], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    unbroken, broken = files_of(tmp_path / "unbroken"), files_of(tmp_path / "broken")
+    return root
+
+
+@pytest.mark.parametrize("how", ["broken", "one_worker", "four_workers", "preempted"])
+def test_pretraining_killed_or_told_to_stop_leaves_the_bytes_of_an_unbroken_run(endings, how):
+    unbroken, broken = files_of(endings / "unbroken"), files_of(endings / how)
     assert set(unbroken) >= {"metrics.json", "history.json", "best/model.safetensors", "last/model.safetensors"}
     assert [name for name in unbroken if unbroken[name] != broken.get(name)] == []
     assert set(broken) == set(unbroken)
-    steps = [figures["step"] for figures in read_json(tmp_path / "broken" / "history.json") if "validation/loss" in figures]
+    steps = [figures["step"] for figures in read_json(endings / how / "history.json") if "validation/loss" in figures]
     assert steps == [7, 14, 18]
 
 

@@ -1,0 +1,241 @@
+"""The training step of 4M-7 Ti: seven modalities with released vocabularies, budgets 128/128, batch 16, AdamW.
+
+    OMP_NUM_THREADS=2 python benchmarks/step.py                 # against the plain way, and shares of the step
+    OMP_NUM_THREADS=2 python benchmarks/step.py --memory        # peak memory against the plain way
+    OMP_NUM_THREADS=2 python benchmarks/step.py --growth        # step time over batch and budget
+    OMP_NUM_THREADS=2 python benchmarks/step.py --profile       # which operations take the time
+
+Ours and the plain way (`reference_way.py`) take turns, and ratios are of their medians in one run. Prints one JSON line, then
+the same as a table.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from model import peak_gflops
+from reference_way import WholeSamples, reference_loss
+from torch import nn
+
+from fourfold.masking.config import MaskingConfig
+from fourfold.masking.masker import Masker
+from fourfold.masking.spans import SpecialIds
+from fourfold.modalities import TOKEN_MODALITIES
+from fourfold.model.batch import MaskedBatch
+from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.flops import training_flops
+from fourfold.model.fourm import FourM
+from fourfold.seeds import numpy_generator
+from fourfold.training.optimizers import OptimizerConfig, OptimizerSet, build_optimizer
+from fourfold.training.precision import Precision, autocast, subnormals_as_zero
+
+SEVEN = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")  # RGB is seen twice
+CPU = torch.device("cpu")
+SENTINELS = tuple(range(5, 204))  # as in the released text tokenizer
+
+
+def released_config(size: str) -> ModelConfig:
+    """4M-7 at 224 px."""
+    modalities = []
+    for name in SEVEN:
+        entry = TOKEN_MODALITIES[name]
+        places = {"max_length": entry.released_tokens} if entry.kind == "sequence" else {"grid": (14, 14)}
+        modalities.append(ModalityConfig(name=name, kind=entry.kind, vocabulary_size=entry.released_vocabulary, **places))
+    return ModelConfig.model_validate({"size": size, "modalities": modalities})
+
+
+class Samples:
+    """Whole random samples, and masked batches of them."""
+
+    def __init__(self, config: ModelConfig, count: int, budget: int) -> None:
+        self.masker = Masker(MaskingConfig(input_tokens=budget, target_tokens=budget), config, SpecialIds(3, SENTINELS))
+        rng = numpy_generator(0, "benchmark")
+        self.pixels = rng.integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
+        self.tokens = {}
+        for modality in config.modalities:
+            if modality.kind != "pixels":
+                ids = rng.integers(204, modality.vocabulary_size, (count, modality.num_positions))
+                if modality.kind == "sequence":  # captions of 8 to 40 words, up to 12 boxes
+                    ids *= np.arange(ids.shape[1]) < rng.integers(8, 60, (count, 1))
+                self.tokens[modality.name] = ids.astype(np.int16)
+
+    def masked(self, seed: int = 0) -> MaskedBatch:
+        """Mask all of them as one batch."""
+        return self.masker(self.tokens, self.pixels, numpy_generator(seed, "masking"))
+
+
+class Step:
+    """One model, one optimiser, one batch, and the parts of a step."""
+
+    def __init__(self, config: ModelConfig, size: int, budget: int, precision: Precision) -> None:
+        self.config, self.precision = config, precision
+        self.model = FourM(config)
+        self.samples = Samples(config, size, budget)
+        self.batch = self.samples.masked()
+        self.whole = WholeSamples.of(config, self.batch)
+        self.optimizer = build_optimizer(self.model, OptimizerConfig(kind="adamw", learning_rate=1e-4))
+
+    def loss(self) -> None:
+        with autocast(self.precision, CPU):
+            total = self.model(self.batch).total
+        total.backward()
+
+    def reference_loss(self) -> None:
+        with autocast(self.precision, CPU):
+            total = reference_loss(self.model, self.batch, self.whole)
+        total.backward()
+
+    def update(self) -> None:
+        update(self.optimizer)
+
+    def ours(self) -> None:
+        self.loss()
+        self.update()
+
+    def reference(self) -> None:
+        self.reference_loss()
+        self.update()
+
+
+def update(optimizer: OptimizerSet) -> None:
+    nn.utils.clip_grad_norm_(optimizer.parameters, 1.0, foreach=True)
+    optimizer.step(1e-6)
+
+
+def timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def compare(step: Step, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each part, taken in turn so that a slow moment meets all of them."""
+    step.ours(), step.reference()
+    names = ("forward_backward", "update", "masking", "reference", "reference_update")
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for seed in range(repeats):
+        found["forward_backward"].append(timed(step.loss))
+        found["update"].append(timed(step.update))
+        found["masking"].append(timed(lambda seed=seed: step.samples.masked(seed)))
+        found["reference"].append(timed(step.reference_loss))
+        found["reference_update"].append(timed(step.update))
+    return found
+
+
+def check_same_loss(step: Step) -> None:
+    with torch.no_grad():
+        ours, theirs = step.model(step.batch).total, reference_loss(step.model, step.batch, step.whole)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def peak_megabytes(config: ModelConfig, way: str, options: argparse.Namespace) -> float:
+    """Peak resident memory of a process that takes two steps: libraries, weights, gradients, Adam's moments, activations."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        step = Step(config, options.batch, options.budget, options.precision)
+        getattr(step, way)(), getattr(step, way)()
+        os.write(writing, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    return float(os.read(reading, 100))
+
+
+def growth(config: ModelConfig, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of forward and backward by batch and by budget."""
+    found = {}
+    for size, budget in ((4, 128), (8, 128), (16, 128), (32, 128), (16, 64), (16, 256)):
+        step = Step(config, size, budget, options.precision)
+        step.loss()
+        seconds = median([timed(step.loss) for _ in range(options.repeats)])
+        key = f"batch_{size}_budget_{budget}"
+        found[f"{key}_ms"] = round(1e3 * seconds, 1)
+        found[f"{key}_gflops"] = round(training_flops(config, step.batch) / seconds / 1e9, 1)
+    return found
+
+
+def memory(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
+    ours, reference = (peak_megabytes(config, way, options) for way in ("ours", "reference"))
+    return {
+        "peak_megabytes": round(ours),
+        "reference_way_peak_megabytes": round(reference),
+        "memory_ratio": round(ours / reference, 2),
+    }
+
+
+def measured(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
+    step = Step(config, options.batch, options.budget, options.precision)
+    check_same_loss(step)
+    parts = {name: median(values) for name, values in compare(step, options.repeats).items()}
+    seconds = parts["forward_backward"] + parts["update"]
+    theirs = parts["reference"] + parts["reference_update"]
+    rate, peak = training_flops(config, step.batch) / seconds / 1e9, peak_gflops()
+    return {
+        "samples_per_second": round(options.batch / seconds, 2),
+        "reference_way_samples_per_second": round(options.batch / theirs, 2),
+        "ratio": round(theirs / seconds, 2),
+        "gflops": round(rate, 1),
+        "peak_gflops": round(peak, 1),
+        "share_of_peak": round(rate / peak, 3),
+        "update_share": round(parts["update"] / seconds, 3),
+        "masking_share": round(parts["masking"] / (seconds + parts["masking"]), 4),
+        **{f"{name}_ms": round(1e3 * value, 1) for name, value in parts.items()},
+    }
+
+
+def profile(config: ModelConfig, options: argparse.Namespace) -> None:
+    step = Step(config, options.batch, options.budget, options.precision)
+    step.ours()
+    with torch.profiler.profile(record_shapes=True) as found:
+        step.ours(), step.ours()
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=50))
+    print(
+        found.key_averages(group_by_input_shape=True).table(
+            sort_by="self_cpu_time_total", row_limit=30, max_shapes_column_width=70
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="Ti")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--budget", type=int, default=128, help="tokens in, and out")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    config = released_config(options.size)
+    with subnormals_as_zero():
+        if options.profile:
+            return profile(config, options)
+        found = (growth if options.growth else memory if options.memory else measured)(config, options)
+    about = {"size": options.size, "batch": options.batch, "budget": options.budget, "precision": options.precision}
+    machine = {"threads": torch.get_num_threads(), "cpu": cpu_name(), "torch": torch.__version__}
+    print(json.dumps({"benchmark": "step", **about, **machine, **found}))
+    print("\n".join(f"{name:<36} {value}" for name, value in {**about, **machine, **found}.items()))
+    return None
+
+
+def cpu_name() -> str:
+    with Path("/proc/cpuinfo").open() as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

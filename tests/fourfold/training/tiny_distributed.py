@@ -1,0 +1,109 @@
+"""Pretraining on the tiny world by several processes: `python tiny_distributed.py <folder> <case>`."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import torch
+import torch._dynamo  # this and what follows: once for all processes, each import takes seconds
+import torch.distributed.checkpoint.hf_storage
+import torch.distributed.fsdp
+import torch.distributed.tensor
+from tiny_world import TinyTokenizers, tiny_config, write_world
+
+from fourfold.training import pretrain as module
+from fourfold.training.preemption import EXIT_PREEMPTED
+from fourfold.training.pretrain import PlaceConfig
+
+STEPS, BATCH = 12, 8
+
+
+def run(folder: Path, world: tuple, place: PlaceConfig, stop: tuple[int, int] | None, changes: dict) -> None:
+    """Train; `stop` is (step, signal): before that step this process gets that signal."""
+    torch.set_num_threads(1)
+    config = tiny_config(
+        batch_size=BATCH,
+        total_tokens=STEPS * BATCH * 18,
+        log_every=1,
+        validate_every=4,
+        checkpoint_every=5,
+        place=place,
+        **changes,
+    )
+    original = module.factor
+
+    def factor(schedule, step, num_steps):
+        if stop and step == stop[0]:
+            os.kill(os.getpid(), stop[1])
+        return original(schedule, step, num_steps)
+
+    module.factor = factor
+    module.pretrain(*world, TinyTokenizers(), config, 7, folder)
+
+
+def launch(
+    size: int, folder: Path, world: tuple, stop: tuple[int, int] | None = None, changes: dict | None = None, **place
+) -> list[int]:
+    """Run in `size` processes as torchrun would start them; return how each ended: its exit code, or minus its signal."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if not child:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            sys.stderr = sys.stdout = (folder.parent / f"{folder.name}-{rank}.log").open("a", buffering=1)
+            code = 1
+            try:
+                is_target = rank == size - 1  # the others learn of it from this one
+                run(folder, world, PlaceConfig(**place), stop if is_target else None, changes or {})
+                code = 0
+            except SystemExit as error:
+                code = error.code
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    codes = []
+    for child in reversed(children):
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == -signal.SIGKILL:  # what torchrun does when one is gone
+            for other in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
+        codes.append(code)
+    return codes[::-1]
+
+
+def main(root: Path, case: str) -> None:
+    world = write_world(root / "world")
+    if case == "two":
+        assert launch(1, root / "alone", world) == [0]
+        assert launch(1, root / "accumulated", world, micro_batch_size=3) == [0]
+        assert launch(2, root / "ddp", world, num_workers=1) == [0, 0]
+        assert launch(2, root / "ddp_accumulated", world, micro_batch_size=3) == [0, 0]
+        assert launch(2, root / "fsdp", world, parallel="fsdp", micro_batch_size=3) == [0, 0]
+        # killed with three quarters of an epoch to go, then pre-empted, each time continued by others
+        assert launch(2, root / "moved", world, (7, signal.SIGKILL), parallel="fsdp")[1] == -signal.SIGKILL
+        assert [path.name for path in (root / "moved").glob("step-*")] == ["step-00000005"]
+        assert launch(2, root / "moved", world, (8, signal.SIGTERM)) == [EXIT_PREEMPTED] * 2
+        assert [path.name for path in (root / "moved").glob("step-*")] == ["step-00000009.safetensors"]
+        assert launch(1, root / "moved", world) == [0]
+    if case == "four":
+        changes = {"model": tiny_config().model.model_copy(update={"recompute_blocks": True})}
+        assert launch(1, root / "alone", world) == [0]
+        assert launch(4, root / "fsdp", world, (6, signal.SIGTERM), changes, parallel="fsdp") == [EXIT_PREEMPTED] * 4
+        assert [path.name for path in (root / "fsdp").glob("step-*")] == ["step-00000007"]
+        assert launch(2, root / "fsdp", world, None, changes, parallel="fsdp") == [0, 0]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
