@@ -106,9 +106,9 @@ def test_ids_are_taken_as_they_are_and_unknown_ones_are_filled(model):
 
 
 def test_a_gap_in_a_caption_becomes_a_sentinel_and_is_filled(model, images):
-    assert model.condition_tokens({"caption": ["a ___ bb ___"]})["caption"].tolist() == [[7, 5, 8, 6, 3]]
+    assert model.condition_tokens({"caption": ["a ___ bb ___ ___"]})["caption"].tolist() == [[7, 5, 8, 6, 3]]
     with pytest.raises(ValueError, match="3 gaps; at most 2"):
-        model.condition_tokens({"caption": ["___ ___ ___"]})
+        model.condition_tokens({"caption": ["___ a ___ a ___"]})
     whole = model.predict({"rgb": images[:1], "caption": ["a ___ bb"]}, ["caption"])["caption"][0].split()
     assert whole[0] == "x" and whole[-1] == "xx"
 
