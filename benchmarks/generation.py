@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=2 python benchmarks/generation.py
 
 4M-7's modalities with released vocabularies at 224 px, random weights. `caption`: many tokens, greedily; against encoder,
-decoder and the whole prefix at every step, which must give the same tokens. `depth`: RGB to depth in one ROAR step, greedily and with a
-nucleus (temperature 0.01, top-p 0.8), against one forward pass of encoder, decoder and head. Medians of interleaved repeats.
+decoder and the whole prefix at every step, which must give the same tokens. `depth`: RGB to depth in one ROAR step, greedily
+and with a nucleus (temperature 0.01, top-p 0.8), against one forward pass of encoder, decoder and head. Medians of interleaved
+repeats.
 """
 
 import argparse
