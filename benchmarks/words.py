@@ -1,6 +1,6 @@
 """Which words of a caption does a pretrained model read? How much worse it predicts an image when they are others.
 
-    python benchmarks/words.py            # after `make run`, in the folder that holds data/
+    python benchmarks/words.py            # after `make run`; --env smoke for the model of that environment
 
 Nats per token of caption → each image modality on `val`, with the own caption, and how much more with every colour (shape,
 size, side) replaced by the next one. 0.00: the model does not look at these words.
@@ -9,7 +9,6 @@ size, side) replaced by the next one. 0.00: the model does not look at these wor
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 import torch
 
@@ -21,6 +20,7 @@ from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch
 from fourfold.training.pretrain import special_ids, validation_losses
+from fourfold_ops.catalog import catalog_path
 
 WORDS = {"colour": COLOURS, "shape": SHAPES, "size": ("large", "small"), "side": ("left", "right")}
 
@@ -33,12 +33,11 @@ def replaced(batch: MaskedBatch, ids: list[int]) -> MaskedBatch:
     return dataclasses.replace(batch, input_token_BN=after)
 
 
-def losses(model: AnyToAny, target: str, data: Path, samples: int, words: dict[str, list[int]]) -> dict[str, float]:
+def losses(model: AnyToAny, target: str, shards: list[ShardSet], samples: int, words: dict[str, list[int]]) -> dict[str, float]:
     component = MixtureComponent(alpha_in={"caption": 1000.0}, alpha_target={target: 1000.0}, keep="all")
     masking = MaskingConfig(components=(component,), input_tokens=64, target_tokens=64)
     masker = Masker(masking, model.model.config, special_ids(model.tokenizers))
-    tokens, images = ShardSet(data / "03_tokens" / "shards"), ShardSet(data / "01_raw" / "shards")
-    batches = fixed_batches(TokenLoader(tokens, images, "val", 16, masker, seed=0), samples)
+    batches = fixed_batches(TokenLoader(*shards, "val", 16, masker, seed=0), samples)
 
     def loss(changed: list[MaskedBatch]) -> float:
         return validation_losses(model.model, changed, "fp32")["loss"]
@@ -49,18 +48,19 @@ def losses(model: AnyToAny, target: str, data: Path, samples: int, words: dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--env", help="a folder of conf/, whose catalog names model and shards")
     parser.add_argument("--samples", type=int, default=192)
     options = parser.parse_args()
-    if not (options.data / "04_models" / "any_to_any").is_dir():
-        print(f"{options.data} holds no model: run `make run` first. Nothing measured.")
+    folder = catalog_path("any_to_any", options.env)
+    if not folder.is_dir():
+        print(f"{folder} holds no model: run `make run` first. Nothing measured.")
         return
-    model = AnyToAny.load(options.data / "04_models" / "any_to_any")
+    model, shards = AnyToAny.load(folder), [ShardSet(catalog_path(name, options.env)) for name in ("tokens", "shards")]
     words = {kind: [model.tokenizers.text.encode_caption(word)[0] for word in of_kind] for kind, of_kind in WORDS.items()}
     rows = {}
     print(f"{'caption →':12}" + "".join(f"{name:>9}" for name in ("own", *words)) + "   nats per token")
     for target in [m.name for m in model.model.config.modalities if m.kind == "grid"]:
-        row = rows[target] = losses(model, target, options.data, options.samples, words)
+        row = rows[target] = losses(model, target, shards, options.samples, words)
         print(f"{target:12}" + "".join(f"{value:9.3f}" for value in row.values()))
     print(json.dumps({"samples": options.samples, "threads": torch.get_num_threads(), "nats": rows}))
 

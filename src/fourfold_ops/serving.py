@@ -38,6 +38,9 @@ class AnyInput:
         return self.model.predict(conditions, **{key: _plain(value) for key, value in (params or {}).items()})
 
     def _values(self, name: str, values: list[Any]) -> Any:
+        if any(_absent(value) for value in values):  # the model is told which samples lack this input
+            given = iter(self._values(name, [value for value in values if not _absent(value)]))
+            return [None if _absent(value) else next(given) for value in values]
         kind = self.inputs[name]
         if kind in (TEXT, JSON):
             # MLflow turns {"caption": ["a", "b"]} into one row that holds the list.

@@ -1,39 +1,84 @@
-"""`kedro generate`, as it is typed. What it answers is tested where the model is; here, that nothing is asked in vain."""
+"""`kedro generate` and `kedro retrieve` as they are typed. Answers are tested where the model is; here, what is refused."""
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from fourfold.generation.any_to_any import AnyToAny
 from pipelines.cli import cli
 
 
 def output_of(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, ["generate", *arguments])
+    result = CliRunner().invoke(cli, [*arguments])
     return result.exit_code, result.output
 
 
-def test_something_to_start_from_must_be_given():
-    code, output = output_of("--to", "depth")
-    assert code == 2 and "--image, --caption or both" in output
+@pytest.fixture
+def photo(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("photo.png")
+    return "photo.png"
+
+
+@pytest.mark.parametrize("command", [("generate", "--to", "depth"), ("retrieve",)])
+def test_something_to_start_from_must_be_given(command):
+    code, output = output_of(*command)
+    assert code == 2 and "--image, --caption, --given" in output
 
 
 def test_what_to_generate_must_be_said():
-    code, output = output_of("--caption", "a cone")
+    code, output = output_of("generate", "--caption", "a cone")
     assert code == 2 and "--to" in output
+    code, output = output_of("generate", "--caption", "a cone", "--to", " , ")
+    assert code == 2 and "--to names nothing" in output
 
 
 def test_an_image_that_is_not_there_is_named(tmp_path):
-    code, output = output_of("--image", str(tmp_path / "no.jpg"), "--to", "depth")
+    code, output = output_of("generate", "--image", str(tmp_path / "no.jpg"), "--to", "depth")
     assert code == 2 and "no.jpg" in output
 
 
+def test_a_label_without_a_file_is_named():
+    code, output = output_of("generate", "--given", "depth", "--to", "rgb")
+    assert code == 2 and "--given takes LABEL=FILE" in output and "'depth'" in output
+
+
 @pytest.mark.parametrize("there", [True, False])
-def test_a_folder_without_a_model_is_one_line(tmp_path, monkeypatch, there):
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (64, 64)).save("photo.png")
+def test_a_folder_without_a_model_is_one_line(tmp_path, photo, there):
     folder = tmp_path / "models"
     if there:
         folder.mkdir()
-    code, output = output_of("--image", "photo.png", "--to", "depth", "--model", str(folder))
+    code, output = output_of("generate", "--image", photo, "--to", "depth", "--model", str(folder))
     assert code == 1 and "Traceback" not in output
+    assert not (tmp_path / "generated").exists()
+
+
+def test_outside_of_a_project_the_model_must_be_named(photo):
+    code, output = output_of("generate", "--image", photo, "--to", "depth")
+    assert code == 1 and "not in a project" in output and "name the path" in output
+
+
+class Sighted:
+    """As much of a model as is asked before anything is generated."""
+
+    image_size = 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--image", "notes.txt"), "notes.txt: Condition 'rgb': image unreadable. Give a JPEG, PNG"),
+        (("--caption", "  "), "Condition 'caption': caption empty. Give some words."),
+        (("--given", "dpeth=notes.txt"), "Known: attributes, caption, clip"),
+        (("--given", "depth=notes.txt"), "notes.txt: These 5 bytes are not a 'depth' (npy)"),
+        (("--given", "depth=absent.npy"), "absent.npy cannot be read (No such file or directory)."),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_that_names_it(photo, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(AnyToAny, "load", lambda folder: Sighted())
+    (tmp_path / "notes.txt").write_text("notes")
+    code, output = output_of("generate", "--to", "depth", "--model", ".", *arguments)
+    assert code == 1
+    assert message in " ".join(output.split()) and "Traceback" not in output
+    assert len(output.splitlines()) == 1
     assert not (tmp_path / "generated").exists()

@@ -7,6 +7,7 @@ model.predict({"rgb": images}, ["depth", "caption"])   # → {"depth": metres (B
 # B samples, H W image height and width, L tokens, D width
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -165,7 +166,8 @@ class AnyToAny:
 
     def _with_gaps(self, text: str) -> list[int]:
         """Return the ids of a caption whose gaps are successive sentinels, with EOS."""
-        first, *rest = (self.tokenizers.text.encode_caption(part) for part in text.split(GAP))
+        parts = re.split(rf"(?:{GAP}\s*)+", text)  # neighbours are one gap: masking never makes two in a row
+        first, *rest = (self.tokenizers.text.encode_caption(part) for part in parts)
         if len(rest) + 2 > len(self.special_ids.sentinels):
             raise ValueError(f"A caption has {len(rest)} gaps; at most {len(self.special_ids.sentinels) - 2} are allowed.")
         filled = [token for place, part in enumerate(rest, 1) for token in (self.special_ids.sentinels[place], *part)]

@@ -33,8 +33,7 @@ def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, 
     filled = modality_BN >= 0
     inputs = (modality_BN, position_BN * filled, token_BN * filled)
     pixels, vectors = (
-        next((shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown), None)
-        for kind in INPUT_ONLY
+        next((shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown), None) for kind in INPUT_ONLY
     )
     return MaskedBatch(*inputs, nothing, nothing, nothing, nothing, pixels, vectors)
 

@@ -96,7 +96,11 @@ def prepare(model: AnyToAny, name: str, value: Any) -> Any:
             return clean_caption(value.encode(), READABLE)
         except Unusable as reason:
             raise ValueError(f"Condition {name!r}: {reason}. Give some words.") from None
-    return np.asarray(value) if isinstance(value, np.ndarray | list) else value
+    kind = model.model.config.modality(model.token_name(name)).kind
+    of_sequence, what = (str, "text") if label_name == "caption" else (dict, "a dict, as the shards hold it")
+    if not isinstance(value, np.ndarray) and not (kind == "sequence" and isinstance(value, of_sequence)):
+        raise ValueError(f"Condition {name!r} is a {type(value).__name__}; give {what if kind == 'sequence' else 'an array'}.")
+    return value
 
 
 def as_image(value: Any, size: int) -> np.ndarray:

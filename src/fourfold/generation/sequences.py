@@ -24,11 +24,13 @@ class CachedDecoder:
         self.contexts = model.context_keys_values(encoding)
         self.context_bias = attention_bias(encoding.keep[:, None, None, :])
         self.past: list[KeyValues | None] = [None] * len(self.contexts)
+        place_L = torch.arange(model.config.modality(name).num_positions, device=model.device)
+        self.place_LD = model.place(torch.full_like(place_L, self.index), place_L, "target")
 
     def next_logits(self, token_B: Tensor, position: int) -> Tensor:
         """Return the (B, V) logits of what follows `token_B`, which stands at `position`."""
         index_B1 = torch.full_like(token_B[:, None], self.index)
-        x_B1D = self.model.embed_targets(index_B1, torch.full_like(index_B1, position), token_B[:, None])
+        x_B1D = self.model.target_tokens(index_B1, token_B[:, None]) + self.place_LD[position]
         for layer, block in enumerate(self.model.decoder_blocks):
             x_B1D, self.past[layer] = block.step(x_B1D, self.past[layer], self.contexts[layer], self.context_bias)
         return self.model.logits(self.model.decoder_norm(x_B1D)[:, 0], self.name)

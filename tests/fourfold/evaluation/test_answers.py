@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from fourfold.data.codecs import decode
-from fourfold.evaluation.answers import SHEET_FILE, write_answers
+from fourfold.data.shards import ShardSet, finish_split, write_columns
+from fourfold.evaluation.answers import ANSWERS_FILE, NEIGHBOURS_FILE, SHEET_FILE, write_answers, write_neighbours
+from fourfold.storage import read_json
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -21,8 +23,11 @@ ANSWERS = {
 
 @pytest.mark.parametrize("conditions", [{"rgb": RGB}, {"caption": "a cone"}, {"rgb": RGB, "caption": "a cone"}])
 def test_every_answer_can_be_read_back_and_is_on_the_contact_sheet(tmp_path, conditions):
-    written = write_answers(conditions, ANSWERS, tmp_path / "new")
+    written = write_answers(conditions, ANSWERS, tmp_path / "new", {"seed": 3})
     assert all(path.is_file() for path in written) and written[-1].name == SHEET_FILE
+    listed = read_json(tmp_path / "new" / ANSWERS_FILE)
+    assert (listed["seed"], listed["answers"]["caption"]) == (3, ANSWERS["caption"])
+    assert listed["answers"]["det"] == ANSWERS["det"] and listed["answers"]["depth"] == "depth.npy"
     for name, value in ANSWERS.items():
         (path,) = [path for path in written if path.stem == name]
         found = decode(name, path.read_bytes())
@@ -35,5 +40,22 @@ def test_every_answer_can_be_read_back_and_is_on_the_contact_sheet(tmp_path, con
 
 def test_an_image_from_a_caption_is_its_own_picture(tmp_path):
     written = write_answers({"caption": "a cone"}, {"rgb": RGB}, tmp_path)
-    assert [path.name for path in written] == ["rgb.png", SHEET_FILE]
+    assert [path.name for path in written] == ["rgb.png", ANSWERS_FILE, SHEET_FILE]
     assert np.array_equal(decode("rgb", (tmp_path / "rgb.png").read_bytes()), RGB)
+
+
+def test_neighbours_are_listed_and_shown_nearest_first(tmp_path):
+    images = {f"k{row}": RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8) for row in range(12)}
+    for shard in range(2):
+        some = list(images.items())[shard * 6 : shard * 6 + 6]
+        write_columns(tmp_path / "shards", "test", f"shard-0000{shard}.tar", {"rgb": some})
+    finish_split(tmp_path / "shards", "test", ["rgb"])
+    ranked = {f"k{row}": 1 - row / 20 for row in (11, 2, 7, 0, 1, 3, 4, 5)}
+    written = write_neighbours({"caption": "a cone"}, ranked, ShardSet(tmp_path / "shards"), "test", tmp_path / "new")
+    assert [path.name for path in written] == [NEIGHBOURS_FILE, SHEET_FILE]
+    assert [found["key"] for found in read_json(written[0])["neighbours"]] == list(ranked)
+    with Image.open(written[1]) as sheet:
+        assert sheet.size == (12 + 8 * 268, 12 + 2 * 292)  # nine cells in two rows
+        first = np.asarray(sheet.crop((280, 36, 536, 292)).resize((16, 16), Image.Resampling.NEAREST))
+        last = np.asarray(sheet.crop((12, 328, 268, 584)).resize((16, 16), Image.Resampling.NEAREST))
+    assert np.array_equal(first, images["k11"]) and np.array_equal(last, images["k5"])

@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,47 +8,10 @@ import torch
 from fourfold.generation import any_to_any
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
-from fourfold.storage import read_json, write_json
 
-CONFIG = ModelConfig(
-    modalities=(
-        ModalityConfig(name="rgb", kind="pixels", grid=(2, 2)),
-        ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=16, grid=(2, 2)),
-        ModalityConfig(name="caption", kind="sequence", vocabulary_size=40, max_length=9),
-    ),
-    dim=16, encoder_depth=1, decoder_depth=1, num_heads=2, patch_size=4, embedding_std=0.7,
-)  # fmt: skip
-
-
-class CountingTokenizers:
-    """Depth tokens are metres; a caption's ids are the lengths of its words + 6."""
-
-    class text:  # noqa: N801
-        eos_id, sentinel_ids = 3, [4, 5, 6]
-
-    def tokens(self, name, values):
-        if name == "depth":
-            return np.asarray(values).reshape(len(values), -1).astype(np.int16)
-        rows = [[len(word) + 6 for word in text.split()] for text in values]
-        return np.array([row + [0] * (5 - len(row)) for row in rows], np.int16)
-
-    def decode(self, name, tokens):
-        if name == "depth":
-            return tokens.reshape(-1, 2, 2).astype(np.float16)
-        return [" ".join("x" * max(0, token - 6) for token in row if token) for row in tokens.tolist()]
-
-    def digest(self):
-        return "counting"
-
-    def save(self, folder):
-        write_json(folder / "tokenizers.json", {"kind": "counting"})
-
-    @classmethod
-    def load(cls, folder):
-        assert read_json(folder / "tokenizers.json") == {"kind": "counting"}
-        return cls()
+sys.path.insert(0, str(Path(__file__).parent))
+from counting import CONFIG, CountingTokenizers
 
 
 @pytest.fixture
@@ -117,3 +83,44 @@ def test_features_are_the_mean_over_what_is_visible(model):
     short, long = model.features({"caption": ["a", "a bb ccc"]}), model.features({"caption": ["a"]})
     np.testing.assert_allclose(short[0], long[0], atol=1e-6)
     assert torch.isfinite(torch.tensor(short)).all()
+
+
+def test_each_sample_may_have_conditions_of_its_own(model, images):
+    captions, depths = ["a bb", None, "ccc a", None, None], [None, np.ones((2, 2)), np.full((2, 2), 3.0), None, None]
+    rgb = [None, *images[1:]]
+    mixed = {"rgb": rgb, "caption": captions, "depth": depths}
+    config = GenerationConfig(grids=TargetConfig(temperature=1.0, steps=2), sequences=TargetConfig(temperature=1.0))
+    # depth is given to some, so it is not asked for
+    found = model.predict(mixed, ["caption"], config=config, seeds=[3, 4, 5, 6, 7])["caption"]
+    for row in (1, 3, 4):
+        own = {name: [values[row]] for name, values in mixed.items() if values[row] is not None}
+        own = {name: np.stack(values) if name != "caption" else values for name, values in own.items()}
+        assert model.predict(own, ["caption"], config=config, seeds=[3 + row])["caption"] == [found[row]]
+    assert (found[0], found[2]) == ("x xx", "xxx x")  # a caption that is given stays
+
+
+def test_ids_are_taken_as_they_are_and_unknown_ones_are_filled(model):
+    ids = np.array([[3, -1, 5, -1], [1, 2, 3, 4]])
+    found = model.predict({"tok_depth": ids}, ["depth"])["depth"].reshape(2, 4)
+    assert (found[0, 0], found[0, 2], found[1].tolist()) == (3, 5, [1, 2, 3, 4])
+
+
+def test_a_gap_in_a_caption_becomes_a_sentinel_and_is_filled(model, images):
+    assert model.condition_tokens({"caption": ["a ___ bb ___ ___"]})["caption"].tolist() == [[7, 5, 8, 6, 3]]
+    with pytest.raises(ValueError, match="3 gaps; at most 2"):
+        model.condition_tokens({"caption": ["___ a ___ a ___"]})
+    whole = model.predict({"rgb": images[:1], "caption": ["a ___ bb"]}, ["caption"])["caption"][0].split()
+    assert whole[0] == "x" and whole[-1] == "xx"
+
+
+def test_a_model_that_names_resolutions_is_asked_by_plain_labels():
+    names = {"rgb": "rgb@224", "tok_depth": "tok_depth@224"}
+    renamed = [m.model_copy(update={"name": names.get(m.name, m.name)}) for m in CONFIG.modalities]
+    large = renamed[1].model_copy(update={"name": "tok_depth@448", "grid": (4, 4)})
+    config = CONFIG.model_copy(update={"modalities": (*renamed, large)})
+    model = AnyToAny(FourM(config, seed=2), CountingTokenizers())
+    assert (model.token_name("rgb"), model.target_name("depth")) == ("rgb@224", "tok_depth@224")
+    found = model.predict({"depth": np.ones((1, 2, 2))}, ["depth@448"])
+    assert found["depth@448"].shape == (4, 2, 2)  # sixteen tokens, as this tokenizer reads them
+    with pytest.raises(ValueError, match="no modality 'tok_depth@512'"):
+        model.predict({"depth": np.ones((1, 2, 2))}, ["depth@512"])

@@ -50,7 +50,17 @@ def some(conditions: dict[str, torch.Tensor], rows: list[int]) -> dict[str, torc
     return {name: value[rows] for name, value in conditions.items()}
 
 
-def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(model, conditions):
+VARIANTS = [
+    {},
+    {"qk_norm": True, "norm_bias": True},
+    {"num_registers": 2, "attention": "sdpa"},
+    {"gated_mlp": False, "qkv_bias": True, "mlp_bias": True, "projection_bias": True},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(conditions, changes):
+    model = FourM(CONFIG.model_copy(update=changes), seed=1).eval()
     rgb = {"rgb": conditions["rgb"]}
     found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialIds(end=39, sentinels=(38, 37)))[
         "caption"
@@ -272,3 +282,44 @@ def test_samples_are_drawn_from_what_the_filters_keep_and_in_its_proportions(siz
     torch.testing.assert_close(ids.bincount(minlength=size) / 4000, expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(confidence, expected[ids])
     torch.testing.assert_close(ids, sample(logits.expand(4000, -1), uniform, temperature, top_k, top_p))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_whatever_is_asked_of_whatever_is_known_a_batch_gives_what_single_calls_give(model, data):
+    """Any mix of images, texts of any length, grids with any number of gaps and nothing at all; any settings."""
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
+    size = data.draw(st.integers(1, 4))
+    rgb = torch.randint(256, (size, 8, 8, 3), generator=generator).short()
+    caption = torch.randint(7, 40, (size, 6), generator=generator)
+    depth = torch.randint(11, (size, 4), generator=generator)
+    for row in range(size):
+        if data.draw(st.booleans()):
+            rgb[row] = UNKNOWN
+        caption[row, data.draw(st.integers(0, 6)) :] = 0
+        depth[row, : data.draw(st.integers(0, 4))] = UNKNOWN
+    known = {"rgb": rgb, "caption": caption, "tok_depth": depth}
+    one = TargetConfig(
+        order=data.draw(st.sampled_from(["roar", "maskgit"])),
+        steps=data.draw(st.integers(1, 5)),
+        schedule=data.draw(st.sampled_from(["cosine", "linear"])),
+        temperature=data.draw(st.sampled_from([0.0, 0.8])),
+        temperature_schedule=data.draw(st.sampled_from(["constant", "linear", "onex"])),
+        final_temperature=0.2,
+        top_k=data.draw(st.sampled_from([0, 3])),
+        top_p=data.draw(st.sampled_from([0.7, 1.0])),
+        guidance=data.draw(st.sampled_from([1.0, 2.0])),
+    )
+    config = GenerationConfig(grids=one, sequences=one, chain=data.draw(st.booleans()))
+    weights = data.draw(st.sampled_from([None, {"rgb": 1.5, "caption": -0.5}]))
+    targets = data.draw(st.permutations(["tok_depth", "tok_semseg", "caption"]))
+    seeds = list(range(size))
+    together = generate_tokens(model, known, targets, seeds, config, SPECIAL, weights)
+    for row in range(size):
+        alone = generate_tokens(model, some(known, [row]), targets, [row], config, SPECIAL, weights)
+        for name in targets:
+            width = alone[name].shape[1]
+            assert together[name][row, :width].tolist() == alone[name][0].tolist()
+            assert not together[name][row, width:].any()
+    kept = depth != UNKNOWN
+    assert (together["tok_depth"][kept] == depth[kept]).all()

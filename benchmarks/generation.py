@@ -1,0 +1,143 @@
+"""What caching and doing nothing twice are worth: generation against the same model recomputing everything, in one run.
+
+    OMP_NUM_THREADS=2 python benchmarks/generation.py
+
+4M-7's modalities with released vocabularies at 224 px, random weights. `caption`: many tokens, greedily; against encoder,
+decoder and the whole prefix at every step, which must give the same tokens. `depth`: RGB to depth in one ROAR step, greedily
+and with a nucleus (temperature 0.01, top-p 0.8), against one forward pass of encoder, decoder and head. Medians of interleaved
+repeats.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fourfold.generation.conditions import visible_batch, with_targets
+from fourfold.generation.config import GenerationConfig, TargetConfig
+from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.modalities import TOKEN_MODALITIES
+from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.fourm import FourM
+from fourfold.seeds import torch_generator
+
+NEVER = SpecialIds(end=-1, sentinels=(-2, 5))  # no text ends before its last token
+
+
+def released_config(size: str) -> ModelConfig:
+    """4M-7's modalities at 224 px."""
+    modalities = []
+    for entry in TOKEN_MODALITIES.values():
+        if entry.kind in ("pixels", "grid") and entry.released_tokens == 196:
+            shape: dict = {"grid": (14, 14)}
+        elif entry.name in ("caption", "det"):
+            shape = {"max_length": entry.released_tokens}
+        else:
+            continue
+        modalities.append(ModalityConfig(name=entry.name, kind=entry.kind, vocabulary_size=entry.released_vocabulary, **shape))
+    return ModelConfig.model_validate({"size": size, "modalities": modalities})
+
+
+@torch.inference_mode()
+def recomputed_caption(model: FourM, conditions: dict[str, Tensor], num_tokens: int) -> Tensor:
+    """Greedy tokens, with encoder, decoder and prefix run again for each."""
+    index, batch_size = model.config.index("caption"), len(conditions["rgb"])
+    ids = torch.full((batch_size, 1), NEVER.first_sentinel)
+    for length in range(1, num_tokens + 1):
+        batch = visible_batch(conditions, model.config, batch_size, model.device)
+        asked = dataclasses.replace(
+            batch,
+            target_modality_BM=torch.full_like(ids, index),
+            target_position_BM=torch.arange(length).expand_as(ids),
+            target_input_BM=ids,
+            target_id_BM=ids,
+        )
+        hidden_BD = model.decode(asked, model.encode(asked))[:, -1]
+        ids = torch.cat([ids, model.logits(hidden_BD, "caption").argmax(-1)[:, None]], dim=1)
+    return ids[:, 1:]
+
+
+@torch.inference_mode()
+def forward(model: FourM, conditions: dict[str, Tensor], head: bool) -> Tensor:
+    """One pass of encoder and decoder for all places of the depth grid, with or without the head."""
+    batch_size = len(conditions["rgb"])
+    places = torch.arange(model.config.modality("tok_depth").num_positions).expand(batch_size, -1)
+    batch = with_targets(
+        visible_batch(conditions, model.config, batch_size, model.device), model.config.index("tok_depth"), places
+    )
+    hidden = model.decode(batch, model.encode(batch))
+    return model.logits(hidden, "tok_depth") if head else hidden
+
+
+def medians(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds of each piece of work, interleaved so that a busy moment meets all alike."""
+    spent: dict[str, list[float]] = {name: [] for name in work}
+    for repeat in range(repeats + 1):
+        for name, piece in work.items():
+            start = time.perf_counter()
+            piece()
+            if repeat:  # the first warms up
+                spent[name].append(time.perf_counter() - start)
+    return {name: sorted(times)[len(times) // 2] for name, times in spent.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="Ti")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--profile", action="store_true", help="Show where the time of cached captions goes, and stop.")
+    options = parser.parse_args()
+    model = FourM(released_config(options.size), 0).eval()
+    side = 14 * model.config.patch_size
+    pixels = torch.randint(256, (options.batch, side, side, 3), generator=torch_generator(0, "benchmark"))
+    conditions = {"rgb": pixels.to(torch.uint8)}
+    greedy = GenerationConfig(sequences=TargetConfig(max_tokens=options.tokens))
+    nucleus = GenerationConfig(grids=TargetConfig(temperature=0.01, top_p=0.8))
+
+    def generated(target: str, config: GenerationConfig) -> Tensor:
+        return generate_tokens(model, conditions, [target], range(options.batch), config, NEVER)[target]
+
+    if options.profile:
+        generated("caption", greedy)
+        with torch.profiler.profile() as profile:
+            generated("caption", greedy)
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=50))
+        return
+    work: dict[str, Callable[[], object]] = {
+        "caption": lambda: generated("caption", greedy),
+        "depth": lambda: generated("tok_depth", greedy),
+        "depth, nucleus": lambda: generated("tok_depth", nucleus),
+        "forward": lambda: forward(model, conditions, head=True),
+        "forward without head": lambda: forward(model, conditions, head=False),
+    }
+    seconds = medians(work, options.repeats)
+    start = time.perf_counter()
+    expected = recomputed_caption(model, conditions, options.tokens)
+    seconds["caption, recomputed"] = time.perf_counter() - start
+    same = float((generated("caption", greedy) == expected).float().mean())
+    tokens = options.batch * options.tokens
+    ratios = {
+        "caption tokens/s": seconds["caption, recomputed"] / seconds["caption"],
+        "depth, one ROAR step": seconds["depth"] / seconds["forward"],
+        "depth, one ROAR step, nucleus": seconds["depth, nucleus"] / seconds["forward"],
+    }
+    print(f"{'':24}{'seconds':>9}{'tokens/s':>10}")
+    for name, spent in seconds.items():
+        rate = f"{tokens / spent:10.0f}" if "caption" in name else ""
+        print(f"{name:24}{spent:9.3f}{rate}")
+    for (name, ratio), goal in zip(ratios.items(), ("≥ 5", "≤ 1.15", "≤ 1.15"), strict=True):
+        print(f"{name:32}{ratio:7.2f} x   must be {goal}")
+    report = {"size": options.size, "batch": options.batch, "tokens": options.tokens, "same_tokens": round(same, 4)}
+    report |= {"seconds": {k: round(v, 4) for k, v in seconds.items()}, "ratios": {k: round(v, 3) for k, v in ratios.items()}}
+    print(json.dumps(report | {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()
