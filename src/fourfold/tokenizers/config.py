@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.modalities import LABELS, label
+from fourfold.tokenizers.coco import COCO_CLASSES
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.unet import UNetConfig
 from fourfold.training.optimizers import OptimizerConfig
@@ -77,7 +78,7 @@ class TextTokenizerConfig(Config):
     vocabulary_size: int = Field(1024, ge=64, le=32767, description="at most; a small corpus may fill less; 4M: 30,000")
     num_sentinels: int = Field(32, ge=2, le=1000, description="4M: 200; captions of n tokens can have n / 2 + 2 masked runs")
     coordinate_bins: int = Field(64, ge=2, le=4096, description="per box side; 4M: 1,000")
-    object_classes: tuple[str, ...] = Field(OBJECT_CLASSES, min_length=1)
+    object_classes: tuple[str, ...] = Field(OBJECT_CLASSES, min_length=1, description="names, or `coco`: its 80 classes")
     caption_tokens: int = Field(48, ge=1, le=1024, description="longest caption, without EOS")
     det_tokens: int = Field(30, ge=5, le=1024, description="longest box sequence, 5 tokens a box, without EOS")
     max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learnt from")
@@ -90,6 +91,11 @@ class TextTokenizerConfig(Config):
         ),
         description="texts beside the captions, so that words of later tasks (questions) are whole words",
     )
+
+    @field_validator("object_classes", mode="before")
+    @classmethod
+    def _classes_by_name(cls, value: Any) -> Any:
+        return COCO_CLASSES if value == "coco" else value
 
     @model_validator(mode="after")
     def _enough_sentinels(self) -> "TextTokenizerConfig":

@@ -1,10 +1,10 @@
 """Crops: the same window, and the same mirroring, applied to every label of a sample (4M §A.1).
 
 Crop 0 is the whole image, so a tokenizer at the image's own size sees the stored values untouched; further crops are random
-resized crops. A crop is top, left, height, width as shares of the image, and flip (0 or 1).
+resized crops. A crop is top, left, height, width in pixels of the image, and flip (0 or 1): what the reference stores and reads.
 """
 
-# B batch, H W pixels (h w of a feature map), C channels
+# B batch, K crops, H W pixels (h w of a feature map), C channels
 
 from typing import Any
 
@@ -14,41 +14,48 @@ import torch.nn.functional as F
 
 from fourfold.tokenizers.config import CropConfig
 
-WHOLE = (0.0, 0.0, 1.0, 1.0, 0.0)
 MIN_VISIBLE = 0.3  # share of a box that must lie in the crop
 
 
-def draw_crops(num_samples: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return float32 (num_samples, num_crops, 5): top, left, height, width, flip."""
-    shape = (num_samples, config.num_crops)
+def draw_crops(num_samples: int, image_size: tuple[int, int], config: CropConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return int32 (num_samples, num_crops, 5): top, left, height, width in pixels of an image of `image_size`, and flip."""
+    shape, (rows, columns) = (num_samples, config.num_crops), image_size
     area, ratio = rng.uniform(config.min_scale, 1, shape), np.exp(rng.uniform(-1, 1, shape) * np.log(config.max_ratio))
-    height, width = np.minimum(1, np.sqrt(area / ratio)), np.minimum(1, np.sqrt(area * ratio))
-    top, left = rng.random(shape) * (1 - height), rng.random(shape) * (1 - width)
-    crops = np.stack([top, left, height, width, rng.random(shape) < config.flip_probability], axis=-1).astype(np.float32)
-    crops[:, 0] = WHOLE
+    height = np.clip(np.rint(np.sqrt(area / ratio) * rows), 1, rows)
+    width = np.clip(np.rint(np.sqrt(area * ratio) * columns), 1, columns)
+    top, left = np.floor(rng.random(shape) * (rows - height + 1)), np.floor(rng.random(shape) * (columns - width + 1))
+    crops = np.stack([top, left, height, width, rng.random(shape) < config.flip_probability], axis=-1).astype(np.int32)
+    crops[:, 0] = (0, 0, rows, columns, 0)
     return crops
 
 
-def crop_values(name: str, values: Any, crops_B5: np.ndarray) -> Any:
+def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[int, int] | None = None) -> Any:
     """Return the stored values (B, ...) of label `name` as seen through a crop each, same size and dtype.
 
-    Class ids and depth take the nearest value (a mean of two depths is a surface that is not there), the rest is
-    interpolated; mirrored normals change the sign of x. Captions stay as they are.
+    `image_size` is that of the images whose pixels the crops count; by default the values' own. Class ids and depth take the
+    nearest value (a mean of two depths is a surface that is not there), the rest is interpolated; mirrored normals change the
+    sign of x. Captions stay as they are. Raises ValueError for boxes without `image_size`.
     """
-    if name == "caption" or (crops_B5 == np.asarray(WHOLE, dtype=np.float32)).all():
+    if name == "caption":
         return values
+    if image_size is None and not isinstance(values, np.ndarray):
+        raise ValueError(f"{name!r} has no pixels: say in those of which image_size its crops are.")
+    rows, columns = image_size or values.shape[1:3]
+    if (crops_B5 == (0, 0, rows, columns, 0)).all():
+        return values
+    shares_B5 = (crops_B5 / (rows, columns, rows, columns, 1)).astype(np.float32)
     if name == "det":
-        return [_crop_boxes(value, crop) for value, crop in zip(values, crops_B5, strict=True)]
-    cropped = _resample(values, crops_B5, "nearest" if name in ("semseg", "depth") else "bilinear")
+        return [_crop_boxes(value, crop) for value, crop in zip(values, shares_B5, strict=True)]
+    cropped = _resample(values, shares_B5, "nearest" if name in ("semseg", "depth") else "bilinear")
     if name == "normal":
         return _mirror_normals(cropped, crops_B5[:, 4] > 0)
     return cropped
 
 
-def _resample(values: np.ndarray, crops_B5: np.ndarray, mode: str) -> np.ndarray:
+def _resample(values: np.ndarray, shares_B5: np.ndarray, mode: str) -> np.ndarray:
     planes_BHWC = values[..., None] if values.ndim == 3 else values
     planes_BCHW = torch.from_numpy(planes_BHWC.astype(np.float32)).permute(0, 3, 1, 2)
-    top, left, height, width, flip = torch.from_numpy(crops_B5).unbind(1)
+    top, left, height, width, flip = torch.from_numpy(shares_B5).unbind(1)
     across, down = 1 - 2 * flip, torch.zeros_like(top)
     theta_B23 = torch.stack(
         [torch.stack([width * across, down, 2 * left + width - 1], 1), torch.stack([down, height, 2 * top + height - 1], 1)], 1
@@ -65,8 +72,8 @@ def _mirror_normals(normals: np.ndarray, flipped_B: np.ndarray) -> np.ndarray:
     return normals
 
 
-def _crop_boxes(value: dict[str, Any], crop_5: np.ndarray) -> dict[str, Any]:
-    top, left, height, width, flip = crop_5.tolist()
+def _crop_boxes(value: dict[str, Any], shares_5: np.ndarray) -> dict[str, Any]:
+    top, left, height, width, flip = shares_5.tolist()
     kept = []
     for instance in value["instances"]:
         xmin, ymin, xmax, ymax = instance["box"]

@@ -182,7 +182,7 @@ def test_without_decoders_nothing_of_them_is_written(tokenizers, tmp_path):
     tokenizers.save(tmp_path)
     assert not any("diffusion" in name for name in files_of(tmp_path))
     assert b"diffusion" not in (tmp_path / "tokenizers.json").read_bytes()
-    with pytest.raises(ValueError, match="'rgb' has no diffusion decoder. There are: none"):
+    with pytest.raises(ValueError, match=r"'rgb' has no diffusion decoder. There are: none"):
         tokenizers.decode("rgb", np.zeros((1, 16), int), "diffusion")
 
 
