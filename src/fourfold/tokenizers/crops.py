@@ -1,7 +1,7 @@
 """Crops: the same window, and the same mirroring, applied to every label of a sample (4M §A.1).
 
 Crop 0 is the whole image, so a tokenizer at the image's own size sees the stored values untouched; further crops are random
-resized crops. A crop is top, left, height, width in pixels of the image, and flip (0 or 1): what the reference stores and reads.
+resized crops. A crop is top, left, height, width in pixels of the image, and flip (0 or 1), as the reference stores it.
 """
 
 # B batch, K crops, H W pixels (h w of a feature map), C channels
