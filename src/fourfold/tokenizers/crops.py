@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fourfold.tokenizers.config import CropConfig
 
@@ -56,14 +57,24 @@ def _resample(values: np.ndarray, shares_B5: np.ndarray, mode: str) -> np.ndarra
     planes_BHWC = values[..., None] if values.ndim == 3 else values
     planes_BCHW = torch.from_numpy(planes_BHWC.astype(np.float32)).permute(0, 3, 1, 2)
     top, left, height, width, flip = torch.from_numpy(shares_B5).unbind(1)
-    across, down = 1 - 2 * flip, torch.zeros_like(top)
-    theta_B23 = torch.stack(
-        [torch.stack([width * across, down, 2 * left + width - 1], 1), torch.stack([down, height, 2 * top + height - 1], 1)], 1
-    )
-    places_BHW2 = F.affine_grid(theta_B23, list(planes_BCHW.shape), align_corners=False)
+    rows, columns = planes_BCHW.shape[2:]
+    y_BH, x_BW = _places(top, height, rows), _places(left, width, columns)
+    x_BW = torch.where(flip[:, None] > 0, x_BW.flip(1), x_BW)
+    places_BHW2 = torch.stack([x_BW[:, None].expand(-1, rows, -1), y_BH[:, :, None].expand(-1, -1, columns)], dim=-1)
     seen_BCHW = F.grid_sample(planes_BCHW, places_BHW2, mode, padding_mode="border", align_corners=False)
     seen = seen_BCHW.permute(0, 2, 3, 1).numpy().reshape(values.shape)
     return (np.rint(seen) if values.dtype == np.uint8 else seen).astype(values.dtype)
+
+
+def _places(first_B: Tensor, extent_B: Tensor, size: int) -> Tensor:
+    """Return where the pixels of a resized window lie on one axis, (B, size), for `grid_sample`: -1 to 1 over all pixels.
+
+    Nothing outside the window is looked at, as when it is cut out before it is resized.
+    """
+    start_B1, extent_B1 = first_B[:, None] * size, extent_B[:, None] * size
+    place_BS = start_B1 + (torch.arange(size) + 0.5) * extent_B1 / size - 0.5
+    inside_BS = torch.maximum(torch.minimum(place_BS, start_B1 + extent_B1 - 1), start_B1)
+    return (2 * inside_BS + 1) / size - 1
 
 
 def _mirror_normals(normals: np.ndarray, flipped_B: np.ndarray) -> np.ndarray:
