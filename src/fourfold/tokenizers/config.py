@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
@@ -120,7 +120,7 @@ class CropConfig(Config):
 
 def _is_diffusible(name: str) -> bool:
     """Tell whether a label is an image of real numbers: neither classes nor feature maps."""
-    return LABELS[name].kind in ("image", "map") and LABELS[name].reconstruction_loss != "cross_entropy"
+    return label(name).reconstruction_loss in ("mse", "smooth_l1") and not label(name).kind.startswith("feature")
 
 
 def _default_visual() -> dict[str, VisualTokenizerConfig]:
@@ -141,7 +141,9 @@ class TokenizersConfig(Config):
     num_classes: int = Field(len(CLASS_NAMES), ge=2, le=256, description="class ids of semantic segmentation")
     visual: dict[str, VisualTokenizerConfig] = Field(default_factory=_default_visual)
     diffusion: dict[str, DiffusionDecoderConfig] = Field(
-        default_factory=dict, description="second decoders, by label: rgb, depth, normal; none by default"
+        default={},
+        exclude_if=lambda value: not value,
+        description="second decoders, by label: rgb, depth, normal; none by default",
     )
     text: TextTokenizerConfig = TextTokenizerConfig()
     crops: CropConfig = CropConfig()
@@ -165,9 +167,3 @@ class TokenizersConfig(Config):
                 f"Here: {', '.join(images)}."
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `diffusion` when there is none, so that settings without it read as they did before it existed."""
-        values = handler(self)
-        return values if self.diffusion else {name: value for name, value in values.items() if name != "diffusion"}
