@@ -10,6 +10,7 @@ from fourfold.modalities import LABELS, label
 from fourfold.tokenizers.coco import COCO_CLASSES
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.unet import UNetConfig
+from fourfold.tokenizers.vit import TrunkConfig
 from fourfold.training.optimizers import OptimizerConfig
 
 
@@ -25,6 +26,9 @@ class VisualTokenizerConfig(Config):
     fine_width: int = Field(64, ge=8, le=512, description="channels at twice the token grid")
     encoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the encoder, at each of its two scales")
     decoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the decoder, at each of its two scales")
+    vit: TrunkConfig | None = Field(
+        None, exclude_if=lambda value: value is None, description="transformers on both sides instead of convolutions, as in 4M"
+    )
     unquantised_steps: int = Field(40, ge=0, description="as a plain autoencoder, before k-means places the codes")
     steps: int = Field(240, ge=1, description="up to the end of training through the codebook; includes the above")
     decoder_steps: int = Field(60, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
