@@ -109,7 +109,7 @@ def test_equal_work_gives_equal_bytes_after_being_killed_at_any_shard(world, tok
             if finished == limit:
                 some = dict(list(columns.items())[:3])  # dies in the middle of a shard, with a file half written
                 write(root, split, name, some)
-                (root / split / "tok_rgb" / f".partial-1-{name}").write_bytes(b"half")
+                (root / split / "crop_settings" / f".partial-1-{name}").write_bytes(b"half")
                 raise KeyboardInterrupt
             finished += 1
             write(root, split, name, columns)
