@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from fourfold.data.shards import ShardSet
+from fourfold.evaluation.decoders import collect_decoders
 from fourfold.evaluation.gallery import collect_gallery, gallery_png
 from fourfold.evaluation.out_of_the_box import EvaluationConfig, evaluate
 from fourfold.evaluation.report import write_report
+from fourfold.evaluation.samples import load_samples
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.labelers.teachers import TeacherSet
 
@@ -61,7 +63,9 @@ def write_pages(
         "Samples seen": f"{metrics['pretraining']['samples']:,}",
         "Test samples": f"{metrics['samples']:,}",
     }
-    page = write_report(metrics, gallery, transfer_results["examples"], pretraining_history, facts)
+    samples = load_samples(shards, labels, truth, "test", evaluation.gallery_samples)
+    decoders = collect_decoders(any_to_any.tokenizers, samples)
+    page = write_report(metrics, gallery, transfer_results["examples"], pretraining_history, facts, decoders)
     return page, gallery_png(gallery)
 
 

@@ -23,7 +23,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
 COMPRESS_LEVEL = 3  # 64 x 64 pictures gain < 2 % from 9 and cost four times the time
 EXTRA_EXTENSIONS = {"attributes": "json", "crop_settings": "npy"}  # stored beside labels and tokens, seen by no model
-EXTRA_DTYPES = {"crop_settings": "float32"}
+EXTRA_DTYPES = {"crop_settings": "int32"}
 STORED_TOKENS = "int16"  # the format of pre-tokenised samples
 
 
@@ -45,7 +45,7 @@ def encode(name: str, value: Any) -> bytes:
 
     rgb, normal: uint8 (H, W, 3) · semseg, edges: uint8 (H, W) · depth: float (H, W), stored as float16 · clip and other
     features: float (h, w, C) or (C,), stored as float16 · caption: str · det, metadata, attributes and the like: a JSON
-    object · tokens: integers (K, L), stored as int16 · crop_settings: float (K, 5), stored as float32. Raises ValueError when
+    object · tokens: integers (K, L), stored as int16 · crop_settings: integers (K, 5), stored as int32. Raises ValueError when
     the value does not fit its modality.
     """
     kind = extension(name, value)

@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fourfold.evaluation import charts
+from fourfold.evaluation.decoders import DecoderRow, decoder_figures, without_decoders
 from fourfold.evaluation.gallery import COLUMNS, GalleryRow
 from fourfold.evaluation.out_of_the_box import LOWER_IS_BETTER
 from fourfold.evaluation.pictures import CLASS_COLOURS, data_url
@@ -18,6 +19,7 @@ LABEL_NAMES = {
     "clip": "CLIP features",
 }  # fmt: skip
 METRIC_NAMES = {
+    "psnr": ("PSNR", "decibels between pixels"),
     "abs_rel": ("AbsRel", "mean relative error of depth, without sky"),
     "delta1": ("δ₁", "share of pixels whose depth is within a factor of 1.25"),
     "mean_angle": ("mean angle", "degrees between normals, without sky"),
@@ -55,6 +57,7 @@ def write_report(
     examples: Sequence[Mapping[str, Any]] = (),
     history: Sequence[Mapping[str, float]] = (),
     facts: Mapping[str, str] | None = None,
+    decoders: Sequence[DecoderRow] = (),
 ) -> str:
     """Return the page as HTML text; the same figures give the same text.
 
@@ -65,6 +68,7 @@ def write_report(
         examples: of `finetune`: questions and captions with the answers of each arm.
         history: of pretraining: `{"step", "loss", "validation/<modality>", ...}`.
         facts: named facts of the run for the head of the page, e.g. {"Parameters": "2.9 M"}.
+        decoders: of `collect_decoders`: pictures of both decoders of a tokenizer, where there are two.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -74,7 +78,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals.update(data_url=data_url, columns=COLUMNS, class_colours=CLASS_COLOURS, arm_names=ARM_NAMES)
-    table = metrics.get("out_of_the_box", {})
+    table, tokenizers = metrics.get("out_of_the_box", {}), metrics.get("tokenizers", {})
     return environment.get_template(TEMPLATE).render(
         facts=facts or {},
         reference=metrics.get("reference", "exact truth"),
@@ -85,7 +89,14 @@ def write_report(
         examples=_by_task(examples),
         gallery=list(gallery),
         plain=[
-            (title, metrics[key]) for key, title in (("teachers", "Teachers"), ("tokenizers", "Tokenizers")) if metrics.get(key)
+            (title, figures)
+            for title, figures in (("Teachers", metrics.get("teachers")), ("Tokenizers", without_decoders(tokenizers)))
+            if figures
+        ],
+        decoders=list(decoders),
+        decoder_rows=[
+            {**row, "label": LABEL_NAMES.get(row["label"], row["label"]), "name": metric_name(row["metric"])}
+            for row in decoder_figures(tokenizers)
         ],
         panels=_panels(history),
         seconds=_seconds(metrics.get("seconds", {})),

@@ -98,7 +98,7 @@ class Codebook(nn.Module):
     def _split(self, num_needed: int, generator: torch.Generator | None) -> Tensor:
         """Return normalised copies of the codes that are used most, the most used first."""
         copied_KD = self.codes_KD[self.counts_K.argsort(descending=True)[:num_needed]]
-        noise_KD = torch.empty_like(copied_KD).normal_(generator=generator)
+        noise_KD = torch.randn(copied_KD.shape, generator=generator).to(copied_KD)
         return F.normalize(copied_KD + SPLIT_NOISE * noise_KD, dim=-1)
 
     def pick(self, latents_TD: Tensor, num_needed: int, generator: torch.Generator | None = None) -> Tensor:

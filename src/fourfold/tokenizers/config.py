@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.modalities import LABELS, label, target_of
+from fourfold.tokenizers.coco import COCO_CLASSES
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.unet import UNetConfig
+from fourfold.tokenizers.vit import TrunkConfig
 from fourfold.training.optimizers import OptimizerConfig
 
 
@@ -24,6 +26,9 @@ class VisualTokenizerConfig(Config):
     fine_width: int = Field(64, ge=8, le=512, description="channels at twice the token grid")
     encoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the encoder, at each of its two scales")
     decoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the decoder, at each of its two scales")
+    vit: TrunkConfig | None = Field(
+        None, exclude_if=lambda value: value is None, description="transformers on both sides instead of convolutions, as in 4M"
+    )
     unquantised_steps: int = Field(40, ge=0, description="as a plain autoencoder, before k-means places the codes")
     steps: int = Field(240, ge=1, description="up to the end of training through the codebook; includes the above")
     decoder_steps: int = Field(60, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
@@ -77,7 +82,7 @@ class TextTokenizerConfig(Config):
     vocabulary_size: int = Field(1024, ge=64, le=32767, description="at most; a small corpus may fill less; 4M: 30,000")
     num_sentinels: int = Field(32, ge=2, le=1000, description="4M: 200; captions of n tokens can have n / 2 + 2 masked runs")
     coordinate_bins: int = Field(64, ge=2, le=4096, description="per box side; 4M: 1,000")
-    object_classes: tuple[str, ...] = Field(OBJECT_CLASSES, min_length=1)
+    object_classes: tuple[str, ...] = Field(OBJECT_CLASSES, min_length=1, description="names, or `coco`: its 80 classes")
     caption_tokens: int = Field(48, ge=1, le=1024, description="longest caption, without EOS")
     det_tokens: int = Field(30, ge=5, le=1024, description="longest box sequence, 5 tokens a box, without EOS")
     max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learnt from")
@@ -90,6 +95,11 @@ class TextTokenizerConfig(Config):
         ),
         description="texts beside the captions, so that words of later tasks (questions) are whole words",
     )
+
+    @field_validator("object_classes", mode="before")
+    @classmethod
+    def _classes_by_name(cls, value: Any) -> Any:
+        return COCO_CLASSES if value == "coco" else value
 
     @model_validator(mode="after")
     def _enough_sentinels(self) -> "TextTokenizerConfig":
@@ -114,7 +124,7 @@ class CropConfig(Config):
 
 def _is_diffusible(name: str) -> bool:
     """Tell whether a label is an image of real numbers: neither classes nor feature maps."""
-    return LABELS[name].kind in ("image", "map") and LABELS[name].reconstruction_loss != "cross_entropy"
+    return label(name).reconstruction_loss in ("mse", "smooth_l1") and not label(name).kind.startswith("feature")
 
 
 def _default_visual() -> dict[str, VisualTokenizerConfig]:
@@ -135,7 +145,9 @@ class TokenizersConfig(Config):
     num_classes: int = Field(len(CLASS_NAMES), ge=2, le=256, description="class ids of semantic segmentation")
     visual: dict[str, VisualTokenizerConfig] = Field(default_factory=_default_visual)
     diffusion: dict[str, DiffusionDecoderConfig] = Field(
-        default_factory=dict, description="second decoders, by label: rgb, depth, normal; none by default"
+        default={},
+        exclude_if=lambda value: not value,
+        description="second decoders, by label: rgb, depth, normal; none by default",
     )
     text: TextTokenizerConfig = TextTokenizerConfig()
     sequences: dict[str, int] = Field(
@@ -176,9 +188,3 @@ class TokenizersConfig(Config):
                 f"Here: {', '.join(images)}."
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `diffusion` when there is none, so that settings without it read as they did before it existed."""
-        values = handler(self)
-        return values if self.diffusion else {name: value for name, value in values.items() if name != "diffusion"}

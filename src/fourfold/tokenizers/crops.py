@@ -1,68 +1,86 @@
 """Crops: the same window, and the same mirroring, applied to every label of a sample (4M §A.1).
 
 Crop 0 is the whole image, so a tokenizer at the image's own size sees the stored values untouched; further crops are random
-resized crops. A crop is top, left, height, width as shares of the image, and flip (0 or 1).
+resized crops. A crop is top, left, height, width in pixels of the image, and flip (0 or 1), as the reference stores it.
 """
 
-# B batch, H W pixels (h w of a feature map), C channels
+# B batch, K crops, H W pixels (h w of a feature map), C channels
 
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fourfold.modalities import label
 from fourfold.tokenizers.config import CropConfig
 
-WHOLE = (0.0, 0.0, 1.0, 1.0, 0.0)
 OF_THE_WHOLE = ("text", "palette", "metadata", "vector", "embeddings")  # kinds of labels that no crop changes
 MIN_VISIBLE = 0.3  # share of a box that must lie in the crop
 
 
-def draw_crops(num_samples: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:
-    """Return float32 (num_samples, num_crops, 5): top, left, height, width, flip."""
-    shape = (num_samples, config.num_crops)
+def draw_crops(num_samples: int, image_size: tuple[int, int], config: CropConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return int32 (num_samples, num_crops, 5): top, left, height, width in pixels of an image of `image_size`, and flip."""
+    shape, (rows, columns) = (num_samples, config.num_crops), image_size
     area, ratio = rng.uniform(config.min_scale, 1, shape), np.exp(rng.uniform(-1, 1, shape) * np.log(config.max_ratio))
-    height, width = np.minimum(1, np.sqrt(area / ratio)), np.minimum(1, np.sqrt(area * ratio))
-    top, left = rng.random(shape) * (1 - height), rng.random(shape) * (1 - width)
-    crops = np.stack([top, left, height, width, rng.random(shape) < config.flip_probability], axis=-1).astype(np.float32)
-    crops[:, 0] = WHOLE
+    height = np.clip(np.rint(np.sqrt(area / ratio) * rows), 1, rows)
+    width = np.clip(np.rint(np.sqrt(area * ratio) * columns), 1, columns)
+    top, left = np.floor(rng.random(shape) * (rows - height + 1)), np.floor(rng.random(shape) * (columns - width + 1))
+    crops = np.stack([top, left, height, width, rng.random(shape) < config.flip_probability], axis=-1).astype(np.int32)
+    crops[:, 0] = (0, 0, rows, columns, 0)
     return crops
 
 
-def crop_values(name: str, values: Any, crops_B5: np.ndarray) -> Any:
+def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[int, int] | None = None) -> Any:
     """Return the stored values (B, ...) of label `name` as seen through a crop each, same size and dtype.
 
-    Class ids, edges and depth take the nearest value (a mean of two depths is a surface that is not there), the rest is
-    interpolated; mirrored normals change the sign of x. What is said of the whole image (captions, palettes, metadata, global
-    features) stays as it is, as in 4M.
+    `image_size` is that of the images whose pixels the crops count; by default the values' own. Class ids, edges and depth take
+    the nearest value (a mean of two depths is a surface that is not there), the rest is interpolated; mirrored normals change
+    the sign of x. What is said of the whole image (captions, palettes, metadata, global features) stays as it is, as in 4M.
+    Raises ValueError for what has no pixels without `image_size`, and for codes of whole masks.
     """
     kind = label(name).kind
-    if kind in OF_THE_WHOLE or (crops_B5 == np.asarray(WHOLE, dtype=np.float32)).all():
+    if kind in OF_THE_WHOLE:
         return values
+    if image_size is None and not isinstance(values, np.ndarray):
+        raise ValueError(f"{name!r} has no pixels: say in those of which image_size its crops are.")
+    rows, columns = image_size or values.shape[1:3]
+    if (crops_B5 == (0, 0, rows, columns, 0)).all():
+        return values
+    shares_B5 = (crops_B5 / (rows, columns, rows, columns, 1)).astype(np.float32)
     if kind in ("boxes", "poses"):
-        return [_crop_boxes(value, crop) for value, crop in zip(values, crops_B5, strict=True)]
+        return [_crop_boxes(value, crop) for value, crop in zip(values, shares_B5, strict=True)]
     if kind == "instances":
         raise ValueError(f"{name!r} cannot be cropped: its codes stand for whole masks. Set crops.num_crops to 1.")
-    cropped = _resample(values, crops_B5, "nearest" if kind in ("classes", "depth", "edges") else "bilinear")
+    cropped = _resample(values, shares_B5, "nearest" if kind in ("classes", "depth", "edges") else "bilinear")
     if kind == "normals":
         return _mirror_normals(cropped, crops_B5[:, 4] > 0)
     return cropped
 
 
-def _resample(values: np.ndarray, crops_B5: np.ndarray, mode: str) -> np.ndarray:
+def _resample(values: np.ndarray, shares_B5: np.ndarray, mode: str) -> np.ndarray:
     planes_BHWC = values[..., None] if values.ndim == 3 else values
     planes_BCHW = torch.from_numpy(planes_BHWC.astype(np.float32)).permute(0, 3, 1, 2)
-    top, left, height, width, flip = torch.from_numpy(crops_B5).unbind(1)
-    across, down = 1 - 2 * flip, torch.zeros_like(top)
-    theta_B23 = torch.stack(
-        [torch.stack([width * across, down, 2 * left + width - 1], 1), torch.stack([down, height, 2 * top + height - 1], 1)], 1
-    )
-    places_BHW2 = F.affine_grid(theta_B23, list(planes_BCHW.shape), align_corners=False)
+    top, left, height, width, flip = torch.from_numpy(shares_B5).unbind(1)
+    rows, columns = planes_BCHW.shape[2:]
+    y_BH, x_BW = _places(top, height, rows), _places(left, width, columns)
+    x_BW = torch.where(flip[:, None] > 0, x_BW.flip(1), x_BW)
+    places_BHW2 = torch.stack([x_BW[:, None].expand(-1, rows, -1), y_BH[:, :, None].expand(-1, -1, columns)], dim=-1)
     seen_BCHW = F.grid_sample(planes_BCHW, places_BHW2, mode, padding_mode="border", align_corners=False)
     seen = seen_BCHW.permute(0, 2, 3, 1).numpy().reshape(values.shape)
     return (np.rint(seen) if values.dtype == np.uint8 else seen).astype(values.dtype)
+
+
+def _places(first_B: Tensor, extent_B: Tensor, size: int) -> Tensor:
+    """Return where the pixels of a resized window lie on one axis, (B, size), for `grid_sample`: -1 to 1 over all pixels.
+
+    Nothing outside the window is looked at, as when it is cut out before it is resized.
+    """
+    start_B1, extent_B1 = first_B[:, None] * size, extent_B[:, None] * size
+    place_BS = start_B1 + (torch.arange(size) + 0.5) * extent_B1 / size - 0.5
+    inside_BS = torch.maximum(torch.minimum(place_BS, start_B1 + extent_B1 - 1), start_B1)
+    return (2 * inside_BS + 1) / size - 1
 
 
 def _mirror_normals(normals: np.ndarray, flipped_B: np.ndarray) -> np.ndarray:
@@ -71,8 +89,8 @@ def _mirror_normals(normals: np.ndarray, flipped_B: np.ndarray) -> np.ndarray:
     return normals
 
 
-def _crop_boxes(value: dict[str, Any], crop_5: np.ndarray) -> dict[str, Any]:
-    top, left, height, width, flip = crop_5.tolist()
+def _crop_boxes(value: dict[str, Any], shares_5: np.ndarray) -> dict[str, Any]:
+    top, left, height, width, flip = shares_5.tolist()
     kept = []
     for instance in value["instances"]:
         xmin, ymin, xmax, ymax = instance["box"]

@@ -30,8 +30,8 @@ class NoiseConfig(Config):
 
 def add_noise(clean_BCHW: Tensor, config: NoiseConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return noisy images, √ᾱ·x₀ + √(1 − ᾱ)·ε, and the uniformly drawn step of each, (B,) int64."""
-    step_B = torch.randint(config.num_steps, (len(clean_BCHW),), generator=generator)
-    noise_BCHW = torch.randn(clean_BCHW.shape, generator=generator)
+    step_B = torch.randint(config.num_steps, (len(clean_BCHW),), generator=generator).to(clean_BCHW.device)
+    noise_BCHW = torch.randn(clean_BCHW.shape, generator=generator).to(clean_BCHW)
     return training_scheduler(config).add_noise(clean_BCHW, noise_BCHW, step_B), step_B
 
 

@@ -37,8 +37,8 @@ class Memcodes(nn.Module):
         logits_BNTK = queries_BNTd @ (self.codes_NKd @ self.to_keys_Ndd).transpose(1, 2)
         if generator is not None:
             # the negative logarithm of an exponential variable is a Gumbel one
-            noise_BNTK = torch.empty_like(logits_BNTK).exponential_(generator=generator)
-            logits_BNTK = logits_BNTK - noise_BNTK.log()
+            noise_BNTK = torch.empty(logits_BNTK.shape).exponential_(generator=generator)
+            logits_BNTK = logits_BNTK - noise_BNTK.log().to(logits_BNTK)
         tokens_BNT = logits_BNTK.argmax(-1)
         shares_BNTK = logits_BNTK.softmax(-1)
         chosen_BNTK = F.one_hot(tokens_BNT, num_codes).to(shares_BNTK.dtype) + shares_BNTK - shares_BNTK.detach()

@@ -29,7 +29,7 @@ def pretokenize(
     splits: Sequence[str],
     seed: int = 0,
 ) -> ShardSet:
-    """Write int16 (K, L) for every token modality of every sample of `splits`, and crop_settings float32 (K, 5).
+    """Write int16 (K, L) for every token modality of every sample of `splits`, and crop_settings int32 (K, 5): `draw_crops`.
 
     Shards and keys are those of `shards`. Whole shards that a killed run of the same work left are kept; equal inputs give
     equal bytes. Crops are drawn from (seed, split, shard), so they do not depend on what was done before.
@@ -74,12 +74,20 @@ def _write(
     crop_rng: np.random.Generator,
     sequence_rng: np.random.Generator,
 ) -> None:
-    keys = sample["__key__"]
-    crops_BK5 = draw_crops(len(keys), config, crop_rng)
+    keys, size = sample["__key__"], _image_size(sample)
+    crops_BK5 = draw_crops(len(keys), size, config, crop_rng)
     columns = {CROP_SETTINGS: zip(keys, crops_BK5, strict=True)}
     for modality in tokenizers.modalities:
         name = token_modality(modality).label
-        seen = [crop_values(name, sample[name], crops_BK5[:, k]) for k in range(config.num_crops)]
+        seen = [crop_values(name, sample[name], crops_BK5[:, k], size) for k in range(config.num_crops)]
         crops = [tokenizers.tokens(name, values, sequence_rng) for values in seen]
         columns[modality] = zip(keys, np.stack(crops, axis=1), strict=True)
     write_columns(folder, split, shard, columns)
+
+
+def _image_size(sample: Sample) -> tuple[int, int]:
+    """Return height and width of a shard's images; raises ValueError when they differ."""
+    if not isinstance(sample["rgb"], np.ndarray):
+        raise ValueError("The images of a shard differ in size; tokenizers need one. Run ingestion again.")
+    height, width = sample["rgb"].shape[1:3]
+    return height, width

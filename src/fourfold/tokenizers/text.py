@@ -1,7 +1,7 @@
 """Captions and boxes as sequences of ids from one vocabulary (4M, arXiv 2312.06647 §A.2).
 
 A box is `v0=xmin v1=ymin v2=xmax v3=ymax class`, each side with coordinate tokens of its own; boxes are sorted by their
-distance from the top left corner. A class name that is one word is the same token in a caption. EOS is not stored: masking
+distance from the top left corner. A class name is the same token in a caption. EOS is not stored: masking
 appends it.
 """
 
@@ -31,7 +31,7 @@ class TextTokenizer:
         self.sentinel_ids = list(range(4, 4 + config.num_sentinels))
         self._first_coordinate = 4 + config.num_sentinels
         self._first_class = self._first_coordinate + SIDES * config.coordinate_bins
-        self._wordpiece = wordpiece(vocabulary)
+        self._wordpiece = wordpiece(vocabulary, [name for name in config.object_classes if " " in name])
 
     @classmethod
     def train(cls, captions: Iterable[str], config: TextTokenizerConfig) -> "TextTokenizer":

@@ -1,9 +1,9 @@
 """The words of the text tokenizer, learnt from captions in a way that gives the same list on every machine and in every run."""
 
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from fourfold.tokenizers.config import TextTokenizerConfig
 
@@ -33,14 +33,20 @@ def learn_vocabulary(texts: Iterable[str], config: TextTokenizerConfig) -> list[
             f"vocabulary_size is {config.vocabulary_size}, but {len(fixed)} fixed entries and {len(pieces)} characters need "
             f"{len(fixed) + len(pieces)}. Raise it, or lower coordinate_bins or num_sentinels."
         )
-    merged = _merge(corpus, pieces, room)
-    return list(dict.fromkeys([*fixed, *merged]))
+    # classes are words that captions teach as well: enough is merged to fill their second places
+    merged = _merge(corpus, pieces, room + len(config.object_classes))
+    return list(dict.fromkeys([*fixed, *merged]))[: config.vocabulary_size]
 
 
-def wordpiece(vocabulary: list[str]) -> Tokenizer:
-    """Return BERT's lower-case WordPiece tokenizer over `vocabulary`; no entry is special to it, so no text can inject one."""
+def wordpiece(vocabulary: list[str], phrases: Sequence[str] = ()) -> Tokenizer:
+    """Return BERT's lower-case WordPiece tokenizer over `vocabulary`; no entry is special to it, so no text can inject one.
+
+    `phrases`: entries of several words ("hot dog") that are one token wherever a text has them as whole words, as in 4M.
+    """
     ids = {entry: number for number, entry in enumerate(vocabulary)}
-    return _tokenizer(models.WordPiece(vocab=ids, unk_token=UNK, max_input_chars_per_word=100))
+    tokenizer = _tokenizer(models.WordPiece(vocab=ids, unk_token=UNK, max_input_chars_per_word=100))
+    tokenizer.add_tokens([AddedToken(phrase, single_word=True, normalized=True) for phrase in phrases])
+    return tokenizer
 
 
 def _tokenizer(model: models.Model) -> Tokenizer:

@@ -1,7 +1,8 @@
-"""A small convolutional VQ-VAE: one code for each patch of the token grid.
+"""The VQ-VAE that the pipeline trains: one code for each patch of the token grid.
 
-4M's tokenizers (arXiv 2312.06647 §A.3) are ViT-B; at 8 × 8 tokens and minutes on a CPU, two scales of 3 × 3 convolutions (the
-token grid and twice it) reach more per second. Codebook, straight-through gradient and commitment are 4M's.
+4M's tokenizers (arXiv 2312.06647 §A.3) are ViT-B, and with `vit` this one is a ViT of any size; at 8 × 8 tokens and minutes on
+a CPU, two scales of 3 × 3 convolutions (the token grid and twice it) reach more per second. Codebook, straight-through gradient
+and commitment are 4M's.
 """
 
 # B batch, C channels, H W pixels, h w token grid, D latent width
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from fourfold.tokenizers.codebook import CosineCodebook, Quantized
 from fourfold.tokenizers.config import VisualTokenizerConfig
+from fourfold.tokenizers.vit import TrunkConfig, ViTDecoder, ViTEncoder
 
 
 class ResidualBlock(nn.Module):
@@ -72,10 +74,11 @@ class VQVAE(nn.Module):
     def __init__(self, shape: VQVAEShape, config: VisualTokenizerConfig):
         super().__init__()
         self.shape = shape
-        self.encoder = _encoder(shape, config)
+        self.encoder = _encoder(shape, config) if config.vit is None else _vit_encoder(shape, config, config.vit)
         self.codebook = CosineCodebook(config.codebook_size, config.latent_width, config.codebook_decay, replacement="distant")
-        self.decoder = _decoder(shape, config)
-        _keep_variance(self)
+        self.decoder = _decoder(shape, config) if config.vit is None else _vit_decoder(shape, config, config.vit)
+        if config.vit is None:
+            _keep_variance(self)
 
     def encode(self, inputs_BCHW: Tensor) -> Tensor:
         """Return the latents (B, h, w, D) before quantisation, of unit length as codes are.
@@ -135,6 +138,18 @@ def _decoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
     pixels = shape.patch // 2
     head = [nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2), *_blocks(fine, config.decoder_blocks), nn.SiLU()]
     return nn.Sequential(*trunk, *head, nn.Conv2d(fine, shape.output_channels * pixels**2, 1), nn.PixelShuffle(pixels))
+
+
+def _vit_encoder(shape: VQVAEShape, config: VisualTokenizerConfig, vit: TrunkConfig) -> nn.Sequential:
+    """Patches through a ViT, then 1 × 1 to the latents."""
+    trunk = ViTEncoder(shape.input_channels, shape.patch, shape.grid, vit)
+    return nn.Sequential(trunk, nn.Conv2d(vit.dim, config.latent_width, 1))
+
+
+def _vit_decoder(shape: VQVAEShape, config: VisualTokenizerConfig, vit: TrunkConfig) -> nn.Sequential:
+    """1 × 1 from the latents, then a ViT and a linear layer to the pixels."""
+    trunk = ViTDecoder(shape.output_channels, shape.patch, shape.grid, vit)
+    return nn.Sequential(nn.Conv2d(config.latent_width, vit.dim, 1), trunk)
 
 
 def _keep_variance(model: nn.Module) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fourfold.evaluation import charts, pictures
+from fourfold.evaluation.decoders import DecoderRow
 from fourfold.evaluation.gallery import GalleryRow, gallery_image, gallery_png
 from fourfold.evaluation.report import write_report
 
@@ -96,6 +97,22 @@ def test_what_is_missing_is_left_out(metrics):
     page = write_report(metrics)
     parsed(page)
     assert 'id="transfer"' not in page
+
+
+def test_two_decoders_stand_side_by_side_only_where_there_are_two():
+    single = {"rgb/psnr": 25.0, "rgb/codebook_use": 0.9}
+    both = single | {"rgb/vq/psnr": 24.5, "rgb/diffusion/psnr": 21.25, "rgb/diffusion/odd": 1.0, "rgb/vq/odd": 3.0}
+    grey = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 20)]
+    rows = [DecoderRow("rgb", ["a", "b"], dict.fromkeys(("original", "vq", "diffusion"), grey))]
+    without, page = write_report({"tokenizers": single}), write_report({"tokenizers": both}, decoders=rows)
+    assert "wo decoders" not in without
+    parser = parsed(page)
+    assert parser.without_words == [] and page.count("data:image/png") == 6
+    table = page[page.index('id="decoders"') :]
+    assert re.search(r"RGB · PSNR.*?<td>24\.5</td><td>21\.2</td>", table, re.DOTALL)
+    plain = page[page.index('id="parts"') : page.index('id="decoders"')]
+    assert "rgb · psnr" in plain and "diffusion" not in plain
+    assert write_report({"tokenizers": both})[: page.index("<section")] == page[: page.index("<section")]
 
 
 def test_captions_cannot_become_markup():

@@ -1,6 +1,6 @@
 """One rank of several that update a codebook together; run as a script: `codebook_rank.py rank world rendezvous folder`.
 
-Reads `latents.npy` (steps, batch, tokens, width) from the folder and takes its share of every batch; writes its codes and counts.
+Reads `latents.npy` (steps, batch, tokens, width) from the folder, takes its share of each batch, and writes codes and counts.
 """
 
 import sys

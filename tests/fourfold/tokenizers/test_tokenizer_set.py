@@ -13,7 +13,7 @@ from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import train_tokenizers
 
-from .conftest import GRID, NUM_SAMPLES, tiny_config
+from .conftest import GRID, NUM_SAMPLES, SIZE, tiny_config
 
 DENSE = ("rgb", "depth", "normal", "semseg", "clip")
 
@@ -115,7 +115,7 @@ def test_pretokenised_shards_hold_the_tokens_of_each_sample_under_its_key(world,
         stored = tokens.load_column("val", f"tok_{name}" if name in DENSE else name)
         assert stored.dtype == np.int16 and stored.shape[1] == 1
         assert (stored[:, 0] == tokenizers.tokens(name, column(world, name))).mean() > 0.99
-    np.testing.assert_array_equal(tokens.load_column("val", "crop_settings")[:, 0], [[0, 0, 1, 1, 0]] * NUM_SAMPLES)
+    np.testing.assert_array_equal(tokens.load_column("val", "crop_settings")[:, 0], [[0, 0, SIZE, SIZE, 0]] * NUM_SAMPLES)
 
 
 def test_pretokenising_again_or_after_a_kill_gives_the_same_bytes(world, tokenizers, tmp_path):

@@ -1,10 +1,14 @@
 """The network between pixels and codes: shapes, and what a token may depend on."""
 
+import numpy as np
 import pytest
 import torch
 
-from fourfold.seeds import torch_generator
+from fourfold.seeds import numpy_generator, torch_generator
 from fourfold.tokenizers.config import VisualTokenizerConfig
+from fourfold.tokenizers.training import train_visual_tokenizer
+from fourfold.tokenizers.visual import VisualTokenizer
+from fourfold.tokenizers.vit import TrunkConfig
 from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
 
 CONFIG = VisualTokenizerConfig(codebook_size=16, latent_width=4, width=16, fine_width=8)
@@ -72,3 +76,22 @@ def test_latents_and_codes_have_one_scale_so_that_the_codebook_does_not_throw_th
     model.codebook.initialise(latents_BhwD, torch_generator(0, "codes"))
     for vectors in (latents_BhwD, model.codebook.codes_KD):
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(vectors.shape[:-1]))
+
+
+def test_a_vit_of_any_size_can_stand_on_both_sides(tmp_path):
+    rng, vit = numpy_generator(0, "blocks"), TrunkConfig(dim=32, depth=1, num_heads=2)
+    blocks = rng.integers(0, 256, (6, 3)).astype(np.uint8)[rng.integers(6, size=(40, 4, 4))].repeat(4, 1).repeat(4, 2)
+    errors = []
+    for steps in (6, 60):
+        config = CONFIG.model_copy(
+            update={"vit": vit, "unquantised_steps": steps // 2, "steps": steps, "decoder_steps": 2, "batch_size": 20}
+        )
+        tokenizer = train_visual_tokenizer("rgb", blocks, 6, (4, 4), config, 0)
+        tokens = tokenizer.tokens(blocks)
+        errors.append(((tokenizer.decode(tokens).astype(float) - blocks) ** 2).mean())
+    assert tokens.shape == (40, 16) and len(np.unique(tokens)) > 3
+    assert errors[1] < 0.5 * errors[0]
+    tokenizer.save(tmp_path)
+    loaded = VisualTokenizer.load(tmp_path)
+    np.testing.assert_array_equal(loaded.tokens(blocks), tokens)
+    assert loaded.config.vit == vit and "vit" not in VisualTokenizerConfig().model_dump()

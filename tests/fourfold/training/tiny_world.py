@@ -52,7 +52,7 @@ def write_world(root: Path, num_train: int = 40, num_val: int = 12, num_crops: i
                 }
                 for name, row in rows.items():
                     columns[name].append((key, np.tile(np.array(row, np.int16), (num_crops, 1))))
-                columns["crop_settings"].append((key, np.tile(np.float32([0, 0, 1, 1, 0]), (num_crops, 1))))
+                columns["crop_settings"].append((key, np.tile(np.int32([0, 0, 8, 8, 0]), (num_crops, 1))))
             pixels = [(f"{split}-{number:04d}", np.full((8, 8, 3), number, np.uint8)) for number in numbers]
             write_columns(root / "tokens", split, shard_name(shard), columns)
             write_columns(root / "images", split, shard_name(shard), {"rgb": pixels})

@@ -1,0 +1,132 @@
+"""Our shards read the way the reference's loader reads them: by webdataset and tarfile, with none of our code."""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import braceexpand
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from fourfold.data.shards import ShardSet
+from fourfold.tokenizers.config import CropConfig
+from fourfold.tokenizers.crops import crop_values
+from fourfold.tokenizers.pretokenizing import pretokenize
+
+from .conftest import GRID, NUM_SAMPLES, SIZE
+
+NUM_CROPS = 4
+MODALITIES = ("rgb", "caption", "tok_rgb", "tok_depth", "tok_clip", "crop_settings")
+
+
+@pytest.fixture(scope="module")
+def root(world, tokenizers, tmp_path_factory) -> Path:
+    """One root for all modalities, as docs/formats.md makes it: a link to each modality's folder."""
+    folder = tmp_path_factory.mktemp("reference_reading")
+    tokens = pretokenize(*world, tokenizers, CropConfig(num_crops=NUM_CROPS, flip_probability=0.5), folder / "tokens", ["val"])
+    (folder / "root").mkdir()
+    for name in MODALITIES:
+        source = world[0].root if name in ("rgb", "caption") else tokens.root
+        (folder / "root" / name).symlink_to(source / "val" / name)
+    return folder / "root"
+
+
+def read(url: str) -> Iterator[dict]:
+    """Yield samples of `root/[a,b]/shard-{00000..00001}.tar`: shards expanded, modalities zipped, keys compared."""
+    for shard in webdataset.SimpleShardList(url):
+        pattern = shard["url"].translate(str.maketrans("[]", "{}"))
+        names = re.search(r"\{([^}]*)\}", pattern)[1].split(",")
+        parts = [webdataset.tarfile_samples([{"url": one}]) for one in braceexpand.braceexpand(pattern)]
+        for members in zip(*parts, strict=True):
+            assert len({member["__key__"] for member in members}) == 1
+            sample = {"__key__": members[0]["__key__"]}
+            for name, member in zip(names, members, strict=True):
+                (extension,) = member.keys() - {"__key__", "__url__", "__local_path__"}
+                assert "." not in extension
+                sample[name] = decoded(extension, member[extension])
+            yield sample
+
+
+def decoded(extension: str, content: bytes):
+    if extension == "png":
+        return Image.open(io.BytesIO(content))
+    return np.load(io.BytesIO(content), allow_pickle=False) if extension == "npy" else content.decode()
+
+
+def test_every_sample_comes_with_all_its_modalities_in_their_shapes(root, world):
+    samples = list(read(f"{root}/[{','.join(MODALITIES)}]/shard-{{00000..00001}}.tar"))
+    assert [sample["__key__"] for sample in samples] == world[0].keys("val") and len(samples) == NUM_SAMPLES
+    for sample in samples:
+        for name in ("tok_rgb", "tok_depth", "tok_clip"):
+            assert sample[name].dtype == np.int16 and sample[name].shape == (NUM_CROPS, GRID * GRID)
+        assert np.issubdtype(sample["crop_settings"].dtype, np.integer) and sample["crop_settings"].shape == (NUM_CROPS, 5)
+        assert sample["rgb"].size == (SIZE, SIZE) and isinstance(sample["caption"], str)
+    assert samples[0]["caption"] == world[0].load_column("val", "caption")[0]
+
+
+def test_crops_cut_with_pillow_are_what_the_tokens_of_that_crop_saw(root):
+    """The reference cuts (left, top, left + w, top + h), resizes, then mirrors; it starts from the unflipped centre crop."""
+    for sample in read(f"{root}/[rgb,crop_settings]/shard-00000.tar"):
+        settings = sample["crop_settings"]
+        assert settings[0].tolist() == [0, 0, SIZE, SIZE, 0]
+        for top, left, height, width, flip in settings.tolist():
+            cut = sample["rgb"].crop((left, top, left + width, top + height)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
+            ours = crop_values("rgb", np.asarray(sample["rgb"])[None], np.array([[top, left, height, width, flip]]))[0]
+            assert np.abs(np.asarray(cut).astype(int) - ours.astype(int)).max() <= 1
+
+
+def test_one_crop_of_all_modalities_can_be_drawn_by_its_number(root, world, tokenizers):
+    rgb = world[0].load_column("val", "rgb")
+    for number, sample in enumerate(read(f"{root}/[tok_rgb,crop_settings]/shard-00000.tar")):
+        for k, crop in enumerate(sample["crop_settings"]):
+            expected = tokenizers.tokens("rgb", crop_values("rgb", rgb[number : number + 1], crop[None]))
+            assert (sample["tok_rgb"][k] == expected[0]).mean() > 0.9  # sums of another order may turn a tie
+
+
+def test_members_are_plain_files_that_tarfile_reads_too(root):
+    for name in MODALITIES:
+        with tarfile.open(root / name / "shard-00001.tar") as archive:
+            members = archive.getmembers()
+            assert all(member.isfile() and re.fullmatch(r"[A-Za-z0-9_-]+\.[a-z]+", member.name) for member in members)
+            assert len({member.name.partition(".")[2] for member in members}) == 1
+
+
+def test_equal_work_gives_equal_bytes_after_being_killed_at_any_shard(world, tokenizers, tmp_path, monkeypatch):
+    from fourfold.tokenizers import pretokenizing
+
+    config, write = CropConfig(num_crops=2, flip_probability=0.5), pretokenizing.write_columns
+    unbroken = pretokenize(*world, tokenizers, config, tmp_path / "unbroken", ["train", "val"])
+    finished = 0
+
+    def killed_at(limit: int):
+        def write_or_die(root, split, name, columns):
+            nonlocal finished
+            if finished == limit:
+                some = dict(list(columns.items())[:3])  # dies in the middle of a shard, with a file half written
+                write(root, split, name, some)
+                (root / split / "crop_settings" / f".partial-1-{name}").write_bytes(b"half")
+                raise KeyboardInterrupt
+            finished += 1
+            write(root, split, name, columns)
+
+        return write_or_die
+
+    for limit in range(4):
+        monkeypatch.setattr(pretokenizing, "write_columns", killed_at(limit))
+        with pytest.raises(KeyboardInterrupt):
+            pretokenize(*world, tokenizers, config, tmp_path / "killed", ["train", "val"])
+        with pytest.raises(ValueError, match=r"There is no split 'val'"):
+            ShardSet(tmp_path / "killed").modalities("val")
+    monkeypatch.setattr(pretokenizing, "write_columns", write)
+    kept = {path: path.stat().st_ino for path in (tmp_path / "killed/train").rglob("shard-00000.tar")}
+    resumed = pretokenize(*world, tokenizers, config, tmp_path / "killed", ["train", "val"])
+    assert kept and all(path.stat().st_ino == inode for path, inode in kept.items())
+    assert resumed.digest() == unbroken.digest()
+    files = sorted(path.relative_to(tmp_path / "unbroken") for path in (tmp_path / "unbroken").rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(tmp_path / "killed") for path in (tmp_path / "killed").rglob("*") if path.is_file())
+    assert all((tmp_path / "unbroken" / path).read_bytes() == (tmp_path / "killed" / path).read_bytes() for path in files)
