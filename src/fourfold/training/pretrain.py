@@ -125,7 +125,8 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
             grid = _patch_grid(images, name, architecture.patch_size)
             modalities.append(ModalityConfig(name=name, kind="pixels", grid=grid))
         elif entry.kind == "grid" and name in sizes:
-            modalities.append(ModalityConfig(name=name, kind="grid", vocabulary_size=sizes[name], grid=tokenizers.grid))
+            shape = {"grid": tokenizers.grid, "learned_positions": entry.learned_positions}
+            modalities.append(ModalityConfig(name=name, kind="grid", vocabulary_size=sizes[name], **shape))
         elif entry.kind == "sequence" and name in sizes:
             length = lengths[name] + EXTRA_SEQUENCE_TOKENS
             modalities.append(ModalityConfig(name=name, kind="sequence", vocabulary_size=sizes[name], max_length=length))
