@@ -20,7 +20,7 @@ from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from tiny_world import write_world  # noqa: E402
+from tiny_world import write_world
 
 MODEL = ModelConfig(
     modalities=(
