@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/masking.py
 
-Ti (6 + 6 blocks of width 384), released vocabularies and grids, budgets 128 + 128, batch 16: the seven modalities of 4M-7, and all
-that 4M-21 adds. Masks are drawn for 64 samples at once, as the loader does. CPU time, the second best of some repeats.
+Ti (6 + 6 blocks of width 384), released vocabularies and grids, budgets 128 + 128, batch 16: the modalities of 4M-7, and those
+with what 4M-21 adds. Masks are drawn for 64 samples at once, as the loader does. CPU time, the second best of some repeats.
 """
 
 import argparse

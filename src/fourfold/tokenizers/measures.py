@@ -24,8 +24,9 @@ def measure_tokenizers(
 
     `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
     `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
-    pooled features, `clip/cosine_pooled` · edges: `f1` · other kinds: `mae` · for each label `codebook_use` (share of the codes that
-    occur in the split) and `perplexity` · `caption/cut`, `det/cut` and that of other sequences: shares of samples too long for them.
+    pooled features, `clip/cosine_pooled` · edges: `f1` · other kinds: `mae` · for each label `codebook_use` (share of the codes
+    that occur in the split) and `perplexity` · `caption/cut`, `det/cut` and that of other sequences: shares of samples too
+    long for them.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
     figures: Figures = {}
