@@ -123,7 +123,8 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
 
     Raises ValueError when the patches do not divide the image.
     """
-    sizes, lengths, modalities = tokenizers.vocabulary_sizes(), tokenizers.lengths(), []
+    sizes, lengths, widths = tokenizers.vocabulary_sizes(), tokenizers.lengths(), tokenizers.vector_widths
+    modalities = []
     for name, entry in TOKEN_MODALITIES.items():
         if entry.kind == "pixels" and images is not None:
             grid = _patch_grid(images, name, architecture.patch_size)
@@ -134,6 +135,8 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
         elif entry.kind == "sequence" and name in sizes:
             length = lengths[name] + EXTRA_SEQUENCE_TOKENS
             modalities.append(ModalityConfig(name=name, kind="sequence", vocabulary_size=sizes[name], max_length=length))
+        elif entry.kind == "vectors" and name in widths:
+            modalities.append(ModalityConfig(name=name, kind="vectors", vector_width=widths[name], max_length=lengths[name]))
     return ModelConfig(modalities=tuple(modalities), **architecture.model_dump())
 
 
