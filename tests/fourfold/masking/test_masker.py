@@ -279,6 +279,8 @@ def test_a_data_set_may_be_used_for_some_of_its_modalities():
     config = MaskingConfig(components=(component,), input_tokens=20, target_tokens=24)
     only = Masker(config, MODEL, SPECIAL, only=("caption", "tok_clip"))(tokens, None, np.random.default_rng(0))
     assert set(only.input_modality_BN.unique().tolist()) | set(only.target_modality_BM.unique().tolist()) == {-1, 2, 3}
+    none = Masker(config, MODEL, SPECIAL, only=())(tokens, None, np.random.default_rng(0))
+    assert not none.input_keep_BN.any() and not none.target_keep_BM.any()
 
 
 def masker(component=None, **settings):
