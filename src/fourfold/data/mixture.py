@@ -6,7 +6,7 @@ seeded order. So the shares are exact, and where every data set stands follows f
 
 # B batch, N and M slots, D data sets
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -18,9 +18,12 @@ from torch import Tensor
 
 from fourfold.configuration import Config
 from fourfold.data.cursor import Cursor
+from fourfold.data.loader import TokenLoader
+from fourfold.data.shards import ShardSet
 from fourfold.masking.config import MaskingConfig
+from fourfold.masking.masker import Masker
 from fourfold.model.batch import PADDING, MaskedBatch
-from fourfold.seeds import numpy_generator
+from fourfold.seeds import derive_seed, numpy_generator
 
 PERIOD = 1000  # samples after which every data set has had its share
 
@@ -92,6 +95,29 @@ class MixtureLoader:
             sources = np.repeat(np.arange(len(self.counts_D)), self.counts_D)
             known = self._known = period, numpy_generator(self.seed, "mixture", period).permutation(sources)
         return known[1]
+
+
+def mixture_loader(
+    tokens: ShardSet,
+    images: ShardSet | None,
+    datasets: Mapping[str, DatasetConfig],
+    masker: Masker,
+    batch_size: int,
+    seed: int,
+    shards_at_once: int,
+    cache_bytes: int,
+    mine: slice | None = None,
+) -> MixtureLoader:
+    """Return the mixture of some data sets that lie in one set of token shards; `masker` masks those without their own rules.
+
+    Each data set has an order of its own; `cache_bytes` are shared. Otherwise as `TokenLoader` and `MixtureLoader`.
+    """
+    streams = []
+    for name, dataset in datasets.items():
+        own = Masker(dataset.masking or masker.config, masker.model, masker.special, only=dataset.modalities)
+        own_seed, own_cache = derive_seed(seed, "mixture", name), cache_bytes // len(datasets)
+        streams.append(TokenLoader(tokens, images, dataset.split, 1, own, own_seed, shards_at_once, own_cache))
+    return MixtureLoader(streams, [dataset.weight for dataset in datasets.values()], batch_size, seed, mine)
 
 
 def shares_of(weights: Sequence[float], total: int) -> np.ndarray:

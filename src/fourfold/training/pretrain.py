@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fourfold.configuration import Config
 from fourfold.data.loader import TokenLoader, fixed_batches
-from fourfold.data.mixture import DatasetConfig, MixtureLoader
+from fourfold.data.mixture import DatasetConfig, MixtureLoader, mixture_loader
 from fourfold.data.shards import ShardSet
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
@@ -42,9 +42,7 @@ class PretrainConfig(Config):
 
     model: ArchitectureConfig = ArchitectureConfig()
     masking: MaskingConfig = MaskingConfig()
-    datasets: dict[str, DatasetConfig] = Field(
-        default={}
-    )  # a mixture to learn from, by names of your choice; none: split `train`
+    datasets: dict[str, DatasetConfig] = Field(default={})  # a mixture, by names of your choice; none: split `train`
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossName = "modality"
     batch_size: int = Field(default=16, ge=1)
@@ -173,25 +171,13 @@ def _loaders(
 ) -> tuple[TokenLoader | MixtureLoader, TokenLoader]:
     masker = Masker(config.masking, model, special_ids(tokenizers))
     size, cache = config.shards_at_once, config.cache_megabytes * 2**20
-    train_loader: TokenLoader | MixtureLoader = TokenLoader(
-        tokens, images, "train", config.batch_size, masker, seed, size, cache
-    )
+    train_loader: TokenLoader | MixtureLoader
     if config.datasets:
-        cache //= len(config.datasets)
-        streams = [
-            TokenLoader(tokens, images, dataset.split, 1, _masker_of(dataset, config, masker), stream_seed, size, cache)
-            for name, dataset in config.datasets.items()
-            for stream_seed in [derive_seed(seed, "mixture", name)]
-        ]
-        weights = [dataset.weight for dataset in config.datasets.values()]
-        train_loader = MixtureLoader(streams, weights, config.batch_size, seed)
+        train_loader = mixture_loader(tokens, images, config.datasets, masker, config.batch_size, seed, size, cache)
+    else:
+        train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache)
     val_batch = max(1, min(config.batch_size, tokens.num_samples("val")))  # a val smaller than a batch is one batch
     return train_loader, TokenLoader(tokens, images, "val", val_batch, masker, seed, size, 0)
-
-
-def _masker_of(dataset: DatasetConfig, config: PretrainConfig, whole: Masker) -> Masker:
-    """Return the masking of one data set of a mixture."""
-    return Masker(dataset.masking or config.masking, whole.model, whole.special, only=dataset.modalities)
 
 
 def _loss_function(model: FourM, config: PretrainConfig, device: torch.device) -> Callable:
