@@ -58,6 +58,18 @@ def box_picture(rgb_HWC: np.ndarray, instances: list[dict[str, Any]]) -> np.ndar
     return np.asarray(picture)
 
 
+def edge_picture(edges_HW: np.ndarray) -> np.ndarray:
+    """Return edges as dark lines on white."""
+    return (255 - edges_HW)[..., None].repeat(3, 2)
+
+
+def palette_picture(palettes: dict[str, list[list[int]]], size: int) -> np.ndarray:
+    """Return the largest of some palettes as stripes from left to right, `size` pixels a side; grey where there is none."""
+    colours = palettes[max(palettes, key=int)] if palettes else [[128, 128, 128]]
+    stripe_W = np.arange(size) * len(colours) // size
+    return np.broadcast_to(np.array(colours, np.uint8)[stripe_W], (size, size, 3)).copy()
+
+
 def feature_directions(features_NhwC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean (C), three principal directions (C, 3) and their spread (3): a basis to show features in."""
     rows = features_NhwC.reshape(-1, features_NhwC.shape[-1]).astype(np.float64)

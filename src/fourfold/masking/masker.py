@@ -11,16 +11,8 @@ from torch import Tensor
 from fourfold.masking.budgets import draw_budgets
 from fourfold.masking.candidates import Candidates, nothing, select, sequence_candidates
 from fourfold.masking.config import MaskingConfig
-from fourfold.masking.spans import (
-    Sequences,
-    SpecialIds,
-    draw_masks,
-    kept_lengths,
-    shuffle_chunks,
-    with_eos,
-    write_inputs,
-    write_targets,
-)
+from fourfold.masking.spans import SpecialIds, draw_masks, shuffle_chunks, with_eos, write_inputs, write_targets
+from fourfold.masking.vectors import select_vectors
 from fourfold.modalities import TOKEN_MODALITIES, base_name
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
@@ -66,6 +58,7 @@ class Masker:
         lengths_E = np.array([modality.num_positions for modality in self.model.modalities]) * there_E
         input_BE, target_BE = self._budgets(component_B, lengths_E, rng)
         sides = [
+            (nothing(num_samples), nothing(num_samples)),  # of a data set that has none of the modalities
             *self._grids(tokens, there_E, input_BE, target_BE, rng),
             *self._sequences(tokens, there_E, component_B, input_BE, target_BE, rng),
         ]
@@ -167,29 +160,18 @@ class Masker:
     def _vectors(
         self, tokens: dict[str, np.ndarray], component_B: np.ndarray, input_B: np.ndarray, rng: np.random.Generator
     ) -> tuple[Candidates, Tensor]:
-        """Select vectors, and return those alone, float32 (B, K, W): nothing stands for a vector that is masked.
-
-        Their number never exceeds the budget, by the rule of sequences; a place is the rank among the selected.
-        """
+        """Select vectors, and return those alone, float32 (B, K, W); a place is the rank among them."""
         assert self.vectors is not None
         modality = self.model.modalities[self.vectors]
         vectors_BLW = tokens[modality.name]
         if vectors_BLW.ndim != 3 or vectors_BLW.shape[2] != modality.vector_width:
             raise ValueError(f"{modality.name!r} came with shape {vectors_BLW.shape}, wanted (B, L, {modality.vector_width}).")
-        there_BL = vectors_BLW.any(2)
-        length_B = np.minimum(there_BL.sum(1), modality.num_positions)
-        place_L = np.arange(there_BL.shape[1])
-        rows = Sequences(np.broadcast_to(place_L, there_BL.shape), length_B, place_L * np.ones((len(length_B), 1), np.int64))
-        masked_BL = draw_masks(rows, self._keep([modality.name], component_B, rng), input_B, rng, kept_lengths)
-        first_BL = (~there_BL).argsort(1, kind="stable")  # rows of zeros last
-        kept_BL = rows.valid_RL & ~masked_BL
-        kept_first_BL = (~kept_BL).argsort(1, kind="stable")
-        most = min(modality.num_positions, self.config.input_tokens, there_BL.shape[1])
-        chosen_BK = np.take_along_axis(first_BL, kept_first_BL, 1)[:, :most]
-        rank_BK = np.broadcast_to(np.arange(most), chosen_BK.shape)
-        used_BK = rank_BK < kept_BL.sum(1, keepdims=True)
-        chosen = np.take_along_axis(vectors_BLW, chosen_BK[..., None], 1).astype(np.float32) * used_BK[..., None]
-        return Candidates(used_BK, np.full_like(chosen_BK, self.vectors), rank_BK, rank_BK, rank_BK), torch.from_numpy(chosen)
+        limit, keep_B = modality.num_positions, self._keep([modality.name], component_B, rng)
+        most = min(limit, self.config.input_tokens)
+        shown_BKW, count_B = select_vectors(vectors_BLW, keep_B, input_B, limit, most, rng)
+        rank_BK = np.broadcast_to(np.arange(shown_BKW.shape[1]), shown_BKW.shape[:2])
+        modality_BK = np.full_like(rank_BK, self.vectors)
+        return Candidates(rank_BK < count_B[:, None], modality_BK, rank_BK, rank_BK, rank_BK), torch.from_numpy(shown_BKW)
 
     def _keep(self, names: list[str], component_B: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw with what probability the tokens of each sequence of a sample are kept: (S · B,)."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from skimage.measure import points_in_poly
+from PIL import Image, ImageDraw
 
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.sequence_format import Number, SequenceFormat, Symbol, Value
@@ -82,9 +82,10 @@ class InstancesFormat(SequenceFormat):
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
         rng = rng or numpy_generator(0, "query points")
         symbols: list[Symbol] = []
-        for x, y in rng.random((QUERY_POINTS, 2)):
-            symbols += ["point", (0, self._pixel(y)), (1, self._pixel(x))]
-            holding = [one for one in value["instances"] if points_in_poly([(x, y)], one["polygon"])[0]]
+        masks = [_mask(one["polygon"]) for one in value["instances"]]
+        for x, y in rng.integers(PIXELS, size=(QUERY_POINTS, 2)):
+            symbols += ["point", (0, self._pixel(y / PIXELS)), (1, self._pixel(x / PIXELS))]
+            holding = [one for one, mask in zip(value["instances"], masks, strict=True) if mask[y, x]]
             for index in rng.permutation(len(holding)):
                 box = [(side, self._pixel(edge)) for side, edge in enumerate(holding[index]["box"])]
                 symbols += ["polygon", *box, *map(_written, holding[index]["tokens"])]
@@ -108,6 +109,13 @@ class InstancesFormat(SequenceFormat):
 
     def _pixel(self, share: float) -> int:
         return round(min(max(float(share), 0.0), 1.0) * self._levels)
+
+
+def _mask(polygon: list[list[float]]) -> np.ndarray:
+    """Return bool (PIXELS, PIXELS), True within a polygon and on its border."""
+    image = Image.new("1", (PIXELS, PIXELS))
+    ImageDraw.Draw(image).polygon([(x * PIXELS, y * PIXELS) for x, y in polygon], fill=1, outline=1)
+    return np.asarray(image)
 
 
 def _written(code: int) -> Number:

@@ -155,6 +155,11 @@ class TokenizersConfig(Config):
         exclude_if=lambda value: not value,
         description="labels beside captions and boxes that are written in the same vocabulary → longest, without EOS",
     )
+    vectors: dict[str, tuple[int, int]] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="labels that the model reads as they are, e.g. t5_caption → longest, width",
+    )
     crops: CropConfig = CropConfig()
     max_training_samples: int = Field(8000, ge=1, description="held in memory, one modality at a time")
     batch_size: int = Field(100, ge=1, description="images encoded or decoded at once")
@@ -169,6 +174,13 @@ class TokenizersConfig(Config):
                     f"sequences.{name} is {length}: 1 to 1024 tokens, and num_sentinels ({self.text.num_sentinels}) at least "
                     f"half of that + 2."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _vectors_are_vectors(self) -> "TokenizersConfig":
+        for name in self.vectors:
+            if label(name).kind != "embeddings":
+                raise ValueError(f"`vectors` names {name!r}, which is {label(name).kind}; it holds labels of kind embeddings.")
         return self
 
     @model_validator(mode="after")

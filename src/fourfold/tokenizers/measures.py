@@ -25,17 +25,19 @@ def measure_tokenizers(
 
     `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
     `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
-    pooled features, `clip/cosine_pooled` · edges: `f1` · for each label `codebook_use` (share of the codes that occur in the
-    split) and `perplexity` · `caption/cut`, `det/cut` and that of other sequences: shares of samples too long for them. Where
-    there is a diffusion decoder: the label's figures as `<label>/diffusion/...` and, of the same tokens through the VQ-VAE's
-    own decoder, `<label>/vq/...`.
+    pooled features, `clip/cosine_pooled` · edges: `f1` · other kinds: `mae` · for each label `codebook_use` (share of the codes
+    that occur in the split) and `perplexity` · `caption/cut`, `det/cut` and that of other sequences: shares of samples too
+    long for them. Where there is a diffusion decoder: the label's figures as `<label>/diffusion/...` and, of the same tokens
+    through the VQ-VAE's own decoder, `<label>/vq/...`.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
     figures: Figures = {}
     for name, tokenizer in tokenizers.visual.items():
         truth = load_values(shards if name in FROM_THE_SOURCE else labels, split, name, max_samples)
         tokens = tokenizers.tokens(name, truth)
-        found = _MEASURES[label(name).kind](tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes)
+        found = _MEASURES.get(label(name).kind, _plain)(
+            tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes
+        )
         found |= codebook_figures(tokens, tokenizer.vocabulary_size)
         figures |= {f"{name}/{key}": figure for key, figure in found.items()}
         if name in tokenizers.diffusion:
@@ -81,6 +83,11 @@ def _semseg(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classe
 def _clip(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
     pooled = (values.astype(np.float64).mean(axis=(1, 2)) for values in (found, truth))  # what is compared with text
     return {"cosine": value(cosine_statistic(found, truth)), "cosine_pooled": value(cosine_statistic(*pooled))}
+
+
+def _plain(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
+    """Of a kind that has no measure of its own: the mean absolute error, in the unit of the values."""
+    return {"mae": float(np.abs(found.astype(np.float64) - truth.astype(np.float64)).mean())}
 
 
 def _edges(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:

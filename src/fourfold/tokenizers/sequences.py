@@ -112,3 +112,13 @@ def padded(rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
     for row, tokens in zip(ids, rows, strict=True):
         row[: min(len(tokens), length)] = tokens[:length]
     return ids
+
+
+def padded_vectors(rows: Sequence[np.ndarray], length: int, width: int) -> np.ndarray:
+    """Return vectors as float16 (B, length, width), cut or padded with rows of 0; raises ValueError for another width."""
+    vectors = np.zeros((len(rows), length, width), dtype=np.float16)
+    for padded_row, row in zip(vectors, rows, strict=True):
+        if row.ndim != 2 or row.shape[1] != width:
+            raise ValueError(f"Vectors came with shape {row.shape}; (number, {width}) is set in `vectors`.")
+        padded_row[: min(len(row), length)] = row[:length]
+    return vectors

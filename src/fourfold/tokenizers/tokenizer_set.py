@@ -15,7 +15,7 @@ from fourfold.seeds import derive_seed
 from fourfold.storage import read_json, write_json
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
-from fourfold.tokenizers.sequences import padded, sequence_format
+from fourfold.tokenizers.sequences import padded, padded_vectors, sequence_format
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
 
@@ -50,7 +50,12 @@ class TokenizerSet:
     @property
     def modalities(self) -> list[str]:
         """Token modalities that this set makes, sorted: `caption`, `det`, `tok_clip`, ..."""
-        return sorted([target_of(name).name for name in (*self.visual, *self.sequences)])
+        return sorted([*(target_of(name).name for name in (*self.visual, *self.sequences)), *self.config.vectors])
+
+    @property
+    def vector_widths(self) -> dict[str, int]:
+        """Widths of the modalities that the model reads as vectors."""
+        return {name: width for name, (_, width) in self.config.vectors.items()}
 
     def vocabulary_sizes(self) -> dict[str, int]:
         """Return the number of ids of each token modality."""
@@ -60,10 +65,11 @@ class TokenizerSet:
     def lengths(self) -> dict[str, int]:
         """Return the length L at which each token modality is stored; sequences without EOS."""
         grids = {target_of(name).name: self.grid[0] * self.grid[1] for name in self.visual}
-        return grids | {name: sequence.max_tokens for name, sequence in self.sequences.items()}
+        in_a_row = {name: sequence.max_tokens for name, sequence in self.sequences.items()}
+        return grids | in_a_row | {name: length for name, (length, _) in self.config.vectors.items()}
 
     def tokens(self, name: str, values: Any, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts.
+        """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts; vectors (B, L, width).
 
         Grids are row by row; sequences are cut at `lengths()` and padded with 0. `rng` draws what a sequence leaves to chance
         (which palette, the order of a body's blocks); without it they are written in full and in order. Raises ValueError for
@@ -73,6 +79,8 @@ class TokenizerSet:
         if label_name in self.sequences:
             sequence = self.sequences[label_name]
             return padded([sequence.encode(value, rng) for value in values], sequence.max_tokens)
+        if label_name in self.config.vectors:
+            return padded_vectors(values, *self.config.vectors[label_name])
         tokenizer = self.visual[label_name]
         return np.concatenate([tokenizer.tokens(part) for part in self._parts(np.asarray(values))])
 
@@ -87,6 +95,8 @@ class TokenizerSet:
             return self._denoised(label_name, np.asarray(tokens), seed)
         if label_name in self.sequences:
             return [self.sequences[label_name].decode(row) for row in tokens]
+        if label_name in self.config.vectors:
+            return [row[row.any(1)] for row in np.asarray(tokens)]
         tokenizer = self.visual[label_name]
         return np.concatenate([tokenizer.decode(part) for part in self._parts(np.asarray(tokens))])
 
@@ -135,7 +145,7 @@ class TokenizerSet:
 
     def _label(self, name: str) -> str:
         label_name = name if name in LABELS else token_modality(name).label
-        if label_name not in self.visual and label_name not in self.sequences:
+        if not any(label_name in known for known in (self.visual, self.sequences, self.config.vectors)):
             raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
         return label_name
 

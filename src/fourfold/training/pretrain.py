@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fourfold.configuration import Config
 from fourfold.data.loader import Reader, TokenLoader, fixed_batches
+from fourfold.data.mixture import DatasetConfig, MixtureLoader, mixture_loader
 from fourfold.data.shards import ShardSet
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
@@ -59,6 +60,7 @@ class PretrainConfig(Config):
 
     model: ArchitectureConfig = ArchitectureConfig()
     masking: MaskingConfig = MaskingConfig()
+    datasets: dict[str, DatasetConfig] = Field(default={})  # a mixture, by names of your choice; none: split `train`
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossName = "modality"
     batch_size: int = Field(default=16, ge=1)  # samples of a step, of all processes together
@@ -151,16 +153,20 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
 
     Raises ValueError when the patches do not divide the image.
     """
-    sizes, lengths, modalities = tokenizers.vocabulary_sizes(), tokenizers.lengths(), []
+    sizes, lengths, widths = tokenizers.vocabulary_sizes(), tokenizers.lengths(), tokenizers.vector_widths
+    modalities = []
     for name, entry in TOKEN_MODALITIES.items():
         if entry.kind == "pixels" and images is not None:
             grid = _patch_grid(images, name, architecture.patch_size)
             modalities.append(ModalityConfig(name=name, kind="pixels", grid=grid))
         elif entry.kind == "grid" and name in sizes:
-            modalities.append(ModalityConfig(name=name, kind="grid", vocabulary_size=sizes[name], grid=tokenizers.grid))
+            shape = {"grid": tokenizers.grid, "learned_positions": entry.learned_positions}
+            modalities.append(ModalityConfig(name=name, kind="grid", vocabulary_size=sizes[name], **shape))
         elif entry.kind == "sequence" and name in sizes:
             length = lengths[name] + EXTRA_SEQUENCE_TOKENS
             modalities.append(ModalityConfig(name=name, kind="sequence", vocabulary_size=sizes[name], max_length=length))
+        elif entry.kind == "vectors" and name in widths:
+            modalities.append(ModalityConfig(name=name, kind="vectors", vector_width=widths[name], max_length=lengths[name]))
     return ModelConfig(modalities=tuple(modalities), **architecture.model_dump())
 
 
@@ -194,19 +200,24 @@ def _patch_grid(images: ShardSet, name: str, patch_size: int) -> tuple[int, int]
 
 def _loaders(
     tokens: ShardSet,
-    images: ShardSet,
+    images: ShardSet | None,
     tokenizers: TokenizerSet,
     config: PretrainConfig,
     model: ModelConfig,
     seed: int,
     world: World,
-) -> tuple[TokenLoader, TokenLoader]:
+) -> tuple[TokenLoader | MixtureLoader, TokenLoader]:
     """Return the training loader, of this process's share, and that of held-out samples, the same on every process."""
     masker = Masker(config.masking, model, special_ids(tokenizers))
     size, cache = config.shards_at_once, config.cache_megabytes * 2**20
     on_gpu = default_device().type == "cuda"
     reader = Reader(world.rank, world.size, config.place.num_workers, config.place.prefetch, pin_memory=on_gpu)
-    train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache, reader)
+    train_loader: TokenLoader | MixtureLoader
+    if config.datasets:
+        mine = reader.slice_of(config.batch_size)
+        train_loader = mixture_loader(tokens, images, config.datasets, masker, config.batch_size, seed, size, cache, mine)
+    else:
+        train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache, reader)
     val_batch = max(1, min(config.batch_size, tokens.num_samples("val")))  # a val smaller than a batch is one batch
     return train_loader, TokenLoader(tokens, images, "val", val_batch, masker, seed, size, 0)
 

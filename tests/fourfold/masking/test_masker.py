@@ -178,6 +178,38 @@ def test_vectors_are_shown_in_order_within_their_budget_and_never_asked_for(leng
         assert int(batch.input_keep_BN[row].sum()) <= budget
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(*[st.lists(st.integers(40, 89), max_size=6)] * 2, st.lists(st.integers(40, 89), max_size=3)),
+        min_size=1,
+        max_size=5,
+    ),
+    keep=st.sampled_from(["random", "all", "binary"]),
+    per=st.sampled_from(["sample", "sequence"]),
+    seed=st.integers(0, 2**32),
+)
+def test_each_sequence_of_a_batch_is_recovered_from_what_is_shown_and_asked_for(rows, keep, per, seed):
+    names = ("caption", "det", "metadata")
+    alphas = dict.fromkeys(names, 1e4)  # a third of each budget: enough for all
+    component = MixtureComponent(alpha_in=alphas, alpha_target=alphas, keep=keep)
+    config = MaskingConfig(components=(component,), input_tokens=60, target_tokens=80, keep_drawn_per=per)
+    texts = [(caption, det, [token for pair in pairs for token in (pair, pair)]) for caption, det, pairs in rows]
+    tokens = {name: padded(list(column)) for name, column in zip(names, zip(*texts, strict=True), strict=True)}
+    batch = Masker(config, EXTENDED, SPECIAL)(tokens, None, np.random.default_rng(seed))
+    for row, sample in enumerate(texts):
+        for name, ids in zip(names, sample, strict=True):
+            shown = batch.input_modality_BN[row] == EXTENDED.index(name)
+            asked = batch.target_modality_BM[row] == EXTENDED.index(name)
+            target = [*batch.target_input_BM[row][asked][:1].tolist(), *batch.target_id_BM[row][asked].tolist()]
+            found = merge_spans(batch.input_token_BN[row][shown].tolist(), target, SPECIAL)
+            if name == "metadata":
+                assert sorted(found[:-1]) == sorted(ids) and found[-1] == SPECIAL.eos
+                assert found[:-1:2] == found[1:-1:2]  # pairs are whole
+            else:
+                assert found == [*ids, SPECIAL.eos]
+
+
 def test_vectors_that_are_all_kept_and_fit_are_all_shown():
     component = MixtureComponent(alpha_in={"t5_caption": 1.0}, alpha_target={"tok_depth": 1.0}, keep="all")
     masked = Masker(MaskingConfig(components=(component,), input_tokens=8, target_tokens=4), EXTENDED, SPECIAL)
@@ -247,6 +279,8 @@ def test_a_data_set_may_be_used_for_some_of_its_modalities():
     config = MaskingConfig(components=(component,), input_tokens=20, target_tokens=24)
     only = Masker(config, MODEL, SPECIAL, only=("caption", "tok_clip"))(tokens, None, np.random.default_rng(0))
     assert set(only.input_modality_BN.unique().tolist()) | set(only.target_modality_BM.unique().tolist()) == {-1, 2, 3}
+    none = Masker(config, MODEL, SPECIAL, only=())(tokens, None, np.random.default_rng(0))
+    assert not none.input_keep_BN.any() and not none.target_keep_BM.any()
 
 
 def masker(component=None, **settings):

@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fourfold.data import codecs
 from fourfold.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_places, metadata_value
 from fourfold.tokenizers.config import TextTokenizerConfig, TokenizersConfig
 from fourfold.tokenizers.sequences import SEQUENCE_FORMATS, sequence_format
 from fourfold.tokenizers.text import TextTokenizer
+from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.training.pretrain import ArchitectureConfig, model_config
 
 SENTENCES = ["a human with a polygon at a point", "none of the pose is global", "shape and camera", "a red sphere"] * 3
 RELEASED = TextTokenizer.train(SENTENCES, TextTokenizerConfig(vocabulary_size=30_000, coordinate_bins=1000, num_sentinels=200))
@@ -151,3 +154,25 @@ def test_each_kind_of_sequence_has_one_format_and_what_is_dense_is_refused():
     with pytest.raises(ValueError, match=r"sequences\.metadata is 4000"):
         TokenizersConfig(sequences={"metadata": 4000})
     assert "sequences" not in TokenizersConfig().model_dump()
+
+
+def test_vectors_are_padded_with_rows_of_zeros_and_come_back():
+    tokenizers = TokenizerSet(TokenizersConfig(visual={}, vectors={"t5_caption": (5, 3)}), SMALL, {})
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=(count, 3)).astype(np.float16) for count in (0, 2, 5, 8)]
+    stored = tokenizers.tokens("t5_caption", values)
+    assert (
+        stored.shape == (4, 5, 3)
+        and "t5_caption" in tokenizers.modalities
+        and "t5_caption" not in tokenizers.vocabulary_sizes()
+    )
+    for found, value in zip(tokenizers.decode("t5_caption", stored), values, strict=True):
+        np.testing.assert_array_equal(found, value[:5])
+    content = codecs.encode("t5_caption", stored[:2])  # two crops of a sample, as pre-tokenising stores them
+    np.testing.assert_array_equal(codecs.decode("t5_caption", content), stored[:2])
+    with pytest.raises(ValueError, match=r"\(2, 4\)"):
+        tokenizers.tokens("t5_caption", [np.zeros((2, 4), np.float16)])
+    config = model_config(ArchitectureConfig(dim=16, num_heads=2), tokenizers, None)
+    assert config.modality("t5_caption").vector_width == 3 and config.modality("t5_caption").num_positions == 5
+    with pytest.raises(ValueError, match="holds labels of kind embeddings"):
+        TokenizersConfig(vectors={"caption": (5, 3)})

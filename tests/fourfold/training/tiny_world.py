@@ -1,6 +1,7 @@
 """A world of a few samples for the loader and for pretraining: pixels, two grids, captions and boxes that tell their sample."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class TinyTokenizers:
     """Looks like a TokenizerSet to pretraining."""
 
     text, grid = TinyText(), (2, 2)
+    vector_widths: ClassVar[dict[str, int]] = {}
 
     def vocabulary_sizes(self) -> dict[str, int]:
         return {"tok_depth": 400, "tok_semseg": 9, "caption": 60, "det": 60}

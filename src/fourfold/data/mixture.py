@@ -1,0 +1,168 @@
+"""Several data sets as one stream of batches: each has its weight, its modalities and its masking (4M-21: 0.6 + 0.2 + 0.2).
+
+Which sample comes from which data set is settled for `PERIOD` samples at a time: as many of each as its weight gives, in a
+seeded order. So the shares are exact, and where every data set stands follows from the number of samples handed out.
+"""
+
+# B batch, N and M slots, D data sets
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from fourfold.configuration import Config
+from fourfold.data.cursor import Cursor
+from fourfold.data.loader import TokenLoader
+from fourfold.data.shards import ShardSet
+from fourfold.masking.config import MaskingConfig
+from fourfold.masking.masker import Masker
+from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.seeds import derive_seed, numpy_generator
+
+PERIOD = 1000  # samples after which every data set has had its share
+
+
+class DatasetConfig(Config):
+    """One data set of a mixture."""
+
+    weight: float = Field(1.0, gt=0)  # relative to the others
+    split: str = "train"  # of the token shards
+    modalities: tuple[str, ...] | None = None  # those that it is used for; None: all it has
+    masking: MaskingConfig | None = None  # None: that of the run
+
+
+class Stream(Protocol):
+    """Single masked samples without end: a `TokenLoader` whose batches have one sample."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch."""
+
+    def batches(self, start: Cursor) -> Iterator[tuple[MaskedBatch, Cursor]]:
+        """Yield batches of one sample from a cursor on."""
+
+
+class MixtureLoader:
+    """Endless stream of (MaskedBatch, cursor behind it) out of several; a drop-in for `TokenLoader`.
+
+    The cursor counts samples of the mixture (its epoch stays 0), so a resumed run goes on exactly. `mine`: the samples of each
+    batch that this process gets; all of them by default.
+    """
+
+    def __init__(
+        self, streams: Sequence[Stream], weights: Sequence[float], batch_size: int, seed: int, mine: slice | None = None
+    ) -> None:
+        if len(streams) != len(weights) or not streams:
+            raise ValueError(f"A mixture needs a weight for each data set, got {len(streams)} and {len(weights)}.")
+        self.streams, self.batch_size, self.seed, self.mine = streams, batch_size, seed, mine or slice(batch_size)
+        self.counts_D = shares_of(weights, PERIOD)
+
+    def __iter__(self) -> Iterator[tuple[MaskedBatch, Cursor]]:
+        return self.batches(Cursor())
+
+    def batches(self, start: Cursor) -> Iterator[tuple[MaskedBatch, Cursor]]:
+        """Yield batches from a cursor on, without end."""
+        taken_D = self.taken_before(start.offset)
+        readers = [
+            stream.batches(Cursor(*divmod(int(taken), stream.num_samples)))
+            for stream, taken in zip(self.streams, taken_D, strict=True)
+        ]
+        offset = start.offset
+        while True:
+            samples = [next(readers[self.source_of(offset + row)])[0] for row in range(self.batch_size)]
+            offset += self.batch_size
+            yield joined(samples[self.mine]), Cursor(0, offset)
+
+    def source_of(self, sample: int) -> int:
+        """Return the index of the data set that a sample of the mixture comes from."""
+        period, within = divmod(sample, PERIOD)
+        return int(self._order(period)[within])
+
+    def taken_before(self, sample: int) -> np.ndarray:
+        """Return int64 (D,): how many samples of each data set come before a sample of the mixture."""
+        period, within = divmod(sample, PERIOD)
+        return period * self.counts_D + np.bincount(self._order(period)[:within], minlength=len(self.counts_D))
+
+    def _order(self, period: int) -> np.ndarray:
+        known: tuple[int, np.ndarray] | None = getattr(self, "_known", None)
+        if known is None or known[0] != period:
+            sources = np.repeat(np.arange(len(self.counts_D)), self.counts_D)
+            known = self._known = period, numpy_generator(self.seed, "mixture", period).permutation(sources)
+        return known[1]
+
+
+def mixture_loader(
+    tokens: ShardSet,
+    images: ShardSet | None,
+    datasets: Mapping[str, DatasetConfig],
+    masker: Masker,
+    batch_size: int,
+    seed: int,
+    shards_at_once: int,
+    cache_bytes: int,
+    mine: slice | None = None,
+) -> MixtureLoader:
+    """Return the mixture of some data sets that lie in one set of token shards; `masker` masks those without their own rules.
+
+    Each data set has an order of its own; `cache_bytes` are shared. Otherwise as `TokenLoader` and `MixtureLoader`.
+    """
+    streams = []
+    for name, dataset in datasets.items():
+        own = Masker(dataset.masking or masker.config, masker.model, masker.special, only=dataset.modalities)
+        own_seed, own_cache = derive_seed(seed, "mixture", name), cache_bytes // len(datasets)
+        streams.append(TokenLoader(tokens, images, dataset.split, 1, own, own_seed, shards_at_once, own_cache))
+    return MixtureLoader(streams, [dataset.weight for dataset in datasets.values()], batch_size, seed, mine)
+
+
+def shares_of(weights: Sequence[float], total: int) -> np.ndarray:
+    """Return int64 (D,) that sum to `total`, in proportion to the weights: the largest remainders are rounded up.
+
+    Raises ValueError when a weight is too small to get any.
+    """
+    exact_D = np.array(weights, np.float64) / sum(weights) * total
+    counts_D = np.floor(exact_D).astype(np.int64)
+    counts_D[np.argsort(counts_D - exact_D, kind="stable")[: total - counts_D.sum()]] += 1
+    if not counts_D.all():
+        raise ValueError(
+            f"Weights {list(weights)}: the smallest gets no sample of {total}. Raise it or leave its data set out."
+        )
+    return counts_D
+
+
+def joined(parts: Sequence[MaskedBatch]) -> MaskedBatch:
+    """Return batches as one; slots are padded to the largest budget, pixels and vectors that some lack are zeros."""
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
+    sizes = [part.batch_size for part in parts]
+    whole: dict[str, Any] = {name: _joined_column(name, values, sizes) for name, values in columns.items()}
+    return MaskedBatch(**whole)
+
+
+def _joined_slots(values: Sequence[Tensor], padding: int) -> Tensor:
+    """Return (B, N) tensors as one, as wide as the widest."""
+    width = max(value.shape[1] for value in values)
+    return torch.cat([F.pad(value, (0, width - value.shape[1]), value=padding) for value in values])
+
+
+def _joined_column(name: str, values: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    if there[0].ndim == 2:
+        return _joined_slots(there, PADDING if name in ("input_modality_BN", "target_modality_BM") else 0)
+    shapes = {tuple(value.shape[1:]) for value in there}
+    if name == "vectors_BLE":
+        shapes = {(max(rows for rows, _ in shapes), width) for _, width in shapes}
+    if len(shapes) > 1:
+        raise ValueError(f"Data sets of a mixture differ in the shape of {name}: {sorted(shapes)}. Give them one resolution.")
+    (shape,) = shapes
+    whole = there[0].new_zeros(sum(sizes), *shape)
+    for value, start, size in zip(values, np.cumsum([0, *sizes]).tolist(), sizes, strict=False):
+        if value is not None:
+            whole[start : start + size, : value.shape[1]] = value
+    return whole

@@ -1,0 +1,148 @@
+"""Mixtures of data sets: exact shares, exact resume, and each data set by its own rules."""
+
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fourfold.data.cursor import Cursor
+from fourfold.data.loader import TokenLoader
+from fourfold.data.mixture import PERIOD, DatasetConfig, MixtureLoader, joined, shares_of
+from fourfold.masking.config import MaskingConfig, MixtureComponent
+from fourfold.masking.masker import Masker
+from fourfold.masking.spans import SpecialIds
+from fourfold.model.batch import MaskedBatch
+from fourfold.model.config import ModalityConfig, ModelConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from tiny_world import write_world
+
+MODEL = ModelConfig(
+    modalities=(
+        ModalityConfig(name="rgb", kind="pixels", grid=(2, 2)),
+        ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=400, grid=(2, 2)),
+        ModalityConfig(name="tok_semseg", kind="grid", vocabulary_size=9, grid=(2, 2)),
+        ModalityConfig(name="caption", kind="sequence", vocabulary_size=60, max_length=11),
+    ),
+    dim=16,
+    num_heads=2,
+)
+ALL = MixtureComponent(
+    alpha_in={"rgb": 1.0, "tok_depth": 1.0, "caption": 1.0}, alpha_target={"tok_depth": 1.0, "tok_semseg": 1.0, "caption": 1.0}
+)
+
+
+class Numbered:
+    """A stream whose sample number n of data set d is one slot that says so."""
+
+    def __init__(self, number: int, num_samples: int) -> None:
+        self.number, self.num_samples = number, num_samples
+
+    def batches(self, start):
+        count = start.epoch * self.num_samples + start.offset
+        while True:
+            slot = torch.full((1, 1), count)
+            yield MaskedBatch(torch.full((1, 1), self.number), slot, slot, slot, slot, slot, slot), Cursor()
+            count += 1
+
+
+def seen(loader, batches, start=None):
+    """Return (data set, number of its sample) of each sample."""
+    parts = [batch for batch, _ in islice(loader.batches(start or Cursor()), batches)]
+    return [
+        (int(d), int(n)) for part in parts for d, n in zip(part.input_modality_BN[:, 0], part.input_token_BN[:, 0], strict=True)
+    ]
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=5), st.integers(1000, 5000))
+def test_shares_are_whole_sum_up_and_lie_within_one_of_the_weights(weights, total):
+    try:
+        counts = shares_of(weights, total)
+    except ValueError:
+        assert min(weights) / sum(weights) * total < 1
+        return
+    assert counts.sum() == total
+    assert np.abs(counts - np.array(weights) / sum(weights) * total).max() < 1
+
+
+def test_every_period_holds_the_shares_exactly_and_each_data_set_goes_on_in_order():
+    loader = MixtureLoader([Numbered(0, 7), Numbered(1, 11), Numbered(2, 500)], [0.6, 0.2, 0.2], 8, seed=3)
+    samples = seen(loader, PERIOD // 8 * 2)
+    first = [d for d, _ in samples[:PERIOD]]
+    assert [first.count(d) for d in range(3)] == [600, 200, 200]
+    for number in range(3):
+        own = [n for d, n in samples if d == number]
+        assert own == list(range(len(own)))
+    assert first != sorted(first) and first != [d for d, _ in samples[PERIOD:]]
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 3000), st.integers(1, 16))
+def test_a_resumed_mixture_goes_on_where_it_was_in_every_data_set(skipped, batch_size):
+    def loader():
+        return MixtureLoader([Numbered(0, 7), Numbered(1, 500)], [3, 1], batch_size, seed=0)
+
+    start = Cursor(0, skipped)
+    resumed = seen(loader(), 3, start)
+    counts = [sum(d == number for d in map(loader().source_of, range(skipped))) for number in range(2)]
+    assert loader().taken_before(skipped).tolist() == counts
+    for number, count in enumerate(counts):
+        own = [n for d, n in resumed if d == number]
+        assert own == list(range(count, count + len(own)))
+
+
+def test_processes_that_share_batches_get_together_what_one_gets():
+    whole = next(iter(MixtureLoader([Numbered(0, 9), Numbered(1, 9)], [1, 1], 6, 0)))[0]
+    shares = [
+        next(iter(MixtureLoader([Numbered(0, 9), Numbered(1, 9)], [1, 1], 6, 0, slice(*ends))))[0] for ends in ((0, 2), (2, 6))
+    ]
+    assert torch.equal(torch.cat([share.input_token_BN for share in shares]), whole.input_token_BN)
+
+
+def loader_of(world, masking, only=None, images=True):
+    tokens, pixels = world
+    masker = Masker(masking, MODEL, SpecialIds(3, tuple(range(5, 20))), only)
+    return TokenLoader(tokens, pixels if images else None, "train", 1, masker, seed=0)
+
+
+def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
+    world = write_world(tmp_path)
+    small = MaskingConfig(components=(ALL,), input_tokens=3, target_tokens=4)
+    large = MaskingConfig(components=(ALL,), min_input_tokens=2, input_tokens=9, target_tokens=12)
+    loader = MixtureLoader(
+        [loader_of(world, small, ("tok_depth", "tok_semseg"), images=False), loader_of(world, large)], [1, 1], 8, seed=0
+    )
+    of_first = []
+    for number, (batch, _) in enumerate(islice(loader, 12)):
+        assert batch.input_modality_BN.shape == (8, 9) and batch.target_modality_BM.shape == (8, 12)
+        assert batch.pixels_BHWC.shape == (8, 8, 8, 3)
+        sources = torch.tensor([loader.source_of(8 * number + row) for row in range(8)])
+        first = batch.input_modality_BN[sources == 0]
+        assert set(first.unique().tolist()) <= {-1, 1, 2}
+        assert not (first[:, 3:] >= 0).any() and not (batch.target_modality_BM[sources == 0][:, 4:] >= 0).any()
+        assert not batch.pixels_BHWC[sources == 0].any()
+        of_first.append(int((sources == 0).sum()))
+    assert 20 < sum(of_first) < 76
+
+
+def test_batches_of_different_pictures_cannot_be_joined_and_vectors_are_padded():
+    slot = torch.zeros(1, 1, dtype=torch.int64)
+    plain = [slot] * 7
+    with pytest.raises(ValueError, match="Give them one resolution"):
+        joined([MaskedBatch(*plain, torch.zeros(1, size, size, 3)) for size in (8, 16)])
+    vectors = joined([MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]).vectors_BLE
+    assert vectors.shape == (3, 3, 2) and vectors.sum((1, 2)).tolist() == [2, 6, 0]
+
+
+def test_a_weight_too_small_to_matter_is_an_error_and_settings_are_checked():
+    with pytest.raises(ValueError, match="gets no sample of 1000"):
+        shares_of([1, 1e-6], PERIOD)
+    with pytest.raises(ValueError, match="greater than 0"):
+        DatasetConfig(weight=0)
+    with pytest.raises(ValueError, match="a weight for each"):
+        MixtureLoader([Numbered(0, 9)], [1, 1], 2, 0)
