@@ -126,7 +126,7 @@ class Cluster:
         volume = {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": f"{namespace}-{name}"},
+            "metadata": {"name": f"{namespace}-{name}", "labels": {"namespace": namespace}},
             "spec": {
                 **shared,
                 "persistentVolumeReclaimPolicy": "Retain",
@@ -146,6 +146,10 @@ class Cluster:
             },
         }
         self.apply(volume, claim)
+
+    def wait_for_account(self, namespace: str) -> None:
+        """Wait until the default service account of a new namespace is there, without which no pod is admitted."""
+        self._until(lambda: self._ok("get", "serviceaccount", "default", f"--namespace={namespace}"), "the service account", 15)
 
     def set_gpus(self, number: int, resource: str = GPU) -> None:
         """Let the node say that it has `number` GPUs, and wait until the scheduler may count on them."""

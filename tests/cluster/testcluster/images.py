@@ -9,7 +9,6 @@ import io
 import json
 import os
 import platform
-import sys
 import tarfile
 import uuid
 from collections.abc import Mapping
@@ -17,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from testcluster.machine import Machine
-from testcluster.node import PAUSE, SOCKET
+from testcluster.node import ENVIRONMENT, PAUSE, SOCKET
 
 PROJECT = "/opt/project"  # where the code is in every image of the tests
 USER = 1000
+# Installed commands name the Python of the environment where it was made: these name it where it is mounted.
+COMMANDS = "/opt/bin"
+COMMAND = "#!{environment}/bin/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+PROGRAMS = {"kedro": ("kedro.framework.cli", "main"), "mlflow": ("mlflow.cli", "cli")}
 NOT_CODE = {"data", "mlruns", "__pycache__", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
 SYSTEM = {
     "etc/passwd": f"root:x:0:0::/:/bin/sh\nfourfold:x:{USER}:{USER}::/tmp:/bin/sh\n",
@@ -44,7 +47,7 @@ def project_files(folder: Path) -> dict[str, bytes]:
 def project_settings() -> dict[str, Any]:
     """Return the image's own settings: who runs it, where, and how Python finds the code before anything that is installed."""
     environment = {
-        "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{COMMANDS}:{ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin",
         "PYTHONPATH": f"{PROJECT}/src:{PROJECT}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/tmp",
@@ -55,7 +58,15 @@ def project_settings() -> dict[str, Any]:
 
 def put_project(machine: Machine, name: str, folder: Path) -> str:
     """Make an image of a project's code; return its reference `localhost/<name>@sha256:…`, which names exactly these bytes."""
-    return put_image(machine, name, project_files(folder), project_settings())
+    return put_image(machine, name, {**commands(), **project_files(folder)}, project_settings())
+
+
+def commands() -> dict[str, bytes]:
+    """Return the commands of the environment that pods run."""
+    return {
+        f"{COMMANDS[1:]}/{name}": COMMAND.format(environment=ENVIRONMENT, module=module, function=function).encode()
+        for name, (module, function) in PROGRAMS.items()
+    }
 
 
 def put_pause(machine: Machine, programs: Path) -> None:
@@ -128,7 +139,7 @@ def _tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None, fol
         for name in sorted(files):
             _add_folders(tar, name, made)
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(files[name]), 0o755 if name == "pause" else 0o644
+            entry.size, entry.mode = len(files[name]), 0o755 if files[name].startswith((b"#!", b"\x7fELF")) else 0o644
             tar.addfile(entry, io.BytesIO(files[name]))
     return out.getvalue()
 

@@ -1,0 +1,384 @@
+"""A Kedro project of tiny nodes, as a folder, an image and a driver: what the tests run on the cluster where no science is needed."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from testcluster.cluster import Cluster
+from testcluster.identities import write_kubeconfig
+from testcluster.images import USER
+
+CHECKOUT = Path(__file__).parents[2]
+SITE = "cluster"
+DRIVER_SECONDS = 180
+
+PYPROJECT = """
+[tool.kedro]
+package_name = "miniature"
+project_name = "miniature"
+kedro_init_version = "1.7.0"
+source_dir = "."
+"""
+SETTINGS = """
+from fourfold_ops.kubernetes import KubernetesHook
+from fourfold_ops.stages import PlaceHook
+from fourfold_ops.tracking.hook import TrackingHook
+
+HOOKS = (PlaceHook(), TrackingHook(), KubernetesHook())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
+    "config_patterns": {"tracking": ["tracking*"], "kubernetes": ["kubernetes*"]},
+}
+"""
+CLI = """
+import click
+from kedro.framework.cli.project import run
+
+from fourfold_ops.failures import with_clear_errors
+
+@click.group()
+def cli():
+    pass
+
+
+cli.add_command(with_clear_errors(run), "run")
+"""
+REGISTRY = '''
+"""make (driver) -> train, label (pods) -> tell (driver); pair: two pods that sum their ranks."""
+
+import json
+import logging
+import os
+import sys
+import time
+
+from kedro.pipeline import Pipeline, node
+
+from fourfold_ops import handover
+from fourfold_ops.failures import UserError
+
+logger = logging.getLogger(__name__)
+CHECKPOINT_EVERY = 5
+
+
+def make(making):
+    return list(range(making["size"]))
+
+
+def train(numbers, training, folder, log):
+    """A sum that cannot be had without every step in its order; it goes on from its last checkpoint."""
+    file, steps = folder / "checkpoint.json", training["steps"]
+    step, state = json.loads(file.read_text()) if file.exists() else (0, 1)
+    if step:
+        print(f"Going on from step {step} of {steps}", flush=True)
+    while step < steps:
+        if step == training["at"]:
+            misbehave(training["how"])
+        time.sleep(training["seconds"])
+        state = (state * 6364136223846793005 + numbers[step % len(numbers)]) % 2**64
+        step += 1
+        log.log_metrics({"state": state % 1000}, step=step)
+        print(f"training: {step}/{steps} steps, {1 / max(training['seconds'], 0.01):.1f} steps/s", flush=True)
+        if step % CHECKPOINT_EVERY == 0:
+            (folder / ".partial").write_text(json.dumps([step, state]))
+            os.replace(folder / ".partial", file)
+            print(f"Wrote a checkpoint at step {step}", flush=True)
+    return {"state": state, "steps": steps}
+
+
+def misbehave(how):
+    if how == "memory":
+        held = [bytearray(16 * 2**20) for _ in range(1000)]
+        print(len(held))
+    if how == "error":
+        raise ValueError("The loss is not a number at step 7.")
+    if how == "configuration":
+        raise UserError("training.steps is odd.", "Make it even.")
+    if how == "exit":
+        os._exit(3)
+
+
+def label(numbers, labelling, folder):
+    """One file for each shard; a process does those of its part, and whoever runs the whole finds them done."""
+    part, parts = handover.part()
+    for shard in range(labelling["shards"]):
+        file = folder / f"{shard}.json"
+        if shard % parts != part or file.exists():
+            continue
+        time.sleep(labelling["seconds"])
+        (folder / f".partial-{shard}").write_text(json.dumps({str(n): (n * 2654435761 + shard) % 1000 for n in numbers}))
+        os.replace(folder / f".partial-{shard}", file)
+        print(f"labelling: shard {shard} is done by part {part} of {parts}", flush=True)
+    if parts > 1:
+        return {}
+    return {str(shard): json.loads((folder / f"{shard}.json").read_text()) for shard in range(labelling["shards"])}
+
+
+def tell(trained, labels):
+    return f"<p>{trained['state']} {len(labels)}</p>"
+
+
+def pair(numbers):
+    import torch.distributed as distributed
+    import torch
+
+    distributed.init_process_group("gloo")
+    total = torch.tensor([distributed.get_rank() + 1.0])
+    distributed.all_reduce(total)
+    world = distributed.get_world_size()
+    distributed.destroy_process_group()
+    return {"sum": total.item(), "world": world}
+
+
+def empty(numbers):
+    return {}
+
+
+def register_pipelines():
+    making = Pipeline([node(make, "params:making", "numbers", name="make")])
+    training = Pipeline([node(train, ["numbers", "params:training", "training_folder", "metric_log"], "trained", name="train", tags="gpu")])
+    labelling = Pipeline([node(label, ["numbers", "params:labelling", "labels_folder"], "labels", name="label", tags="split")])
+    telling = Pipeline([node(tell, ["trained", "labels"], "report", name="tell")])
+    return {
+        "__default__": making + training + labelling + telling,
+        "making": making,
+        "training": making + training,
+        "labelling": making + labelling,
+        "telling": telling,
+        "pair": making + Pipeline([node(pair, "numbers", "summed", name="pair", tags="together")]),
+        "many": making + Pipeline([node(empty, "numbers", f"empty_{i}", name=f"empty_{i}", tags="tiny") for i in range(200)]),
+    }
+'''
+CATALOG = """
+numbers: {type: fourfold_ops.datasets.JsonDataset, filepath: data/numbers.json}
+training_folder: {type: fourfold_ops.datasets.WorkspaceDataset, path: data/training}
+trained: {type: fourfold_ops.datasets.JsonDataset, filepath: data/trained.json}
+labels_folder: {type: fourfold_ops.datasets.WorkspaceDataset, path: data/labels}
+labels: {type: fourfold_ops.datasets.JsonDataset, filepath: data/labels.json}
+summed: {type: fourfold_ops.datasets.JsonDataset, filepath: data/summed.json}
+report: {type: fourfold_ops.datasets.TextDataset, filepath: data/report.html}
+metric_log: {type: fourfold_ops.datasets.MetricLogDataset}
+"empty_{number}": {type: fourfold_ops.datasets.JsonDataset, filepath: "data/empty/{number}.json"}
+"""
+PARAMETERS = """
+making: {size: 7}
+training: {steps: 12, seconds: 0.05, at: -1, how: none}
+labelling: {shards: 4, seconds: 0.1}
+"""
+TRACKING = "{uri: 'sqlite:///data/mlflow.db', artifacts: data/mlflow_artifacts, experiment: miniature}\n"
+KUBERNETES: dict[str, Any] = {
+    "volumes": [{"mount": "data", "claim": "data"}],
+    "default": {"cpu": "200m", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
+    "tags": {"gpu": {"gpus": 1}, "split": {"shards": 4}, "together": {"nodes": 2}, "tiny": {"cpu": "10m"}},
+    "grace_seconds": 5,
+    "start_seconds": 10,
+    "pending_seconds": 10,
+}
+
+
+class Project:
+    """The project's folder, whose `data/` is the claim `data` of a namespace; its driver runs here, as the pods' user."""
+
+    def __init__(self, folder: Path, cluster: Cluster, namespace: str) -> None:
+        self.folder, self.cluster, self.namespace = folder, cluster, namespace
+        self.site: dict[str, Any] = json.loads(json.dumps(KUBERNETES))
+        self.image = ""
+
+    def configure(self, **changes: Any) -> None:
+        """Write `kubernetes.yml`; `default`, `tags` and `nodes` are added to, other settings replaced."""
+        for name, value in changes.items():
+            self.site[name] = {**self.site.get(name, {}), **value} if isinstance(value, dict) else value
+        self.write(f"conf/{SITE}/kubernetes.yml", yaml.safe_dump({"image": self.image, "namespace": self.namespace, **self.site}))
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file of the project."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+
+    def hand_over(self) -> None:
+        """Give all files to the user that driver and pods run as."""
+        for parent, _, files in os.walk(self.folder):
+            for path in (parent, *(os.path.join(parent, name) for name in files)):
+                os.chown(path, USER, USER, follow_symlinks=False)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of `kedro …` as the pods' user, who may pass through folders of root."""
+        user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        passing = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        return [*user, *passing, "--", str(Path(sys.prefix) / "bin/kedro"), *arguments]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the driver's environment."""
+        own = {
+            "HOME": str(self.folder / ".home"),
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{self.folder / 'src'}:{self.folder}",
+            "COLUMNS": "2000",  # rich must not break the lines that are looked for
+            "DO_NOT_TRACK": "1",
+        }
+        return {**{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}, **own, **more}
+
+    def start(self, *arguments: str, **environment: str) -> "Driver":
+        """Start `kedro …` and return at once."""
+        self.hand_over()
+        return Driver(self.command(*arguments), self.folder, self.environment(**environment))
+
+    def run(self, *arguments: str, seconds: float = DRIVER_SECONDS, **environment: str) -> "Driver":
+        """Run `kedro run` of a pipeline on the cluster, to its end."""
+        driver = self.start(*self.on_cluster(*arguments), **environment)
+        driver.wait(seconds)
+        return driver
+
+    @staticmethod
+    def on_cluster(*arguments: str) -> list[str]:
+        """Return the arguments of `kedro` that run a pipeline on the cluster."""
+        return ["run", "--runner=fourfold_ops.kubernetes.KubernetesRunner", f"--runner-params=site={SITE}", *arguments]
+
+    def read(self, path: str) -> bytes:
+        """Return a file of `data/`."""
+        return (self.folder / "data" / path).read_bytes()
+
+    def account(self, name: str, rules: list[dict[str, Any]]) -> Path:
+        """Make a service account that may do what `rules` say; return a kubeconfig with a token of it."""
+        where = {"name": name, "namespace": self.namespace}
+        group = "rbac.authorization.k8s.io"
+        self.cluster.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": where},
+            {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": where, "rules": rules},
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": where,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", **where}],
+            },
+        )
+        token = self.cluster.kubectl("create", "token", name, f"--namespace={self.namespace}").strip()
+        path = self.folder / f".home/{name}.kubeconfig"
+        write_kubeconfig(path, token, self.cluster.identities / "ca.crt", self.namespace)
+        return path
+
+    # --- what is in the cluster
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the Jobs of the namespace."""
+        return list(self.cluster.get("jobs", f"--namespace={self.namespace}")["items"])
+
+    def pods(self, phase: str = "") -> list[dict[str, Any]]:
+        """Return the pods of the namespace that are in a phase and not on their way out."""
+        found = self.cluster.get("pods", f"--namespace={self.namespace}")["items"]
+        return [
+            p for p in found if phase in ("", p["status"].get("phase")) and not (phase and "deletionTimestamp" in p["metadata"])
+        ]
+
+    def wait_for_pod(self, phase: str = "Running", name: str = "", seconds: float = 40) -> str:
+        """Wait for a pod whose name begins with `name` to be in a phase; return its name."""
+        end = time.monotonic() + seconds
+        while not (found := [p["metadata"]["name"] for p in self.pods(phase) if p["metadata"]["name"].startswith(name)]):
+            assert time.monotonic() < end, f"no pod {name}… is {phase} after {seconds} s: {self.describe()}"
+            time.sleep(0.2)
+        return str(found[0])
+
+    def wait_for_log(self, text: str, seconds: float = 60) -> None:
+        """Wait until some pod has said `text`."""
+        end = time.monotonic() + seconds
+        while not any(text in self.log(p["metadata"]["name"]) for p in self.pods()):
+            assert time.monotonic() < end, f"no pod said {text!r} in {seconds} s: {self.describe()}"
+            time.sleep(0.3)
+
+    def log(self, pod: str) -> str:
+        """Return what a pod has said so far."""
+        return self.cluster.try_kubectl("logs", f"--namespace={self.namespace}", pod).stdout
+
+    def describe(self) -> str:
+        """Return what one would look at when a test fails."""
+        pods = self.cluster.try_kubectl("get", "jobs,pods,events", f"--namespace={self.namespace}").stdout
+        return pods + "".join(self.log(p["metadata"]["name"])[-1500:] for p in self.pods())
+
+
+class Driver:
+    """A `kedro` process and what it says."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder / f".driver-{time.monotonic_ns()}.log"
+        self._file = self.log.open("w")
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    @property
+    def output(self) -> str:
+        """All that it has said."""
+        return self.log.read_text(errors="replace")
+
+    @property
+    def last_line(self) -> str:
+        """The last line that it has said."""
+        lines = self.output.strip().splitlines()
+        return lines[-1] if lines else ""
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self.process.poll()
+
+    def wait(self, seconds: float = DRIVER_SECONDS) -> int:
+        """Wait for its end; fails with its output when it takes too long."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the driver is not done after {seconds} s; it said:\n{self.output[-4000:]}") from None
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Wait until it has said `text`."""
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            assert self.code is None, f"the driver ended ({self.code}) without saying {text!r}:\n{self.output[-4000:]}"
+            assert time.monotonic() < end, f"the driver did not say {text!r} in {seconds} s:\n{self.output[-4000:]}"
+            time.sleep(0.1)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill it as a lost machine would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def miniature(folder: Path, cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
+    """Write the project, make its image and its volume, and configure its site."""
+    project = Project(folder, cluster, namespace)
+    project.write("pyproject.toml", PYPROJECT)
+    for name, content in {"__init__": "", "settings": SETTINGS, "cli": CLI, "pipeline_registry": REGISTRY}.items():
+        project.write(f"miniature/{name}.py", content)
+    for name, content in {"catalog": CATALOG, "parameters": PARAMETERS, "tracking": TRACKING}.items():
+        project.write(f"conf/base/{name}.yml", content)
+    for name in ("conf/local", "data", ".home"):
+        (folder / name).mkdir(exist_ok=True)
+    shutil.copytree(CHECKOUT / "src/fourfold_ops", folder / "src/fourfold_ops", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(empty_store, folder / "data/mlflow.db")
+    project.image = cluster.put_project("miniature", folder)
+    cluster.volume(namespace, "data", folder / "data")
+    project.configure()
+    try:
+        yield project
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
