@@ -1,4 +1,4 @@
-"""The project's commands: Kedro's own, and `kedro generate`; failures in one clear line."""
+"""The project's commands: Kedro's own, `kedro generate`, `kedro k8s` and `kedro submit`; failures in one clear line."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
 
 MODEL_FOLDER = Path("data/04_models/any_to_any")
 
@@ -50,5 +51,6 @@ def generate(image: Path | None, caption: str | None, targets: str, model: Path,
         click.echo(path)
 
 
-cli.add_command(with_clear_errors(kedro_run), "run")
+cli.add_command(with_clear_errors(with_kubernetes(kedro_run)), "run")
 cli.add_command(with_clear_errors(generate), "generate")
+add_commands(cli, kedro_run)

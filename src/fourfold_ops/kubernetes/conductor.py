@@ -400,7 +400,7 @@ class Conductor(threading.Thread):
         live = [
             pod
             for pod in work.pods.values()
-            if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+            if pod["status"].get("phase") in LIVE and "deletionTimestamp" not in pod["metadata"]
         ]
         if len(live) >= (1 if work.spec.parts else work.spec.num_nodes):
             work.has_run, work.reason = True, ("", 0.0)
@@ -409,7 +409,7 @@ class Conductor(threading.Thread):
         elif work.has_run and self.schedule.state[work.step.name] is State.RUNNING:
             self._set(work.step, State.PENDING)
         total = len(work.spec.parts) or work.spec.num_nodes
-        ready = sum(pod["status"].get("phase") in ("Running", "Succeeded") for pod in work.pods.values())
+        ready = sum(pod["status"].get("phase") in LIVE for pod in work.pods.values())
         row.pods = f"{min(ready, total)}/{total}" if total > 1 else ""
 
     def _explain(self) -> None:
@@ -508,6 +508,7 @@ class Conductor(threading.Thread):
         self.board.refresh()
 
 
+LIVE = ("Running", "Succeeded")  # a pod that is done is no reason to say that the step waits
 EVENT_FIELDS = ("reason", "message", "lastTimestamp", "eventTime", "type")
 
 
