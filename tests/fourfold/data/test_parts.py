@@ -22,7 +22,7 @@ write_bytes(folder / sys.argv[2], b"done")
 @given(st.lists(st.integers()), st.integers(1, 9))
 def test_every_item_is_in_exactly_one_part(items, count):
     parts = [Part(index, count).of(items) for index in range(count)]
-    assert sorted(sum(parts, [])) == sorted(items)
+    assert sorted(item for part in parts for item in part) == sorted(items)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert WHOLE.of(items) == items
 
