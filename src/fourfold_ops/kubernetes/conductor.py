@@ -88,6 +88,7 @@ class Conductor(threading.Thread):
         self._for_driver: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
         self._work: dict[str, Work] = {}  # by name of the Job
         self._jobs: dict[str, dict[str, Any]] = {}  # as last seen
+        self._pods: dict[str, dict[str, Any]] = {}
         self._events: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._cancelling = False
         self._away_told = False
@@ -257,6 +258,9 @@ class Conductor(threading.Thread):
             except ApiError as failure:
                 if failure.status != 409:
                     raise
+        for pod in list(self._pods.values()):  # seen before it was known whose they are
+            if pod["metadata"]["labels"].get(JOB_LABEL) == work.spec.name:
+                self._on_pods(("MODIFIED", pod))
         self._on_jobs(("MODIFIED", found))
 
     def _replace(self, work: Work, again: dict[str, Any] | None = None) -> None:
@@ -310,7 +314,7 @@ class Conductor(threading.Thread):
             self._complete(work)
         elif _condition(found, "Failed"):
             # the watch of the pods may be behind that of the Jobs
-            for pod in self.cluster.all("pods", f"batch.kubernetes.io/job-name={name}"):
+            for pod in self.cluster.all("pods", f"{JOB_LABEL}={name}"):
                 work.pods[pod["metadata"]["name"]] = _trimmed(pod)
             self._fail(work, verdicts.failure(found, work.pods.values(), work.progress, self.plan.again))
 
@@ -329,6 +333,7 @@ class Conductor(threading.Thread):
         kind, found = event
         if kind == "LISTED":
             there = {one["metadata"]["name"] for one in found}
+            self._pods = {name: pod for name, pod in self._pods.items() if name in there}
             for one in self._work.values():
                 for gone in set(one.pods) - there:
                     self._pod_gone(one, gone)
@@ -336,12 +341,15 @@ class Conductor(threading.Thread):
                 self._on_pods(("MODIFIED", pod))
             return
         name, metadata = found["metadata"]["name"], found["metadata"]
-        work = self._work.get(metadata["labels"].get("batch.kubernetes.io/job-name", ""))
+        found = self._pods[name] = _trimmed(found)
+        if kind == "DELETED":
+            del self._pods[name]
+        work = self._work.get(metadata["labels"].get(JOB_LABEL, ""))
         if work is None or work.replacing:
             return
         if name not in work.pods:
             self._tell_of_retry(work, name)
-        work.pods[name] = _trimmed(found)
+        work.pods[name] = found
         phase = found["status"].get("phase")
         started = any(
             "running" in s["state"] or "terminated" in s["state"] for s in found["status"].get("containerStatuses", [])
@@ -509,6 +517,7 @@ class Conductor(threading.Thread):
 
 
 LIVE = ("Running", "Succeeded")  # a pod that is done is no reason to say that the step waits
+JOB_LABEL = "batch.kubernetes.io/job-name"
 EVENT_FIELDS = ("reason", "message", "lastTimestamp", "eventTime", "type")
 
 
@@ -545,7 +554,7 @@ def _newest(path: Path) -> float:
 
 def _trimmed(pod: dict[str, Any]) -> dict[str, Any]:
     """Return of a pod what is looked at: hundreds of them are kept."""
-    kept = ("name", "creationTimestamp", "deletionTimestamp")
+    kept = ("name", "labels", "creationTimestamp", "deletionTimestamp")
     metadata = {key: value for key, value in pod["metadata"].items() if key in kept}
     containers = [{k: c.get(k) for k in ("image", "resources")} for c in pod["spec"]["containers"]]
     return {
