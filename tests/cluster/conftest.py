@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from miniature import Project, miniature
-from testcluster.cluster import Cluster, running
+from testcluster.cluster import Cluster, GivenCluster, running
 from testcluster.errors import ClusterError
 from testcluster.traces import traces
 
@@ -21,7 +21,10 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Return the cluster of `make cluster-up`, else a new one that is gone afterwards without a trace."""
+    """Return the user's cluster if one is given, else that of `make cluster-up`, else a new one that is gone afterwards without a trace."""
+    if kubeconfig := os.environ.get("FOURFOLD_TEST_KUBECONFIG"):
+        yield GivenCluster(Path(kubeconfig))
+        return
     if folder := running(kept=True):
         yield Cluster.attach(folder)
         return
@@ -59,8 +62,16 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def own_cluster(cluster: Cluster) -> Cluster:
+    """Return a cluster whose node's images and volumes the tests can make."""
+    if isinstance(cluster, GivenCluster):
+        pytest.skip("needs a node whose images and volumes the tests can make")
+    return cluster
+
+
 @pytest.fixture
-def project(tmp_path: Path, cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
+def project(tmp_path: Path, own_cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
     """Return a miniature project, ready to run in a namespace of its own."""
-    with miniature(tmp_path / "project", cluster, namespace, empty_store) as made:
+    with miniature(tmp_path / "project", own_cluster, namespace, empty_store) as made:
         yield made

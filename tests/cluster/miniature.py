@@ -246,7 +246,7 @@ class Project:
     @staticmethod
     def on_cluster(*arguments: str) -> list[str]:
         """Return the arguments of `kedro` that run a pipeline on the cluster."""
-        return ["run", "--runner=fourfold_ops.kubernetes.KubernetesRunner", f"--runner-params=site={SITE}", *arguments]
+        return ["run", "--runner=kubernetes", f"--runner-params=site={SITE}", *arguments]
 
     def read(self, path: str) -> bytes:
         """Return a file of `data/`."""
