@@ -1,10 +1,12 @@
 """The driver itself as a Job, for runs that outlive a laptop. Pure."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from fourfold_ops.failures import EXIT_FAILED
 from fourfold_ops.kubernetes import names
+from fourfold_ops.kubernetes.hook import SETTINGS_VARIABLE
 from fourfold_ops.kubernetes.manifest import JobSpec, job
 from fourfold_ops.kubernetes.plan import DRIVER_JOB, DRIVER_UID, RunPlan
 from fourfold_ops.kubernetes.settings import BUILT_IN, KubernetesSettings
@@ -17,7 +19,10 @@ def driver_spec(plan: RunPlan, arguments: Sequence[str]) -> JobSpec:
     """Return the driver's Job: `kedro run ARGUMENTS`, under the service account that may create Jobs."""
     request = plan.settings.driver.over(plan.settings.default).over(BUILT_IN)
     name = f"driver-{plan.name}"[: names.MAX_NAME].rstrip("-")
-    env = {DRIVER_JOB: name}
+    handed = plan.settings.model_dump(
+        mode="json", exclude_unset=True, exclude={"context"}
+    )  # a name of this machine's kubeconfig
+    env = {DRIVER_JOB: name, SETTINGS_VARIABLE: json.dumps(handed, sort_keys=True)}
     return JobSpec(
         name=name,
         command=(*plan.settings.command, "run", *arguments),

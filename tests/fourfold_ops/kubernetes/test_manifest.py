@@ -62,7 +62,7 @@ def test_a_request_gives_exactly_the_manifest_that_was_reviewed(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_pod_meets_the_rules_of_pod_security_restricted(name):
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, as far as a pod of ours can break them."""
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, as far as our pods can break them."""
     pod = job(SPECS[name], SETTINGS)["spec"]["template"]["spec"]
     assert not any(pod.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
     assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] != 0
