@@ -60,7 +60,7 @@ class KubernetesHook:
 def site_settings(context: KedroContext, site: str | None) -> KubernetesSettings:
     """Return the checked `kubernetes.yml`; raises UserError when there is none.
 
-    A driver in the cluster is handed the settings it was submitted with: its image cannot hold a file that names its own digest.
+    A driver in the cluster is handed the settings it was submitted with: an image cannot hold a file that names its digest.
     """
     if handed := os.environ.get(SETTINGS_VARIABLE):
         return read_settings(json.loads(handed), SETTINGS_VARIABLE)
