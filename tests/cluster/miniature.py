@@ -47,13 +47,16 @@ import click
 from kedro.framework.cli.project import run
 
 from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
+
 
 @click.group()
 def cli():
     pass
 
 
-cli.add_command(with_clear_errors(run), "run")
+cli.add_command(with_clear_errors(with_kubernetes(run)), "run")
+add_commands(cli, run)
 """
 REGISTRY = '''
 """make (driver) -> train, label (pods) -> tell (driver); pair: two pods that sum their ranks."""
