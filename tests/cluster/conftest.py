@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from miniature import Project, miniature
+from projects import Project, miniature
 from testcluster.cluster import Cluster, GivenCluster, running
 from testcluster.errors import ClusterError
 from testcluster.traces import traces
@@ -21,7 +21,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Return the user's cluster if one is given, else that of `make cluster-up`, else a new one that is gone afterwards without a trace."""
+    """Return the user's cluster if one is given, else that of `make cluster-up`, else a new one that leaves no trace."""
     if kubeconfig := os.environ.get("FOURFOLD_TEST_KUBECONFIG"):
         yield GivenCluster(Path(kubeconfig))
         return

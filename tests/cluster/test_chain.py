@@ -7,7 +7,7 @@ import subprocess
 
 import mlflow
 import pytest
-from miniature import CHECKOUT, Project
+from projects import CHECKOUT, Project
 
 TIMED = {"metrics.json", "report.html"}  # they tell seconds; metrics.json is compared without them
 SITE = {
@@ -67,7 +67,9 @@ def test_the_whole_chain_on_the_cluster_gives_the_bytes_of_a_run_without_it_and_
     wanted, found = outputs(tmp_path / "alone"), outputs(chain.folder)
     assert len(wanted) > 100
     assert {name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)} == set()
-    tables = [json.loads((folder / "data/05_reports/metrics.json").read_text()) for folder in (tmp_path / "alone", chain.folder)]
+    tables = [
+        json.loads((folder / "data/05_reports/metrics.json").read_text()) for folder in (tmp_path / "alone", chain.folder)
+    ]
     for table in tables:
         table.pop("seconds")
     assert tables[0] == tables[1]

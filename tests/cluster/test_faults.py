@@ -2,7 +2,7 @@
 
 import json
 
-from miniature import SITE
+from projects import SITE
 
 TRAINING, LABELLING = "--pipelines=training", "--pipelines=labelling"
 

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from miniature import CHECKOUT
+from projects import CHECKOUT
 from test_manifests import hardened
 from testcluster import programs
 from testcluster.cluster import GPU, Cluster
@@ -30,7 +30,10 @@ def pod_of(cluster, namespace, image, command, **container):
     metadata = {"name": "probe", "namespace": namespace}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     end = time.monotonic() + 60
-    while (found := cluster.get("pod", "probe", f"--namespace={namespace}"))["status"].get("phase") not in ("Succeeded", "Failed"):
+    while (found := cluster.get("pod", "probe", f"--namespace={namespace}"))["status"].get("phase") not in (
+        "Succeeded",
+        "Failed",
+    ):
         assert time.monotonic() < end, cluster.kubectl("describe", "pod", "probe", f"--namespace={namespace}")
         time.sleep(0.2)
     return found
@@ -88,7 +91,8 @@ def test_a_second_cluster_is_refused_while_one_runs(own_cluster):
 def test_namespaces_whose_owner_is_killed_vanish_with_everything_in_them(own_cluster, tmp_path):
     before = traces()["processes"]
     script = (
-        "import sys, time; from pathlib import Path; from testcluster.machine import Machine; machine = Machine(Path(sys.argv[1])); "
+        "import sys, time; from pathlib import Path; from testcluster.machine import Machine; "
+        "machine = Machine(Path(sys.argv[1])); "
         "machine._connect = machine.check_alone = lambda: None; machine.start(); machine.launch('sleeper', ['sleep', '1000']); "
         "print('up', flush=True); time.sleep(60)"
     )

@@ -1,4 +1,4 @@
-"""k8s/ and the runner's manifests, judged by a real API server; MLflow from k8s/overlays/local, used from outside and from a pod."""
+"""k8s/ and the runner's manifests, judged by a real API server; MLflow from k8s/overlays/local, in use."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ import urllib.request
 import mlflow
 import pytest
 import yaml
-from miniature import CHECKOUT, SITE
+from projects import CHECKOUT, SITE
 
 GOLDEN = sorted((CHECKOUT / "tests/fourfold_ops/kubernetes/golden").glob("*.yaml"))
 OVERLAYS = ("local", "gpu")
@@ -17,7 +17,9 @@ LOCAL = "fourfold"
 
 def kustomized(cluster, overlay):
     """Return the objects of an overlay."""
-    return [found for found in yaml.safe_load_all(cluster.kubectl("kustomize", str(CHECKOUT / "k8s/overlays" / overlay))) if found]
+    return [
+        found for found in yaml.safe_load_all(cluster.kubectl("kustomize", str(CHECKOUT / "k8s/overlays" / overlay))) if found
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +67,17 @@ def test_base_and_local_are_applied_as_they_stand_and_mlflow_records_a_run(local
 
 def say(cluster, namespace, command):
     """Run a command in a hardened pod of the project's image; return what it prints."""
-    image = cluster.get("deployment", "mlflow", f"--namespace={namespace}")["spec"]["template"]["spec"]["containers"][0]["image"]
+    image = cluster.get("deployment", "mlflow", f"--namespace={namespace}")["spec"]["template"]["spec"]["containers"][0][
+        "image"
+    ]
     metadata = {"name": "asker", "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "fourfold-ops"}}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": hardened(image, command)})
     end = time.monotonic() + 90
-    while (phase := cluster.get("pod", "asker", f"--namespace={namespace}")["status"].get("phase")) in (None, "Pending", "Running"):
+    while (phase := cluster.get("pod", "asker", f"--namespace={namespace}")["status"].get("phase")) in (
+        None,
+        "Pending",
+        "Running",
+    ):
         assert time.monotonic() < end, cluster.kubectl("describe", "pod", "asker", f"--namespace={namespace}")
         time.sleep(0.5)
     said = cluster.kubectl("logs", "asker", f"--namespace={namespace}")
@@ -104,7 +112,9 @@ class forwarded:  # noqa: N801
 
     def __init__(self, cluster, namespace):
         command = [f"{cluster.programs}/kubectl", f"--kubeconfig={cluster.kubeconfig}", f"--namespace={namespace}"]
-        self.process = subprocess.Popen([*command, "port-forward", "service/mlflow", ":5000"], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [*command, "port-forward", "service/mlflow", ":5000"], stdout=subprocess.PIPE, text=True
+        )
 
     def __enter__(self):
         line = self.process.stdout.readline()
@@ -130,7 +140,9 @@ def test_every_object_of_an_overlay_is_accepted_by_the_server_and_its_pods_by_po
 
 def test_a_pod_that_is_not_hardened_is_refused(local):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "soft", "namespace": LOCAL}}
-    done = local.try_kubectl("apply", "-f", "-", content=json.dumps({**pod, "spec": {"containers": [{"name": "c", "image": "x"}]}}))
+    done = local.try_kubectl(
+        "apply", "-f", "-", content=json.dumps({**pod, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    )
     assert done.returncode
     assert "violates PodSecurity" in done.stderr
 

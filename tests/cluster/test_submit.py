@@ -4,7 +4,7 @@ import json
 import time
 
 import yaml
-from miniature import CHECKOUT, SITE
+from projects import CHECKOUT, SITE
 from test_faults import expected_state
 
 from fourfold_ops.kubernetes.role import rules
@@ -25,7 +25,9 @@ def test_the_role_of_k8s_base_is_what_the_client_asks_for_and_nothing_more():
 
 
 def test_a_submitted_driver_runs_the_pipeline_with_the_rights_of_its_role_and_can_be_read_and_removed(project):
-    project.cluster.apply(*({**found, "metadata": {**found["metadata"], "namespace": project.namespace}} for found in bound(project)))
+    project.cluster.apply(
+        *({**found, "metadata": {**found["metadata"], "namespace": project.namespace}} for found in bound(project))
+    )
     # the driver reads its configuration from the image: an image that knows the image of its steps
     project.image = project.cluster.put_project("miniature", project.folder)
     submitted = project.start("submit", f"--runner-params=site={SITE}", TRAINING)
@@ -35,7 +37,9 @@ def test_a_submitted_driver_runs_the_pipeline_with_the_rights_of_its_role_and_ca
         assert time.monotonic() < end, project.describe()
         time.sleep(0.5)
     driver = next(job for job in project.jobs() if job["metadata"]["name"].startswith("driver-"))["metadata"]["name"]
-    project.cluster.kubectl("wait", "--for=condition=Complete", f"job/{driver}", f"--namespace={project.namespace}", "--timeout=60s")
+    project.cluster.kubectl(
+        "wait", "--for=condition=Complete", f"job/{driver}", f"--namespace={project.namespace}", "--timeout=60s"
+    )
     assert json.loads(project.read("trained.json")) == expected_state(12)
 
     said = project.start("k8s", "logs", driver, f"--site={SITE}")

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from miniature import SITE
+from projects import SITE
 
 AGAIN = r"kedro run --runner=\S+ --runner-params=site=cluster --pipelines=training"
 TRAINING = "--pipelines=training"
@@ -73,7 +73,9 @@ def test_more_gpus_than_any_node_has_are_named_within_fifteen_seconds(project):
 def test_a_step_that_no_node_can_hold_fails_after_the_time_it_may_wait(project):
     project.configure(nodes={"train": {"gpus": 3}}, pending_seconds=3)
     line = verdict(project)
-    assert re.match(r"Failed: training/train: no node has room: .*Insufficient nvidia.com/gpu; asked for .*3 nvidia.com/gpu", line)
+    assert re.match(
+        r"Failed: training/train: no node has room: .*Insufficient nvidia.com/gpu; asked for .*3 nvidia.com/gpu", line
+    )
 
 
 def test_a_quota_that_is_used_up_is_named(project):
@@ -85,7 +87,9 @@ def test_a_quota_that_is_used_up_is_named(project):
 
 
 def test_what_a_credential_may_not_do_is_named_with_verb_and_resource(project):
-    kubeconfig = project.account("onlooker", [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list", "get", "watch"]}])
+    kubeconfig = project.account(
+        "onlooker", [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list", "get", "watch"]}]
+    )
     line = verdict(project, KUBECONFIG=str(kubeconfig))
     assert re.search(rf"not allowed to \w+ (jobs|pods|events)(\.batch)? in namespace '{project.namespace}'", line), line
     assert "system:serviceaccount" in line

@@ -155,9 +155,11 @@ class Cluster:
         place = f"/status/capacity/{resource.replace('/', '~1')}"
         patch = [{"op": "add", "path": place, "value": str(number)}]
         self.kubectl("patch", "node", NODE, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
-        self._until(lambda: self.get("node", NODE)["status"]["allocatable"].get(resource) == str(number), f"{number} {resource}", 30)
+        self._until(
+            lambda: self.get("node", NODE)["status"]["allocatable"].get(resource) == str(number), f"{number} {resource}", 30
+        )
 
-    # 3) Faults -------------------------------------------------------------------------------------------------------------------
+    # 3) Faults ----------------------------------------------------------------------------------------------------------------
     def wait_for_api(self) -> None:
         """Wait until the API server says that it is ready."""
         self.machine.wait_until(lambda: self._ok("get", "--raw", "/readyz"), "kube-apiserver", PROGRAM_SECONDS)

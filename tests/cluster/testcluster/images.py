@@ -1,7 +1,7 @@
 """Container images (OCI) made of files alone, and put on the node under the name of their digest.
 
-An image here is what the last layer of a real one is: a project's code, with the settings that say where it is and who runs it. Everything
-below comes from the machine (`node.write_container_defaults`).
+An image here is what the last layer of a real one is: a project's code, with the settings that say where it is and who runs it.
+Everything below comes from the machine (`node.write_container_defaults`).
 """
 
 import hashlib
@@ -38,7 +38,9 @@ def project_files(folder: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {f"{PROJECT[1:]}/data/.keep": b"", f"{PROJECT[1:]}/conf/local/.keep": b""}
     for parent, folders, names in os.walk(folder):
         hidden = {"local"} if Path(parent) == folder / "conf" else set()  # a person's own settings, secrets perhaps
-        folders[:] = [n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")]
+        folders[:] = [
+            n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")
+        ]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             found[f"{PROJECT[1:]}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
     return found
@@ -70,7 +72,7 @@ def commands() -> dict[str, bytes]:
 
 
 def put_pause(machine: Machine, programs: Path) -> None:
-    """Put the image of the process that holds a pod's namespaces on the node: the one program that gets nothing from the machine."""
+    """Put the image of what holds a pod's namespaces on the node. It is static: it gets nothing from the machine."""
     put_image(machine, "pause", {"pause": (programs / "pause").read_bytes()}, {"Entrypoint": ["/pause"]}, tag=PAUSE)
 
 
@@ -101,7 +103,8 @@ def oci_archive(files: Mapping[str, bytes], settings: dict[str, Any], name: str)
     blobs = [layer, json.dumps(config).encode()]
     kinds = ["layer.v1.tar", "config.v1+json"]
     layer_entry, config_entry = (
-        {"mediaType": f"application/vnd.oci.image.{k}", "digest": _digest(b), "size": len(b)} for k, b in zip(kinds, blobs, strict=True)
+        {"mediaType": f"application/vnd.oci.image.{k}", "digest": _digest(b), "size": len(b)}
+        for k, b in zip(kinds, blobs, strict=True)
     )
     kind = "application/vnd.oci.image.manifest.v1+json"
     manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": config_entry, "layers": [layer_entry]}).encode()

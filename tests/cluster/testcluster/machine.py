@@ -1,7 +1,7 @@
 """A machine within the machine: mount, network and process namespaces in which a cluster runs.
 
-Its network is joined to the host by one pair of virtual interfaces; no packet goes further. What is not in a namespace is cleaned up
-here: control groups, mount points that had to be created, the state folder.
+Its network is joined to the host by one pair of virtual interfaces; no packet goes further. What is not in a namespace is
+cleaned up here: control groups, mount points that had to be created, the state folder.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class Machine:
 
     # 1) From nothing to a booted machine -----------------------------------------------------------------------------------
     def start(self, outlives_us: bool = False) -> None:
-        """Create the namespaces and their network. Unless it `outlives_us`, all ends when this process dies, however it dies."""
+        """Create the namespaces and their network. Unless it `outlives_us`, all ends with this process, however that ends."""
         self.check_alone()
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         for place in HIDDEN:
@@ -82,7 +82,7 @@ class Machine:
 
     @staticmethod
     def check_alone() -> None:
-        """Raise ClusterError when a kubelet of somebody else has pods on this machine: control groups are not in a namespace."""
+        """Raise ClusterError when somebody else's kubelet has pods on this machine: control groups are not in a namespace."""
         if used := next((group for top in _tops() for group in top.rglob("pod*")), None):
             remedy = "Use its cluster: make test-cluster KUBECONFIG=…"
             raise ClusterError(f"{used} exists: a kubelet of somebody else runs on this machine. {remedy}.")
@@ -153,10 +153,12 @@ class Machine:
             if not program.is_running():
                 raise ClusterError(f"{name} ended while it started; the end of {program.log}:\n{tail(Path(program.log))}")
             if time.monotonic() > end:
-                raise ClusterError(f"{name} is not ready after {seconds:.0f} s; the end of {program.log}:\n{tail(Path(program.log))}")
+                raise ClusterError(
+                    f"{name} is not ready after {seconds:.0f} s; the end of {program.log}:\n{tail(Path(program.log))}"
+                )
             time.sleep(0.1)
 
-    # 3) And back to nothing -------------------------------------------------------------------------------------------------------
+    # 3) And back to nothing ---------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """End everything that runs in here and remove what it left on the host. A second call does nothing."""
         if self.init:

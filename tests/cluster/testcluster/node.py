@@ -1,4 +1,4 @@
-"""The node: containerd, kubelet, kube-proxy, the pods' network and their DNS. Each function writes a configuration or gives a command."""
+"""The node: containerd, kubelet, kube-proxy, the pods' network and their DNS, each as a configuration and a command line."""
 
 import json
 import sys
@@ -53,14 +53,19 @@ def write_containerd(folder: Path) -> list[str]:
 def _network() -> dict[str, Any]:
     addresses = {"type": "host-local", "ranges": [[{"subnet": PODS, "gateway": GATEWAY}]], "routes": [{"dst": "0.0.0.0/0"}]}
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": addresses}
-    return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]}
+    return {
+        "cniVersion": "0.4.0",
+        "name": "pods",
+        "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}],
+    }
 
 
 def write_container_defaults(folder: Path, defaults: str) -> None:
     """Write what every container starts from: containerd's `defaults` (JSON), and this machine's programs, read-only.
 
-    So an image needs to hold a project's code alone. The system and the Python environment (6 GB with CUDA wheels: packing them would take
-    a quarter of an hour) look from inside as if they were part of it, and no pod has to ask for a hostPath, which Pod Security forbids.
+    So an image needs to hold a project's code alone. The system and the Python environment (6 GB with CUDA wheels: packing them
+    would take a quarter of an hour) look from inside as if they were part of it, and no pod has to ask for a hostPath, which
+    Pod Security forbids.
     """
     spec = json.loads(defaults)
     for source, place in shared_folders().items():
@@ -69,9 +74,11 @@ def write_container_defaults(folder: Path, defaults: str) -> None:
 
 
 def shared_folders() -> dict[str, str]:
-    """Return what containers see of this machine, by source: the system, this Python, and its environment as in a real image."""
+    """Return what containers see of this machine, by source: the system, this Python, its environment."""
     system = [Path("/usr"), *(p for p in map(Path, ("/bin", "/lib", "/lib64", "/sbin")) if p.is_dir() and not p.is_symlink())]
-    pythons = {p for p in (Path(sys.base_prefix), Path(sys.base_prefix).resolve()) if not any(p.is_relative_to(s) for s in system)}
+    pythons = {
+        p for p in (Path(sys.base_prefix), Path(sys.base_prefix).resolve()) if not any(p.is_relative_to(s) for s in system)
+    }
     return {**{str(p): str(p) for p in (*system, *sorted(pythons))}, sys.prefix: ENVIRONMENT}
 
 

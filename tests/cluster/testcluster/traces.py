@@ -7,7 +7,15 @@ import psutil
 
 PROGRAMS = ("etcd", "containerd", "containerd-shim", "kube", "coredns", "pause", "unshare", "nsenter")
 SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
-PLACES = ("/run/containerd*", "/var/lib/cni", "/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/etc/cni", "/run/netns/*")
+PLACES = (
+    "/run/containerd*",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/etc/cni",
+    "/run/netns/*",
+)
 
 
 def traces() -> dict[str, set[str]]:

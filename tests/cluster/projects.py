@@ -1,4 +1,4 @@
-"""A Kedro project of tiny nodes, as a folder, an image and a driver: what the tests run on the cluster where no science is needed."""
+"""A Kedro project on the cluster: its folder, its image, its volume and its driver."""
 
 import contextlib
 import json
@@ -18,173 +18,20 @@ from testcluster.identities import write_kubeconfig
 from testcluster.images import USER
 
 CHECKOUT = Path(__file__).parents[2]
+MINIATURE = Path(__file__).with_name("miniature")
 SITE = "cluster"
 DRIVER_SECONDS = 180
 
-PYPROJECT = """
-[tool.kedro]
-package_name = "miniature"
-project_name = "miniature"
-kedro_init_version = "1.7.0"
-source_dir = "."
-"""
-SETTINGS = """
-from fourfold_ops.kubernetes import KubernetesHook
-from fourfold_ops.stages import PlaceHook
-from fourfold_ops.tracking.hook import TrackingHook
-
-HOOKS = (PlaceHook(), TrackingHook(), KubernetesHook())
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
-CONFIG_LOADER_ARGS = {
-    "base_env": "base",
-    "default_run_env": "local",
-    "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
-    "config_patterns": {"tracking": ["tracking*"], "kubernetes": ["kubernetes*"]},
-}
-"""
-CLI = """
-import click
-from kedro.framework.cli.project import run
-
-from fourfold_ops.failures import with_clear_errors
-from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
-
-
-@click.group()
-def cli():
-    pass
-
-
-cli.add_command(with_clear_errors(with_kubernetes(run)), "run")
-add_commands(cli, run)
-"""
-REGISTRY = '''
-"""make (driver) -> train, label (pods) -> tell (driver); pair: two pods that sum their ranks."""
-
-import json
-import logging
-import os
-import sys
-import time
-
-from kedro.pipeline import Pipeline, node
-
-from fourfold_ops import handover
-from fourfold_ops.failures import UserError
-
-logger = logging.getLogger(__name__)
-CHECKPOINT_EVERY = 5
-
-
-def make(making):
-    return list(range(making["size"]))
-
-
-def train(numbers, training, folder, log):
-    """A sum that cannot be had without every step in its order; it goes on from its last checkpoint."""
-    file, steps = folder / "checkpoint.json", training["steps"]
-    step, state = json.loads(file.read_text()) if file.exists() else (0, 1)
-    if step:
-        print(f"Going on from step {step} of {steps}", flush=True)
-    while step < steps:
-        if step == training["at"]:
-            misbehave(training["how"])
-        time.sleep(training["seconds"])
-        state = (state * 6364136223846793005 + numbers[step % len(numbers)]) % 2**64
-        step += 1
-        log.log_metrics({"state": state % 1000}, step=step)
-        print(f"training: {step}/{steps} steps, {1 / max(training['seconds'], 0.01):.1f} steps/s", flush=True)
-        if step % CHECKPOINT_EVERY == 0:
-            (folder / ".partial").write_text(json.dumps([step, state]))
-            os.replace(folder / ".partial", file)
-            print(f"Wrote a checkpoint at step {step}", flush=True)
-    return {"state": state, "steps": steps}
-
-
-def misbehave(how):
-    if how == "memory":
-        held = [bytearray(16 * 2**20) for _ in range(1000)]
-        print(len(held))
-    if how == "error":
-        raise ValueError("The loss is not a number at step 7.")
-    if how == "configuration":
-        raise UserError("training.steps is odd.", "Make it even.")
-    if how == "exit":
-        os._exit(3)
-
-
-def label(numbers, labelling, folder):
-    """One file for each shard; a process does those of its part, and whoever runs the whole finds them done."""
-    part, parts = handover.part()
-    for shard in range(labelling["shards"]):
-        file = folder / f"{shard}.json"
-        if shard % parts != part or file.exists():
-            continue
-        time.sleep(labelling["seconds"])
-        (folder / f".partial-{shard}").write_text(json.dumps({str(n): (n * 2654435761 + shard) % 1000 for n in numbers}))
-        os.replace(folder / f".partial-{shard}", file)
-        print(f"labelling: shard {shard} is done by part {part} of {parts}", flush=True)
-    if parts > 1:
-        return {}
-    return {str(shard): json.loads((folder / f"{shard}.json").read_text()) for shard in range(labelling["shards"])}
-
-
-def tell(trained, labels):
-    return f"<p>{trained['state']} {len(labels)}</p>"
-
-
-def pair(numbers):
-    import torch.distributed as distributed
-    import torch
-
-    distributed.init_process_group("gloo")
-    total = torch.tensor([distributed.get_rank() + 1.0])
-    distributed.all_reduce(total)
-    world = distributed.get_world_size()
-    distributed.destroy_process_group()
-    return {"sum": total.item(), "world": world}
-
-
-def empty(numbers):
-    return {}
-
-
-def register_pipelines():
-    making = Pipeline([node(make, "params:making", "numbers", name="make")])
-    training = Pipeline([node(train, ["numbers", "params:training", "training_folder", "metric_log"], "trained", name="train", tags="gpu")])
-    labelling = Pipeline([node(label, ["numbers", "params:labelling", "labels_folder"], "labels", name="label", tags="split")])
-    telling = Pipeline([node(tell, ["trained", "labels"], "report", name="tell")])
-    return {
-        "__default__": making + training + labelling + telling,
-        "making": making,
-        "training": making + training,
-        "labelling": making + labelling,
-        "telling": telling,
-        "pair": making + Pipeline([node(pair, "numbers", "summed", name="pair", tags="together")]),
-        "many": making + Pipeline([node(empty, "numbers", f"empty_{i}", name=f"empty_{i}", tags="tiny") for i in range(200)]),
-    }
-'''
-CATALOG = """
-numbers: {type: fourfold_ops.datasets.JsonDataset, filepath: data/numbers.json}
-training_folder: {type: fourfold_ops.datasets.WorkspaceDataset, path: data/training}
-trained: {type: fourfold_ops.datasets.JsonDataset, filepath: data/trained.json}
-labels_folder: {type: fourfold_ops.datasets.WorkspaceDataset, path: data/labels}
-labels: {type: fourfold_ops.datasets.JsonDataset, filepath: data/labels.json}
-summed: {type: fourfold_ops.datasets.JsonDataset, filepath: data/summed.json}
-report: {type: fourfold_ops.datasets.TextDataset, filepath: data/report.html}
-metric_log: {type: fourfold_ops.datasets.MetricLogDataset}
-"empty_{number}": {type: fourfold_ops.datasets.JsonDataset, filepath: "data/empty/{number}.json"}
-"""
-PARAMETERS = """
-making: {size: 7}
-training: {steps: 12, seconds: 0.05, at: -1, how: none}
-labelling: {shards: 4, seconds: 0.1}
-"""
-TRACKING = "{uri: 'sqlite:///data/mlflow.db', artifacts: data/mlflow_artifacts, experiment: miniature}\n"
 KUBERNETES: dict[str, Any] = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    "default": {"cpu": "200m", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
-    "tags": {"gpu": {"gpus": 1}, "split": {"shards": 4}, "together": {"nodes": 2}, "tiny": {"cpu": "10m"}},
+    # Limits are what is asked for, and the node has two cores: 900m and twice 450m may run at once.
+    "default": {"cpu": "450m", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
+    "tags": {
+        "gpu": {"gpus": 1, "cpu": "900m"},
+        "split": {"shards": 4, "parallelism": 2},
+        "together": {"nodes": 2},
+        "tiny": {"cpu": "10m"},
+    },
     "grace_seconds": 5,
     "start_seconds": 10,
     "pending_seconds": 10,
@@ -203,7 +50,9 @@ class Project:
         """Write `kubernetes.yml`; `default`, `tags` and `nodes` are added to, other settings replaced."""
         for name, value in changes.items():
             self.site[name] = {**self.site.get(name, {}), **value} if isinstance(value, dict) else value
-        self.write(f"conf/{SITE}/kubernetes.yml", yaml.safe_dump({"image": self.image, "namespace": self.namespace, **self.site}))
+        self.write(
+            f"conf/{SITE}/kubernetes.yml", yaml.safe_dump({"image": self.image, "namespace": self.namespace, **self.site})
+        )
 
     def write(self, path: str, content: str) -> None:
         """Write a file of the project."""
@@ -214,7 +63,7 @@ class Project:
     def hand_over(self) -> None:
         """Give all files to the user that driver and pods run as."""
         for parent, _, files in os.walk(self.folder):
-            for path in (parent, *(os.path.join(parent, name) for name in files)):
+            for path in (Path(parent), *(Path(parent, name) for name in files)):
                 os.chown(path, USER, USER, follow_symlinks=False)
 
     def command(self, *arguments: str) -> list[str]:
@@ -295,7 +144,7 @@ class Project:
             time.sleep(0.2)
         return str(found[0])
 
-    def wait_for_log(self, text: str, seconds: float = 60) -> None:
+    def wait_for_log(self, text: str, seconds: float = 120) -> None:
         """Wait until some pod has said `text`."""
         end = time.monotonic() + seconds
         while not any(text in self.log(p["metadata"]["name"]) for p in self.pods()):
@@ -369,11 +218,7 @@ class Driver:
 def miniature(folder: Path, cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
     """Write the project, make its image and its volume, and configure its site."""
     project = Project(folder, cluster, namespace)
-    project.write("pyproject.toml", PYPROJECT)
-    for name, content in {"__init__": "", "settings": SETTINGS, "cli": CLI, "pipeline_registry": REGISTRY}.items():
-        project.write(f"miniature/{name}.py", content)
-    for name, content in {"catalog": CATALOG, "parameters": PARAMETERS, "tracking": TRACKING}.items():
-        project.write(f"conf/base/{name}.yml", content)
+    shutil.copytree(MINIATURE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("conf/local", "data", ".home"):
         (folder / name).mkdir(exist_ok=True)
     shutil.copytree(CHECKOUT / "src/fourfold_ops", folder / "src/fourfold_ops", ignore=shutil.ignore_patterns("__pycache__"))
