@@ -230,11 +230,12 @@ def submit_command(run: click.Command) -> click.Command:
                     raise
                 raise UserError(
                     f"The driver of run {plan.name} is there already.",
-                    f"See `kedro k8s list`; `kedro k8s clean {plan.name}` removes it.",
+                    f"See `kedro k8s list`; `kedro k8s clean {plan.name}{plan.site_option}` removes it.",
                 ) from None
         name = manifest["metadata"]["name"]
         click.echo(
-            f"Run {plan.name} is driven by Job {name}.\n  kedro k8s logs {name} --follow\n  kedro k8s cancel {plan.name}"
+            f"Run {plan.name} is driven by Job {name}.\n  kedro k8s logs {name} --follow{plan.site_option}\n"
+            f"  kedro k8s cancel {plan.name}{plan.site_option}"
         )
 
     return click.Command(
@@ -292,9 +293,8 @@ def _plan_in(context: Any, options: dict[str, Any], pipeline_names: list[str]) -
     }
     hook = next(hook for hook in settings.HOOKS if isinstance(hook, KubernetesHook))
     hook.before_pipeline_run(run_params)
-    return plan_run(
-        pipeline, context.catalog, site_settings(context, (options["runner_params"] or {}).get("site")), hook.origin()
-    )
+    site = (options["runner_params"] or {}).get("site")
+    return plan_run(pipeline, context.catalog, site_settings(context, site), hook.origin(), site)
 
 
 def add_commands(cli: click.Group, run: click.Command) -> None:
