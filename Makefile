@@ -58,7 +58,7 @@ test-cluster: $(READY) ## Test on a real Kubernetes cluster; builds its programs
 	  $(if $(filter command line,$(origin KUBECONFIG)),FOURFOLD_TEST_KUBECONFIG="$(KUBECONFIG)") $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 bench-cluster: $(READY) ## Measure what the runner costs on a cluster
-	@$(CLUSTER) build && $(BIN)/python tests/cluster/bench.py $(ARGS)
+	@$(CLUSTER) build && PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/bench.py $(ARGS)
 
 cluster-up: $(READY) ## Start a cluster that stays, for tests and trials
 	@$(CLUSTER) build && $(CLUSTER) up

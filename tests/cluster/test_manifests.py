@@ -147,6 +147,10 @@ def test_a_pod_that_is_not_hardened_is_refused(local):
     assert "violates PodSecurity" in done.stderr
 
 
+def test_there_are_golden_manifests_to_judge():
+    assert len(GOLDEN) >= 5
+
+
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
 def test_golden_manifests_are_accepted_by_the_server_and_their_pods_by_pod_security(cluster, namespace, golden):
     for found in yaml.safe_load_all(golden.read_text()):
