@@ -27,10 +27,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup run test lint bench ui viz clean
+.PHONY: help setup run test lint bench ui viz clean cluster-install cluster-up cluster-down test-cluster bench-cluster
 
 help: ## List these verbs
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 	@echo "  Options: ENV=smoke (a folder of conf/), ARGS='--pipelines=evaluation', PORT=5000, PYTHON=python3.12"
 
 setup: $(READY) ## Install everything that is pinned in requirements.lock into .venv
@@ -46,6 +46,25 @@ lint: $(READY) ## Check style and types
 
 bench: $(READY) ## Measure the speed of what takes the time
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+# A real cluster on this machine (docs/kubernetes.md, "The tests' own cluster"). KUBECONFIG=… on the command line names another one.
+CLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m testcluster
+
+cluster-install: $(READY) ## Install the packages that a cluster on this machine needs (Debian, root)
+	@$(CLUSTER) install
+
+test-cluster: $(READY) ## Test on a real Kubernetes cluster; builds its programs once (ten minutes), starts and removes it
+	@$(if $(filter command line,$(origin KUBECONFIG)),,$(CLUSTER) build &&) \
+	  $(if $(filter command line,$(origin KUBECONFIG)),FOURFOLD_TEST_KUBECONFIG="$(KUBECONFIG)") $(BIN)/python -m pytest tests/cluster $(ARGS)
+
+bench-cluster: $(READY) ## Measure what the runner costs on a cluster
+	@$(CLUSTER) build && PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/bench.py $(ARGS)
+
+cluster-up: $(READY) ## Start a cluster that stays, for tests and trials
+	@$(CLUSTER) build && $(CLUSTER) up
+
+cluster-down: $(READY) ## Remove it
+	@$(CLUSTER) down
 
 ui: $(READY) ## Open the record of runs and models (MLflow) at http://127.0.0.1:5000
 	@echo "MLflow: http://127.0.0.1:$(PORT) (stop with Ctrl-C)"

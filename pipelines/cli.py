@@ -1,4 +1,4 @@
-"""The project's commands: Kedro's own, `kedro generate` and `kedro retrieve`; failures in one clear line."""
+"""The project's commands: Kedro's own, `generate`, `retrieve`, `k8s` and `submit`; failures in one clear line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ from kedro.framework.cli.project import run as kedro_run
 
 from fourfold_ops.catalog import catalog_path
 from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:
     from fourfold.generation.any_to_any import AnyToAny
@@ -138,6 +139,7 @@ def prepared(model: "AnyToAny", found: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-cli.add_command(with_clear_errors(kedro_run), "run")
+cli.add_command(with_clear_errors(with_kubernetes(kedro_run)), "run")
 cli.add_command(with_clear_errors(generate), "generate")
 cli.add_command(with_clear_errors(retrieve), "retrieve")
+add_commands(cli, kedro_run)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.integration import integrate_labels
@@ -19,9 +20,11 @@ def train_labelers(
     return train_teachers(shards, truth, labeling, seed, teachers_folder, log)
 
 
-def label_images(shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path) -> ShardSet:
-    """Let every labeler say its modality of every image."""
-    return label_shards(shards, teachers, labeling, raw_labels_folder)
+def label_images(
+    shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path, part: tuple[int, int]
+) -> ShardSet:
+    """Let every labeler say its modality of every image, or of this process's part of them."""
+    return label_shards(shards, teachers, labeling, raw_labels_folder, Part(*part))
 
 
 def combine_labels(

@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 label_images,
-                ["shards", "teachers", settings, "raw_labels_folder"],
+                ["shards", "teachers", settings, "raw_labels_folder", "part"],
                 "raw_labels",
                 tags="gpu",
                 name="label_images",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog
 from fourfold.tokenizers.config import TokenizersConfig
@@ -33,6 +34,7 @@ def tokenize_shards(
     tokenizing: TokenizersConfig,
     seed: int,
     tokens_folder: Path,
+    part: tuple[int, int],
 ) -> ShardSet:
-    """Turn every modality of every sample into integers, once."""
-    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENISED_SPLITS, seed)
+    """Turn every modality of every sample, or of this process's part of them, into integers, once."""
+    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENISED_SPLITS, seed, Part(*part))

@@ -5,13 +5,14 @@ resumable work is first *claimed* for a fingerprint: what an interrupted run of 
 what another configuration left is cleared.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT_FILE = "fingerprint.json"
 PARTIAL_MARK = ".partial-"  # a name with this in it is never read
+LOCK_FILE = f"{PARTIAL_MARK}claim"
 
 
 @contextmanager
@@ -80,21 +82,36 @@ def fingerprint(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def claim(folder: Path, name: str) -> bool:
+def claim(folder: Path, name: str, shared: bool = False) -> bool:
     """Make `folder` belong to the work named by fingerprint `name`.
 
     Returns True when it already did, so that whole files in it may be used; otherwise clears it and returns False.
-    Left-over temporary files are removed in both cases.
+    Left-over temporary files are removed in both cases, unless the work is `shared`: then other processes, perhaps on other
+    machines, do their parts of it in the same folder at the same time, and the one that comes first clears it for all.
     """
-    marker = folder / FINGERPRINT_FILE
-    if marker.exists() and read_json(marker)["fingerprint"] == name:
-        for partial in list(folder.rglob(f"{PARTIAL_MARK}*")):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
-        return True
-    if folder.exists() and any(folder.iterdir()):
-        logger.info("%s holds the work of other settings or code: starting it afresh.", folder)
-        marker.unlink(missing_ok=True)  # first, so that a half-cleared folder is never taken for a whole one
-        for child in folder.iterdir():
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
-    write_json(marker, {"fingerprint": name})
-    return False
+    with _locked(folder) if shared else nullcontext():
+        marker = folder / FINGERPRINT_FILE
+        if marker.exists() and read_json(marker)["fingerprint"] == name:
+            for partial in () if shared else list(folder.rglob(f"{PARTIAL_MARK}*")):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+            return True
+        there = [child for child in folder.iterdir() if not shared or child.name != LOCK_FILE] if folder.exists() else []
+        if there:
+            logger.info("%s holds the work of other settings or code: starting it afresh.", folder)
+            marker.unlink(missing_ok=True)  # first, so that a half-cleared folder is never taken for a whole one
+        for child in there:
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child != marker:
+                child.unlink()
+        write_json(marker, {"fingerprint": name})
+        return False
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder` that dies with its process; it needs a file system with locks (NFS 4, CephFS, any local one)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -50,7 +50,7 @@ def _both_decoders(tokenizers: TokenizerSet, name: str, tokens: np.ndarray, trut
     figures: Figures = {}
     for decoder in DECODERS:
         decoded = tokenizers.decode(name, tokens[few], decoder)
-        found = _MEASURES[label(name).kind](decoded, truth[few], semseg[few], tokenizers.config.num_classes)
+        found = _MEASURES.get(label(name).kind, _plain)(decoded, truth[few], semseg[few], tokenizers.config.num_classes)
         figures |= {f"{name}/{decoder}/{key}": figure for key, figure in found.items()}
     return figures
 

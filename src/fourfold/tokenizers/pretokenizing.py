@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fourfold.data.parts import WHOLE, Part
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
 from fourfold.modalities import token_modality
 from fourfold.progress import progress
@@ -28,11 +29,13 @@ def pretokenize(
     folder: Path,
     splits: Sequence[str],
     seed: int = 0,
+    part: Part = WHOLE,
 ) -> ShardSet:
     """Write int16 (K, L) for every token modality of every sample of `splits`, and crop_settings int32 (K, 5): `draw_crops`.
 
     Shards and keys are those of `shards`. Whole shards that a killed run of the same work left are kept; equal inputs give
-    equal bytes. Crops are drawn from (seed, split, shard), so they do not depend on what was done before.
+    equal bytes. Crops are drawn from (seed, split, shard), so they depend neither on what was done before nor on which `part`
+    of the shards a process does. Parts become a set with the run over the whole, which finds them.
     """
     name = fingerprint(
         config=config,
@@ -42,14 +45,14 @@ def pretokenize(
         shards=shards.digest(),
         labels=labels.digest(),
     )
-    claim(folder, name)
+    claim(folder, name, shared=not part.is_whole)
     columns = [*tokenizers.modalities, CROP_SETTINGS]
-    work = [(split, shard) for split in splits for shard in shards.shard_names(split)]
+    work = part.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     for split, shard in progress(work, "pretokenize", unit="shards"):
         if missing_columns(folder, split, shard, columns):
             rngs = numpy_generator(seed, "crops", split, shard), numpy_generator(seed, "sequences", split, shard)
             _write(folder, split, shard, read_labels(shards, labels, split, shard), tokenizers, config, *rngs)
-    for split in splits:
+    for split in splits if part.is_whole else ():
         finish_split(folder, split, columns, like=shards)
     return ShardSet(folder)
 

@@ -68,7 +68,7 @@ class Board:
         """Show what has changed."""
         for row in self.rows.values():
             now = (row.state, row.note)
-            if row.state != "waiting" and self._told.get(row.title) != now:
+            if row.state not in ("waiting", "starting") and self._told.get(row.title) != now:
                 self._told[row.title] = now
                 self.say(_in_words(row))
         if time.monotonic() - self._progress_told >= SECONDS_BETWEEN_LINES:

@@ -3,35 +3,33 @@
 One thread owns all state. Watches, logs and the driver's own nodes live in other threads and only put messages into its queue.
 """
 
-import json
 import logging
 import queue
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from fourfold_ops.failures import UserError
 from fourfold_ops.kubernetes import names, verdicts
+from fourfold_ops.kubernetes.attaching import failed_parts, is_current, jobs_of_run
 from fourfold_ops.kubernetes.board import Board, Row
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
-from fourfold_ops.kubernetes.following import Follower
-from fourfold_ops.kubernetes.manifest import JobSpec, job, service
+from fourfold_ops.kubernetes.manifest import job, service
 from fourfold_ops.kubernetes.plan import RunPlan
-from fourfold_ops.kubernetes.progress import Progress, after
+from fourfold_ops.kubernetes.pod_logs import PodLogs
+from fourfold_ops.kubernetes.progress import after
 from fourfold_ops.kubernetes.states import GOOD, Schedule, State
 from fourfold_ops.kubernetes.steps import Step
+from fourfold_ops.kubernetes.work import JOB_LABEL, Work, has_failed, has_started, is_complete, trimmed
 
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
 QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
-LOG_SECONDS = 15.0  # for the last lines of a log to arrive
-CLOCK_SLACK = 5.0  # seconds by which the clocks of file server and API server may differ
 
 
 class Tracker(Protocol):
@@ -57,40 +55,25 @@ class StepFailedError(Exception):
         self.configuration = configuration
 
 
-@dataclass
-class Work:
-    """A remote step's Job as it is followed."""
-
-    step: Step
-    spec: JobSpec
-    submitted: float = field(default_factory=time.monotonic)
-    job: dict[str, Any] = field(default_factory=dict)
-    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    followers: dict[str, Follower] = field(default_factory=dict)
-    progress: Progress = field(default_factory=Progress)
-    replacing: bool = False  # an older Job of this name has to go first
-    has_run: bool = False
-    reason: tuple[str, float] = ("", 0.0)  # why it waits, and since when
-    told: set[str] = field(default_factory=set)  # pods whose end has been spoken of
-
-
 class Conductor(threading.Thread):
     """See the module. `driver_nodes` yields what the main thread has to run itself."""
 
     def __init__(self, plan: RunPlan, cluster: Cluster, board: Board, tracker: Tracker, log_folder: Path) -> None:
         super().__init__(daemon=True, name="conductor")
-        self.plan, self.cluster, self.board, self.tracker, self.log_folder = plan, cluster, board, tracker, log_folder
+        self.plan, self.cluster, self.board, self.tracker = plan, cluster, board, tracker
         self.schedule = Schedule.of(plan.steps)
         self.failures: list[tuple[verdicts.Verdict, str]] = []
         self.error: BaseException | None = None
         self.cancelled: list[str] = []
+        self._logs = PodLogs(cluster, log_folder, lambda job, line: self._messages.put(("line", (job, line))))
         self._messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._for_driver: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
         self._work: dict[str, Work] = {}  # by name of the Job
         self._jobs: dict[str, dict[str, Any]] = {}  # as last seen
+        self._pods: dict[str, dict[str, Any]] = {}
         self._events: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._has_listed = False  # the watch of the Jobs has begun
         self._cancelling = False
-        self._away_told = False
 
     # --- the main thread's side ---
 
@@ -120,7 +103,7 @@ class Conductor(threading.Thread):
     def run(self) -> None:
         """Drive until all is over."""
         try:
-            self._look_around()
+            self._jobs = jobs_of_run(self.plan, self.cluster)
             for resource in ("jobs", "pods"):
                 self._watch(resource, names.selector(run=self.plan.name))
             self._watch("events", "", only_new=True)
@@ -168,27 +151,8 @@ class Conductor(threading.Thread):
 
     # --- starting ---
 
-    def _look_around(self) -> None:
-        """Learn which Jobs of this run are there, and refuse to write where another run is writing."""
-        jobs = self.cluster.all("jobs", names.selector(project=self.plan.project))
-        ours = {self.plan.step_job(step).name: step for step in self.plan.steps if step.remote}
-        ours |= {self.plan.merge_job(step).name: step for step in ours.values() if (step.request.shards or 1) > 1}
-        wanted = {place for step in self.plan.steps for place in self.plan.writes.get(step.name, [])}
-        for found in jobs:
-            name, metadata = found["metadata"]["name"], found["metadata"]
-            if metadata["labels"].get(names.RUN) == self.plan.name:
-                self._jobs[name] = found
-            written = set(json.loads(metadata.get("annotations", {}).get(names.WRITES, "[]")))
-            if name not in ours and not _finished(found) and (both := sorted(written & wanted)):
-                run = metadata["labels"].get(names.RUN, "?")
-                raise UserError(
-                    f"Nothing was submitted. Job {name} of run {run} is writing to {', '.join(both)}, as this run would "
-                    "(another run, or this one with other code).",
-                    f"Wait for it, or stop it with `kedro k8s cancel {run}`.",
-                )
-
     def _start_ready(self) -> None:
-        if self._cancelling:
+        if self._cancelling or not self._has_listed:
             return
         for step in self.schedule.ready():
             if not step.remote:
@@ -207,12 +171,13 @@ class Conductor(threading.Thread):
             self._submit(work)
         elif found["metadata"].get("deletionTimestamp"):
             work.replacing = True
-        elif _condition(found, "Complete"):
-            if self._is_current(step, found, merge):
-                self._take_up(work, found)
+        elif is_complete(found):
+            if is_current(self.plan, self.schedule, step, found, merge):
+                work.was_done = True
+                self._accept(work, found)
             else:
                 self._replace(work)
-        elif _condition(found, "Failed"):
+        elif has_failed(found):
             self._replace(work, again=found)
         else:
             self._take_up(work, found)
@@ -245,8 +210,7 @@ class Conductor(threading.Thread):
 
     def _take_up(self, work: Work, found: dict[str, Any]) -> None:
         self.board.say(f"{work.step.title}: Job {work.spec.name} is there already; taking it up.")
-        if not _finished(found):
-            self._set(work.step, State.PENDING)
+        self._set(work.step, State.PENDING)
         self._accept(work, found)
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
@@ -257,29 +221,20 @@ class Conductor(threading.Thread):
             except ApiError as failure:
                 if failure.status != 409:
                     raise
+        for pod in list(self._pods.values()):  # seen before it was known whose they are
+            if pod["metadata"]["labels"].get(JOB_LABEL) == work.spec.name:
+                self._on_pods(("MODIFIED", pod))
         self._on_jobs(("MODIFIED", found))
 
     def _replace(self, work: Work, again: dict[str, Any] | None = None) -> None:
         """Delete a Job that is over; it is created again when it is gone. Of a split step only the failed parts are."""
-        failed = (again or {}).get("status", {}).get("failedIndexes", "")
-        if work.spec.parts and failed:
-            before = (again or {})["metadata"]["annotations"].get(names.PARTS, "").split(",")
-            parts = tuple(int(before[index]) for index in _indexes(failed))
+        if again and work.spec.parts and (parts := failed_parts(again)):
             work.spec = self.plan.step_job(work.step, parts)
             self.board.say(f"{work.step.title}: parts {', '.join(map(str, parts))} failed before; only those run again.")
         work.replacing = True
         if not self.cluster.delete("jobs", work.spec.name):
             work.replacing = False
             self._submit(work)
-
-    def _is_current(self, step: Step, found: dict[str, Any], merge: bool) -> bool:
-        """Tell whether what a finished Job made still stands: nothing before it ran anew, and nobody wrote there since."""
-        if self.schedule.follows_fresh(step) or (merge and step.name in self.schedule.fresh):
-            return False
-        if (step.request.shards or 1) > 1 and not merge:
-            return True  # parts make no output; the merge does
-        ended = datetime.fromisoformat(found["status"]["completionTime"]).timestamp()
-        return all(path.exists() and _newest(path) <= ended + CLOCK_SLACK for path in self.plan.outputs.get(step.name, []))
 
     # --- watching ---
 
@@ -289,9 +244,11 @@ class Conductor(threading.Thread):
     def _on_jobs(self, event: tuple[str, Any]) -> None:
         kind, found = event
         if kind == "LISTED":
+            self._has_listed = True
             there = {one["metadata"]["name"]: one for one in found}
             for name in [name for name in self._jobs if name not in there]:
-                self._on_jobs(("DELETED", self._jobs[name]))
+                if self._is_gone(name):  # the list may be older than the Job
+                    self._on_jobs(("DELETED", self._jobs[name]))
             for one in found:
                 self._on_jobs(("MODIFIED", one))
             return
@@ -306,13 +263,22 @@ class Conductor(threading.Thread):
         if work is None or work.replacing:
             return
         work.job = found
-        if _condition(found, "Complete"):
+        if is_complete(found):
             self._complete(work)
-        elif _condition(found, "Failed"):
+        elif has_failed(found):
             # the watch of the pods may be behind that of the Jobs
-            for pod in self.cluster.all("pods", f"batch.kubernetes.io/job-name={name}"):
-                work.pods[pod["metadata"]["name"]] = _trimmed(pod)
+            for pod in self.cluster.all("pods", f"{JOB_LABEL}={name}"):
+                work.pods[pod["metadata"]["name"]] = trimmed(pod)
             self._fail(work, verdicts.failure(found, work.pods.values(), work.progress, self.plan.again))
+
+    def _is_gone(self, name: str) -> bool:
+        try:
+            self.cluster.get("jobs", name)
+        except ApiError as error:
+            if error.status == 404:
+                return True
+            raise
+        return False
 
     def _gone(self, work: Work) -> None:
         if self._cancelling:
@@ -329,6 +295,7 @@ class Conductor(threading.Thread):
         kind, found = event
         if kind == "LISTED":
             there = {one["metadata"]["name"] for one in found}
+            self._pods = {name: pod for name, pod in self._pods.items() if name in there}
             for one in self._work.values():
                 for gone in set(one.pods) - there:
                     self._pod_gone(one, gone)
@@ -336,20 +303,20 @@ class Conductor(threading.Thread):
                 self._on_pods(("MODIFIED", pod))
             return
         name, metadata = found["metadata"]["name"], found["metadata"]
-        work = self._work.get(metadata["labels"].get("batch.kubernetes.io/job-name", ""))
+        found = self._pods[name] = trimmed(found)
+        if kind == "DELETED":
+            del self._pods[name]
+        work = self._work.get(metadata["labels"].get(JOB_LABEL, ""))
         if work is None or work.replacing:
             return
         if name not in work.pods:
             self._tell_of_retry(work, name)
-        work.pods[name] = _trimmed(found)
+        work.pods[name] = found
         phase = found["status"].get("phase")
-        started = any(
-            "running" in s["state"] or "terminated" in s["state"] for s in found["status"].get("containerStatuses", [])
-        )
-        if started and name not in work.followers:
-            self._follow(work, name)
-        if name in work.followers and phase in ("Succeeded", "Failed"):
-            work.followers[name].end()
+        if has_started(found):
+            self._logs.follow(work, name)
+        if phase in ("Succeeded", "Failed"):
+            self._logs.end(work, name)
         if kind == "DELETED":
             self._pod_gone(work, name)
         self._show(work)
@@ -365,11 +332,9 @@ class Conductor(threading.Thread):
             line = replace(verdict, remedy=f"pod {successor} takes over{counted}").line(work.step.title)
             self.board.say(line, logging.WARNING)
 
-    @staticmethod
-    def _pod_gone(work: Work, name: str) -> None:
+    def _pod_gone(self, work: Work, name: str) -> None:
         work.pods[name]["metadata"].setdefault("deletionTimestamp", "gone")
-        if name in work.followers:
-            work.followers[name].end()
+        self._logs.end(work, name)
 
     def _on_events(self, event: tuple[str, Any]) -> None:
         kind, found = event
@@ -385,32 +350,16 @@ class Conductor(threading.Thread):
             work.progress = after(line, work.progress)
             self.board.rows[work.step.title].progress = work.progress
 
-    def _follow(self, work: Work, pod: str) -> None:
-        name = work.spec.name
-
-        def on_line(line: str) -> None:
-            self._messages.put(("line", (name, line)))
-
-        path = self.log_folder / f"{pod}.txt"
-        follower = work.followers[pod] = Follower(lambda since: self.cluster.log(pod, since), path, on_line)
-        follower.start()
-
     def _show(self, work: Work) -> None:
         row = self.board.rows[work.step.title]
-        live = [
-            pod
-            for pod in work.pods.values()
-            if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
-        ]
-        if len(live) >= (1 if work.spec.parts else work.spec.num_nodes):
+        if work.is_running:
+            first = work.live_pods[0]
             work.has_run, work.reason = True, ("", 0.0)
-            row.pod, row.node, row.note = live[0]["metadata"]["name"], live[0]["spec"].get("nodeName", ""), ""
+            row.pod, row.node, row.note = first["metadata"]["name"], first["spec"]["nodeName"], ""
             self._set(work.step, State.RUNNING)
         elif work.has_run and self.schedule.state[work.step.name] is State.RUNNING:
             self._set(work.step, State.PENDING)
-        total = len(work.spec.parts) or work.spec.num_nodes
-        ready = sum(pod["status"].get("phase") in ("Running", "Succeeded") for pod in work.pods.values())
-        row.pods = f"{min(ready, total)}/{total}" if total > 1 else ""
+        row.pods = f"{len(work.live_pods)}/{work.num_pods}" if work.num_pods > 1 else ""
 
     def _explain(self) -> None:
         """Say why submitted steps wait, and give those up that time alone will not mend."""
@@ -444,8 +393,9 @@ class Conductor(threading.Thread):
             self._harvest(work)
             self._begin(work.step, merge=True)
             return
-        skipped = work.step.name not in self.schedule.fresh and not work.pods and not work.has_run
-        self._set(work.step, State.SKIPPED if skipped else State.DONE)
+        if work.was_done:
+            self.board.rows[work.step.title].note = f"Job {work.spec.name} has done it already"
+        self._set(work.step, State.SKIPPED if work.was_done else State.DONE)
         self._harvest(work)
         self.tracker.over(work.step, "")
 
@@ -470,15 +420,9 @@ class Conductor(threading.Thread):
                 self._set(other.step, State.CANCELLED)
 
     def _harvest(self, work: Work) -> None:
-        """Wait for the last lines, and keep the logs, also of pods that are gone by now."""
+        """Be done with a Job: its logs are kept, also of pods that are gone by now."""
         self._work.pop(work.spec.name, None)
-        for follower in work.followers.values():
-            follower.end()
-        deadline = time.monotonic() + LOG_SECONDS
-        for follower in work.followers.values():
-            follower.join(max(0.0, deadline - time.monotonic()))
-        files = sorted(self.log_folder.glob(f"{work.spec.name}-*")) if self.log_folder.is_dir() else []
-        self.tracker.keep(work.step, [path for path in files if path.stat().st_size])
+        self.tracker.keep(work.step, self._logs.harvest(work))
 
     def _on_driver(self, message: tuple[Step, BaseException | None]) -> None:
         step, error = message
@@ -503,7 +447,7 @@ class Conductor(threading.Thread):
             row.since = time.monotonic()
         if state in (*GOOD, State.FAILED, State.CANCELLED):
             row.until = time.monotonic()
-            if state in GOOD:
+            if state is State.DONE:
                 row.note = ""
         self.board.refresh()
 
@@ -514,41 +458,3 @@ EVENT_FIELDS = ("reason", "message", "lastTimestamp", "eventTime", "type")
 def rows(plan: RunPlan) -> list[Row]:
     """Return a row of the board for each step."""
     return [Row(step.title, "pod" if step.remote else "driver") for step in plan.steps]
-
-
-def _finished(found: dict[str, Any]) -> bool:
-    return _condition(found, "Complete") or _condition(found, "Failed")
-
-
-def _condition(found: dict[str, Any], kind: str) -> bool:
-    conditions = found.get("status", {}).get("conditions") or []
-    return any(c["type"] == kind and c["status"] == "True" for c in conditions)
-
-
-def _indexes(text: str) -> list[int]:
-    """Return the numbers of Kubernetes' short form "1,3-5"."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
-
-
-def _newest(path: Path) -> float:
-    """Return when something at or below `path` was last written."""
-    times = [path.stat().st_mtime]
-    if path.is_dir():
-        times += [inner.stat().st_mtime for inner in path.rglob("*")]
-    return max(times)
-
-
-def _trimmed(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return of a pod what is looked at: hundreds of them are kept."""
-    kept = ("name", "creationTimestamp", "deletionTimestamp")
-    metadata = {key: value for key, value in pod["metadata"].items() if key in kept}
-    containers = [{k: c.get(k) for k in ("image", "resources")} for c in pod["spec"]["containers"]]
-    return {
-        "metadata": metadata,
-        "spec": {"nodeName": pod["spec"].get("nodeName", ""), "containers": containers},
-        "status": pod["status"],
-    }

@@ -78,7 +78,7 @@ def whole_log(open_stream: Open, ended: Callable[[], bool], pause: Callable[[], 
 class Follower(threading.Thread):
     """Follows one pod's log into a file, and hands each line to `on_line`."""
 
-    def __init__(self, open_stream: Open, path: Path, on_line: Callable[[str], None], pause_seconds: float = 1.0) -> None:
+    def __init__(self, open_stream: Open, path: Path, on_line: Callable[[str], None], pause_seconds: float = 3.0) -> None:
         super().__init__(daemon=True, name=f"log of {path.stem}")
         self._open, self._path, self._on_line, self._pause = open_stream, path, on_line, pause_seconds
         self._ended = threading.Event()

@@ -1,5 +1,7 @@
 """What a runner is not told by Kedro, noted when a run begins: its options, its parameters and its context."""
 
+import json
+import os
 from typing import Any
 
 from kedro.framework.context import KedroContext
@@ -11,6 +13,7 @@ from fourfold_ops.kubernetes.plan import Origin
 from fourfold_ops.kubernetes.settings import KubernetesSettings, read_settings
 
 FILE = "kubernetes"
+SETTINGS_VARIABLE = "KEDRO_KUBERNETES_SETTINGS"
 PATTERNS = ["kubernetes*", "kubernetes*/**"]
 
 
@@ -55,7 +58,12 @@ class KubernetesHook:
 
 
 def site_settings(context: KedroContext, site: str | None) -> KubernetesSettings:
-    """Return the checked `kubernetes.yml`; raises UserError when there is none."""
+    """Return the checked `kubernetes.yml`; raises UserError when there is none.
+
+    A driver in the cluster is handed the settings it was submitted with: an image cannot hold a file that names its digest.
+    """
+    if handed := os.environ.get(SETTINGS_VARIABLE):
+        return read_settings(json.loads(handed), SETTINGS_VARIABLE)
     from kedro.config import MissingConfigException, OmegaConfigLoader
     from kedro.framework.project import settings
 

@@ -193,7 +193,7 @@ def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
                 for number, volume in enumerate(settings.volumes)
             ),
             {"name": "scratch", "mountPath": SCRATCH},
-            *({"name": "scratch", "mountPath": path, "subPath": path.strip("/")} for path in settings.scratch_paths),
+            {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, for programs that do not ask TMPDIR
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108, what loader workers hand batches over in
         ],
     }

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ class RunPlan:
     git_tags: dict[str, str]
     writes: dict[str, list[str]] = field(default_factory=dict)  # by step: the places, the same for all who share the volume
     outputs: dict[str, list[Path]] = field(default_factory=dict)  # by step: as the driver sees them
+    site: str | None = None  # the folder of conf/ that says where
+
+    @property
+    def site_option(self) -> str:
+        """What `kedro k8s` needs to find the cluster of this run."""
+        return f" --site={self.site}" if self.site else ""
 
     def step_job(self, step: Step, parts: tuple[int, ...] = (), tracked: Mapping[str, Any] | None = None) -> JobSpec:
         """Return a remote step's Job. `parts`: only these of a split step; `tracked`: fields of the Handover."""
@@ -136,7 +142,9 @@ def command_flags(origin: Origin) -> str:
     return flags(origin.env or "base", dict(origin.run_params.get("runtime_params") or {}))
 
 
-def plan_run(pipeline: Pipeline, catalog: CatalogProtocol, settings: KubernetesSettings, origin: Origin) -> RunPlan:
+def plan_run(
+    pipeline: Pipeline, catalog: CatalogProtocol, settings: KubernetesSettings, origin: Origin, site: str | None = None
+) -> RunPlan:
     """Plan a run and check all that can be known without the cluster; raises UserError where it could not work."""
     steps = plan_steps(pipeline, settings, stage_of)
     check_placement(steps, catalog, settings.volumes, origin.project)
@@ -155,6 +163,7 @@ def plan_run(pipeline: Pipeline, catalog: CatalogProtocol, settings: KubernetesS
         git_tags=tags,
         writes={name: [place(path, settings.volumes, origin.project) for path in paths] for name, paths in outputs.items()},
         outputs=outputs,
+        site=site or origin.env,
     )
     for step in steps:
         if step.remote:
@@ -168,11 +177,6 @@ def run_name(origin: Origin, settings: KubernetesSettings) -> str:
     pipelines = sorted(origin.run_params.get("pipeline_names") or ["__default__"])
     data = [volume.model_dump() for volume in settings.volumes]
     return names.run_name(origin.package, [origin.env or "base", pipelines, asked], [settings.namespace, data])
-
-
-def without_environment(plan: RunPlan) -> RunPlan:
-    """Return the plan with nothing in it that differs from machine to machine, for tests."""
-    return replace(plan, git_tags={})
 
 
 def driver_owner() -> dict[str, Any] | None:

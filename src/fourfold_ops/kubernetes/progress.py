@@ -6,10 +6,10 @@ The lines are those of any tool that says "NAME: 1840/4500 steps, 3.2 steps/s, â
 import re
 from dataclasses import dataclass, replace
 
-COUNT = re.compile(r"(?P<what>[^:|]*?): +(?P<done>\d+)(?:/(?P<total>\d+))? (?P<unit>[a-z]+), (?P<rate>[\d.e+-]+) [a-z]+/s")
+COUNT = re.compile(r": +(?P<done>\d+)(?:/(?P<total>\d+))? (?P<unit>[a-z]+), (?P<rate>[\d.e+-]+) [a-z]+/s")
 CHECKPOINT = re.compile(r"checkpoint\D{1,20}?(?P<step>\d+)", re.IGNORECASE)
 RESUMED = re.compile(r"going on from step (?P<step>\d+) of (?P<total>\d+)")
-PREFIX = re.compile(r"^[\d:,. -]{8,24} +[A-Z]+ +(?:[\w.]+: )?")  # time and level of a log line
+PREFIX = re.compile(r"^[\d:,. -]{8,24} +[A-Z]+ +")  # time and level of a log line
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class KubernetesRunner(AbstractRunner):
         if hook is None:
             raise UserError("KubernetesRunner needs KubernetesHook.", "Add fourfold_ops.kubernetes.KubernetesHook() to HOOKS.")
         settings = hook.settings(self._site)
-        plan = plan_run(pipeline, catalog, settings, hook.origin())
+        plan = plan_run(pipeline, catalog, settings, hook.origin(), self._site)
         records = Records(hook_manager, plan, {node.name: node for node in pipeline.nodes})
         if not any(step.remote for step in plan.steps):
             logger.warning("No step of this run is remote: nothing has a tag or a name that kubernetes.yml knows.")
@@ -92,7 +92,7 @@ class KubernetesRunner(AbstractRunner):
 
 def _cancel(conductor: Conductor) -> None:
     """Take back what is in the cluster; a second Ctrl-C leaves at once."""
-    name = conductor.plan.name
+    name = conductor.plan.name + conductor.plan.site_option
     conductor.board.say("Stopping what this run has in the cluster (Ctrl-C again leaves at once).", logging.WARNING)
     conductor.cancel()
     try:

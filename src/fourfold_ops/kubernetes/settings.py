@@ -114,7 +114,6 @@ class KubernetesSettings(_Settings):
     volumes: tuple[Volume, ...] = ()
     secrets: tuple[Secret, ...] = ()
     security: Security = Security()
-    scratch_paths: tuple[str, ...] = ("/tmp",)  # noqa: S108, writable beside /scratch, for programs that do not ask TMPDIR
     default: Request = Request()
     driver: Request = Request()  # what the driver of `kedro submit` gets
     tags: dict[str, Request] = {}

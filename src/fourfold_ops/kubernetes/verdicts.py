@@ -286,7 +286,7 @@ def python_error(text: str) -> str:
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith(("Failed in ", "Failed: ", "Error: "))]
     errors = [line for line in lines if re.match(r"^([\w.]+(Error|Exception|Interrupt)|[\w.]+\.[A-Z]\w+): ", line)]
-    found = (ours or errors or lines or [""])[-1]
+    found = re.sub(r"^Failed in [^,:]+, node [^,:]+[,:] ", "", (ours or errors or lines or [""])[-1])  # the title says where
     return re.sub(r" \[details: [^\]]*\]$", "", found)
 
 

@@ -18,7 +18,9 @@ def main(verb: str) -> None:
     elif verb == "up":
         folder = running(kept=True)
         cluster = Cluster.attach(folder) if folder else Cluster.start(kept=True)
-        print(f"The cluster is up. export KUBECONFIG={cluster.kubeconfig}; PATH={cluster.programs}:$PATH. End: make cluster-down")
+        print(
+            f"The cluster is up. export KUBECONFIG={cluster.kubeconfig}; PATH={cluster.programs}:$PATH. End: make cluster-down"
+        )
     elif verb == "down":
         if folder := running():
             Cluster.attach(folder).stop()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -105,7 +106,7 @@ class Cluster:
         """Run kubectl as the administrator, whatever comes of it."""
         command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         environment = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"}
-        return subprocess.run(command, input=content, capture_output=True, text=True, timeout=120, env=environment)
+        return subprocess.run(command, input=content, capture_output=True, text=True, timeout=300, env=environment)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create or update objects."""
@@ -120,41 +121,45 @@ class Cluster:
         """Put a project's code on the node as an image; return its reference by digest."""
         return put_project(self.machine, name, folder)
 
-    def volume(self, namespace: str, name: str, folder: Path) -> None:
-        """Make the claim `name` of a namespace a folder of this machine, for many pods to read and write."""
-        shared = {"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": ""}
-        volume = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{namespace}-{name}"},
-            "spec": {
-                **shared,
-                "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": str(folder), "type": "Directory"},
-                "claimRef": {"namespace": namespace, "name": name},
-            },
+    def offer_volume(self, namespace: str, claim: str, folder: Path) -> None:
+        """Offer a folder of this machine as the volume of a claim that is yet to come."""
+        spec = {
+            "capacity": {"storage": "10Gi"},
+            "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
+            "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(folder), "type": "Directory"},
+            "claimRef": {"namespace": namespace, "name": claim},
         }
-        claim = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {
-                "accessModes": ["ReadWriteMany"],
-                "storageClassName": "",
-                "volumeName": f"{namespace}-{name}",
-                "resources": {"requests": {"storage": "10Gi"}},
-            },
+        metadata = {"name": f"{namespace}-{claim}", "labels": {"namespace": namespace}}
+        self.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec})
+
+    def volume(self, namespace: str, claim: str, folder: Path) -> None:
+        """Make a claim of a namespace a folder of this machine, for many pods to read and write."""
+        self.offer_volume(namespace, claim, folder)
+        spec = {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": f"{namespace}-{claim}",
+            "resources": {"requests": {"storage": "10Gi"}},
         }
-        self.apply(volume, claim)
+        metadata = {"name": claim, "namespace": namespace}
+        self.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
+
+    def wait_for_account(self, namespace: str) -> None:
+        """Wait until the default service account of a new namespace is there, without which no pod is admitted."""
+        self._until(lambda: self._ok("get", "serviceaccount", "default", f"--namespace={namespace}"), "the service account", 15)
 
     def set_gpus(self, number: int, resource: str = GPU) -> None:
         """Let the node say that it has `number` GPUs, and wait until the scheduler may count on them."""
         place = f"/status/capacity/{resource.replace('/', '~1')}"
         patch = [{"op": "add", "path": place, "value": str(number)}]
         self.kubectl("patch", "node", NODE, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
-        self._until(lambda: self.get("node", NODE)["status"]["allocatable"].get(resource) == str(number), f"{number} {resource}", 30)
+        self._until(
+            lambda: self.get("node", NODE)["status"]["allocatable"].get(resource) == str(number), f"{number} {resource}", 30
+        )
 
-    # 3) Faults -------------------------------------------------------------------------------------------------------------------
+    # 3) Faults ----------------------------------------------------------------------------------------------------------------
     def wait_for_api(self) -> None:
         """Wait until the API server says that it is ready."""
         self.machine.wait_until(lambda: self._ok("get", "--raw", "/readyz"), "kube-apiserver", PROGRAM_SECONDS)
@@ -183,6 +188,16 @@ class Cluster:
             if time.monotonic() > end:
                 raise ClusterError(f"Waited {seconds:.0f} s in vain for {what}.")
             time.sleep(0.2)
+
+
+class GivenCluster(Cluster):
+    """A cluster of the user's, by its kubeconfig: its node's images and volumes are not the tests' to make."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        found = shutil.which("kubectl")
+        if found is None:
+            raise ClusterError("A cluster of your own needs kubectl on the PATH.")
+        self.kubeconfig, self.programs = kubeconfig, Path(found).parent
 
 
 def running(kept: bool | None = None) -> Path | None:

@@ -55,7 +55,8 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
   - {level: None, userGroups: ["system:nodes", "system:serviceaccounts:kube-system"]}
-  - {level: None, users: ["system:apiserver", "system:kube-scheduler", "system:kube-controller-manager", "system:kube-proxy", "fourfold-dns"]}
+  - level: None
+    users: ["system:apiserver", "system:kube-scheduler", "system:kube-controller-manager", "system:kube-proxy", "fourfold-dns"]
   - {level: Metadata}
 """
 

@@ -29,7 +29,7 @@ DAYS = 2
 
 
 def write_identities(folder: Path) -> None:
-    """Write `ca.crt`, the API server's pair, its client pair for kubelet, the service account key, `tokens.csv` and kubeconfigs."""
+    """Write `ca.crt`, pairs of the API server as server and as kubelet's client, `service-account.key`, tokens, kubeconfigs."""
     folder.mkdir(mode=0o700)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("fourfold-test-cluster", authority_key, None, authority_key)
@@ -56,13 +56,17 @@ def write_kubeconfig(path: Path, token: str, authority: Path, namespace: str = "
         "current-context": "fourfold-test",
         "clusters": [{"name": "fourfold-test", "cluster": {"server": API, "certificate-authority": str(authority)}}],
         "users": [{"name": "fourfold-test", "user": {"token": token}}],
-        "contexts": [{"name": "fourfold-test", "context": {"cluster": "fourfold-test", "user": "fourfold-test", "namespace": namespace}}],
+        "contexts": [
+            {"name": "fourfold-test", "context": {"cluster": "fourfold-test", "user": "fourfold-test", "namespace": namespace}}
+        ],
     }
     path.write_text(json.dumps(config, indent=1))
     path.chmod(0o600)
 
 
-def _certificate(name: str, key: ec.EllipticCurvePrivateKey, authority: x509.Certificate | None, signer: ec.EllipticCurvePrivateKey):
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, authority: x509.Certificate | None, signer: ec.EllipticCurvePrivateKey
+):
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     builder = (

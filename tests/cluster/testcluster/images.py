@@ -1,7 +1,7 @@
 """Container images (OCI) made of files alone, and put on the node under the name of their digest.
 
-An image here is what the last layer of a real one is: a project's code, with the settings that say where it is and who runs it. Everything
-below comes from the machine (`node.write_container_defaults`).
+An image here is what the last layer of a real one is: a project's code, with the settings that say where it is and who runs it.
+Everything below comes from the machine (`node.write_container_defaults`).
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import io
 import json
 import os
 import platform
-import sys
 import tarfile
 import uuid
 from collections.abc import Mapping
@@ -17,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from testcluster.machine import Machine
-from testcluster.node import PAUSE, SOCKET
+from testcluster.node import ENVIRONMENT, PAUSE, SOCKET
 
 PROJECT = "/opt/project"  # where the code is in every image of the tests
 USER = 1000
+# Installed commands name the Python of the environment where it was made: these name it where it is mounted.
+COMMANDS = "/opt/bin"
+COMMAND = "#!{environment}/bin/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+PROGRAMS = {"kedro": ("kedro.framework.cli", "main"), "mlflow": ("mlflow.cli", "cli")}
 NOT_CODE = {"data", "mlruns", "__pycache__", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
 SYSTEM = {
     "etc/passwd": f"root:x:0:0::/:/bin/sh\nfourfold:x:{USER}:{USER}::/tmp:/bin/sh\n",
@@ -35,7 +38,9 @@ def project_files(folder: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {f"{PROJECT[1:]}/data/.keep": b"", f"{PROJECT[1:]}/conf/local/.keep": b""}
     for parent, folders, names in os.walk(folder):
         hidden = {"local"} if Path(parent) == folder / "conf" else set()  # a person's own settings, secrets perhaps
-        folders[:] = [n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")]
+        folders[:] = [
+            n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")
+        ]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             found[f"{PROJECT[1:]}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
     return found
@@ -44,7 +49,7 @@ def project_files(folder: Path) -> dict[str, bytes]:
 def project_settings() -> dict[str, Any]:
     """Return the image's own settings: who runs it, where, and how Python finds the code before anything that is installed."""
     environment = {
-        "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{COMMANDS}:{ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin",
         "PYTHONPATH": f"{PROJECT}/src:{PROJECT}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/tmp",
@@ -55,11 +60,19 @@ def project_settings() -> dict[str, Any]:
 
 def put_project(machine: Machine, name: str, folder: Path) -> str:
     """Make an image of a project's code; return its reference `localhost/<name>@sha256:…`, which names exactly these bytes."""
-    return put_image(machine, name, project_files(folder), project_settings())
+    return put_image(machine, name, {**commands(), **project_files(folder)}, project_settings())
+
+
+def commands() -> dict[str, bytes]:
+    """Return the commands of the environment that pods run."""
+    return {
+        f"{COMMANDS[1:]}/{name}": COMMAND.format(environment=ENVIRONMENT, module=module, function=function).encode()
+        for name, (module, function) in PROGRAMS.items()
+    }
 
 
 def put_pause(machine: Machine, programs: Path) -> None:
-    """Put the image of the process that holds a pod's namespaces on the node: the one program that gets nothing from the machine."""
+    """Put the image of what holds a pod's namespaces on the node. It is static: it gets nothing from the machine."""
     put_image(machine, "pause", {"pause": (programs / "pause").read_bytes()}, {"Entrypoint": ["/pause"]}, tag=PAUSE)
 
 
@@ -90,7 +103,8 @@ def oci_archive(files: Mapping[str, bytes], settings: dict[str, Any], name: str)
     blobs = [layer, json.dumps(config).encode()]
     kinds = ["layer.v1.tar", "config.v1+json"]
     layer_entry, config_entry = (
-        {"mediaType": f"application/vnd.oci.image.{k}", "digest": _digest(b), "size": len(b)} for k, b in zip(kinds, blobs, strict=True)
+        {"mediaType": f"application/vnd.oci.image.{k}", "digest": _digest(b), "size": len(b)}
+        for k, b in zip(kinds, blobs, strict=True)
     )
     kind = "application/vnd.oci.image.manifest.v1+json"
     manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": config_entry, "layers": [layer_entry]}).encode()
@@ -128,7 +142,7 @@ def _tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None, fol
         for name in sorted(files):
             _add_folders(tar, name, made)
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(files[name]), 0o755 if name == "pause" else 0o644
+            entry.size, entry.mode = len(files[name]), 0o755 if files[name].startswith((b"#!", b"\x7fELF")) else 0o644
             tar.addfile(entry, io.BytesIO(files[name]))
     return out.getvalue()
 

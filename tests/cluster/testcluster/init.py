@@ -1,7 +1,8 @@
 """Process 1 of the cluster's namespaces: makes the mounts, says that it is ready, then reaps what its programs leave behind.
 
-Run by `machine.py` as a script, in new mount, network and process namespaces. When it dies, the kernel ends every process in there, and
-with the last of them the namespaces go: mounts, interfaces, firewall rules and network settings vanish without anybody undoing them.
+Run by `machine.py` as a script, in new mount, network and process namespaces. When it dies, the kernel ends every process in
+there, and with the last of them the namespaces go: mounts, interfaces, firewall rules and network settings vanish without
+anybody undoing them.
 """
 
 import os
@@ -10,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-# What kubelet wants of the kernel. It reads these files and writes those that differ: here it finds what it wants, and the machine's
-# own settings, which are not part of any namespace, stay as they are.
+# What kubelet wants of the kernel. It reads these files and writes those that differ: here it finds what it wants, and the
+# machine's own settings, which are not part of any namespace, stay as they are.
 WANTED = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",

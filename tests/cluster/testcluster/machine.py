@@ -1,7 +1,7 @@
 """A machine within the machine: mount, network and process namespaces in which a cluster runs.
 
-Its network is joined to the host by one pair of virtual interfaces; no packet goes further. What is not in a namespace is cleaned up
-here: control groups, mount points that had to be created, the state folder.
+Its network is joined to the host by one pair of virtual interfaces; no packet goes further. What is not in a namespace is
+cleaned up here: control groups, mount points that had to be created, the state folder.
 """
 
 import contextlib
@@ -62,9 +62,8 @@ class Machine:
 
     # 1) From nothing to a booted machine -----------------------------------------------------------------------------------
     def start(self, outlives_us: bool = False) -> None:
-        """Create the namespaces and their network. Unless it `outlives_us`, all ends when this process dies, however it dies."""
-        if (kubepods := next(CGROUPS.glob("**/kubepods"), None)) and any(kubepods.rglob("pod*")):
-            raise ClusterError(f"{kubepods} exists: a kubelet of somebody else runs on this machine. Use its cluster: set KUBECONFIG.")
+        """Create the namespaces and their network. Unless it `outlives_us`, all ends with this process, however that ends."""
+        self.check_alone()
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         for place in HIDDEN:
             self._create(Path(place))
@@ -80,6 +79,13 @@ class Machine:
         self.init = psutil.Process(holder.pid).children()[0].pid
         self._save()
         self._connect()
+
+    @staticmethod
+    def check_alone() -> None:
+        """Raise ClusterError when somebody else's kubelet has pods on this machine: control groups are not in a namespace."""
+        if used := next((group for top in _tops() for group in top.rglob("pod*")), None):
+            remedy = "Use its cluster: make test-cluster KUBECONFIG=…"
+            raise ClusterError(f"{used} exists: a kubelet of somebody else runs on this machine. {remedy}.")
 
     def _connect(self) -> None:
         """Join the network namespace to the host, and make the bridge that pods will be plugged into."""
@@ -147,10 +153,12 @@ class Machine:
             if not program.is_running():
                 raise ClusterError(f"{name} ended while it started; the end of {program.log}:\n{tail(Path(program.log))}")
             if time.monotonic() > end:
-                raise ClusterError(f"{name} is not ready after {seconds:.0f} s; the end of {program.log}:\n{tail(Path(program.log))}")
+                raise ClusterError(
+                    f"{name} is not ready after {seconds:.0f} s; the end of {program.log}:\n{tail(Path(program.log))}"
+                )
             time.sleep(0.1)
 
-    # 3) And back to nothing -------------------------------------------------------------------------------------------------------
+    # 3) And back to nothing ---------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """End everything that runs in here and remove what it left on the host. A second call does nothing."""
         if self.init:
@@ -215,15 +223,17 @@ def _die_with_us() -> None:
 
 def _remove_cgroups() -> None:
     """Remove the control groups of pods: empty by now, innermost first. The kernel may need a moment to let go."""
-    tops = [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
-    for _ in range(20):
-        left = [folder for top in tops if top.exists() for folder in [*sorted(top.rglob("*/"), reverse=True), top]]
-        for folder in left:
+    end = time.monotonic() + STOP_SECONDS
+    while (tops := _tops()) and time.monotonic() < end:
+        for folder in [folder for top in tops for folder in [*sorted(top.rglob("*/"), reverse=True), top]]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        if not any(top.exists() for top in tops):
-            return
         time.sleep(0.1)
+
+
+def _tops() -> list[Path]:
+    """Return the control groups that kubelet puts pods into, of each hierarchy (version 1) or the one (version 2)."""
+    return [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
 
 
 def remove_tree(folder: Path) -> None:

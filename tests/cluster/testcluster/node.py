@@ -1,4 +1,4 @@
-"""The node: containerd, kubelet, kube-proxy, the pods' network and their DNS. Each function writes a configuration or gives a command."""
+"""The node: containerd, kubelet, kube-proxy, the pods' network and their DNS, each as a configuration and a command line."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from testcluster.programs import PLUGINS
 
 SOCKET = "/run/containerd.sock"
 PAUSE = "localhost/pause:1"
-REGISTRY = "localhost:5999"  # nobody listens there: what is not on the node cannot be pulled
+ENVIRONMENT = "/opt/environment"  # as in k8s/image/Dockerfile
 
 # restrict_oom_score_adj: without CAP_SYS_RESOURCE every pod would fail with "can't get final child's PID from pipe: EOF".
 # root: in memory, for the images are tiny and die with the cluster. native: plain copies, which work on any file system.
@@ -53,26 +53,33 @@ def write_containerd(folder: Path) -> list[str]:
 def _network() -> dict[str, Any]:
     addresses = {"type": "host-local", "ranges": [[{"subnet": PODS, "gateway": GATEWAY}]], "routes": [{"dst": "0.0.0.0/0"}]}
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": addresses}
-    return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]}
+    return {
+        "cniVersion": "0.4.0",
+        "name": "pods",
+        "plugins": [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}],
+    }
 
 
 def write_container_defaults(folder: Path, defaults: str) -> None:
     """Write what every container starts from: containerd's `defaults` (JSON), and this machine's programs, read-only.
 
-    So an image needs to hold a project's code alone. The system and the Python environment (6 GB with CUDA wheels: packing them would take
-    a quarter of an hour) look from inside as if they were part of it, and no pod has to ask for a hostPath, which Pod Security forbids.
+    So an image needs to hold a project's code alone. The system and the Python environment (6 GB with CUDA wheels: packing them
+    would take a quarter of an hour) look from inside as if they were part of it, and no pod has to ask for a hostPath, which
+    Pod Security forbids.
     """
     spec = json.loads(defaults)
-    for place in shared_folders():
-        spec["mounts"].append({"destination": str(place), "type": "bind", "source": str(place), "options": ["rbind", "ro", "nosuid"]})
+    for source, place in shared_folders().items():
+        spec["mounts"].append({"destination": place, "type": "bind", "source": source, "options": ["rbind", "ro", "nosuid"]})
     (folder / "container.json").write_text(json.dumps(spec))
 
 
-def shared_folders() -> list[Path]:
-    """Return what containers see of this machine: the system, this Python and its environment."""
+def shared_folders() -> dict[str, str]:
+    """Return what containers see of this machine, by source: the system, this Python, its environment."""
     system = [Path("/usr"), *(p for p in map(Path, ("/bin", "/lib", "/lib64", "/sbin")) if p.is_dir() and not p.is_symlink())]
-    pythons = {q for p in (sys.base_prefix, sys.prefix) for q in (Path(p), Path(p).resolve())}
-    return [*system, *sorted(p for p in pythons if not any(p.is_relative_to(s) for s in system))]
+    pythons = {
+        p for p in (Path(sys.base_prefix), Path(sys.base_prefix).resolve()) if not any(p.is_relative_to(s) for s in system)
+    }
+    return {**{str(p): str(p) for p in (*system, *sorted(pythons))}, sys.prefix: ENVIRONMENT}
 
 
 def write_kubelet(folder: Path, programs: Path, identities: Path) -> list[str]:

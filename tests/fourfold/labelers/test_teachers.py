@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
 from fourfold.labelers import LabelingConfig, TeacherSet, integrate_labels, label_shards, measure_teachers, train_teachers
 from fourfold.labelers import teachers as teachers_module
@@ -80,6 +81,19 @@ def test_labelling_that_was_killed_between_shards_ends_in_the_same_bytes(
     (tmp_path / "train" / "depth" / "shard-00001.tar").unlink()
     (tmp_path / "val" / "det" / "manifest.json").unlink()
     label_shards(world[0], trained, tiny, tmp_path)
+    assert files(tmp_path) == files(labels.root)
+
+
+def test_four_processes_label_their_own_shards_and_a_run_over_the_whole_makes_the_same_bytes(
+    world: World, labels: ShardSet, trained: TeacherSet, tiny: LabelingConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "stale.tar").write_bytes(b"of other settings")
+    for index in (2, 0, 3, 1):
+        label_shards(world[0], trained, tiny, tmp_path, Part(index, 4))
+    assert not list(tmp_path.rglob("manifest.json"))  # parts do not make a set
+    shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    label_shards(world[0], trained, tiny, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == shards  # nothing was labelled twice
     assert files(tmp_path) == files(labels.root)
 
 

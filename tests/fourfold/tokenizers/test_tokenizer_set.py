@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
 from fourfold.tokenizers.config import CropConfig, TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.measures import codebook_figures, measure_tokenizers
@@ -127,6 +128,15 @@ def test_pretokenising_again_or_after_a_kill_gives_the_same_bytes(world, tokeniz
     pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert ShardSet(tmp_path / "one").load_column("val", "tok_rgb").shape == (NUM_SAMPLES, 3, GRID * GRID)
+
+
+def test_pretokenising_in_parts_gives_the_same_bytes(world, tokenizers, tmp_path):
+    config = CropConfig(num_crops=3, flip_probability=0.5)
+    pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
+    for index in (1, 0, 2):
+        pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"], part=Part(index, 3))
+    pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 
 
 def test_errors_name_what_is_wrong(world, tokenizers):

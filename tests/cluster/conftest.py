@@ -1,0 +1,77 @@
+"""One cluster for all tests of a run; a namespace of its own, and a miniature project in it, for each test that wants one."""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from projects import Project, miniature
+from testcluster.cluster import Cluster, GivenCluster, running
+from testcluster.errors import ClusterError
+from testcluster.traces import traces
+
+_numbers = itertools.count()
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Return the user's cluster if one is given, else that of `make cluster-up`, else a new one that leaves no trace."""
+    if kubeconfig := os.environ.get("FOURFOLD_TEST_KUBECONFIG"):
+        yield GivenCluster(Path(kubeconfig))
+        return
+    if folder := running(kept=True):
+        yield Cluster.attach(folder)
+        return
+    before = traces()
+    try:
+        started = Cluster.start()
+    except ClusterError as error:
+        pytest.exit(f"The cluster did not start: {error}", returncode=3)
+    try:
+        yield started
+    finally:
+        started.stop()
+    left = {kind: sorted(found - before[kind]) for kind, found in traces().items() if found - before[kind]}
+    assert not left, f"the cluster left behind: {left}"
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """Return a new namespace that admits hardened pods alone."""
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+    cluster.wait_for_account(name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("delete", "persistentvolume", "--selector", f"namespace={name}", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty MLflow store: to create its tables takes seconds, so it is done once and copied."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def own_cluster(cluster: Cluster) -> Cluster:
+    """Return a cluster whose node's images and volumes the tests can make."""
+    if isinstance(cluster, GivenCluster):
+        pytest.skip("needs a node whose images and volumes the tests can make")
+    return cluster
+
+
+@pytest.fixture
+def project(tmp_path: Path, own_cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
+    """Return a miniature project, ready to run in a namespace of its own."""
+    with miniature(tmp_path / "project", own_cluster, namespace, empty_store) as made:
+        yield made

@@ -1,0 +1,16 @@
+"""The miniature's commands: run, k8s and submit."""
+
+import click
+from kedro.framework.cli.project import run
+
+from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
+
+
+@click.group()
+def cli():
+    pass
+
+
+cli.add_command(with_clear_errors(with_kubernetes(run)), "run")
+add_commands(cli, run)

@@ -1,0 +1,14 @@
+"""How Kedro is set up in the miniature."""
+
+from fourfold_ops.kubernetes import KubernetesHook
+from fourfold_ops.stages import PlaceHook
+from fourfold_ops.tracking.hook import TrackingHook
+
+HOOKS = (PlaceHook(), TrackingHook(), KubernetesHook())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
+    "config_patterns": {"tracking": ["tracking*"], "kubernetes": ["kubernetes*"]},
+}

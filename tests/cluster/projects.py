@@ -1,0 +1,232 @@
+"""A Kedro project on the cluster: its folder, its image, its volume and its driver."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from testcluster.cluster import Cluster
+from testcluster.identities import write_kubeconfig
+from testcluster.images import USER
+
+CHECKOUT = Path(__file__).parents[2]
+MINIATURE = Path(__file__).with_name("miniature")
+SITE = "cluster"
+DRIVER_SECONDS = 180
+
+KUBERNETES: dict[str, Any] = {
+    "volumes": [{"mount": "data", "claim": "data"}],
+    # Limits are what is asked for, and the node has two cores: 900m and twice 450m may run at once.
+    "default": {"cpu": "450m", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
+    "tags": {
+        "gpu": {"gpus": 1, "cpu": "900m"},
+        "split": {"shards": 4, "parallelism": 2},
+        "together": {"nodes": 2},
+        "tiny": {"cpu": "10m"},
+    },
+    "grace_seconds": 5,
+    "start_seconds": 10,
+    "pending_seconds": 10,
+}
+
+
+class Project:
+    """The project's folder, whose `data/` is the claim `data` of a namespace; its driver runs here, as the pods' user."""
+
+    def __init__(self, folder: Path, cluster: Cluster, namespace: str) -> None:
+        self.folder, self.cluster, self.namespace = folder, cluster, namespace
+        self.site: dict[str, Any] = json.loads(json.dumps(KUBERNETES))
+        self.image = ""
+
+    def configure(self, **changes: Any) -> None:
+        """Write `kubernetes.yml`; `default`, `tags` and `nodes` are added to, other settings replaced."""
+        for name, value in changes.items():
+            self.site[name] = {**self.site.get(name, {}), **value} if isinstance(value, dict) else value
+        self.write(
+            f"conf/{SITE}/kubernetes.yml", yaml.safe_dump({"image": self.image, "namespace": self.namespace, **self.site})
+        )
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file of the project."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+
+    def hand_over(self) -> None:
+        """Give all files to the user that driver and pods run as."""
+        for parent, _, files in os.walk(self.folder):
+            for path in (Path(parent), *(Path(parent, name) for name in files)):
+                os.chown(path, USER, USER, follow_symlinks=False)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of `kedro …` as the pods' user, who may pass through folders of root."""
+        user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        passing = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        return [*user, *passing, "--", str(Path(sys.prefix) / "bin/kedro"), *arguments]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the driver's environment."""
+        own = {
+            "HOME": str(self.folder / ".home"),
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{self.folder / 'src'}:{self.folder}",
+            "COLUMNS": "2000",  # rich must not break the lines that are looked for
+            "DO_NOT_TRACK": "1",
+        }
+        return {**{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}, **own, **more}
+
+    def start(self, *arguments: str, **environment: str) -> "Driver":
+        """Start `kedro …` and return at once."""
+        self.hand_over()
+        return Driver(self.command(*arguments), self.folder, self.environment(**environment))
+
+    def run(self, *arguments: str, seconds: float = DRIVER_SECONDS, **environment: str) -> "Driver":
+        """Run `kedro run` of a pipeline on the cluster, to its end."""
+        driver = self.start(*self.on_cluster(*arguments), **environment)
+        driver.wait(seconds)
+        return driver
+
+    @staticmethod
+    def on_cluster(*arguments: str) -> list[str]:
+        """Return the arguments of `kedro` that run a pipeline on the cluster."""
+        return ["run", "--runner=kubernetes", f"--runner-params=site={SITE}", *arguments]
+
+    def read(self, path: str) -> bytes:
+        """Return a file of `data/`."""
+        return (self.folder / "data" / path).read_bytes()
+
+    def account(self, name: str, rules: list[dict[str, Any]]) -> Path:
+        """Make a service account that may do what `rules` say; return a kubeconfig with a token of it."""
+        where = {"name": name, "namespace": self.namespace}
+        group = "rbac.authorization.k8s.io"
+        self.cluster.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": where},
+            {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": where, "rules": rules},
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": where,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+                "subjects": [{"kind": "ServiceAccount", **where}],
+            },
+        )
+        token = self.cluster.kubectl("create", "token", name, f"--namespace={self.namespace}").strip()
+        path = self.folder / f".home/{name}.kubeconfig"
+        write_kubeconfig(path, token, self.cluster.identities / "ca.crt", self.namespace)
+        return path
+
+    # --- what is in the cluster
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the Jobs of the namespace."""
+        return list(self.cluster.get("jobs", f"--namespace={self.namespace}")["items"])
+
+    def pods(self, phase: str = "") -> list[dict[str, Any]]:
+        """Return the pods of the namespace that are in a phase and not on their way out."""
+        found = self.cluster.get("pods", f"--namespace={self.namespace}")["items"]
+        return [
+            p for p in found if phase in ("", p["status"].get("phase")) and not (phase and "deletionTimestamp" in p["metadata"])
+        ]
+
+    def wait_for_pod(self, phase: str = "Running", name: str = "", seconds: float = 40) -> str:
+        """Wait for a pod whose name begins with `name` to be in a phase; return its name."""
+        end = time.monotonic() + seconds
+        while not (found := [p["metadata"]["name"] for p in self.pods(phase) if p["metadata"]["name"].startswith(name)]):
+            assert time.monotonic() < end, f"no pod {name}… is {phase} after {seconds} s: {self.describe()}"
+            time.sleep(0.2)
+        return str(found[0])
+
+    def wait_for_log(self, text: str, seconds: float = 120) -> None:
+        """Wait until some pod has said `text`."""
+        end = time.monotonic() + seconds
+        while not any(text in self.log(p["metadata"]["name"]) for p in self.pods()):
+            assert time.monotonic() < end, f"no pod said {text!r} in {seconds} s: {self.describe()}"
+            time.sleep(0.3)
+
+    def log(self, pod: str) -> str:
+        """Return what a pod has said so far."""
+        return self.cluster.try_kubectl("logs", f"--namespace={self.namespace}", pod).stdout
+
+    def describe(self) -> str:
+        """Return what one would look at when a test fails."""
+        pods = self.cluster.try_kubectl("get", "jobs,pods,events", f"--namespace={self.namespace}").stdout
+        return pods + "".join(self.log(p["metadata"]["name"])[-1500:] for p in self.pods())
+
+
+class Driver:
+    """A `kedro` process and what it says."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder / f".driver-{time.monotonic_ns()}.log"
+        self._file = self.log.open("w")
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    @property
+    def output(self) -> str:
+        """All that it has said."""
+        return self.log.read_text(errors="replace")
+
+    @property
+    def last_line(self) -> str:
+        """The last line that it has said."""
+        lines = self.output.strip().splitlines()
+        return lines[-1] if lines else ""
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self.process.poll()
+
+    def wait(self, seconds: float = DRIVER_SECONDS) -> int:
+        """Wait for its end; fails with its output when it takes too long."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the driver is not done after {seconds} s; it said:\n{self.output[-4000:]}") from None
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Wait until it has said `text`."""
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            assert self.code is None, f"the driver ended ({self.code}) without saying {text!r}:\n{self.output[-4000:]}"
+            assert time.monotonic() < end, f"the driver did not say {text!r} in {seconds} s:\n{self.output[-4000:]}"
+            time.sleep(0.1)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill it as a lost machine would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def miniature(folder: Path, cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
+    """Write the project, make its image and its volume, and configure its site."""
+    project = Project(folder, cluster, namespace)
+    shutil.copytree(MINIATURE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conf/local", "data", ".home"):
+        (folder / name).mkdir(exist_ok=True)
+    shutil.copytree(CHECKOUT / "src/fourfold_ops", folder / "src/fourfold_ops", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(empty_store, folder / "data/mlflow.db")
+    project.image = cluster.put_project("miniature", folder)
+    cluster.volume(namespace, "data", folder / "data")
+    project.configure()
+    try:
+        yield project
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""Faults that no run should mind: lost drivers, lost pods, two runs at once; and what Ctrl-C leaves, which is nothing."""
+
+import json
+
+from projects import SITE
+
+TRAINING, LABELLING = "--pipelines=training", "--pipelines=labelling"
+
+
+def expected_state(steps, size=7):
+    """Return what the training must arrive at, computed here."""
+    state = 1
+    for step in range(steps):
+        state = (state * 6364136223846793005 + step % size) % 2**64
+    return {"state": state, "steps": steps}
+
+
+def expected_labels(shards=4, size=7):
+    """Return what labelling must give, computed here."""
+    return {str(shard): {str(n): (n * 2654435761 + shard) % 1000 for n in range(size)} for shard in range(shards)}
+
+
+def test_a_killed_driver_adopts_its_jobs_when_started_again_and_starts_no_twin(project):
+    arguments = project.on_cluster(TRAINING, "--params=training.steps=100,training.seconds=0.3")
+    first = project.start(*arguments)
+    project.wait_for_log("training: 3/100")
+    first.kill()
+    before = {job["metadata"]["uid"] for job in project.jobs()}
+    second = project.start(*arguments)
+    assert second.wait() == 0, second.output
+    assert {job["metadata"]["uid"] for job in project.jobs()} == before
+    assert len(project.pods()) == 1
+    assert json.loads(project.read("trained.json")) == expected_state(100)
+
+    third = project.start(*arguments)
+    assert third.wait() == 0, third.output
+    assert {job["metadata"]["uid"] for job in project.jobs()} == before, "a finished step was run again"
+
+
+def test_a_pod_deleted_in_the_middle_goes_on_from_its_checkpoint_to_the_same_result(project):
+    driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
+    project.wait_for_log("checkpoint at step 5")
+    pod = project.wait_for_pod("Running", "train")
+    project.cluster.kubectl("delete", "pod", pod, f"--namespace={project.namespace}", "--wait=false")
+    project.wait_for_log("Going on from step")
+    assert driver.wait() == 0, driver.output
+    assert json.loads(project.read("trained.json")) == expected_state(30)
+
+
+def test_an_evicted_pod_is_started_again_and_does_not_count_as_a_failure(project):
+    driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
+    project.wait_for_log("checkpoint at step 5")
+    pod = project.wait_for_pod("Running", "train")
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": project.namespace}}
+    place = f"/api/v1/namespaces/{project.namespace}/pods/{pod}/eviction"
+    project.cluster.kubectl("create", "--raw", place, "-f", "-", content=json.dumps(body))
+    assert driver.wait() == 0, driver.output  # with `retries: 0`
+    assert json.loads(project.read("trained.json")) == expected_state(30)
+
+
+def test_four_parts_of_which_one_is_killed_twice_give_the_bytes_of_one_undisturbed_process(project):
+    driver = project.start(*project.on_cluster(LABELLING, "--params=labelling.shards=8,labelling.seconds=6.0"))
+    for _ in range(2):
+        pod = project.wait_for_pod("Running", "label")
+        project.cluster.kubectl("delete", "pod", pod, f"--namespace={project.namespace}", "--grace-period=1")
+    assert driver.wait() == 0, driver.output
+    there = project.read("labels.json")
+    assert json.loads(there) == expected_labels(shards=8)
+    (project.folder / "data/labels.json").unlink()
+    for path in (project.folder / "data/labels").iterdir():
+        path.unlink()
+    alone = project.start("run", LABELLING, "--params=labelling.shards=8,labelling.seconds=0.0")
+    assert alone.wait() == 0, alone.output
+    assert project.read("labels.json") == there
+
+
+def test_ctrl_c_stops_what_the_run_started_says_so_and_leaves_nothing(project):
+    driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=1000,training.seconds=0.3"))
+    pod = project.wait_for_pod("Running", "train")
+    driver.interrupt()
+    assert driver.wait(60) == 130, driver.output
+    assert "Stopped in the cluster: train-" in driver.output
+    assert project.jobs() == []
+    assert pod not in [p["metadata"]["name"] for p in project.pods("Running")]
+
+
+def test_two_runs_at_once_keep_to_themselves_and_clean_leaves_nothing_behind(project):
+    short = project.on_cluster(TRAINING, "--params=training.steps=13,training.seconds=0.1")
+    other = project.on_cluster(LABELLING)
+    drivers = [project.start(*short), project.start(*other)]
+    assert [driver.wait() for driver in drivers] == [0, 0], "\n".join(driver.output for driver in drivers)
+    assert json.loads(project.read("trained.json")) == expected_state(13)
+    assert json.loads(project.read("labels.json")) == expected_labels()
+
+    listed = project.start("k8s", "list", f"--site={SITE}")
+    assert listed.wait() == 0, listed.output
+    assert "training/train" in listed.output
+    assert "labelling/label" in listed.output
+    cleaned = project.start("k8s", "clean", f"--site={SITE}")
+    assert cleaned.wait() == 0, cleaned.output
+    left = project.cluster.get("jobs,pods,services,configmaps,secrets", f"--namespace={project.namespace}")["items"]
+    assert [found["metadata"]["name"] for found in left] == ["kube-root-ca.crt"]
+
+
+def test_two_pods_find_each_other_and_sum_their_ranks(project):
+    project.configure(default={"memory": "1500Mi"})
+    driver = project.run("--pipelines=pair")
+    assert driver.code == 0, driver.output
+    assert json.loads(project.read("summed.json")) == {"sum": 3.0, "world": 2}

@@ -1,0 +1,109 @@
+"""The cluster itself: is it real where it matters, and does it say what is wrong when it cannot start?"""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from projects import CHECKOUT
+from test_manifests import hardened
+from testcluster import programs
+from testcluster.cluster import GPU, Cluster
+from testcluster.errors import ClusterError
+from testcluster.identities import NODE
+from testcluster.machine import Machine
+from testcluster.traces import traces
+
+
+@pytest.fixture(scope="module")
+def image(own_cluster):
+    """Return an image with an environment and no project."""
+    folder = CHECKOUT / "tests/cluster/programs"
+    return own_cluster.put_project("empty", folder)
+
+
+def pod_of(cluster, namespace, image, command, **container):
+    """Run a hardened pod to its end; return it."""
+    spec = hardened(image, command)
+    spec["containers"][0].update(container)
+    metadata = {"name": "probe", "namespace": namespace}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    end = time.monotonic() + 60
+    while (found := cluster.get("pod", "probe", f"--namespace={namespace}"))["status"].get("phase") not in (
+        "Succeeded",
+        "Failed",
+    ):
+        assert time.monotonic() < end, cluster.kubectl("describe", "pod", "probe", f"--namespace={namespace}")
+        time.sleep(0.2)
+    return found
+
+
+def test_a_pod_finds_services_by_name_and_the_server_with_its_certificate(own_cluster, namespace, image):
+    script = (
+        "import ssl, urllib.request, pathlib; folder = pathlib.Path('/var/run/secrets/kubernetes.io/serviceaccount'); "
+        "context = ssl.create_default_context(cafile=folder / 'ca.crt'); "
+        "request = urllib.request.Request('https://kubernetes.default/version', headers={'Authorization': 'Bearer ' + "
+        "(folder / 'token').read_text()}); print(urllib.request.urlopen(request, context=context).read().decode())"
+    )
+    found = pod_of(own_cluster, namespace, image, ["python", "-c", script])
+    said = own_cluster.kubectl("logs", "probe", f"--namespace={namespace}")
+    assert found["status"]["phase"] == "Succeeded", said
+    assert json.loads(said)["gitVersion"].startswith("v1.34")
+
+
+def test_a_memory_limit_is_the_kernels_and_nothing_outside_a_volume_can_be_written(own_cluster, namespace, image):
+    resources = {"limits": {"memory": "100Mi", "cpu": "500m"}}
+    found = pod_of(own_cluster, namespace, image, ["python", "-c", "held = bytearray(2**28)"], resources=resources)
+    (status,) = found["status"]["containerStatuses"]
+    assert (status["state"]["terminated"]["reason"], status["state"]["terminated"]["exitCode"]) == ("OOMKilled", 137)
+    own_cluster.kubectl("delete", "pod", "probe", f"--namespace={namespace}", "--grace-period=0", "--force")
+    pod_of(own_cluster, namespace, image, ["sh", "-c", "id -u; touch /usr/x; touch /x; touch /opt/environment/x; touch /tmp/x"])
+    said = own_cluster.kubectl("logs", "probe", f"--namespace={namespace}")
+    assert said.startswith("1000\n")
+    assert said.count("Read-only file system") == 3
+
+
+def test_gpus_that_are_not_there_are_counted_as_real_ones_would_be(own_cluster):
+    assert own_cluster.get("node", NODE)["status"]["allocatable"][GPU] == "2"
+
+
+def test_a_missing_program_is_named_with_the_command_that_gets_it(monkeypatch):
+    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    with pytest.raises(ClusterError, match=r"the package etcd-server.*make cluster-install"):
+        programs.check()
+
+
+def test_a_program_that_ends_while_it_starts_is_named_with_the_end_of_its_log(tmp_path):
+    (tmp_path / "logs").mkdir()
+    machine = Machine(tmp_path)
+    machine.inside = lambda command: command
+    machine.launch("etcd", ["sh", "-c", "sleep 0.3 & wait; echo 'cannot bind' >&2; exit 1"])
+    with pytest.raises(ClusterError, match=r"(?s)etcd .*cannot bind"):
+        machine.wait_until(lambda: False, "etcd", 5)
+
+
+def test_a_second_cluster_is_refused_while_one_runs(own_cluster):
+    with pytest.raises(ClusterError, match=r"already runs in .*make cluster-down"):
+        Cluster.start()
+
+
+def test_namespaces_whose_owner_is_killed_vanish_with_everything_in_them(own_cluster, tmp_path):
+    before = traces()["processes"]
+    script = (
+        "import sys, time; from pathlib import Path; from testcluster.machine import Machine; "
+        "machine = Machine(Path(sys.argv[1])); "
+        "machine._connect = machine.check_alone = lambda: None; machine.start(); machine.launch('sleeper', ['sleep', '1000']); "
+        "print('up', flush=True); time.sleep(60)"
+    )
+    environment = {"PYTHONPATH": str(CHECKOUT / "tests/cluster"), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    owner = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout.readline() == "up\n"
+    assert len(traces()["processes"] - before) >= 2
+    owner.kill()
+    owner.wait()
+    end = time.monotonic() + 5
+    while traces()["processes"] - before:
+        assert time.monotonic() < end, traces()["processes"] - before
+        time.sleep(0.1)
