@@ -10,6 +10,7 @@ from fourfold_ops.datasets import JsonDataset
 from fourfold_ops.ranks import RanksHook, for_this_process
 
 REGISTRY = """
+import os
 
 from kedro.pipeline import Node, Pipeline
 
