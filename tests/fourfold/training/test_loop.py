@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
+from fourfold.storage import FINGERPRINT_FILE
 from fourfold.training.loop import BEST_FILE, HISTORY_FILE, LoopConfig, train
 from fourfold.training.meter import Meter
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
@@ -30,9 +31,8 @@ def test_a_run_killed_twice_gives_the_losses_files_and_weights_of_an_unbroken_ru
     assert resumed["weights"] == unbroken["weights"]
     assert resumed["state"] == unbroken["state"]
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
-    assert {BEST_FILE, HISTORY_FILE, "step-00000016.safetensors", "step-00000015.safetensors"} == set(
-        files_of(tmp_path / "broken")
-    )
+    checkpoints = {"step-00000016.safetensors", "step-00000015.safetensors"}
+    assert {BEST_FILE, HISTORY_FILE, FINGERPRINT_FILE} | checkpoints == set(files_of(tmp_path / "broken"))
     assert unbroken["state"]["skipped_steps"] == 1
 
 
