@@ -36,7 +36,8 @@ def for_this_process(pipelines: dict[str, Pipeline]) -> dict[str, Pipeline]:
     """Return what this process runs of the registered pipelines: everything on the first, distributed nodes on others."""
     if is_first():
         return pipelines
-    return {name: pipeline.only_nodes_with_tags(DISTRIBUTED) or _nothing() for name, pipeline in pipelines.items()}
+    helping = {name: pipeline.only_nodes_with_tags(DISTRIBUTED) for name, pipeline in pipelines.items()}
+    return {name: pipeline if pipeline.nodes else _nothing() for name, pipeline in helping.items()}
 
 
 class RanksHook:

@@ -10,6 +10,7 @@ from fourfold_ops.datasets import JsonDataset
 from fourfold_ops.ranks import RanksHook, for_this_process
 
 REGISTRY = """
+import os
 
 from kedro.pipeline import Node, Pipeline
 
@@ -64,7 +65,7 @@ def several(miniature):
 
 
 def test_under_torchrun_one_process_writes_and_records_and_the_others_help_where_a_node_wants_them(several):
-    arguments = ["--nproc-per-node=2", "--master-port=0", "--no-python", str(Path(sys.executable).parent / "kedro"), "run"]
+    arguments = ["--nproc-per-node=2", "--standalone", "--no-python", str(Path(sys.executable).parent / "kedro"), "run"]
     done = several.command("torchrun", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     report = (several.folder / "data/03_judged/report.html").read_text()

@@ -37,46 +37,35 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A URL that behaves like a `Path` to whoever reads. `path` is what the file system itself calls it."""
+    """A URL that behaves like a `Path` to whoever reads."""
 
-    filesystem: Any  # fsspec.AbstractFileSystem
-    path: str
-    protocol: str
-
-    @classmethod
-    def of(cls, url: str) -> "RemotePath":
-        """Return the place that a URL names; raises ValueError that says what is missing when its protocol cannot be used."""
-        import fsspec
-
-        try:
-            filesystem, path = fsspec.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"{url} cannot be opened: {error}. Install fsspec's package for it (s3fs, gcsfs, ...).") from error
-        return cls(filesystem, path.rstrip("/"), url.partition("://")[0])
+    url: str
 
     def __str__(self) -> str:
-        return f"{self.protocol}://{self.path.lstrip('/')}"
+        return self.url
 
     def __truediv__(self, part: str) -> "RemotePath":
-        return RemotePath(self.filesystem, f"{self.path}/{part}", self.protocol)
+        return RemotePath(f"{self.url}/{part}")
 
     @property
     def name(self) -> str:
         """The last part."""
-        return self.path.rpartition("/")[2]
+        return self.url.rpartition("/")[2]
 
     @property
     def parent(self) -> "RemotePath":
         """The folder it lies in."""
-        return RemotePath(self.filesystem, self.path.rpartition("/")[0], self.protocol)
+        return RemotePath(self.url.rpartition("/")[0])
 
     def exists(self) -> bool:
         """Whether there is a file or a folder."""
-        return bool(self.filesystem.exists(self.path))
+        filesystem, path = self._opened()
+        return bool(filesystem.exists(path))
 
     def read_bytes(self) -> bytes:
         """Return the content; raises OSError when there is none."""
-        return bytes(self.filesystem.cat_file(self.path))
+        filesystem, path = self._opened()
+        return bytes(filesystem.cat_file(path))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the content as text."""
@@ -84,24 +73,41 @@ class RemotePath:
 
     def glob(self, pattern: str) -> Iterator["RemotePath"]:
         """Yield what lies below and fits a pattern."""
-        for path in self.filesystem.glob(f"{self.path}/{pattern}"):
-            yield RemotePath(self.filesystem, str(path), self.protocol)
+        filesystem, path = self._opened()
+        for found in filesystem.glob(f"{path}/{pattern}"):
+            yield self / str(found).lstrip("/").removeprefix(path.lstrip("/")).lstrip("/")
+
+    def version(self) -> str:
+        """Return what the store says changes when the file does."""
+        filesystem, path = self._opened()
+        return str(filesystem.ukey(path))
+
+    def _opened(self) -> tuple[Any, str]:
+        """Return the file system, which fsspec keeps for this process (a forked one needs its own), and its name for this."""
+        import fsspec
+
+        try:
+            filesystem, path = fsspec.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            advice = "Install fsspec's package for it (s3fs, gcsfs, ...)."
+            raise ValueError(f"{self.url} cannot be opened: {error}. {advice}") from error
+        return filesystem, str(path).rstrip("/")
 
 
 def place(root: "Place | str") -> Any:
-    """Return a `Path` for a local folder, a `RemotePath` for a URL."""
-    return (
-        RemotePath.of(root)
-        if isinstance(root, str) and "://" in root
-        else root
-        if isinstance(root, RemotePath)
-        else Path(str(root))
-    )
+    """Return a `Path` for a local folder, a `RemotePath` for a URL; raises ValueError when its protocol cannot be used."""
+    if isinstance(root, RemotePath):
+        return root
+    if not (isinstance(root, str) and "://" in root):
+        return Path(str(root))
+    remote = RemotePath(root.rstrip("/"))
+    remote._opened()
+    return remote
 
 
 def version(path: Any) -> str:
     """Return what changes when a file is rewritten: time and size of a local one, what the store says of another."""
     if isinstance(path, RemotePath):
-        return str(path.filesystem.ukey(path.path))
+        return path.version()
     status = path.stat()
     return f"{status.st_mtime_ns} {status.st_size}"

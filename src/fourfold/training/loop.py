@@ -182,26 +182,13 @@ class _Run:
 
     def learn(self, found: Part | Iterator[Part], factor: float, termination: Termination) -> bool:
         """One update; a gradient that is not finite is not used, but counted. Returns whether some process was told to stop."""
-        sums: dict[str, Tensor] = {}
-        for loss, figures in [found] if isinstance(found, tuple) else found:
-            # processes give the mean of their gradients, and their losses are parts of a sum
-            (loss if self.world.size == 1 else loss * self.world.size).backward()
-            for name, scalar in {"loss": loss, **figures}.items():
-                sums[name] = sums[name] + scalar.detach() if name in sums else scalar.detach()
+        sums = self._backward(found)
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
-        told = termination.requested
-        # one copy off the device for all figures: each would wait for the GPU
-        sums |= {} if self.world.size == 1 else {"stop": norm.new_tensor(float(told))}
-        scalars = self.world.sum(torch.stack([scalar.float() for scalar in sums.values()]))
-        values = torch.cat([scalars[:1], norm.detach().float()[None], scalars[1:]]).tolist()
-        names = ["loss", "gradient_norm", *list(sums)[1:]]
-        reported = dict(zip(names, values, strict=True))
-        if self.world.size > 1:
-            told = reported.pop("stop") > 0
-        if math.isfinite(reported["gradient_norm"]):
+        figures, told = self._shared(sums, norm, termination.requested)
+        if math.isfinite(figures["gradient_norm"]):
             self.optimizer.step(factor)
-            self.state.window.append(reported)
+            self.state.window.append(figures)
             self.state.skipped_in_a_row = 0
         else:
             self.optimizer.zero_grad()
@@ -210,6 +197,27 @@ class _Run:
         if self.average:
             self.average.update(self.state.step)
         return told
+
+    def _backward(self, found: Part | Iterator[Part]) -> dict[str, Tensor]:
+        """Add up the gradients of all parts; return the sums of loss and figures."""
+        sums: dict[str, Tensor] = {}
+        for loss, figures in [found] if isinstance(found, tuple) else found:
+            # processes will take the mean of their gradients, but their losses are parts of a sum
+            (loss if self.world.size == 1 else loss * self.world.size).backward()
+            for name, scalar in {"loss": loss, **figures}.items():
+                sums[name] = sums[name] + scalar.detach() if name in sums else scalar.detach()
+        return sums
+
+    def _shared(self, sums: dict[str, Tensor], norm: Tensor, told: bool) -> tuple[dict[str, float], bool]:
+        """Return the figures of all processes together, and whether any was told to stop."""
+        if self.world.size > 1:
+            sums = sums | {"told": norm.new_tensor(float(told))}
+        totals = self.world.sum(torch.stack([scalar.float() for scalar in sums.values()]))
+        # one copy off the device for all figures: each would wait for the GPU
+        values = torch.cat([norm.detach().float()[None], totals]).tolist()
+        found = dict(zip(["gradient_norm", *sums], values, strict=True))
+        told = found.pop("told", float(told)) > 0
+        return {"loss": found["loss"], **found}, told
 
     def _count_skip(self) -> None:
         self.state.skipped_steps += 1

@@ -30,7 +30,7 @@ def curve(folder: Path, name: str) -> torch.Tensor:
 def assert_equal_runs(found: Path, expected: Path) -> None:
     for name in ("loss", "gradient_norm", "tok_depth", "caption", "validation/loss", "validation/det"):
         torch.testing.assert_close(curve(found, name), curve(expected, name), rtol=2e-4, atol=2e-5)
-    assert len(curve(found, "loss")) == 12
+    assert len(curve(found, "loss")) == 14
     weights, others = (load_file(folder / "last" / "model.safetensors") for folder in (found, expected))
     assert weights.keys() == others.keys()
     for name in weights:

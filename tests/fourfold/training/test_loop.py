@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
+from fourfold.storage import FINGERPRINT_FILE
 from fourfold.training.loop import BEST_FILE, HISTORY_FILE, LoopConfig, train
 from fourfold.training.meter import Meter
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
@@ -24,14 +25,14 @@ def test_a_run_killed_twice_gives_the_losses_files_and_weights_of_an_unbroken_ru
     done = subprocess.run([sys.executable, TINY_RUN, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     unbroken, resumed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("unbroken", "broken"))
-    assert set(resumed["losses"]) == {str(step) for step in range(12, 16)}
+    # from the checkpoint of step 12, or the one before if that was still being written
+    assert set(resumed["losses"]) in ({str(step) for step in range(first, 16)} for first in (9, 12))
     assert resumed["losses"].items() <= unbroken["losses"].items()
     assert resumed["weights"] == unbroken["weights"]
     assert resumed["state"] == unbroken["state"]
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
-    assert {BEST_FILE, HISTORY_FILE, "step-00000016.safetensors", "step-00000015.safetensors"} == set(
-        files_of(tmp_path / "broken")
-    )
+    checkpoints = {"step-00000016.safetensors", "step-00000015.safetensors"}
+    assert {BEST_FILE, HISTORY_FILE, FINGERPRINT_FILE} | checkpoints == set(files_of(tmp_path / "broken"))
     assert unbroken["state"]["skipped_steps"] == 1
 
 
@@ -72,7 +73,7 @@ def test_gradients_that_are_not_finite_a_few_times_in_a_row_are_an_error_but_not
 
     allowed = {"max_skipped_share": 0.5, "max_skipped_in_a_row": 3}
     assert small_run(now_and_then({2, 3, 5, 6, 9, 10}), **allowed)[1].skipped_steps == 6
-    with pytest.raises(FloatingPointError, match=r"the last 3 gradients up to step 8 were not finite. Lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"the last 3 gradients up to step 7 were not finite. Lower the learning rate"):
         small_run(now_and_then({2, 3, 5, 6, 7}), **allowed)
 
 
@@ -121,7 +122,7 @@ def test_a_trace_of_some_steps_is_kept_as_a_file_and_handed_to_the_log(tmp_path)
 
 
 def test_the_meter_counts_what_was_done_in_the_time_left_for_training():
-    now = iter([0.0, 1.0, 2.0, 5.0, 9.0, 14.0, 14.0, 100.0])  # begun, waiting 1 to 2, aside 5 to 9, reported at 14
+    now = iter([0.0, 1.0, 2.0, 5.0, 9.0, 14.0, 14.0, 100.0, 100.0])  # begun, waiting 1 to 2, aside 5 to 9, reported at 14
     meter = Meter(torch.device("cpu"), peak=100.0, clock=lambda: next(now))
     with meter.waiting():
         meter.count(samples=30, flops=500.0)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fourfold.data.cursor import index_batches
 from fourfold.seeds import torch_generator
-from fourfold.storage import write_json
+from fourfold.storage import claim, write_json
 from fourfold.training.loop import LoopConfig, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.schedules import ScheduleConfig, factor
@@ -43,6 +43,7 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         keep_checkpoints=2,
         max_skipped_share=0.1,
     )
+    claim(folder, "tiny run")
     state = train(
         model,
         compute_loss,
