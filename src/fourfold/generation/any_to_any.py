@@ -20,7 +20,7 @@ from torch import Tensor
 from fourfold.generation.conditions import UNKNOWN, Conditions, visible_batch
 from fourfold.generation.config import GenerationConfig, base_name, find_modality, find_preset
 from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
-from fourfold.modalities import TOKEN_MODALITIES, target_of
+from fourfold.modalities import LABELS, TOKEN_MODALITIES, target_of
 from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
 from fourfold.seeds import derive_seed
@@ -120,7 +120,7 @@ class AnyToAny:
         """Return the modality by which a label is a condition: pixels if the model sees any, tokens otherwise."""
         known = self.model.config.names
         label_name, _, resolution = name.partition("@")
-        if label_name in TOKEN_MODALITIES and not resolution:
+        if label_name not in LABELS and label_name in TOKEN_MODALITIES and not resolution:
             return find_modality(label_name, known)
         pixels = [m.name for m in TOKEN_MODALITIES.values() if m.label == label_name and m.kind == "pixels"]
         seen = (find_modality(f"{pixel}@{resolution}" if resolution else pixel, known) for pixel in pixels)
@@ -129,7 +129,8 @@ class AnyToAny:
     def target_name(self, name: str) -> str:
         """Return the modality that is predicted for a label or a token modality, at its resolution if one is named."""
         label_name, _, resolution = name.partition("@")
-        token_name = label_name if label_name in TOKEN_MODALITIES and label_name != "rgb" else target_of(label_name).name
+        is_token = label_name not in LABELS and label_name in TOKEN_MODALITIES
+        token_name = label_name if is_token else target_of(label_name).name
         return f"{token_name}@{resolution}" if resolution else find_modality(token_name, self.model.config.names)
 
     def _weighted_name(self, name: str, known: Conditions) -> str:
@@ -157,7 +158,7 @@ class AnyToAny:
         if kind == "pixels":
             return torch.from_numpy(np.ascontiguousarray(values))
         is_array = isinstance(values, np.ndarray | Tensor) and np.ndim(values) > 0
-        if is_array and (kind == "sequence" or base_name(name) in TOKEN_MODALITIES):
+        if is_array and (kind == "sequence" or base_name(name) not in LABELS):
             return torch.as_tensor(values).long()
         if kind == "sequence" and any(isinstance(value, str) and GAP in value for value in values):
             return torch.nn.utils.rnn.pad_sequence([torch.tensor(self._with_gaps(value)) for value in values], True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fourfold.generation.conditions import UNKNOWN, Conditions, visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
 from fourfold.generation.grids import generate_grid
-from fourfold.generation.sequences import CachedDecoder, generate_sequence
+from fourfold.generation.sequences import CachedDecoder, generate_sequence, weighted
 from fourfold.masking import spans
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.fourm import Encoding, FourM
@@ -188,7 +188,7 @@ class _Request:
         for branch in self._branches(name, conditions, settings):
             batch, encoding = self._encode(branch.conditions)
             hidden_BRD = self.model.decode(with_targets(batch, self.model.config.index(name), asked_BR), encoding)
-            logits_BRV = branch.weight * self.model.logits(hidden_BRD, name)
+            logits_BRV = weighted(branch.weight, self.model.logits(hidden_BRD, name))
             total = logits_BRV if total is None else total + logits_BRV
         assert total is not None
         return total

@@ -52,10 +52,16 @@ def generate_sequence(
     finished_B = torch.zeros_like(token_B, dtype=torch.bool)
     ids: list[Tensor] = []
     for position in range(max_length):
-        logits_BV = torch.stack([weight * decoder.next_logits(token_B, position) for weight, decoder in decoders]).sum(0)
+        parts = [weighted(weight, decoder.next_logits(token_B, position)) for weight, decoder in decoders]
+        logits_BV = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
         token_B = sample(logits_BV, uniform_BL[:, position], settings.temperature, settings.top_k, settings.top_p)
         finished_B = finished_B | (token_B[:, None] == stops_BK).any(1)
         if bool(finished_B.all()):
             break
         ids.append(token_B.masked_fill(finished_B, PAD))
     return torch.stack(ids, dim=1) if ids else token_B.new_zeros(batch_size, 0)
+
+
+def weighted(weight: float, logits: Tensor) -> Tensor:
+    """Return weight · logits; these are large, so a weight of 1 is no pass over them."""
+    return logits if weight == 1 else weight * logits

@@ -28,6 +28,8 @@ class CountingTokenizers:
     def tokens(self, name, values):
         if name == "depth":
             return np.asarray(values).reshape(len(values), -1).astype(np.int16)
+        if name == "rgb":  # the first of each 4 × 4 pixels, in 16 steps
+            return (np.asarray(values)[:, ::4, ::4, 0] // 16).reshape(len(values), -1).astype(np.int16)
         rows = [self.text.encode_caption(text) for text in values]
         return np.array([row + [0] * (5 - len(row)) for row in rows], np.int16)
 

@@ -124,3 +124,12 @@ def test_a_model_that_names_resolutions_is_asked_by_plain_labels():
     assert found["depth@448"].shape == (4, 2, 2)  # sixteen tokens, as this tokenizer reads them
     with pytest.raises(ValueError, match="no modality 'tok_depth@512'"):
         model.predict({"depth": np.ones((1, 2, 2))}, ["depth@512"])
+
+
+def test_a_model_that_sees_no_pixels_is_shown_an_image_by_its_tokens(images):
+    tokens = CONFIG.modalities[1].model_copy(update={"name": "tok_rgb"})
+    model = AnyToAny(FourM(CONFIG.model_copy(update={"modalities": (tokens, *CONFIG.modalities[1:])}), 2), CountingTokenizers())
+    assert model.token_name("rgb") == "tok_rgb"
+    np.testing.assert_array_equal(
+        model.condition_tokens({"rgb": images})["tok_rgb"], images[:, ::4, ::4, 0].reshape(5, 4) // 16
+    )
