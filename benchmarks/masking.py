@@ -85,7 +85,7 @@ def step_milliseconds(repeats: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     training = step_milliseconds(options.repeats)
     for title, names in (("4M-7", FOUR_M_7), ("4M-21", tuple(TOKEN_MODALITIES))):
