@@ -158,7 +158,7 @@ class Conductor(threading.Thread):
             if not step.remote:
                 self._set(step, State.RUNNING)
                 self._for_driver.put(step)
-            elif len(self._work) < self.plan.settings.parallel_steps:
+            elif len(self._work) < self.plan.settings.parallel_steps and not self.schedule.halted:
                 self._set(step, State.STARTING)
                 self._begin(step)
 
@@ -264,12 +264,19 @@ class Conductor(threading.Thread):
             return
         work.job = found
         if is_complete(found):
+            self._see_all_pods(work)
             self._complete(work)
         elif has_failed(found):
-            # the watch of the pods may be behind that of the Jobs
-            for pod in self.cluster.all("pods", f"{JOB_LABEL}={name}"):
-                work.pods[pod["metadata"]["name"]] = trimmed(pod)
+            self._see_all_pods(work)
             self._fail(work, verdicts.failure(found, work.pods.values(), work.progress, self.plan.again))
+
+    def _see_all_pods(self, work: Work) -> None:
+        """Look at the pods of a Job that is over: their watch may be behind that of the Jobs."""
+        status = work.job.get("status", {})
+        ended = sum(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in work.pods.values())
+        if ended < max(1, status.get("succeeded", 0) + status.get("failed", 0)) and not work.was_done:
+            for pod in self.cluster.all("pods", f"{JOB_LABEL}={work.spec.name}"):
+                self._on_pods(("MODIFIED", pod))
 
     def _is_gone(self, name: str) -> bool:
         try:
