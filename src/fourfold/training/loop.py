@@ -233,3 +233,4 @@ class _Run:
         progress_json = self.state.as_json()
         progress_json.pop("step")
         save_checkpoint(Checkpoint(self.state.step, tensors, progress_json), folder, self.config.keep_checkpoints)
+        logger.info("%s: checkpoint at step %d.", self.description, self.state.step)

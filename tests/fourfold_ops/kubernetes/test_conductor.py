@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from fourfold_ops.kubernetes.conductor import Conductor, StepFailedError, rows
 from fourfold_ops.kubernetes.plan import Origin, plan_run
 from fourfold_ops.kubernetes.settings import read_settings
 
-from .scripted_cluster import ScriptedCluster, succeed
+sys.path.insert(0, str(Path(__file__).parent))
+from scripted_cluster import ScriptedCluster, succeed
 
 ENTRIES = ("raw", "a", "b", "both", "page")
 
