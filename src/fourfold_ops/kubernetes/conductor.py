@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_CUT_OFF, EXIT_FAILED, UserError
 from fourfold_ops.kubernetes import names, verdicts
-from fourfold_ops.kubernetes.attaching import failed_parts, is_current, jobs_of_run
+from fourfold_ops.kubernetes.attaching import failed_parts, is_current, job_names, jobs_of_run
 from fourfold_ops.kubernetes.board import Board, Row
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
 from fourfold_ops.kubernetes.manifest import job, service
@@ -27,6 +27,7 @@ from fourfold_ops.kubernetes.steps import Step
 from fourfold_ops.kubernetes.work import JOB_LABEL, Work, has_failed, has_started, is_complete, trimmed
 
 logger = logging.getLogger(__name__)
+WATCHED = ("jobs", "pods", "events")
 TICK_SECONDS = 1.0
 SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
 QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
@@ -52,7 +53,17 @@ class StepFailedError(Exception):
 
     def __init__(self, lines: list[str], configuration: bool) -> None:
         super().__init__(lines[0] + (f" (and {len(lines) - 1} more failed, see above)" if len(lines) > 1 else ""))
-        self.configuration = configuration
+        self.exit_code = EXIT_CONFIGURATION if configuration else EXIT_FAILED
+
+
+class DriverCutOffError(Exception):
+    """The driver has lost the cluster; what runs there goes on."""
+
+    place, exit_code = "", EXIT_CUT_OFF
+
+    def __init__(self, away: ApiAwayError, again: str) -> None:
+        super().__init__(f"{away} Jobs go on without the driver.")
+        self.remedy = f"Take the run up again with: {again}"
 
 
 class Conductor(threading.Thread):
@@ -72,7 +83,8 @@ class Conductor(threading.Thread):
         self._jobs: dict[str, dict[str, Any]] = {}  # as last seen
         self._pods: dict[str, dict[str, Any]] = {}
         self._events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._has_listed = False  # the watch of the Jobs has begun
+        self._watched: set[str] = set()  # what has been listed: nothing starts before all is seen
+        self._names = job_names(plan)
         self._cancelling = False
 
     # --- the main thread's side ---
@@ -104,9 +116,8 @@ class Conductor(threading.Thread):
         """Drive until all is over."""
         try:
             self._jobs = jobs_of_run(self.plan, self.cluster)
-            for resource in ("jobs", "pods"):
-                self._watch(resource, names.selector(run=self.plan.name))
-            self._watch("events", "", only_new=True)
+            for resource in WATCHED:
+                self._watch(resource, "" if resource == "events" else names.selector(run=self.plan.name))
             while not self._over():
                 self._start_ready()
                 self._handle_messages()
@@ -117,7 +128,7 @@ class Conductor(threading.Thread):
             known = failure.status in (401, 403)
             self.error = UserError(verdict.line(self.plan.name)) if known else failure
         except ApiAwayError as away:
-            self.error = UserError(f"{away} Jobs go on without the driver.", f"Take the run up again with: {self.plan.again}")
+            self.error = DriverCutOffError(away, self.plan.again)
         except BaseException as error:
             self.error = error
         finally:
@@ -135,14 +146,16 @@ class Conductor(threading.Thread):
             message = self._messages.get(timeout=TICK_SECONDS)
             while True:
                 getattr(self, f"_on_{message[0]}")(message[1])
+                if message[0] in WATCHED:
+                    self._watched.add(message[0])
                 message = self._messages.get_nowait()
         except queue.Empty:
             return
 
-    def _watch(self, resource: str, selector: str, only_new: bool = False) -> None:
+    def _watch(self, resource: str, selector: str) -> None:
         def listen() -> None:
             try:
-                for event in self.cluster.watch(resource, selector, only_new):
+                for event in self.cluster.watch(resource, selector):
                     self._messages.put((resource, event))
             except BaseException as error:
                 self._messages.put(("error", error))
@@ -152,7 +165,7 @@ class Conductor(threading.Thread):
     # --- starting ---
 
     def _start_ready(self) -> None:
-        if self._cancelling or not self._has_listed:
+        if self._cancelling or len(self._watched) < len(WATCHED):
             return
         for step in self.schedule.ready():
             if not step.remote:
@@ -244,7 +257,6 @@ class Conductor(threading.Thread):
     def _on_jobs(self, event: tuple[str, Any]) -> None:
         kind, found = event
         if kind == "LISTED":
-            self._has_listed = True
             there = {one["metadata"]["name"]: one for one in found}
             for name in [name for name in self._jobs if name not in there]:
                 if self._is_gone(name):  # the list may be older than the Job
@@ -345,10 +357,12 @@ class Conductor(threading.Thread):
 
     def _on_events(self, event: tuple[str, Any]) -> None:
         kind, found = event
-        if kind == "DELETED":
+        if kind == "LISTED":
+            for one in found:
+                self._on_events(("ADDED", one))
             return
         about = found.get("involvedObject", {}).get("name", "")
-        if any(name in about for name in self._work):
+        if kind != "DELETED" and any(name in about for name in self._names):
             self._events[about] = [*self._events[about][-9:], {k: found.get(k) for k in EVENT_FIELDS}]
 
     def _on_line(self, message: tuple[str, str]) -> None:

@@ -16,7 +16,7 @@ class ScriptedCluster:
     server = "https://scripted"
 
     def __init__(self, on_create):
-        self.objects = {"jobs": {}, "pods": {}, "services": {}}
+        self.objects = {"jobs": {}, "pods": {}, "services": {}, "events": {}}
         self.calls = Counter()
         self.away_since = None
         self.closed = threading.Event()
@@ -57,11 +57,10 @@ class ScriptedCluster:
             self.tell(resource, "DELETED", found)
         return found is not None
 
-    def watch(self, resource, selector="", only_new=False):
+    def watch(self, resource, selector=""):
         events = queue.Queue()
         self._watches[resource].append(events)
-        if not only_new:
-            yield "LISTED", self.all(resource)
+        yield "LISTED", self.all(resource, selector)
         while not self.closed.is_set():
             try:
                 yield events.get(timeout=0.05)
