@@ -274,7 +274,7 @@ def _configuration(context: str | None) -> Any:
         if in_cluster:
             load_incluster_config(client_configuration=configuration)
         else:
-            load_kube_config(context=context, client_configuration=configuration)
+            load_kube_config(os.environ.get("KUBECONFIG"), context, configuration)
     except (ConfigException, OSError) as error:
         raise UserError(
             f"There is no way to a cluster: {error}.", "Set KUBECONFIG, or correct `context` in kubernetes.yml."
