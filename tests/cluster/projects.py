@@ -34,7 +34,7 @@ KUBERNETES: dict[str, Any] = {
     },
     "grace_seconds": 5,
     "start_seconds": 10,
-    "pending_seconds": 10,
+    "pending_seconds": 120,  # pods of an earlier test may still hold the cores
 }
 
 
