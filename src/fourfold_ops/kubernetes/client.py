@@ -23,7 +23,7 @@ Object = dict[str, Any]
 # All that the driver ever asks for; `role.py` makes the Role of this table, and `_path` refuses what is not in it.
 PERMISSIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "jobs"): ("create", "delete", "get", "list", "watch"),
-    ("", "services"): ("create",),  # deleted with the Job that owns them
+    ("", "services"): ("create", "get"),  # deleted with the Job that owns them
     ("", "pods"): ("list", "watch"),
     ("", "pods/log"): ("get",),
     ("", "events"): ("list", "watch"),

@@ -29,6 +29,7 @@ from fourfold_ops.kubernetes.work import JOB_LABEL, Work, has_failed, has_starte
 logger = logging.getLogger(__name__)
 WATCHED = ("jobs", "pods", "events")
 TICK_SECONDS = 1.0
+SERVICE_TRIES = 30  # a second apart
 SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
 QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
 
@@ -228,16 +229,32 @@ class Conductor(threading.Thread):
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
         work.submitted = time.monotonic()
-        if work.spec.num_nodes > 1:
+        if work.spec.num_nodes > 1 and not work.was_done:
+            self._name_pods(work, found["metadata"]["uid"])
+        for pod in list(self._pods.values()):  # seen before it was known whose they are
+            if pod["metadata"]["labels"].get(JOB_LABEL) == work.spec.name and not work.was_done:
+                self._on_pods(("MODIFIED", pod))
+        self._on_jobs(("MODIFIED", found))
+
+    def _name_pods(self, work: Work, uid: str) -> None:
+        """Create the Service; one of a Job of the same name that was deleted may have to go first."""
+        for _ in range(SERVICE_TRIES):
             try:
-                self.cluster.create("services", service(work.spec, self.plan.settings, found["metadata"]["uid"]))
+                self.cluster.create("services", service(work.spec, self.plan.settings, uid))
+                return
             except ApiError as failure:
                 if failure.status != 409:
                     raise
-        for pod in list(self._pods.values()):  # seen before it was known whose they are
-            if pod["metadata"]["labels"].get(JOB_LABEL) == work.spec.name:
-                self._on_pods(("MODIFIED", pod))
-        self._on_jobs(("MODIFIED", found))
+            try:
+                owners = self.cluster.get("services", work.spec.name)["metadata"].get("ownerReferences", [])
+            except ApiError as failure:
+                if failure.status != 404:
+                    raise
+                continue
+            if any(owner["uid"] == uid for owner in owners):
+                return
+            time.sleep(1)
+        raise UserError(f"Service {work.spec.name} belongs to something else.", "Delete it, then run again.")
 
     def _replace(self, work: Work, again: dict[str, Any] | None = None) -> None:
         """Delete a Job that is over; it is created again when it is gone. Of a split step only the failed parts are."""
@@ -352,7 +369,7 @@ class Conductor(threading.Thread):
             self.board.say(line, logging.WARNING)
 
     def _pod_gone(self, work: Work, name: str) -> None:
-        work.pods[name]["metadata"].setdefault("deletionTimestamp", "gone")
+        work.pods[name]["metadata"].update(deletionTimestamp=verdicts.GONE)
         self._logs.end(work, name)
 
     def _on_events(self, event: tuple[str, Any]) -> None:
@@ -392,8 +409,7 @@ class Conductor(threading.Thread):
                 continue
             verdict = verdicts.waiting(work.job, work.pods.values(), self._events)
             if verdict is None:
-                if now - work.submitted > QUIET_SECONDS and not work.pods:
-                    self.board.rows[work.step.title].note = "the cluster has not made a pod yet, and does not say why"
+                self._say_what_is_known(work)
                 continue
             told, since = work.reason
             if told != verdict.kind:
@@ -406,6 +422,15 @@ class Conductor(threading.Thread):
             if limit is not None and waited > limit and not self._cancelling:
                 self.cluster.delete("jobs", work.spec.name)
                 self._fail(work, verdict)
+
+    def _say_what_is_known(self, work: Work) -> None:
+        """Say of a step that waits without a reason of the cluster's what was last seen of it."""
+        row = self.board.rows[work.step.title]
+        failed = verdicts.telling_pod(work.pods.values())
+        if failed is not None:
+            row.note = replace(verdicts.pod_failure(failed, work.progress, ""), remedy="the next try follows").line("")[2:]
+        elif time.monotonic() - work.submitted > QUIET_SECONDS and not work.pods:
+            row.note = "the cluster has not made a pod yet, and does not say why"
 
     # --- ending ---
 
@@ -425,6 +450,7 @@ class Conductor(threading.Thread):
             return
         line = verdict.line(work.step.title)
         self.failures.append((verdict, line))
+        self.board.rows[work.step.title].note = verdict.line("").removeprefix(": ")
         self._set(work.step, State.FAILED)
         self.board.say(line, logging.ERROR)
         self._harvest(work)
