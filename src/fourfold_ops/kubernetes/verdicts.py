@@ -99,7 +99,7 @@ def _pod_waits(pod: Object, events: Sequence[Object]) -> Verdict | None:
                 "image",
                 f"image {status.get('image') or _image(pod)} cannot be pulled ({reason})",
                 node,
-                _short(message),
+                _root(message),
                 "correct `image` in kubernetes.yml, push it, or name pull_secrets",
             )
         if reason in START:
@@ -343,6 +343,12 @@ def _last(events: Iterable[Object]) -> Object | None:
 
 def _message(event: Object) -> str:
     return _short(str(event.get("message", "")))
+
+
+def _root(text: str) -> str:
+    """Return the end of a message in which every layer has put its own words before those of the one below."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LONGEST // 4 else ": ".join(flat.split(": ")[-3:])
 
 
 def _short(text: str) -> str:
