@@ -11,6 +11,7 @@ from fourfold_ops.logs import keep_log_file, log_traceback
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # click's own: an option that does not exist
+EXIT_CUT_OFF = 75  # EX_TEMPFAIL: somebody else was away for too long; the same command goes on
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: the same command would fail again, so nobody should retry it
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C ...
 EXIT_TERMINATED = 143  # ... and for SIGTERM
@@ -39,11 +40,12 @@ def one_line(error: BaseException) -> str:
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of a failure: one that only the user can put right has its own."""
+    """Return the exit code of a failure: its own `exit_code` if it has one; what the user must put right has one for all."""
+    if isinstance(own := getattr(error, "exit_code", None), int):
+        return own
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     wrong = {"kedro.config.abstract_config.MissingConfigException", "pydantic_core._pydantic_core.ValidationError"}
-    wrong_configuration = isinstance(error, UserError) or bool(kinds & wrong) or getattr(error, "configuration", False)
-    return EXIT_CONFIGURATION if wrong_configuration else EXIT_FAILED
+    return EXIT_CONFIGURATION if isinstance(error, UserError) or kinds & wrong else EXIT_FAILED
 
 
 def with_clear_errors(command: click.Command) -> click.Command:

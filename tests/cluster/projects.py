@@ -34,7 +34,7 @@ KUBERNETES: dict[str, Any] = {
     },
     "grace_seconds": 5,
     "start_seconds": 10,
-    "pending_seconds": 10,
+    "pending_seconds": 120,  # pods of an earlier test may still hold the cores
 }
 
 
@@ -219,6 +219,7 @@ def miniature(folder: Path, cluster: Cluster, namespace: str, empty_store: Path)
     """Write the project, make its image and its volume, and configure its site."""
     project = Project(folder, cluster, namespace)
     shutil.copytree(MINIATURE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "conf/logging.yml", folder / "conf")  # without it the runner's own lines would not be shown
     for name in ("conf/local", "data", ".home"):
         (folder / name).mkdir(exist_ok=True)
     shutil.copytree(CHECKOUT / "src/fourfold_ops", folder / "src/fourfold_ops", ignore=shutil.ignore_patterns("__pycache__"))

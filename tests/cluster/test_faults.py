@@ -59,6 +59,7 @@ def test_an_evicted_pod_is_started_again_and_does_not_count_as_a_failure(project
 
 
 def test_four_parts_of_which_one_is_killed_twice_give_the_bytes_of_one_undisturbed_process(project):
+    project.configure(default={"retries": 3})
     driver = project.start(*project.on_cluster(LABELLING, "--params=labelling.shards=8,labelling.seconds=6.0"))
     for _ in range(2):
         pod = project.wait_for_pod("Running", "label")

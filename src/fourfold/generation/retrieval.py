@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 ENCODER = "encoder"
 INDEX_FILE = "index.json"
 QUERIES_AT_ONCE = 1024
+FEATURES = ("features", "vector")  # kinds of labels that are points of a space
 
 
 def embed(model: AnyToAny, conditions: Mapping[str, Any], space: str, batch_size: int = 64) -> np.ndarray:
@@ -35,8 +36,8 @@ def embed(model: AnyToAny, conditions: Mapping[str, Any], space: str, batch_size
     """
     if space == ENCODER:
         return unit(model.features(conditions, batch_size))
-    if label(space).kind != "feature":
-        known = [name for name, entry in LABELS.items() if entry.kind == "feature"]
+    if label(space).kind not in FEATURES:
+        known = [name for name, entry in LABELS.items() if entry.kind in FEATURES]
         raise ValueError(f"{space!r} is no space to search in. There are: {', '.join([ENCODER, *known])}.")
     predicted = np.asarray(model.predict(conditions, [space], batch_size=batch_size)[space], np.float32)
     return unit(predicted.reshape(len(predicted), -1, predicted.shape[-1]).mean(axis=1))

@@ -9,8 +9,10 @@ number of processes, sharded or not. Nothing is unpickled.
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,16 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Writes checkpoints of one run while it goes on, one at a time, and keeps the newest `keep`.
+    """Writes checkpoints of one run while it goes on, one at a time, and keeps the newest `keep`; `written` is told of each.
 
     Whole tensors are written by the first process alone, sharded ones by each its part. What a write raises is raised by the
     next `save` or `wait`.
     """
 
-    def __init__(self, folder: Path, keep: int = 1, world: World | None = None) -> None:
-        self.folder, self.keep, self.world = folder, keep, world or World()
+    def __init__(
+        self, folder: Path, keep: int = 1, world: World | None = None, written: Callable[[int], None] | None = None
+    ) -> None:
+        self.folder, self.keep, self.world, self.written = folder, keep, world or World(), written
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Any] | None = None
         self._group: Any = None
@@ -63,7 +67,8 @@ class CheckpointWriter:
             from fourfold.training import sharded_checkpoints
 
             self._group = self._group or sharded_checkpoints.new_group()
-            self._pending = sharded_checkpoints.write(checkpoint, _path(self.folder, checkpoint.step), self._group, self._prune)
+            path, done = _path(self.folder, checkpoint.step), partial(self._done, checkpoint.step)
+            self._pending = sharded_checkpoints.write(checkpoint, path, self._group, done)
         elif self.world.is_first:
             flat = {name: _storable(tensor) for name, tensor in flattened(checkpoint.tensors).items()}
             self._pending = self._thread.submit(self._write, checkpoint.step, flat, checkpoint.header())
@@ -76,11 +81,14 @@ class CheckpointWriter:
 
     def _write(self, step: int, flat: dict[str, Tensor], header: dict[str, Any]) -> None:
         _save_file(flat, _path(self.folder, step).with_suffix(SUFFIX), {HEADER_KEY: json.dumps(header, sort_keys=True)})
-        self._prune()
+        self._done(step)
 
-    def _prune(self) -> None:
+    def _done(self, step: int) -> None:
+        """Forget old checkpoints now that a newer one is whole; runs on the first process."""
         for old in _all(self.folder)[: -self.keep]:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
+        if self.written:
+            self.written(step)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 1) -> Path:

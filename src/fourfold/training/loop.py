@@ -168,7 +168,8 @@ class _Run:
         decay = self.config.average_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.parameters = self.optimizer.parameters
-        self.writer = None if self.folder is None else CheckpointWriter(self.folder, self.config.keep_checkpoints, self.world)
+        keep = self.config.keep_checkpoints
+        self.writer = None if self.folder is None else CheckpointWriter(self.folder, keep, self.world, self._say_saved)
         self.saved = self.reported = 0  # steps done when that was last
 
     def resume(self) -> None:
@@ -323,6 +324,9 @@ class _Run:
     def _tensors(self) -> Parts:
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_tensors()}
         return tensors | ({"average": self.average.tensors} if self.average else {})
+
+    def _say_saved(self, step: int) -> None:
+        logger.info("%s: checkpoint at step %d.", self.description, step)
 
     def _save(self, writer: CheckpointWriter) -> None:
         progress_json = self.state.as_json()

@@ -68,7 +68,8 @@ class Board:
         """Show what has changed."""
         for row in self.rows.values():
             now = (row.state, row.note)
-            if row.state not in ("waiting", "starting") and self._told.get(row.title) != now:
+            # how a step failed is said in a line of its own
+            if row.state not in ("waiting", "starting", "failed") and self._told.get(row.title) != now:
                 self._told[row.title] = now
                 self.say(_in_words(row))
         if time.monotonic() - self._progress_told >= SECONDS_BETWEEN_LINES:

@@ -23,7 +23,7 @@ Object = dict[str, Any]
 # All that the driver ever asks for; `role.py` makes the Role of this table, and `_path` refuses what is not in it.
 PERMISSIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("batch", "jobs"): ("create", "delete", "get", "list", "watch"),
-    ("", "services"): ("create",),  # deleted with the Job that owns them
+    ("", "services"): ("create", "get"),  # deleted with the Job that owns them
     ("", "pods"): ("list", "watch"),
     ("", "pods/log"): ("get",),
     ("", "events"): ("list", "watch"),
@@ -83,11 +83,11 @@ class Cluster:
 
     def all(self, resource: str, selector: str = "") -> list[Object]:
         """Return all objects that have the labels."""
-        return self.all_with_version(resource, selector)[0]
+        return self._all_with_version(resource, selector)[0]
 
-    def all_with_version(self, resource: str, selector: str = "", limit: int = 0) -> tuple[list[Object], str]:
+    def _all_with_version(self, resource: str, selector: str) -> tuple[list[Object], str]:
         """Return the objects, and the version from which a watch sees what comes after."""
-        found = self._json("list", resource, query=_query(labelSelector=selector, limit=limit))
+        found = self._json("list", resource, query=_query(labelSelector=selector))
         return found.get("items", []), found["metadata"]["resourceVersion"]
 
     def delete(self, resource: str, name: str, propagation: str = "Foreground", grace: int | None = None) -> bool:
@@ -101,17 +101,16 @@ class Cluster:
             return False
         return True
 
-    def watch(self, resource: str, selector: str = "", only_new: bool = False) -> Iterator[tuple[str, Any]]:
+    def watch(self, resource: str, selector: str = "") -> Iterator[tuple[str, Any]]:
         """Yield ("LISTED", all objects) at first and whenever the thread was lost, then (ADDED | MODIFIED | DELETED, object).
 
-        With `only_new` the list at first is left out. Ends when `closed` is set.
+        Ends when `closed` is set.
         """
         version = ""
         while not self.closed.is_set():
             if not version:
-                items, version = self.all_with_version(resource, selector, limit=1 if only_new else 0)
-                if not only_new:
-                    yield "LISTED", items
+                items, version = self._all_with_version(resource, selector)
+                yield "LISTED", items
             query = _query(
                 labelSelector=selector,
                 watch="true",
@@ -275,7 +274,7 @@ def _configuration(context: str | None) -> Any:
         if in_cluster:
             load_incluster_config(client_configuration=configuration)
         else:
-            load_kube_config(context=context, client_configuration=configuration)
+            load_kube_config(os.environ.get("KUBECONFIG"), context, configuration)
     except (ConfigException, OSError) as error:
         raise UserError(
             f"There is no way to a cluster: {error}.", "Set KUBECONFIG, or correct `context` in kubernetes.yml."

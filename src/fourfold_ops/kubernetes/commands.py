@@ -217,21 +217,18 @@ def submit_command(run: click.Command) -> click.Command:
 
     def submit(**options: Any) -> None:
         from fourfold_ops.kubernetes.submitting import driver_job, driver_spec
+        from fourfold_ops.kubernetes.work import is_finished
 
         plan = plan_of(options)
         arguments = without_runner(sys.argv[sys.argv.index("submit") + 1 :])
-        manifest = driver_job(driver_spec(plan, [*arguments, f"--runner={RUNNER}"]), plan.settings)
         cluster = Cluster(plan.settings.namespace, plan.settings.context, patience=30)
         with in_words():
-            try:
-                cluster.create("jobs", manifest)
-            except ApiError as error:
-                if error.status != 409:
-                    raise
-                raise UserError(
-                    f"The driver of run {plan.name} is there already.",
-                    f"See `kedro k8s list`; `kedro k8s clean {plan.name}{plan.site_option}` removes it.",
-                ) from None
+            drivers = cluster.all("jobs", names.selector(run=plan.name, role="driver"))
+            if live := [driver["metadata"]["name"] for driver in drivers if not is_finished(driver)]:
+                raise UserError(f"Run {plan.name} is being driven by Job {live[0]}.", "See `kedro k8s list`.")
+            attempt = 1 + max((int(driver["metadata"]["name"].rpartition("-")[2]) for driver in drivers), default=0)
+            manifest = driver_job(driver_spec(plan, arguments, attempt), plan.settings)
+            cluster.create("jobs", manifest)
         name = manifest["metadata"]["name"]
         click.echo(
             f"Run {plan.name} is driven by Job {name}.\n  kedro k8s logs {name} --follow{plan.site_option}\n"

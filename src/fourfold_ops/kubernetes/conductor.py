@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_CUT_OFF, EXIT_FAILED, UserError
 from fourfold_ops.kubernetes import names, verdicts
-from fourfold_ops.kubernetes.attaching import failed_parts, is_current, jobs_of_run
+from fourfold_ops.kubernetes.attaching import failed_parts, is_current, job_names, jobs_of_run
 from fourfold_ops.kubernetes.board import Board, Row
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
 from fourfold_ops.kubernetes.manifest import job, service
@@ -27,7 +27,9 @@ from fourfold_ops.kubernetes.steps import Step
 from fourfold_ops.kubernetes.work import JOB_LABEL, Work, has_failed, has_started, is_complete, trimmed
 
 logger = logging.getLogger(__name__)
+WATCHED = ("jobs", "pods", "events")
 TICK_SECONDS = 1.0
+SERVICE_TRIES = 30  # a second apart
 SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
 QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
 
@@ -52,7 +54,17 @@ class StepFailedError(Exception):
 
     def __init__(self, lines: list[str], configuration: bool) -> None:
         super().__init__(lines[0] + (f" (and {len(lines) - 1} more failed, see above)" if len(lines) > 1 else ""))
-        self.configuration = configuration
+        self.exit_code = EXIT_CONFIGURATION if configuration else EXIT_FAILED
+
+
+class DriverCutOffError(Exception):
+    """The driver has lost the cluster; what runs there goes on."""
+
+    place, exit_code = "", EXIT_CUT_OFF
+
+    def __init__(self, away: ApiAwayError, again: str) -> None:
+        super().__init__(f"{away} Jobs go on without the driver.")
+        self.remedy = f"Take the run up again with: {again}"
 
 
 class Conductor(threading.Thread):
@@ -72,7 +84,8 @@ class Conductor(threading.Thread):
         self._jobs: dict[str, dict[str, Any]] = {}  # as last seen
         self._pods: dict[str, dict[str, Any]] = {}
         self._events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._has_listed = False  # the watch of the Jobs has begun
+        self._watched: set[str] = set()  # what has been listed: nothing starts before all is seen
+        self._names = job_names(plan)
         self._cancelling = False
 
     # --- the main thread's side ---
@@ -104,9 +117,8 @@ class Conductor(threading.Thread):
         """Drive until all is over."""
         try:
             self._jobs = jobs_of_run(self.plan, self.cluster)
-            for resource in ("jobs", "pods"):
-                self._watch(resource, names.selector(run=self.plan.name))
-            self._watch("events", "", only_new=True)
+            for resource in WATCHED:
+                self._watch(resource, "" if resource == "events" else names.selector(run=self.plan.name))
             while not self._over():
                 self._start_ready()
                 self._handle_messages()
@@ -117,7 +129,7 @@ class Conductor(threading.Thread):
             known = failure.status in (401, 403)
             self.error = UserError(verdict.line(self.plan.name)) if known else failure
         except ApiAwayError as away:
-            self.error = UserError(f"{away} Jobs go on without the driver.", f"Take the run up again with: {self.plan.again}")
+            self.error = DriverCutOffError(away, self.plan.again)
         except BaseException as error:
             self.error = error
         finally:
@@ -135,14 +147,16 @@ class Conductor(threading.Thread):
             message = self._messages.get(timeout=TICK_SECONDS)
             while True:
                 getattr(self, f"_on_{message[0]}")(message[1])
+                if message[0] in WATCHED:
+                    self._watched.add(message[0])
                 message = self._messages.get_nowait()
         except queue.Empty:
             return
 
-    def _watch(self, resource: str, selector: str, only_new: bool = False) -> None:
+    def _watch(self, resource: str, selector: str) -> None:
         def listen() -> None:
             try:
-                for event in self.cluster.watch(resource, selector, only_new):
+                for event in self.cluster.watch(resource, selector):
                     self._messages.put((resource, event))
             except BaseException as error:
                 self._messages.put(("error", error))
@@ -152,13 +166,13 @@ class Conductor(threading.Thread):
     # --- starting ---
 
     def _start_ready(self) -> None:
-        if self._cancelling or not self._has_listed:
+        if self._cancelling or len(self._watched) < len(WATCHED):
             return
         for step in self.schedule.ready():
             if not step.remote:
                 self._set(step, State.RUNNING)
                 self._for_driver.put(step)
-            elif len(self._work) < self.plan.settings.parallel_steps:
+            elif len(self._work) < self.plan.settings.parallel_steps and not self.schedule.halted:
                 self._set(step, State.STARTING)
                 self._begin(step)
 
@@ -215,16 +229,32 @@ class Conductor(threading.Thread):
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
         work.submitted = time.monotonic()
-        if work.spec.num_nodes > 1:
+        if work.spec.num_nodes > 1 and not work.was_done:
+            self._name_pods(work, found["metadata"]["uid"])
+        for pod in list(self._pods.values()):  # seen before it was known whose they are
+            if pod["metadata"]["labels"].get(JOB_LABEL) == work.spec.name and not work.was_done:
+                self._on_pods(("MODIFIED", pod))
+        self._on_jobs(("MODIFIED", found))
+
+    def _name_pods(self, work: Work, uid: str) -> None:
+        """Create the Service; one of a Job of the same name that was deleted may have to go first."""
+        for _ in range(SERVICE_TRIES):
             try:
-                self.cluster.create("services", service(work.spec, self.plan.settings, found["metadata"]["uid"]))
+                self.cluster.create("services", service(work.spec, self.plan.settings, uid))
+                return
             except ApiError as failure:
                 if failure.status != 409:
                     raise
-        for pod in list(self._pods.values()):  # seen before it was known whose they are
-            if pod["metadata"]["labels"].get(JOB_LABEL) == work.spec.name:
-                self._on_pods(("MODIFIED", pod))
-        self._on_jobs(("MODIFIED", found))
+            try:
+                owners = self.cluster.get("services", work.spec.name)["metadata"].get("ownerReferences", [])
+            except ApiError as failure:
+                if failure.status != 404:
+                    raise
+                continue
+            if any(owner["uid"] == uid for owner in owners):
+                return
+            time.sleep(1)
+        raise UserError(f"Service {work.spec.name} belongs to something else.", "Delete it, then run again.")
 
     def _replace(self, work: Work, again: dict[str, Any] | None = None) -> None:
         """Delete a Job that is over; it is created again when it is gone. Of a split step only the failed parts are."""
@@ -244,7 +274,6 @@ class Conductor(threading.Thread):
     def _on_jobs(self, event: tuple[str, Any]) -> None:
         kind, found = event
         if kind == "LISTED":
-            self._has_listed = True
             there = {one["metadata"]["name"]: one for one in found}
             for name in [name for name in self._jobs if name not in there]:
                 if self._is_gone(name):  # the list may be older than the Job
@@ -264,12 +293,19 @@ class Conductor(threading.Thread):
             return
         work.job = found
         if is_complete(found):
+            self._see_all_pods(work)
             self._complete(work)
         elif has_failed(found):
-            # the watch of the pods may be behind that of the Jobs
-            for pod in self.cluster.all("pods", f"{JOB_LABEL}={name}"):
-                work.pods[pod["metadata"]["name"]] = trimmed(pod)
+            self._see_all_pods(work)
             self._fail(work, verdicts.failure(found, work.pods.values(), work.progress, self.plan.again))
+
+    def _see_all_pods(self, work: Work) -> None:
+        """Look at the pods of a Job that is over: their watch may be behind that of the Jobs."""
+        status = work.job.get("status", {})
+        ended = sum(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in work.pods.values())
+        if ended < max(1, status.get("succeeded", 0) + status.get("failed", 0)) and not work.was_done:
+            for pod in self.cluster.all("pods", f"{JOB_LABEL}={work.spec.name}"):
+                self._on_pods(("MODIFIED", pod))
 
     def _is_gone(self, name: str) -> bool:
         try:
@@ -333,15 +369,17 @@ class Conductor(threading.Thread):
             self.board.say(line, logging.WARNING)
 
     def _pod_gone(self, work: Work, name: str) -> None:
-        work.pods[name]["metadata"].setdefault("deletionTimestamp", "gone")
+        work.pods[name]["metadata"].update(deletionTimestamp=verdicts.GONE)
         self._logs.end(work, name)
 
     def _on_events(self, event: tuple[str, Any]) -> None:
         kind, found = event
-        if kind == "DELETED":
+        if kind == "LISTED":
+            for one in found:
+                self._on_events(("ADDED", one))
             return
         about = found.get("involvedObject", {}).get("name", "")
-        if any(name in about for name in self._work):
+        if kind != "DELETED" and any(name in about for name in self._names):
             self._events[about] = [*self._events[about][-9:], {k: found.get(k) for k in EVENT_FIELDS}]
 
     def _on_line(self, message: tuple[str, str]) -> None:
@@ -371,8 +409,7 @@ class Conductor(threading.Thread):
                 continue
             verdict = verdicts.waiting(work.job, work.pods.values(), self._events)
             if verdict is None:
-                if now - work.submitted > QUIET_SECONDS and not work.pods:
-                    self.board.rows[work.step.title].note = "the cluster has not made a pod yet, and does not say why"
+                self._say_what_is_known(work)
                 continue
             told, since = work.reason
             if told != verdict.kind:
@@ -385,6 +422,15 @@ class Conductor(threading.Thread):
             if limit is not None and waited > limit and not self._cancelling:
                 self.cluster.delete("jobs", work.spec.name)
                 self._fail(work, verdict)
+
+    def _say_what_is_known(self, work: Work) -> None:
+        """Say of a step that waits without a reason of the cluster's what was last seen of it."""
+        row = self.board.rows[work.step.title]
+        failed = verdicts.telling_pod(work.pods.values())
+        if failed is not None:
+            row.note = replace(verdicts.pod_failure(failed, work.progress, ""), remedy="the next try follows").line("")[2:]
+        elif time.monotonic() - work.submitted > QUIET_SECONDS and not work.pods:
+            row.note = "the cluster has not made a pod yet, and does not say why"
 
     # --- ending ---
 
@@ -404,6 +450,7 @@ class Conductor(threading.Thread):
             return
         line = verdict.line(work.step.title)
         self.failures.append((verdict, line))
+        self.board.rows[work.step.title].note = verdict.line("").removeprefix(": ")
         self._set(work.step, State.FAILED)
         self.board.say(line, logging.ERROR)
         self._harvest(work)

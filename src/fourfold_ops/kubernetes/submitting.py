@@ -13,12 +13,17 @@ from fourfold_ops.kubernetes.settings import BUILT_IN, KubernetesSettings
 
 CONTROLLER = "metadata.labels['batch.kubernetes.io/controller-uid']"  # the Job's uid, as its pods know it
 RETRIES = 10  # a driver that comes back takes up what it left
+# The Jobs that a driver creates go when its Job goes. Another driver may have taken them up by then: so it stays for long.
+TTL_SECONDS = 30 * 24 * 3600
 
 
-def driver_spec(plan: RunPlan, arguments: Sequence[str]) -> JobSpec:
-    """Return the driver's Job: `kedro run ARGUMENTS`, under the service account that may create Jobs."""
+def driver_spec(plan: RunPlan, arguments: Sequence[str], attempt: int = 1) -> JobSpec:
+    """Return the driver's Job: `kedro run ARGUMENTS`, under the service account that may create Jobs.
+
+    `attempt` counts the drivers that the run has had.
+    """
     request = plan.settings.driver.over(plan.settings.default).over(BUILT_IN)
-    name = f"driver-{plan.name}"[: names.MAX_NAME].rstrip("-")
+    name = f"driver-{plan.name}-{attempt}"
     handed = plan.settings.model_dump(
         mode="json", exclude_unset=True, exclude={"context"}
     )  # a name of this machine's kubeconfig
@@ -38,6 +43,7 @@ def driver_spec(plan: RunPlan, arguments: Sequence[str]) -> JobSpec:
 def driver_job(spec: JobSpec, settings: KubernetesSettings) -> dict[str, Any]:
     """Return the manifest. The driver knows its own Job, so that the Jobs it creates go when it goes."""
     found = job(spec, settings)
+    found["spec"]["ttlSecondsAfterFinished"] = max(settings.ttl_seconds, TTL_SECONDS)
     # A driver that has failed has said why; it comes back only where it was killed or taken away.
     found["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"].insert(0, EXIT_FAILED)
     container = found["spec"]["template"]["spec"]["containers"][0]

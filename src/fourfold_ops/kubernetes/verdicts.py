@@ -12,6 +12,7 @@ from fourfold_ops.kubernetes.progress import Progress
 Object = Mapping[str, Any]
 OOM, SIGKILL, SIGTERM, SEGMENTATION = "OOMKilled", 137, 143, 139
 LONGEST = 400  # characters of evidence
+GONE = "gone"  # in place of the time of deletion: the pod is no more
 IMAGE = (
     "ErrImagePull",
     "ImagePullBackOff",
@@ -52,7 +53,7 @@ class Verdict:
     @property
     def waits_for_place(self) -> bool:
         """Whether time may mend it by itself: another pod ends, a node is added, a quota is raised."""
-        return self.kind in ("unschedulable", "quota", "queue")
+        return self.kind in ("unschedulable", "quota", "queue", "leaving")
 
 
 # --- waiting ---
@@ -63,7 +64,8 @@ def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[O
 
     `events` are by the name of the object that they are about.
     """
-    pods = [pod for pod in pods if not pod.get("metadata", {}).get("deletionTimestamp")]
+    leaving = [pod for pod in pods if pod.get("metadata", {}).get("deletionTimestamp")]
+    pods = [pod for pod in pods if pod not in leaving]
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     for pod in pending:
         if verdict := _pod_waits(pod, events.get(_name(pod), [])):
@@ -71,8 +73,17 @@ def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[O
     if job.get("spec", {}).get("suspend"):
         return _queue(job, events)
     if not pending and not any(pod.get("status", {}).get("phase") == "Running" for pod in pods):
+        if held := [pod for pod in leaving if pod["metadata"]["deletionTimestamp"] != GONE and not terminated(pod)]:
+            return _leaving(held[0])
         return _no_pod(job, events.get(_name(job), []))
     return None
+
+
+def _leaving(pod: Object) -> Verdict:
+    """A successor starts only when a pod has really ended: on a node that is lost nobody can say so."""
+    node = pod.get("spec", {}).get("nodeName", "")
+    evidence = disruption(pod) or "it is being deleted"
+    return Verdict("leaving", f"waits for the end of pod {_name(pod)}", node, evidence, "if its node is lost, delete the node")
 
 
 def _pod_waits(pod: Object, events: Sequence[Object]) -> Verdict | None:
@@ -88,7 +99,7 @@ def _pod_waits(pod: Object, events: Sequence[Object]) -> Verdict | None:
                 "image",
                 f"image {status.get('image') or _image(pod)} cannot be pulled ({reason})",
                 node,
-                _short(message),
+                _root(message),
                 "correct `image` in kubernetes.yml, push it, or name pull_secrets",
             )
         if reason in START:
@@ -332,6 +343,12 @@ def _last(events: Iterable[Object]) -> Object | None:
 
 def _message(event: Object) -> str:
     return _short(str(event.get("message", "")))
+
+
+def _root(text: str) -> str:
+    """Return the end of a message in which every layer has put its own words before those of the one below."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LONGEST // 4 else ": ".join(flat.split(": ")[-3:])
 
 
 def _short(text: str) -> str:

@@ -153,7 +153,8 @@ class TrackingHook:
             return
         stage = stage_of(node)
         with self._opening:
-            for other in [name for name in self._stages if name != stage and self._left[name] == 0]:
+            over = [name for name in self._stages if name != stage and self._left[name] == 0 and not self._is_guest]
+            for other in over:
                 self._terminate(self._stages.pop(other), "FINISHED")
             set_active_run(self._stage_run(stage))
 

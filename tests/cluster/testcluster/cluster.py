@@ -148,7 +148,7 @@ class Cluster:
 
     def wait_for_account(self, namespace: str) -> None:
         """Wait until the default service account of a new namespace is there, without which no pod is admitted."""
-        self._until(lambda: self._ok("get", "serviceaccount", "default", f"--namespace={namespace}"), "the service account", 15)
+        self._until(lambda: self._ok("get", "serviceaccount", "default", f"--namespace={namespace}"), "the service account", 60)
 
     def set_gpus(self, number: int, resource: str = GPU) -> None:
         """Let the node say that it has `number` GPUs, and wait until the scheduler may count on them."""

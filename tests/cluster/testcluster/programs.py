@@ -12,6 +12,7 @@ from testcluster.errors import ClusterError, tail
 
 MODULES = Path(__file__).parents[1] / "programs"
 GO_AT_LEAST = (1, 26)
+GO_THAT_FETCHES = (1, 21)  # since then an older go gets the version that it is asked for from the module proxy
 PLUGINS = Path("/usr/lib/cni")
 # A program that must be there, and the Debian package that brings it.
 PACKAGES = {
@@ -43,7 +44,7 @@ def missing() -> list[str]:
         packages.add(PLUGIN_PACKAGE)
     found += [f"the package {package}" for package in sorted(packages)]
     version = go_version()
-    if version < GO_AT_LEAST and not programs_are_built():
+    if version < GO_THAT_FETCHES and not programs_are_built():
         had = f"this one is {'.'.join(map(str, version))}" if version else "there is none"
         found.append(f"go {'.'.join(map(str, GO_AT_LEAST))} or newer ({had}): https://go.dev/dl")
     return found
@@ -57,7 +58,8 @@ def check() -> None:
 
 def install_packages() -> None:
     """Install the packages that are missing (Debian, Ubuntu). Their services are not started: the cluster runs its own."""
-    packages = sorted({p for program, p in PACKAGES.items() if shutil.which(program) is None} | _plugins_wanted())
+    wanted = PACKAGES if programs_are_built() else {**PACKAGES, "go": "golang-go"}
+    packages = sorted({p for program, p in wanted.items() if shutil.which(program) is None} | _plugins_wanted())
     if not packages:
         return
     if shutil.which("apt-get") is None:
@@ -74,7 +76,8 @@ def go_version() -> tuple[int, ...]:
     """Return the version of `go` on the PATH, empty when there is none."""
     if shutil.which("go") is None:
         return ()
-    answer = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, env=_go_environment()).stdout
+    environment = {**_go_environment(), "GOTOOLCHAIN": "local"}
+    answer = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, env=environment).stdout
     return tuple(int(part) for part in re.findall(r"\d+", answer)[:2])
 
 
@@ -115,13 +118,15 @@ def _build_module(module: Path, folder: Path) -> None:
     log = folder / f"build-{module.name}.log"
     with log.open("w") as file:
         command = ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", f"{folder}/", *tools]
-        done = subprocess.run(command, cwd=module, env=_go_environment(), stdout=file, stderr=subprocess.STDOUT)
+        toolchain = "local" if go_version() >= GO_AT_LEAST else f"go{'.'.join(map(str, GO_AT_LEAST))}.0+auto"
+        environment = {**_go_environment(), "GOTOOLCHAIN": toolchain}
+        done = subprocess.run(command, cwd=module, env=environment, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         raise ClusterError(f"`go build` of {module.name} failed ({done.returncode}); the end of {log}:\n{tail(log)}")
 
 
 def _go_environment() -> dict[str, str]:
-    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""}
 
 
 def _plugins_wanted() -> set[str]:

@@ -135,6 +135,7 @@ def test_a_job_whose_pods_are_gone_says_what_the_job_knows():
 
 # --- waiting ---
 
+DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
 PENDING = {"metadata": {"name": "train-0a1b"}, "spec": {}, "status": {}}
 
 
@@ -238,11 +239,19 @@ def test_forbidden_says_which_verb_on_which_resource_as_whom():
     )
 
 
+def test_a_pod_that_does_not_end_holds_up_its_successor_and_is_named():
+    leaving = pod("old", phase="Running", node="node-7", conditions=[DISRUPTED])
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    found = waiting(PENDING, [leaving], {})
+    assert found.waits_for_place
+    assert line(found, "t").startswith("t: waits for the end of pod old on node-7; evicted: its node was tainted or lost")
+
+
 def test_nothing_is_explained_where_nothing_waits():
     assert waiting(PENDING, [pod(phase="Running")], {}) is None
     assert waiting(PENDING, [], {}) is None
     deleted = unscheduled("0/1 nodes are available: 1 Insufficient cpu.")
-    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    deleted["metadata"]["deletionTimestamp"] = "gone"
     assert waiting(PENDING, [deleted], {}) is None
 
 
