@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fourfold.storage import atomic_path
+from fourfold.storage import PARTIAL_MARK, atomic_path
 from fourfold.training.parallel import is_sharded, local, shard_like
 from fourfold.training.world import World
 
@@ -168,8 +169,10 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, header)
+    with atomic_path(path) as temporary, TemporaryDirectory(prefix=PARTIAL_MARK, dir=temporary.parent) as folder:
+        # in a folder, since the library has a temporary file of its own, which a killed process leaves: `claim` clears folders
+        save_file(tensors, Path(folder) / path.name, header)
+        (Path(folder) / path.name).replace(temporary)
 
 
 def _storable(tensor: Tensor) -> Tensor:
