@@ -196,7 +196,8 @@ def test_decoders_are_saved_with_their_tokenizers_and_resumed_to_the_same_bytes(
     np.testing.assert_array_equal(loaded.decode("rgb", tokens, "diffusion"), tokenizers.decode("rgb", tokens, "diffusion"))
     assert loaded.digest() == tokenizers.digest()
     short = config.diffusion["rgb"].model_copy(update={"steps": 4, "checkpoint_every": 2})
-    quick = config.model_copy(update={"visual": tiny_config().visual, "diffusion": {"rgb": short, "depth": short}})
+    two = {name: tiny_config().visual[name] for name in ("rgb", "depth")}
+    quick = config.model_copy(update={"visual": two, "diffusion": dict.fromkeys(two, short)})
     for name in ("unbroken", "killed"):
         train_tokenizers(*world, quick, 0, tmp_path / name)
     for lost in ("tokenizers.json", "depth/diffusion/weights.safetensors"):
