@@ -14,8 +14,9 @@ from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.settings import KubernetesSettings
+from fourfold_ops.kubernetes.submitting import RUNNER
 
-ALIAS, RUNNER = "kubernetes", "fourfold_ops.kubernetes.KubernetesRunner"
+ALIAS = "kubernetes"
 CANCEL_SECONDS = 120
 
 site_option = click.option(
