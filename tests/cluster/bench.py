@@ -116,7 +116,7 @@ def main(cluster: Cluster) -> None:
         with project(cluster, number) as made:
             taken, peak, calls = many(made, **variables)
         print(
-            f"{STEPS} steps {'without' if variables else 'with'} MLflow in the driver: {taken:.0f} s, {taken / STEPS:.2f} s a step, "
+            f"{STEPS} steps {'without' if variables else 'with'} MLflow: {taken:.0f} s, {taken / STEPS:.2f} s a step, "
             f"the driver's peak {peak:.0f} MB, {calls.total()} calls:"
         )
         print("       " + ", ".join(f"{count} × {call}" for call, count in calls.most_common()))
