@@ -207,7 +207,7 @@ class Conductor(threading.Thread):
         self._accept(work, found)
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
-        work.submitted = time.monotonic()
+        work.submitted, work.job = time.monotonic(), found
         if work.spec.num_nodes > 1 and not work.was_done:
             self._name_pods(work, found["metadata"]["uid"])
         for pod in list(self._pods.values()):  # seen before it was known whose they are
@@ -322,7 +322,7 @@ class Conductor(threading.Thread):
         if kind == "DELETED":
             del self._pods[name]
         work = self._work.get(metadata["labels"].get(JOB_LABEL, ""))
-        if work is None or work.replacing:
+        if work is None or work.replacing or not work.owns(found):
             return
         if name not in work.pods:
             self._tell_of_retry(work, name)

@@ -167,6 +167,18 @@ def test_a_job_that_failed_before_is_replaced(project):
     assert started(cluster).count("one") == 2
 
 
+def test_pods_of_a_deleted_job_of_the_same_name_are_not_taken_for_the_new_ones(project, caplog):
+    caplog.set_level(logging.INFO)
+    cluster = ScriptedCluster(succeed)
+    conduct(project, cluster)
+    cluster.closed.clear()
+    (project / "data/a.json").write_text("2")
+    cluster._on_create = lambda c, job: c.end(job, "Failed")  # no pod of the new Job is ever seen
+    conductor, _, _ = conduct(project, cluster)
+    with pytest.raises(StepFailedError, match=r"stage/one: failed, and its pods are gone"):
+        conductor.raise_failure()
+
+
 def test_a_failure_ends_in_its_verdict_and_nothing_more_is_started(project, caplog):
     def on_create(cluster, job):
         if job["metadata"]["name"].startswith("one"):
