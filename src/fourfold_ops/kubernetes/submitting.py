@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from fourfold_ops import handover
 from fourfold_ops.failures import EXIT_FAILED
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.hook import SETTINGS_VARIABLE
@@ -28,7 +29,11 @@ def driver_spec(plan: RunPlan, arguments: Sequence[str], attempt: int = 1) -> Jo
     handed = plan.settings.model_dump(
         mode="json", exclude_unset=True, exclude={"context"}
     )  # a name of this machine's kubeconfig
-    env = {DRIVER_JOB: name, SETTINGS_VARIABLE: json.dumps(handed, sort_keys=True)}
+    env = {
+        DRIVER_JOB: name,
+        SETTINGS_VARIABLE: json.dumps(handed, sort_keys=True),
+        handover.GIT_TAGS: json.dumps(plan.git_tags, sort_keys=True),  # an image has no .git
+    }
     return JobSpec(
         name=name,
         command=(*plan.settings.command, "run", *arguments, f"--runner={RUNNER}"),

@@ -10,6 +10,7 @@ from fourfold_ops.kubernetes.overview import entries
 from fourfold_ops.kubernetes.plan import DRIVER_JOB, DRIVER_UID, Origin, RunPlan, driver_owner
 from fourfold_ops.kubernetes.settings import read_settings
 from fourfold_ops.kubernetes.submitting import RUNNER, driver_job, driver_spec
+from fourfold_ops.tracking.provenance import git_tags
 
 SITE = {
     "image": "registry.example/x@sha256:" + "0" * 64,
@@ -45,6 +46,11 @@ def test_the_driver_is_handed_the_settings_it_was_submitted_with_but_no_context_
 
     again = read_settings(json.loads(handed), SETTINGS_VARIABLE)
     assert again == read_settings({k: v for k, v in SITE.items() if k != "context"}, "kubernetes.yml")
+
+
+def test_a_driver_whose_image_has_no_git_still_knows_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEDRO_GIT_TAGS", '{"git.commit": "abc"}')
+    assert git_tags(tmp_path) == {"git.commit": "abc"}
 
 
 def test_a_driver_that_has_failed_is_not_started_again_and_one_that_was_killed_is(manifest):
