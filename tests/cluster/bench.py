@@ -64,16 +64,18 @@ def first_line(made: Project) -> dict[str, float]:
     return dict(zip(names, (after - before for before, after in itertools.pairwise(moments)), strict=True))
 
 
-def many(made: Project) -> tuple[float, float, Counter[str]]:
+def many(made: Project, **environment: str) -> tuple[float, float, Counter[str]]:
     """Drive 200 steps whose processes do nothing; return seconds, the driver's peak memory in MB, and its calls by verb."""
     folder = made.folder / "data/empty"
     folder.mkdir()
     for number in range(STEPS):
         (folder / f"{number}.json").write_text("{}")
-    made.configure(command=["true"], tags={"tiny": {"cpu": "20m", "memory": "20Mi"}}, pending_seconds=600, parallel_steps=STEPS)
+    made.configure(
+        command=["/usr/bin/true"], tags={"tiny": {"cpu": "20m", "memory": "20Mi"}}, pending_seconds=600, parallel_steps=STEPS
+    )
     audit = made.cluster.folder / "audit.log"
     before, begin = audit.stat().st_size, time.monotonic()
-    driver = made.start(*made.on_cluster("--pipelines=many"))
+    driver = made.start(*made.on_cluster("--pipelines=many"), **environment)
     peak = peak_memory(driver)
     assert driver.code == 0, driver.output[-3000:]
     with audit.open() as file:
@@ -110,12 +112,14 @@ def main(cluster: Cluster) -> None:
         print(f"run {number}: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
         overhead = parts["driver until it submits"] + parts["cluster until the process runs"]
         print(f"       from `kedro run` to the step's first line, without the step's imports: {overhead:.1f} s")
-    with project(cluster, REPEATS) as made:
-        taken, peak, calls = many(made)
-    print(
-        f"{STEPS} steps: {taken:.0f} s, {taken / STEPS:.2f} s a step, the driver's peak {peak:.0f} MB, {calls.total()} calls:"
-    )
-    print("       " + ", ".join(f"{count} × {call}" for call, count in calls.most_common()))
+    for number, variables in enumerate(({}, {"MINIATURE_UNTRACKED": "1"}), start=REPEATS):
+        with project(cluster, number) as made:
+            taken, peak, calls = many(made, **variables)
+        print(
+            f"{STEPS} steps {'without' if variables else 'with'} MLflow: {taken:.0f} s, {taken / STEPS:.2f} s a step, "
+            f"the driver's peak {peak:.0f} MB, {calls.total()} calls:"
+        )
+        print("       " + ", ".join(f"{count} × {call}" for call, count in calls.most_common()))
 
 
 if __name__ == "__main__":

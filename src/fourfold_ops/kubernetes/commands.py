@@ -11,10 +11,12 @@ import click
 
 from fourfold_ops.failures import UserError, with_clear_errors
 from fourfold_ops.kubernetes import names
-from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
+from fourfold_ops.kubernetes.client import Cluster
+from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.settings import KubernetesSettings
+from fourfold_ops.kubernetes.submitting import RUNNER
 
-ALIAS, RUNNER = "kubernetes", "fourfold_ops.kubernetes.KubernetesRunner"
+ALIAS = "kubernetes"
 CANCEL_SECONDS = 120
 
 site_option = click.option(
@@ -166,24 +168,8 @@ def _cluster(site: str | None) -> Iterator[tuple[Cluster, KubernetesSettings]]:
     with _context(site) as context:
         settings = site_settings(context, None)
     cluster = Cluster(settings.namespace, settings.context, patience=30)
-    with in_words():
+    with in_words("kubernetes"):
         yield cluster, settings
-
-
-@contextlib.contextmanager
-def in_words() -> Iterator[None]:
-    """Turn what the server refuses into one line."""
-    from fourfold_ops.kubernetes import verdicts
-
-    try:
-        yield
-    except ApiAwayError as away:
-        raise UserError(str(away), "Is the cluster up, and the kubeconfig the right one?") from None
-    except ApiError as error:
-        if error.status not in (401, 403):
-            raise
-        verdict = verdicts.forbidden(error.verb, error.resource, error.namespace, error.message)
-        raise UserError(verdict.line("kubernetes")) from None
 
 
 def render_command(run: click.Command) -> click.Command:
@@ -222,7 +208,7 @@ def submit_command(run: click.Command) -> click.Command:
         plan = plan_of(options)
         arguments = without_runner(sys.argv[sys.argv.index("submit") + 1 :])
         cluster = Cluster(plan.settings.namespace, plan.settings.context, patience=30)
-        with in_words():
+        with in_words(plan.name):
             drivers = cluster.all("jobs", names.selector(run=plan.name, role="driver"))
             if live := [driver["metadata"]["name"] for driver in drivers if not is_finished(driver)]:
                 raise UserError(f"Run {plan.name} is being driven by Job {live[0]}.", "See `kedro k8s list`.")

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_CUT_OFF, EXIT_FAILED, UserError
+from fourfold_ops.failures import UserError
 from fourfold_ops.kubernetes import names, verdicts
 from fourfold_ops.kubernetes.attaching import failed_parts, is_current, job_names, jobs_of_run
 from fourfold_ops.kubernetes.board import Board, Row
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
+from fourfold_ops.kubernetes.errors import DriverCutOffError, StepFailedError, refusal_in_words
 from fourfold_ops.kubernetes.manifest import job, service
 from fourfold_ops.kubernetes.plan import RunPlan
 from fourfold_ops.kubernetes.pod_logs import PodLogs
@@ -45,26 +46,6 @@ class Tracker(Protocol):
 
     def keep(self, step: Step, files: list[Path]) -> None:
         """Keep log files."""
-
-
-class StepFailedError(Exception):
-    """Steps failed; the message is the verdict. The place is in it, so nothing is put before it."""
-
-    place = ""
-
-    def __init__(self, lines: list[str], configuration: bool) -> None:
-        super().__init__(lines[0] + (f" (and {len(lines) - 1} more failed, see above)" if len(lines) > 1 else ""))
-        self.exit_code = EXIT_CONFIGURATION if configuration else EXIT_FAILED
-
-
-class DriverCutOffError(Exception):
-    """The driver has lost the cluster; what runs there goes on."""
-
-    place, exit_code = "", EXIT_CUT_OFF
-
-    def __init__(self, away: ApiAwayError, again: str) -> None:
-        super().__init__(f"{away} Jobs go on without the driver.")
-        self.remedy = f"Take the run up again with: {again}"
 
 
 class Conductor(threading.Thread):
@@ -125,9 +106,7 @@ class Conductor(threading.Thread):
                 self._explain()
                 self.board.refresh()
         except ApiError as failure:
-            verdict = verdicts.forbidden(failure.verb, failure.resource, failure.namespace, failure.message)
-            known = failure.status in (401, 403)
-            self.error = UserError(verdict.line(self.plan.name)) if known else failure
+            self.error = refusal_in_words(failure, self.plan.name)
         except ApiAwayError as away:
             self.error = DriverCutOffError(away, self.plan.again)
         except BaseException as error:
@@ -228,7 +207,7 @@ class Conductor(threading.Thread):
         self._accept(work, found)
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
-        work.submitted = time.monotonic()
+        work.submitted, work.job = time.monotonic(), found
         if work.spec.num_nodes > 1 and not work.was_done:
             self._name_pods(work, found["metadata"]["uid"])
         for pod in list(self._pods.values()):  # seen before it was known whose they are
@@ -343,7 +322,7 @@ class Conductor(threading.Thread):
         if kind == "DELETED":
             del self._pods[name]
         work = self._work.get(metadata["labels"].get(JOB_LABEL, ""))
-        if work is None or work.replacing:
+        if work is None or work.replacing or not work.owns(found):
             return
         if name not in work.pods:
             self._tell_of_retry(work, name)

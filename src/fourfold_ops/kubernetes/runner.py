@@ -16,6 +16,7 @@ from fourfold_ops.failures import EXIT_INTERRUPTED, UserError
 from fourfold_ops.kubernetes.board import open_board
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.conductor import Conductor, rows
+from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.hook import KubernetesHook
 from fourfold_ops.kubernetes.plan import RunPlan, plan_run
 from fourfold_ops.kubernetes.records import Records
@@ -50,7 +51,8 @@ class KubernetesRunner(AbstractRunner):
         if not any(step.remote for step in plan.steps):
             logger.warning("No step of this run is remote: nothing has a tag or a name that kubernetes.yml knows.")
         cluster = Cluster(settings.namespace, settings.context, settings.api_seconds)
-        records.take_up(cluster)
+        with in_words(plan.name):
+            records.take_up(cluster)
         with open_board(rows(plan)) as board:
             conductor = Conductor(plan, cluster, board, records, log_folder(plan))
             board.say(f"Run {plan.name} in namespace {settings.namespace} of {cluster.server}.")

@@ -12,6 +12,7 @@ from fourfold_ops.kubernetes.steps import Step
 
 Object = dict[str, Any]
 JOB_LABEL = "batch.kubernetes.io/job-name"
+OWNER_LABEL = "batch.kubernetes.io/controller-uid"
 LIVE = ("Running", "Succeeded")  # a pod that is done is no reason to say that the step waits
 
 
@@ -31,6 +32,11 @@ class Work:
     was_done: bool = False  # before this drive
     reason: tuple[str, float] = ("", 0.0)  # why it waits, and since when
     told: set[str] = field(default_factory=set)  # pods whose end has been spoken of
+
+    def owns(self, pod: Mapping[str, Any]) -> bool:
+        """Tell whether a pod is of this very Job, not of a deleted one of the same name."""
+        owner = pod["metadata"]["labels"].get(OWNER_LABEL)
+        return owner is None or not self.job or owner == self.job["metadata"]["uid"]
 
     @property
     def live_pods(self) -> list[Object]:

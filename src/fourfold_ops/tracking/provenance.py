@@ -1,6 +1,8 @@
 """Where a run comes from: commit, uncommitted changes, data versions, machine and the command that repeats it."""
 
 import hashlib
+import json
+import os
 import platform
 import shlex
 import subprocess
@@ -8,15 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fourfold_ops import handover
+
 # What runs write themselves does not make the code "dirty".
 WRITTEN_BY_RUNS = ("dvc.lock", "dvc.run.yml")
 
 
 def git_tags(project_path: Path) -> dict[str, str]:
-    """Return `git.commit`, `git.branch` and `git.dirty`; empty outside a git repository or without git."""
+    """Return `git.commit`, `git.branch` and `git.dirty`; in an image, which has no repository, what was handed over."""
     commit = _git(project_path, "rev-parse", "HEAD")
     if not commit:
-        return {}
+        handed: dict[str, str] = json.loads(os.environ.get(handover.GIT_TAGS) or "{}")
+        return handed
     excluded = [f":(exclude){name}" for name in WRITTEN_BY_RUNS]
     changes = _git(project_path, "status", "--porcelain", "--", ".", *excluded)
     return {

@@ -82,7 +82,11 @@ class ScriptedCluster:
             else {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": NOW}}
         )
         statuses = [] if phase == "Pending" else [{"state": state, "image": "x"}]
-        labels = {**job["metadata"]["labels"], "batch.kubernetes.io/job-name": job["metadata"]["name"]}
+        labels = {
+            **job["metadata"]["labels"],
+            "batch.kubernetes.io/job-name": job["metadata"]["name"],
+            "batch.kubernetes.io/controller-uid": job["metadata"]["uid"],
+        }
         found = {
             "metadata": {"name": name, "creationTimestamp": NOW, "labels": labels},
             "spec": {"nodeName": node, "containers": [{"image": "x", "resources": {"limits": {"memory": "1Gi"}}}]},

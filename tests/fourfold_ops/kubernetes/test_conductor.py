@@ -13,7 +13,8 @@ from kedro.pipeline import Pipeline, node
 from fourfold_ops.datasets import JsonDataset
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, UserError, exit_code
 from fourfold_ops.kubernetes.board import Board
-from fourfold_ops.kubernetes.conductor import Conductor, StepFailedError, rows
+from fourfold_ops.kubernetes.conductor import Conductor, rows
+from fourfold_ops.kubernetes.errors import StepFailedError
 from fourfold_ops.kubernetes.plan import Origin, plan_run
 from fourfold_ops.kubernetes.settings import read_settings
 
@@ -164,6 +165,18 @@ def test_a_job_that_failed_before_is_replaced(project):
     conductor, _, _ = conduct(project, cluster)
     conductor.raise_failure()
     assert started(cluster).count("one") == 2
+
+
+def test_pods_of_a_deleted_job_of_the_same_name_are_not_taken_for_the_new_ones(project, caplog):
+    caplog.set_level(logging.INFO)
+    cluster = ScriptedCluster(succeed)
+    conduct(project, cluster)
+    cluster.closed.clear()
+    (project / "data/a.json").write_text("2")
+    cluster._on_create = lambda c, job: c.end(job, "Failed")  # no pod of the new Job is ever seen
+    conductor, _, _ = conduct(project, cluster)
+    with pytest.raises(StepFailedError, match=r"stage/one: failed, and its pods are gone"):
+        conductor.raise_failure()
 
 
 def test_a_failure_ends_in_its_verdict_and_nothing_more_is_started(project, caplog):
