@@ -135,7 +135,10 @@ def test_every_object_of_an_overlay_is_accepted_by_the_server_and_its_pods_by_po
     assert "would violate PodSecurity" not in done.stderr
     for found in objects:
         if found["kind"] in ("Deployment", "StatefulSet"):
-            admit(cluster, namespace, found["spec"]["template"]["spec"])
+            spec, templates = found["spec"]["template"]["spec"], found["spec"].get("volumeClaimTemplates", [])
+            claims = [(template["metadata"]["name"], {"claimName": "dry"}) for template in templates]
+            spec["volumes"] += [{"name": name, "persistentVolumeClaim": claim} for name, claim in claims]
+            admit(cluster, namespace, spec)
 
 
 def admit(cluster, namespace, spec):

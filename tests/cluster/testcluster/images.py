@@ -24,7 +24,7 @@ USER = 1000
 COMMANDS = "/opt/bin"
 COMMAND = "#!{environment}/bin/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
 PROGRAMS = {"kedro": ("kedro.framework.cli", "main"), "mlflow": ("mlflow.cli", "cli")}
-NOT_CODE = {"data", "mlruns", "__pycache__", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
+NOT_CODE = {"data", "mlruns", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
 SYSTEM = {
     "etc/passwd": f"root:x:0:0::/:/bin/sh\nfourfold:x:{USER}:{USER}::/tmp:/bin/sh\n",
     "etc/group": f"root:x:0:\nfourfold:x:{USER}:\n",
@@ -37,10 +37,9 @@ def project_files(folder: Path) -> dict[str, bytes]:
     """Return the code and settings of a project by their place in an image: what `.dockerignore` lets through."""
     found: dict[str, bytes] = {f"{PROJECT[1:]}/data/.keep": b"", f"{PROJECT[1:]}/conf/local/.keep": b""}
     for parent, folders, names in os.walk(folder):
-        hidden = {"local"} if Path(parent) == folder / "conf" else set()  # a person's own settings, secrets perhaps
-        folders[:] = [
-            n for n in folders if n not in NOT_CODE | hidden and not n.startswith(".") and not n.endswith(".egg-info")
-        ]
+        # A person's own settings, secrets perhaps, are in conf/local; `data` and others are named at the top alone.
+        here = {".": NOT_CODE, "conf": {"local"}}.get(str(Path(parent).relative_to(folder)), set()) | {"__pycache__"}
+        folders[:] = [n for n in folders if n not in here and not n.startswith(".") and not n.endswith(".egg-info")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             found[f"{PROJECT[1:]}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
     return found
