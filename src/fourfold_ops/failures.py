@@ -11,7 +11,9 @@ from fourfold_ops.logs import keep_log_file, log_traceback
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # click's own: an option that does not exist
-EXIT_CUT_OFF = 75  # EX_TEMPFAIL: somebody else was away for too long; the same command goes on
+EXIT_TRY_AGAIN = (
+    75  # EX_TEMPFAIL: the cluster was away for too long, or a SIGTERM came and all is saved; the same command goes on
+)
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: the same command would fail again, so nobody should retry it
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C ...
 EXIT_TERMINATED = 143  # ... and for SIGTERM

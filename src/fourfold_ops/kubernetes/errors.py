@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_CUT_OFF, EXIT_FAILED, UserError
+from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_TRY_AGAIN, UserError
 from fourfold_ops.kubernetes import verdicts
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError
 
@@ -21,7 +21,7 @@ class StepFailedError(Exception):
 class DriverCutOffError(Exception):
     """The driver has lost the cluster; what runs there goes on."""
 
-    place, exit_code = "", EXIT_CUT_OFF
+    place, exit_code = "", EXIT_TRY_AGAIN
 
     def __init__(self, away: ApiAwayError, again: str) -> None:
         super().__init__(f"{away} Jobs go on without the driver.")

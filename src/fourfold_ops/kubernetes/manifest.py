@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourfold_ops import handover
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_USAGE
+from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
 from fourfold_ops.kubernetes.settings import KubernetesSettings, Request
 
 Manifest = dict[str, Any]
@@ -103,9 +103,9 @@ def failure_rules() -> list[Manifest]:
             "action": "Ignore",
             "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
         },
-        {  # stopped from outside with SIGTERM
+        {  # stopped from outside with SIGTERM, saved or not
             "action": "Ignore",
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_TERMINATED]},
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_TRY_AGAIN, EXIT_TERMINATED]},
         },
     ]
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_USAGE
+from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
 from fourfold_ops.kubernetes.progress import Progress
 
 Object = Mapping[str, Any]
 OOM, SIGKILL, SIGTERM, SEGMENTATION = "OOMKilled", 137, 143, 139
+STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)  # by SIGTERM, after saving or at once
 LONGEST = 400  # characters of evidence
 GONE = "gone"  # in place of the time of deletion: the pod is no more
 IMAGE = (
@@ -245,7 +246,7 @@ def pod_failure(pod: Object, progress: Progress, again: str) -> Verdict:
     if code == SIGKILL:
         evidence = f"killed with SIGKILL (exit {code}): out of memory in a child process, or the grace period was over"
         return Verdict("killed", evidence, node, how_far, f"raise memory or grace_seconds in kubernetes.yml; {resume}")
-    if code == EXIT_TERMINATED:
+    if code in STOPPED:
         return Verdict("terminated", f"stopped from outside with SIGTERM (exit {code})", node, how_far, resume)
     if code is None:
         return Verdict("failed", "failed without an exit code", node, _short(pod.get("status", {}).get("message", "")), resume)
@@ -268,7 +269,7 @@ def telling_pod(pods: Iterable[Object]) -> Object | None:
     def rank(pod: Object) -> tuple[int, float]:
         ended = terminated(pod)
         strong = ended.get("reason") == OOM or ended.get("exitCode") in (EXIT_CONFIGURATION, EXIT_USAGE)
-        weak = bool(disruption(pod)) or ended.get("exitCode") == EXIT_TERMINATED
+        weak = bool(disruption(pod)) or ended.get("exitCode") in STOPPED
         return (0 if strong else 2 if weak else 1, _ended(pod))
 
     return min(last, key=rank)
