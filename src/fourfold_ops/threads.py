@@ -1,8 +1,4 @@
-"""The state of the CPU that results depend on: the number of threads, which is a parameter, and subnormals, which are 0.
-
-And one that only speed depends on: large tensors lie in pages of 2 MiB instead of 4 KiB. The gradient of a large vocabulary is
-written into fresh memory at each step, and handing out its pages takes longer than writing them.
-"""
+"""The state of the CPU that results depend on: the number of threads, which is a parameter, and subnormals, which are 0."""
 
 import os
 import sys
@@ -40,7 +36,6 @@ def pin_threads(num_threads: int) -> None:
         raise ValueError(f"num_threads is {num_threads}; it must be 1 or more. Correct it in conf/base/parameters.yml.")
     for name in VARIABLES:
         os.environ[name] = str(num_threads)
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(num_threads)
