@@ -12,10 +12,9 @@ from projects import CHECKOUT, Project
 TIMED = {"metrics.json", "report.html"}  # they tell seconds; metrics.json is compared without them
 SITE = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    # Two cores are all that there is: the driver's steps and one pod share them.
-    "default": {"cpu": "500m", "memory": "3Gi", "shared_memory": "512Mi"},
+    "default": {"cpu": "1800m", "memory": "3Gi", "shared_memory": "512Mi"},  # of two cores
     "tags": {"gpu": {"gpus": 1}},
-    "nodes": {"label_images": {"shards": 4, "gpus": 0}},
+    "nodes": {"label_images": {"shards": 2, "cpu": "900m"}},
     "grace_seconds": 20,
 }
 CHAIN_SECONDS = 1200

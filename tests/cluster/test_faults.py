@@ -2,7 +2,9 @@
 
 import json
 
+import pytest
 from projects import SITE
+from testcluster.identities import NODE
 
 TRAINING, LABELLING = "--pipelines=training", "--pipelines=labelling"
 
@@ -47,13 +49,27 @@ def test_a_pod_deleted_in_the_middle_goes_on_from_its_checkpoint_to_the_same_res
     assert json.loads(project.read("trained.json")) == expected_state(30)
 
 
-def test_an_evicted_pod_is_started_again_and_does_not_count_as_a_failure(project):
-    driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
-    project.wait_for_log("checkpoint at step 5")
-    pod = project.wait_for_pod("Running", "train")
+def evict(project, pod):
+    """Ask for the pod's place, as draining a node does."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": project.namespace}}
     place = f"/api/v1/namespaces/{project.namespace}/pods/{pod}/eviction"
     project.cluster.kubectl("create", "--raw", place, "-f", "-", content=json.dumps(body))
+
+
+def taint(project, pod):
+    """Taint the node, as a cloud does that wants it back, until the pod is gone."""
+    project.cluster.kubectl("taint", "node", NODE, "fourfold.test/wanted-back:NoExecute")
+    try:
+        project.cluster.kubectl("wait", "--for=delete", f"pod/{pod}", f"--namespace={project.namespace}", "--timeout=60s")
+    finally:
+        project.cluster.kubectl("taint", "node", NODE, "fourfold.test/wanted-back:NoExecute-")
+
+
+@pytest.mark.parametrize("disrupt", [evict, taint])
+def test_a_pod_that_is_taken_away_is_started_again_and_does_not_count_as_a_failure(project, disrupt):
+    driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
+    project.wait_for_log("checkpoint at step 5")
+    disrupt(project, project.wait_for_pod("Running", "train"))
     assert driver.wait() == 0, driver.output  # with `retries: 0`
     assert json.loads(project.read("trained.json")) == expected_state(30)
 
