@@ -55,7 +55,7 @@ def test_a_folder_without_a_model_is_one_line(tmp_path, photo, there):
 
 def test_outside_of_a_project_the_model_must_be_named(photo):
     code, output = output_of("generate", "--image", photo, "--to", "depth")
-    assert code == 1 and "not in a project" in output and "name the path" in output
+    assert code == 78 and "not in a project" in output and "name the path" in output
 
 
 class Sighted:
@@ -69,7 +69,7 @@ class Sighted:
     [
         (("--image", "notes.txt"), "notes.txt: Condition 'rgb': image unreadable. Give a JPEG, PNG"),
         (("--caption", "  "), "Condition 'caption': caption empty. Give some words."),
-        (("--given", "dpeth=notes.txt"), "Known: attributes, caption, clip"),
+        (("--given", "dpeth=notes.txt"), "Nothing is known about storing 'dpeth'. Known: attributes, "),
         (("--given", "depth=notes.txt"), "notes.txt: These 5 bytes are not a 'depth' (npy)"),
         (("--given", "depth=absent.npy"), "absent.npy cannot be read (No such file or directory)."),
     ],
