@@ -5,6 +5,7 @@
 import torch
 from torch import Tensor
 
+AT_ONCE = 2**19  # logits on a CPU
 FEW = 64  # candidates that are looked at before the whole vocabulary is sorted
 
 
@@ -56,6 +57,15 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _drawn(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return ids and their probabilities, some rows at a time: what stays in the cache costs half."""
+    size = max(1, AT_ONCE // logits.shape[-1]) if logits.device.type == "cpu" else logits[..., 0].numel() or 1
+    rows = zip(logits.flatten(0, -2).split(size), uniform.flatten().split(size), strict=True)
+    parts = [_drawn_rows(logits_nV, uniform_n, temperature, top_k, top_p) for logits_nV, uniform_n in rows]
+    ids, confidence = (torch.cat(column).view(uniform.shape) for column in zip(*parts, strict=True))
+    return ids, confidence
+
+
+def _drawn_rows(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     probability = (logits.float() / temperature).softmax(-1)
     if not 0 < top_k < logits.shape[-1] and top_p == 1:
         ids = draw(probability, uniform)
