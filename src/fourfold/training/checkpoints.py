@@ -162,6 +162,7 @@ def _all(folder: Path) -> list[Path]:
 def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, header)
+        temporary.chmod(0o644)  # safetensors leaves a file that its owner alone may read
 
 
 def _storable(tensor: Tensor) -> Tensor:
