@@ -173,6 +173,7 @@ def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | 
         # in a folder, since the library has a temporary file of its own, which a killed process leaves: `claim` clears folders
         save_file(tensors, Path(folder) / path.name, header)
         (Path(folder) / path.name).replace(temporary)
+        temporary.chmod(0o644)  # it leaves a file that its owner alone may read
 
 
 def _storable(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_only_the_newest_are_kept(tmp_pa
     for step in (1, 20, 300):
         save_checkpoint(Checkpoint(step, {"model": weights}, {"note": [step, 0.1]}), tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020.safetensors", "step-00000300.safetensors"]
+    assert latest_checkpoint(tmp_path).stat().st_mode & 0o777 == 0o644
     found = load_checkpoint(latest_checkpoint(tmp_path))
     assert (found.step, found.progress) == (300, {"note": [300, 0.1]})
     assert all(torch.equal(found.tensors["model"][name], tensor) for name, tensor in weights.items())
