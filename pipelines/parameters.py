@@ -7,7 +7,7 @@ from fourfold.data.ingest import IngestionConfig
 from fourfold.evaluation.out_of_the_box import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
 from fourfold.tokenizers.config import TokenizersConfig
-from fourfold.training.pretrain import PretrainConfig
+from fourfold.training.pretrain_config import PretrainConfig
 from fourfold.transfer.config import TransferConfig
 
 

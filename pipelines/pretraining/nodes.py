@@ -9,7 +9,8 @@ from fourfold.metric_log import MetricLog
 from fourfold.model.files import load_model
 from fourfold.storage import read_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.training.pretrain import BEST, HISTORY_FILE, METRICS_FILE, PretrainConfig, pretrain
+from fourfold.training.pretrain import BEST, HISTORY_FILE, METRICS_FILE, pretrain
+from fourfold.training.pretrain_config import PretrainConfig
 
 
 def pretrain_model(

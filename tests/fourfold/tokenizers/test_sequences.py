@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from fourfold.data import codecs
 from fourfold.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_places, metadata_value
+from fourfold.model.config import ArchitectureConfig
 from fourfold.tokenizers.config import TextTokenizerConfig, TokenizersConfig
 from fourfold.tokenizers.sequences import SEQUENCE_FORMATS, sequence_format
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.training.pretrain import ArchitectureConfig, model_config
+from fourfold.training.pretrain import model_config
 
 SENTENCES = ["a human with a polygon at a point", "none of the pose is global", "shape and camera", "a red sphere"] * 3
 RELEASED = TextTokenizer.train(SENTENCES, TextTokenizerConfig(vocabulary_size=30_000, coordinate_bins=1000, num_sentinels=200))

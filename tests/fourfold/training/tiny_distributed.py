@@ -16,7 +16,7 @@ from tiny_world import TinyTokenizers, tiny_config, write_world
 
 from fourfold.training import pretrain as module
 from fourfold.training.preemption import EXIT_PREEMPTED
-from fourfold.training.pretrain import PlaceConfig
+from fourfold.training.pretrain_config import PlaceConfig
 
 STEPS, BATCH = 14, 8
 

@@ -10,7 +10,7 @@ from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.model.config import ArchitectureConfig
 from fourfold.seeds import numpy_generator
 from fourfold.training.optimizers import OptimizerConfig
-from fourfold.training.pretrain import PretrainConfig
+from fourfold.training.pretrain_config import PretrainConfig
 
 TOKENS = ("tok_depth", "tok_semseg", "caption", "det")
 PER_SHARD = 6
