@@ -36,5 +36,5 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "local",
     # A scale (smoke, photos) names only what differs from base.
     "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
-    "config_patterns": {"tracking": ["tracking*", "tracking*/**"], "kubernetes": ["kubernetes*", "kubernetes*/**"]},
+    "config_patterns": {"tracking": ["tracking*", "tracking*/**"]},
 }

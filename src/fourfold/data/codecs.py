@@ -22,8 +22,9 @@ from fourfold.modalities import LABELS, TOKEN_MODALITIES, base_name
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
 COMPRESS_LEVEL = 3  # 64 x 64 pictures gain < 2 % from 9 and cost four times the time
-EXTRA_EXTENSIONS = {"attributes": "json", "crop_settings": "npy"}  # stored beside labels and tokens, seen by no model
-EXTRA_DTYPES = {"crop_settings": "int32"}
+CROP_SETTINGS = "crop_settings"
+EXTRA_EXTENSIONS = {"attributes": "json", CROP_SETTINGS: "npy"}  # stored beside labels and tokens, seen by no model
+EXTRA_DTYPES = {CROP_SETTINGS: "int32"}
 STORED_TOKENS = "int16"  # the format of pre-tokenised samples
 
 

@@ -10,22 +10,21 @@ work. So neither changes what is learnt, a run goes on anywhere with any number 
 # B batch (of all ranks), K crops, L tokens, H W image height and width, C 3 colours, R rows of some shards
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from fourfold.data.codecs import CROP_SETTINGS
 from fourfold.data.cursor import Cursor, epoch_order
 from fourfold.data.open_shards import Columns, OpenShard, OpenShards
 from fourfold.data.shards import ShardSet, require_equal_keys
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import MaskedBatch
+from fourfold.model.batch import MaskedBatch, joined
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.crops import crop_values
 
-CROP_SETTINGS = "crop_settings"
 MASKED_AT_ONCE = 64  # samples; several small batches cost little more to mask than one
 
 
@@ -151,7 +150,7 @@ class TokenLoader:
                 masked = self._mask(self._shards.take(unit.names, unit.shard_R[piece], unit.row_R[piece]), rng)
                 whole = is_mine_R[piece].all()
                 parts.append(masked if whole else masked[torch.from_numpy(np.flatnonzero(is_mine_R[piece]))])
-        return unit.epoch, unit.first, _joined(parts)
+        return unit.epoch, unit.first, joined(parts)
 
     def _open(self, name: str) -> OpenShard:
         """Open one shard: tokens (K, L), crops (K, 5), pixels (H, W, 3) a sample."""
@@ -191,12 +190,3 @@ def fixed_batches(loader: TokenLoader, num_samples: int) -> list[MaskedBatch]:
     count = max(1, min(num_samples, loader.num_samples) // loader.batch_size)
     stream = iter(loader)
     return [next(stream)[0] for _ in range(count)]
-
-
-def _joined(parts: list[MaskedBatch]) -> MaskedBatch:
-    """Return several masked batches as one."""
-    if len(parts) == 1:
-        return parts[0]
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
-    joined: dict[str, Any] = {name: None if values[0] is None else torch.cat(values) for name, values in columns.items()}
-    return MaskedBatch(**joined)

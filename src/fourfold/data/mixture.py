@@ -4,17 +4,13 @@ Which sample comes from which data set is settled for `PERIOD` samples at a time
 seeded order. So the shares are exact, and where every data set stands follows from the number of samples handed out.
 """
 
-# B batch, N and M slots, D data sets
+# D data sets
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from fourfold.configuration import Config
 from fourfold.data.cursor import Cursor
@@ -22,7 +18,7 @@ from fourfold.data.loader import TokenLoader
 from fourfold.data.shards import ShardSet
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import MaskedBatch, joined
 from fourfold.seeds import derive_seed, numpy_generator
 
 PERIOD = 1000  # samples after which every data set has had its share
@@ -133,36 +129,3 @@ def shares_of(weights: Sequence[float], total: int) -> np.ndarray:
             f"Weights {list(weights)}: the smallest gets no sample of {total}. Raise it or leave its data set out."
         )
     return counts_D
-
-
-def joined(parts: Sequence[MaskedBatch]) -> MaskedBatch:
-    """Return batches as one; slots are padded to the largest budget, pixels and vectors that some lack are zeros."""
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
-    sizes = [part.batch_size for part in parts]
-    whole: dict[str, Any] = {name: _joined_column(name, values, sizes) for name, values in columns.items()}
-    return MaskedBatch(**whole)
-
-
-def _joined_slots(values: Sequence[Tensor], padding: int) -> Tensor:
-    """Return (B, N) tensors as one, as wide as the widest."""
-    width = max(value.shape[1] for value in values)
-    return torch.cat([F.pad(value, (0, width - value.shape[1]), value=padding) for value in values])
-
-
-def _joined_column(name: str, values: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
-    there = [value for value in values if value is not None]
-    if not there:
-        return None
-    if there[0].ndim == 2:
-        return _joined_slots(there, PADDING if name in ("input_modality_BN", "target_modality_BM") else 0)
-    shapes = {tuple(value.shape[1:]) for value in there}
-    if name == "vectors_BLE":
-        shapes = {(max(rows for rows, _ in shapes), width) for _, width in shapes}
-    if len(shapes) > 1:
-        raise ValueError(f"Data sets of a mixture differ in the shape of {name}: {sorted(shapes)}. Give them one resolution.")
-    (shape,) = shapes
-    whole = there[0].new_zeros(sum(sizes), *shape)
-    for value, start, size in zip(values, np.cumsum([0, *sizes]).tolist(), sizes, strict=False):
-        if value is not None:
-            whole[start : start + size, : value.shape[1]] = value
-    return whole

@@ -6,10 +6,13 @@ the model embeds N + M tokens a sample and never the ≈ 1,900 that a sample has
 
 # B batch, N input budget, M target budget, H W image height and width, C 3 colours, L vectors in a row, E their width
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PADDING = -1  # the modality of a slot that holds nothing
@@ -64,3 +67,38 @@ class MaskedBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
         return type(self)(**changed)
+
+
+def joined(parts: Sequence[MaskedBatch]) -> MaskedBatch:
+    """Return batches as one; slots are padded to the largest budget, pixels and vectors that some lack are zeros."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
+    sizes = [part.batch_size for part in parts]
+    whole: dict[str, Any] = {name: _joined_column(name, values, sizes) for name, values in columns.items()}
+    return MaskedBatch(**whole)
+
+
+def _joined_slots(values: Sequence[Tensor], padding: int) -> Tensor:
+    """Return (B, N) tensors as one, as wide as the widest."""
+    width = max(value.shape[1] for value in values)
+    return torch.cat([F.pad(value, (0, width - value.shape[1]), value=padding) for value in values])
+
+
+def _joined_column(name: str, values: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    if there[0].ndim == 2:
+        return _joined_slots(there, PADDING if name in ("input_modality_BN", "target_modality_BM") else 0)
+    shapes = {tuple(value.shape[1:]) for value in there}
+    if name == "vectors_BLE":
+        shapes = {(max(rows for rows, _ in shapes), width) for _, width in shapes}
+    if len(shapes) > 1:
+        raise ValueError(f"Data sets of a mixture differ in the shape of {name}: {sorted(shapes)}. Give them one resolution.")
+    (shape,) = shapes
+    whole = there[0].new_zeros(sum(sizes), *shape)
+    for value, start, size in zip(values, accumulate(sizes, initial=0), sizes, strict=False):
+        if value is not None:
+            whole[start : start + size, : value.shape[1]] = value
+    return whole

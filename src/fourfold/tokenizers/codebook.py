@@ -8,7 +8,7 @@ matches the reference's numbers: `tests/reference/codebook_ema.npz`. The Euclide
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -178,15 +178,8 @@ class EuclideanCodebook(Codebook):
 
     sums_KD: Tensor
 
-    def __init__(
-        self,
-        num_codes: int,
-        width: int,
-        decay: float = 0.99,
-        dead_code_threshold: float = 0.0,
-        replacement: Replacement = "random",
-    ):
-        super().__init__(num_codes, width, decay, dead_code_threshold, replacement)
+    def __init__(self, *settings: Any, **named_settings: Any):
+        super().__init__(*settings, **named_settings)
         self.register_buffer("sums_KD", self.codes_KD.clone())
 
     def match(self, latents_TD: Tensor) -> Tensor:

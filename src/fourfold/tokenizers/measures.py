@@ -35,9 +35,7 @@ def measure_tokenizers(
     for name, tokenizer in tokenizers.visual.items():
         truth = load_values(shards if name in FROM_THE_SOURCE else labels, split, name, max_samples)
         tokens = tokenizers.tokens(name, truth)
-        found = _MEASURES.get(label(name).kind, _plain)(
-            tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes
-        )
+        found = _measured(name, tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes)
         found |= codebook_figures(tokens, tokenizer.vocabulary_size)
         figures |= {f"{name}/{key}": figure for key, figure in found.items()}
         if name in tokenizers.diffusion:
@@ -50,7 +48,7 @@ def _both_decoders(tokenizers: TokenizerSet, name: str, tokens: np.ndarray, trut
     figures: Figures = {}
     for decoder in DECODERS:
         decoded = tokenizers.decode(name, tokens[few], decoder)
-        found = _MEASURES.get(label(name).kind, _plain)(decoded, truth[few], semseg[few], tokenizers.config.num_classes)
+        found = _measured(name, decoded, truth[few], semseg[few], tokenizers.config.num_classes)
         figures |= {f"{name}/{decoder}/{key}": figure for key, figure in found.items()}
     return figures
 
@@ -108,6 +106,10 @@ _MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures
     "features": _clip,
     "edges": _edges,
 }
+
+
+def _measured(name: str, found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
+    return _MEASURES.get(label(name).kind, _plain)(found, truth, semseg, num_classes)
 
 
 def _cut_shares(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, split: str, max_samples: int) -> Figures:

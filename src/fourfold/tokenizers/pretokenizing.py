@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fourfold.data.codecs import CROP_SETTINGS
 from fourfold.data.parts import WHOLE, Part
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
 from fourfold.modalities import token_modality
@@ -17,8 +18,6 @@ from fourfold.tokenizers.config import CropConfig
 from fourfold.tokenizers.crops import crop_values, draw_crops
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import FROM_THE_SOURCE
-
-CROP_SETTINGS = "crop_settings"
 
 
 def pretokenize(

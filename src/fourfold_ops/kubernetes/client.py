@@ -61,7 +61,6 @@ class Cluster:
         self.namespace, self.patience = namespace, patience
         self.calls: Counter[str] = Counter()  # "verb resource" → how often
         self.away_since: float | None = None
-        self.away_because = ""
         self.closed = threading.Event()  # set: nothing waits or tries again
         self._answered = False
         self._configuration = _configuration(context)
@@ -230,7 +229,6 @@ class Cluster:
         if self.away_since is None:
             self.away_since = now
             logger.warning("The API server %s does not answer (%s); trying again.", self.server, cause)
-        self.away_because = cause
         seconds = now - self.away_since
         if self.closed.is_set() or seconds > (self.patience if self._answered else min(FIRST_PATIENCE, self.patience)):
             raise ApiAwayError(self.server, seconds, cause)

@@ -194,7 +194,7 @@ def render_command(run: click.Command) -> click.Command:
                     click.echo(f"--- # {step.title}\n{yaml.safe_dump(found, sort_keys=False)}", nl=False)
 
     return click.Command(
-        "render", params=_options(run), callback=render, help="Print what `kedro run` with these options would submit."
+        "render", params=list(run.params), callback=render, help="Print what `kedro run` with these options would submit."
     )
 
 
@@ -223,7 +223,7 @@ def submit_command(run: click.Command) -> click.Command:
 
     return click.Command(
         "submit",
-        params=_options(run),
+        params=list(run.params),
         callback=submit,
         help="Like `kedro run --runner=kubernetes`, with the driver in the cluster too.",
     )
@@ -239,10 +239,6 @@ def without_runner(arguments: list[str]) -> list[str]:
         elif not argument.startswith("--runner="):
             found.append(argument)
     return found
-
-
-def _options(run: click.Command) -> list[click.Parameter]:
-    return list(run.params)
 
 
 def plan_of(options: dict[str, Any]) -> Any:

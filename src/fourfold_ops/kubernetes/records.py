@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kedro.pipeline.node import Node
 
@@ -13,14 +13,20 @@ from fourfold_ops.kubernetes.steps import Step
 from fourfold_ops.tracking.hook import TrackingHook
 
 logger = logging.getLogger(__name__)
+Hook = TypeVar("Hook")
+
+
+def registered_hook(hook_manager: Any, kind: type[Hook]) -> Hook | None:
+    """Return the hook of a kind that the run has; None without one, or without hooks."""
+    plugins = hook_manager.get_plugins() if hasattr(hook_manager, "get_plugins") else ()
+    return next((plugin for plugin in plugins if isinstance(plugin, kind)), None)
 
 
 class Records:
     """The conductor's view of `TrackingHook`; without one (tracking is off) it records nothing."""
 
     def __init__(self, hook_manager: Any, plan: RunPlan, nodes: dict[str, Node]) -> None:
-        plugins = hook_manager.get_plugins() if hasattr(hook_manager, "get_plugins") else ()
-        self._hook = next((plugin for plugin in plugins if isinstance(plugin, TrackingHook)), None)
+        self._hook = registered_hook(hook_manager, TrackingHook)
         self._plan, self._nodes = plan, nodes
 
     def take_up(self, cluster: Cluster) -> None:

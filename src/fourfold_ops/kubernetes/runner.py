@@ -19,7 +19,7 @@ from fourfold_ops.kubernetes.conductor import Conductor, rows
 from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.hook import KubernetesHook
 from fourfold_ops.kubernetes.plan import RunPlan, plan_run
-from fourfold_ops.kubernetes.records import Records
+from fourfold_ops.kubernetes.records import Records, registered_hook
 from fourfold_ops.kubernetes.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class KubernetesRunner(AbstractRunner):
         return None
 
     def _run(self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: Any = None, run_id: str | None = None) -> None:
-        hook = _plugin(hook_manager, KubernetesHook)
+        hook = registered_hook(hook_manager, KubernetesHook)
         if hook is None:
             raise UserError("KubernetesRunner needs KubernetesHook.", "Add fourfold_ops.kubernetes.KubernetesHook() to HOOKS.")
         settings = hook.settings(self._site)
@@ -106,11 +106,6 @@ def _cancel(conductor: Conductor) -> None:
         os._exit(EXIT_INTERRUPTED)  # threads that wait for the server must not hold the shell
     stopped = ", ".join(conductor.cancelled) or "nothing was running there"
     conductor.board.say(f"Stopped in the cluster: {stopped}.", logging.WARNING)
-
-
-def _plugin(hook_manager: Any, kind: type[Any]) -> Any:
-    plugins = hook_manager.get_plugins() if hasattr(hook_manager, "get_plugins") else ()
-    return next((plugin for plugin in plugins if isinstance(plugin, kind)), None)
 
 
 def log_folder(plan: RunPlan) -> Path:

@@ -10,7 +10,7 @@ from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_
 from fourfold_ops.kubernetes.progress import Progress
 
 Object = Mapping[str, Any]
-OOM, SIGKILL, SIGTERM, SEGMENTATION = "OOMKilled", 137, 143, 139
+OOM, SIGKILL = "OOMKilled", 137
 STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)  # by SIGTERM, after saving or at once
 LONGEST = 400  # characters of evidence
 GONE = "gone"  # in place of the time of deletion: the pod is no more

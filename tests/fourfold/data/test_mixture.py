@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fourfold.data.cursor import Cursor
 from fourfold.data.loader import TokenLoader
-from fourfold.data.mixture import PERIOD, DatasetConfig, MixtureLoader, joined, shares_of
+from fourfold.data.mixture import PERIOD, DatasetConfig, MixtureLoader, shares_of
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SpecialIds
-from fourfold.model.batch import MaskedBatch
+from fourfold.model.batch import MaskedBatch, joined
 from fourfold.model.config import ModalityConfig, ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
