@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from projects import Project, miniature
+from projects import CHAIN_SECONDS, Project, clone, miniature
 from testcluster.cluster import Cluster, GivenCluster, running
 from testcluster.errors import ClusterError
 from testcluster.traces import traces
@@ -68,6 +68,15 @@ def own_cluster(cluster: Cluster) -> Cluster:
     if isinstance(cluster, GivenCluster):
         pytest.skip("needs a node whose images and volumes the tests can make")
     return cluster
+
+
+@pytest.fixture(scope="session")
+def whole_chain(tmp_path_factory: pytest.TempPathFactory, own_cluster: Cluster) -> Path:
+    """Return the project's folder after the whole chain on the tiny world, run without the cluster."""
+    folder = clone(tmp_path_factory.mktemp("alone") / "whole-chain")
+    driver = Project(folder, own_cluster, "").start("run", "--env=smoke")
+    assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-4000:]
+    return folder
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ CHECKOUT = Path(__file__).parents[2]
 MINIATURE = Path(__file__).with_name("miniature")
 SITE = "cluster"
 DRIVER_SECONDS = 180
+CHAIN_SECONDS = 900
 
 KUBERNETES: dict[str, Any] = {
     "volumes": [{"mount": "data", "claim": "data"}],
@@ -212,6 +213,21 @@ class Driver:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def clone(target: Path) -> Path:
+    """Copy what git tracks or would track, as it is in the working tree, into a repository of its own."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (CHECKOUT / name).is_file() and not name.startswith("tests/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKOUT / name, target / name)
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "clone"]):
+        subprocess.run(["git", *command], cwd=target, check=True)
+    (target / ".home").mkdir()
+    return target
 
 
 @contextlib.contextmanager
