@@ -8,10 +8,10 @@ from typing import Any
 from fourfold_ops.failures import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
+from fourfold_ops.kubernetes.objects import indexes, is_finished
 from fourfold_ops.kubernetes.plan import RunPlan
 from fourfold_ops.kubernetes.states import Schedule
 from fourfold_ops.kubernetes.steps import Step
-from fourfold_ops.kubernetes.work import indexes, is_finished
 
 CLOCK_SLACK = 5.0  # seconds by which the clocks of file server and API server may differ
 

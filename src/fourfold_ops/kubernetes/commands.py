@@ -202,8 +202,8 @@ def submit_command(run: click.Command) -> click.Command:
     """Return `kedro submit`, which takes the options of `kedro run` and runs the driver itself in the cluster."""
 
     def submit(**options: Any) -> None:
+        from fourfold_ops.kubernetes.objects import is_finished
         from fourfold_ops.kubernetes.submitting import driver_job, driver_spec
-        from fourfold_ops.kubernetes.work import is_finished
 
         plan = plan_of(options)
         arguments = without_runner(sys.argv[sys.argv.index("submit") + 1 :])

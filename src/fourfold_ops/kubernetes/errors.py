@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_TRY_AGAIN, UserError
-from fourfold_ops.kubernetes import verdicts
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError
+from fourfold_ops.kubernetes.verdicts.refused import forbidden
 
 
 class StepFailedError(Exception):
@@ -32,7 +32,7 @@ def refusal_in_words(error: ApiError, title: str) -> Exception:
     """Return what to raise for a refusal: in words where it is about rights, else as it is."""
     if error.status not in (401, 403):
         return error
-    return UserError(verdicts.forbidden(error.verb, error.resource, error.namespace, error.message).line(title))
+    return UserError(forbidden(error.verb, error.resource, error.namespace, error.message).line(title))
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """What of ours is in the cluster, as a person wants to read it: runs, their steps and how they stand. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from fourfold_ops.kubernetes import names, verdicts
-
-Object = Mapping[str, Any]
+from fourfold_ops.kubernetes import names
+from fourfold_ops.kubernetes.objects import JOB_LABEL, Object, has_failed, is_complete, node_of, phase
+from fourfold_ops.kubernetes.progress import Progress
+from fourfold_ops.kubernetes.verdicts.failed import failure
+from fourfold_ops.kubernetes.verdicts.pending import waiting
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def entries(jobs: Iterable[Object], pods: Iterable[Object], now: datetime | None
     """Return an entry for each Job, by run and age."""
     by_job: dict[str, list[Object]] = {}
     for pod in pods:
-        by_job.setdefault(pod["metadata"]["labels"].get("batch.kubernetes.io/job-name", ""), []).append(pod)
+        by_job.setdefault(pod["metadata"]["labels"].get(JOB_LABEL, ""), []).append(pod)
     ordered = sorted(jobs, key=lambda job: (job["metadata"]["labels"].get(names.RUN, ""), job["metadata"]["creationTimestamp"]))
     return [_entry(job, by_job.get(job["metadata"]["name"], []), now or datetime.now(UTC)) for job in ordered]
 
@@ -35,12 +36,11 @@ def _entry(job: Object, pods: list[Object], now: datetime) -> Entry:
     metadata, status = job["metadata"], job.get("status", {})
     state, note = state_of(job), ""
     if state == "failed":
-        verdict = verdicts.failure(job, pods, verdicts.Progress(), "the same command")
-        note = verdict.line("").removeprefix(": ")
-    elif state == "pending" and (verdict_or_none := verdicts.waiting(job, pods, {})):
-        note = verdict_or_none.line("").removeprefix(": ")
+        note = failure(job, pods, Progress(), "the same command").note
+    elif state == "pending" and (verdict := waiting(job, pods, {})):
+        note = verdict.note
     elif state == "running":
-        nodes = sorted({pod["spec"].get("nodeName", "") for pod in pods if pod["status"].get("phase") == "Running"})
+        nodes = sorted({node_of(pod) for pod in pods if phase(pod) == "Running"})
         note = f"{status.get('ready', 0)}/{job['spec'].get('parallelism', 1)} pods, {', '.join(nodes)}"
     role = metadata["labels"].get(names.ROLE, "step")
     title = metadata.get("annotations", {}).get(names.TITLE, metadata["name"]) + ("" if role == "step" else f" ({role})")
@@ -50,12 +50,11 @@ def _entry(job: Object, pods: list[Object], now: datetime) -> Entry:
 
 def state_of(job: Object) -> str:
     """Return done, failed, ending (being deleted), running or pending."""
-    conditions = {c["type"] for c in job.get("status", {}).get("conditions") or [] if c["status"] == "True"}
     if job["metadata"].get("deletionTimestamp"):
         return "ending"
-    if "Complete" in conditions:
+    if is_complete(job):
         return "done"
-    if "Failed" in conditions:
+    if has_failed(job):
         return "failed"
     return "running" if job.get("status", {}).get("ready") else "pending"
 

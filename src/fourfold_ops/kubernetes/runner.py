@@ -15,11 +15,12 @@ from kedro.runner.task import Task
 from fourfold_ops.failures import EXIT_INTERRUPTED, UserError
 from fourfold_ops.kubernetes.board import open_board
 from fourfold_ops.kubernetes.client import Cluster
-from fourfold_ops.kubernetes.conductor import Conductor, rows
+from fourfold_ops.kubernetes.conductor import Conductor
 from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.hook import KubernetesHook
 from fourfold_ops.kubernetes.plan import RunPlan, plan_run
 from fourfold_ops.kubernetes.records import Records, registered_hook
+from fourfold_ops.kubernetes.standing import rows
 from fourfold_ops.kubernetes.steps import Step
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,11 @@ from kedro.pipeline import Pipeline, node
 from fourfold_ops.datasets import JsonDataset
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, UserError, exit_code
 from fourfold_ops.kubernetes.board import Board
-from fourfold_ops.kubernetes.conductor import Conductor, rows
+from fourfold_ops.kubernetes.conductor import Conductor
 from fourfold_ops.kubernetes.errors import StepFailedError
 from fourfold_ops.kubernetes.plan import Origin, plan_run
 from fourfold_ops.kubernetes.settings import read_settings
+from fourfold_ops.kubernetes.standing import rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scripted_cluster import ScriptedCluster, succeed

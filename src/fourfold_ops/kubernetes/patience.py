@@ -1,0 +1,50 @@
+"""Says why submitted steps wait, and gives those up that time alone will not mend. Belongs to the conductor's thread."""
+
+import time
+from dataclasses import replace
+
+from fourfold_ops.kubernetes.jobs import Jobs
+from fourfold_ops.kubernetes.states import State
+from fourfold_ops.kubernetes.verdicts import Verdict
+from fourfold_ops.kubernetes.verdicts.failed import pod_failure, telling_pod
+from fourfold_ops.kubernetes.verdicts.pending import waiting
+from fourfold_ops.kubernetes.work import Work
+
+SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
+QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
+
+
+def explain(jobs: Jobs) -> None:
+    """Look at every step that waits."""
+    for work in list(jobs.followed.values()):
+        if work.replacing or jobs.standing.state(work.step) is not State.PENDING or not work.job:
+            continue
+        verdict = waiting(work.job, work.pods.values(), jobs.mirror.events)
+        if verdict is None:
+            _say_what_is_known(jobs, work)
+        else:
+            _wait(jobs, work, verdict)
+
+
+def _wait(jobs: Jobs, work: Work, verdict: Verdict) -> None:
+    told, since = work.reason
+    if told != verdict.kind:
+        work.reason = (verdict.kind, time.monotonic())
+        return
+    waited = time.monotonic() - since
+    if waited >= SETTLE_SECONDS:
+        jobs.standing.note(work.step, verdict.note)
+    settings = jobs.plan.settings
+    limit = settings.pending_seconds if verdict.waits_for_place else settings.start_seconds
+    if limit is not None and waited > limit and not jobs.cancelling:
+        jobs.give_up(work, verdict)
+
+
+def _say_what_is_known(jobs: Jobs, work: Work) -> None:
+    """Say of a step that waits without a reason of the cluster's what was last seen of it."""
+    failed = telling_pod(work.pods.values())
+    if failed is not None:
+        verdict = replace(pod_failure(failed, work.progress, ""), remedy="the next try follows")
+        jobs.standing.note(work.step, verdict.note)
+    elif time.monotonic() - work.submitted > QUIET_SECONDS and not work.pods:
+        jobs.standing.note(work.step, "the cluster has not made a pod yet, and does not say why")
