@@ -25,8 +25,8 @@ CHAIN_SECONDS = 900
 
 KUBERNETES: dict[str, Any] = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    # Limits are what is asked for, and the node has two cores: 900m and twice 450m may run at once.
-    "default": {"cpu": "450m", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
+    # The node has two cores: 900m and twice 450m may run at once, as fast as they can.
+    "default": {"cpu": "450m", "cpu_limit": "2", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
     "tags": {
         "gpu": {"gpus": 1, "cpu": "900m"},
         "split": {"shards": 4, "parallelism": 2},

@@ -13,7 +13,7 @@ from test_faults import evict, taint
 TIMED = {"metrics.json", "report.html"}  # they tell seconds; metrics.json is compared without them
 SITE = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    "default": {"cpu": "1800m", "memory": "3Gi", "shared_memory": "512Mi", "retries": 0},  # of two cores
+    "default": {"cpu": "1800m", "cpu_limit": "2", "memory": "3Gi", "shared_memory": "512Mi", "retries": 0},  # of two cores
     "tags": {"gpu": {"gpus": 1}},
     "grace_seconds": 20,
     "pending_seconds": 300,  # pods of an earlier test may still hold the cores

@@ -164,18 +164,14 @@ def pod(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
 
 def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
     """Return the pod's one container."""
-    request = spec.request
-    resources = {"cpu": request.cpu, "memory": request.memory}
-    if request.gpus:
-        resources[str(request.gpu_resource)] = str(request.gpus)
     found: Manifest = {
         "name": CONTAINER,
-        "image": request.image or settings.image,
+        "image": spec.request.image or settings.image,
         "imagePullPolicy": settings.pull_policy,
         "command": [*launcher(spec, settings), *spec.command],
         "workingDir": settings.project,
         "env": _environment(spec),
-        "resources": {"requests": dict(resources), "limits": dict(resources)},
+        "resources": resources(spec.request),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -205,6 +201,14 @@ def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
         for variable, key in sorted(secret.keys.items())
     ]
     return found
+
+
+def resources(request: Request) -> Manifest:
+    """Return what a pod is promised, and what it is held to."""
+    promised = {"cpu": request.cpu, "memory": request.memory}
+    if request.gpus:
+        promised[str(request.gpu_resource)] = str(request.gpus)
+    return {"requests": promised, "limits": {**promised, "cpu": request.cpu_limit or request.cpu}}
 
 
 def _environment(spec: JobSpec) -> list[Manifest]:

@@ -22,6 +22,7 @@ class Request(_Settings):
     """What a step needs. A field that is None says nothing: the default, a tag or a node may say it."""
 
     cpu: Quantity | None = None  # cores, of each pod
+    cpu_limit: Quantity | None = None  # cores that it may use while nobody else needs them; default: no more than `cpu`
     memory: Quantity | None = None  # of each pod; request and limit, so that a step is not evicted for another's sake
     gpus: int | None = Field(default=None, ge=0, le=64)  # of each pod
     gpu_resource: str | None = None  # nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-3g.20gb, ...

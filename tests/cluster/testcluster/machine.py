@@ -59,6 +59,7 @@ class Machine:
         self.init = 0
         self.programs: dict[str, Program] = {}
         self._created: list[str] = []
+        self._ours: list[subprocess.Popen[bytes]] = []  # outside the namespaces: those that hold them, or entered them
 
     # 1) From nothing to a booted machine -----------------------------------------------------------------------------------
     def start(self, outlives_us: bool = False) -> None:
@@ -75,6 +76,7 @@ class Machine:
             holder = subprocess.Popen(
                 command, stdout=file, stderr=file, start_new_session=True, preexec_fn=None if outlives_us else _die_with_us
             )
+        self._ours.append(holder)
         self._wait(lambda: (self.folder / "ready").exists(), holder, log, "The namespaces")
         self.init = psutil.Process(holder.pid).children()[0].pid
         self._save()
@@ -126,6 +128,7 @@ class Machine:
     def _launch(self, program: Program) -> None:
         with Path(program.log).open("a") as log:
             parent = subprocess.Popen(self.inside(program.arguments), stdout=log, stderr=log, start_new_session=True)
+        self._ours.append(parent)
         self._wait(lambda: bool(_children(parent.pid)), parent, Path(program.log), program.name)
         program.pid = _children(parent.pid)[0].pid
         self._save()
@@ -166,12 +169,15 @@ class Machine:
                 process = psutil.Process(self.init)
                 os.kill(self.init, signal.SIGKILL)
                 process.wait(STOP_SECONDS)
+        for parent in self._ours:  # each would end with its child, a moment later
+            parent.kill()
+            parent.wait()
         subprocess.run(["ip", "link", "delete", HOST_LINK], capture_output=True)  # takes its routes along
         _remove_cgroups()
         for place in reversed(self._created):
             with contextlib.suppress(OSError):
                 Path(place).rmdir()
-        self._created, self.init = [], 0
+        self._created, self._ours, self.init = [], [], 0
         (self.folder / "machine.json").unlink(missing_ok=True)
 
     def _create(self, place: Path) -> None:
