@@ -137,7 +137,7 @@ def test_half_a_minute_without_the_server_costs_no_run_and_no_line_of_the_log(pr
     project.cluster.stop_api()
     time.sleep(30)
     project.cluster.start_api()
-    assert driver.wait() == 0, driver.output
+    assert driver.wait(300) == 0, driver.output
     assert json.loads(project.read("trained.json"))["steps"] == 60
     kept = [path.read_text() for path in (project.folder / "data/logs").rglob("train-*") if "1/60 steps" in path.read_text()]
     assert kept, [str(path) for path in (project.folder / "data/logs").rglob("*")]
@@ -153,7 +153,7 @@ def test_a_wrong_name_of_the_site_is_refused_before_anything_is_submitted(projec
     assert project.jobs() == []
 
 
-@pytest.mark.parametrize("resources", [{"cpu": "1k"}, {"memory": "1Pi"}])
+@pytest.mark.parametrize("resources", [{"cpu": "1000"}, {"memory": "1Pi"}])
 def test_what_is_missing_on_every_node_is_named(project, resources):
     project.configure(nodes={"train": resources}, pending_seconds=3)
     assert re.search(r"no node has room: .*Insufficient (cpu|memory)", verdict(project))

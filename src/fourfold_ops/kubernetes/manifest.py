@@ -208,7 +208,13 @@ def resources(request: Request) -> Manifest:
     promised = {"cpu": request.cpu, "memory": request.memory}
     if request.gpus:
         promised[str(request.gpu_resource)] = str(request.gpus)
-    return {"requests": promised, "limits": {**promised, "cpu": request.cpu_limit or request.cpu}}
+    most = max((request.cpu or "0", request.cpu_limit or "0"), key=cores)
+    return {"requests": promised, "limits": {**promised, "cpu": most}}
+
+
+def cores(quantity: str) -> float:
+    """Return how many cores a quantity like "2" or "500m" is."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _environment(spec: JobSpec) -> list[Manifest]:

@@ -9,6 +9,7 @@ from fourfold_ops.failures import UserError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # of a Kubernetes object
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+Cores = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?m?$")]  # "2", "0.5", "500m"
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 REQUEST_TAG = re.compile(r"^(gpus|nodes|shards|cpu|memory)-([0-9][0-9A-Za-z.]*)$")  # on a node: "gpus-8", "memory-64Gi"
 GROUP_TAG = "group-"
@@ -21,8 +22,8 @@ class _Settings(BaseModel):
 class Request(_Settings):
     """What a step needs. A field that is None says nothing: the default, a tag or a node may say it."""
 
-    cpu: Quantity | None = None  # cores, of each pod
-    cpu_limit: Quantity | None = None  # cores that it may use while nobody else needs them; default: no more than `cpu`
+    cpu: Cores | None = None  # of each pod
+    cpu_limit: Cores | None = None  # that it may use while nobody else needs them; where it is less than `cpu`, that counts
     memory: Quantity | None = None  # of each pod; request and limit, so that a step is not evicted for another's sake
     gpus: int | None = Field(default=None, ge=0, le=64)  # of each pod
     gpu_resource: str | None = None  # nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-3g.20gb, ...

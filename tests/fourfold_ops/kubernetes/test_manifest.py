@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fourfold_ops.kubernetes import names
-from fourfold_ops.kubernetes.manifest import JobSpec, job, service
+from fourfold_ops.kubernetes.manifest import JobSpec, job, resources, service
 from fourfold_ops.kubernetes.settings import BUILT_IN, KubernetesSettings, Request
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -77,6 +77,15 @@ def test_every_pod_meets_the_rules_of_pod_security_restricted(name):
         "capabilities": {"drop": ["ALL"]},
     }
     assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [({"cpu": "2"}, "2"), ({"cpu": "500m", "cpu_limit": "2"}, "2"), ({"cpu": "8", "cpu_limit": "900m"}, "8")],
+)
+def test_a_pod_may_always_use_the_cores_that_it_is_promised(said, limit):
+    found = resources(Request(**said).over(BUILT_IN))
+    assert (found["requests"]["cpu"], found["limits"]["cpu"]) == (said["cpu"], limit)
 
 
 @pytest.mark.parametrize("name", SPECS)
