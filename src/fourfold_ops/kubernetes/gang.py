@@ -143,19 +143,23 @@ class Roll:
 
     def _greet(self, channel: Channel) -> None:
         """Take in a pod that calls in, unless its place is taken: then that one ends first, and this one comes again."""
-        for word in channel.hear():
+        for word in channel.hear()[:1]:
+            self._strangers.remove(channel)
             index = word.get("pod")
-            ours = word.get("word") == "here" and word.get("gang") == self._name and index in range(self._num_pods)
-            if ours and index not in self._members and not self._running:
+            ours = word.get("word") == "here" and word.get("gang") == self._name
+            if ours and isinstance(index, int) and index in self._places() and not self._running:
                 self._members[index] = channel
                 self._reminded_at = 0.0
             else:
                 channel.close()
-            self._strangers.remove(channel)
             return
         if channel.is_lost:
             channel.close()
             self._strangers.remove(channel)
+
+    def _places(self) -> set[int]:
+        """Return the places that nobody has taken."""
+        return set(range(self._num_pods)) - set(self._members)
 
     def _muster(self) -> None:
         for index, channel in list(self._members.items()):
@@ -167,8 +171,7 @@ class Roll:
             self._tell(self._members, "go", generation=generation)
         elif time.monotonic() - self._reminded_at > REMIND_SECONDS:
             self._reminded_at = time.monotonic()
-            missing = sorted(set(range(self._num_pods)) - set(self._members))
-            self._tell(self._members, "wait", missing=missing)
+            self._tell(self._members, "wait", missing=sorted(self._places()))
 
     def _note(self, index: int, word: dict[str, Any]) -> None:
         if word.get("word") == "ended":
