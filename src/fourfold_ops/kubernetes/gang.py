@@ -57,6 +57,7 @@ class Channel:
         """Return the words that have come, and give a sign of life now and then."""
         if time.monotonic() - self._said_at > BEAT_SECONDS:
             self._send(b"\n")
+        found: list[bytes] = []
         while not self._closed:
             try:
                 piece = self._socket.recv(65536)
@@ -66,9 +67,9 @@ class Channel:
                 piece = b""
             if not piece or len(self._rest) > LONGEST_LINE:
                 self.close()
-            self._heard_at, self._rest = time.monotonic(), self._rest + piece
-        *lines, self._rest = self._rest.split(b"\n")
-        return [word for line in lines if line and isinstance(word := _parsed(line), dict)]
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            self._heard_at, found = time.monotonic(), [*found, *lines]
+        return [word for line in found if line and isinstance(word := _parsed(line), dict)]
 
     def close(self) -> None:
         """Leave."""
