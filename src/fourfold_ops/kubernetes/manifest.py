@@ -87,7 +87,9 @@ def _how_many(spec: JobSpec) -> Manifest:
             "completionMode": "Indexed",
             "completions": spec.num_nodes,
             "parallelism": spec.num_nodes,
-            "backoffLimit": retries * spec.num_nodes,  # when one pod dies, all of them lose the connection and fail
+            # One failure costs one pod, since the others' launchers stay (`gang`). Pods whose containers are killed in the same
+            # moment, by memory limits say, count one each: the Job knows pods, not gangs.
+            "backoffLimit": retries,
         }
     return {"completions": 1, "parallelism": 1, "backoffLimit": retries}
 
@@ -127,7 +129,10 @@ def service(spec: JobSpec, settings: KubernetesSettings, job_uid: str) -> Manife
             "clusterIP": "None",
             "selector": {JOB_NAME_LABEL: spec.name},
             "publishNotReadyAddresses": True,  # the pods find each other before any of them is ready
-            "ports": [{"name": "rendezvous", "port": settings.port, "protocol": "TCP"}],
+            "ports": [
+                {"name": "rendezvous", "port": settings.port, "protocol": "TCP"},
+                {"name": "gang", "port": settings.port + 1, "protocol": "TCP"},
+            ],
         },
     }
 
@@ -239,7 +244,7 @@ def _environment(spec: JobSpec) -> list[Manifest]:
 
 
 def launcher(spec: JobSpec, settings: KubernetesSettings) -> list[str]:
-    """Return what is put before the command where several train together: torchrun, its rendezvous fixed beforehand."""
+    """Return what is put before the command where several train together: torchrun, and what starts it anew."""
     if not spec.distributed:
         return []
     several = spec.num_nodes > 1
@@ -247,13 +252,12 @@ def launcher(spec: JobSpec, settings: KubernetesSettings) -> list[str]:
         *settings.python,
         "-m",
         LAUNCHER,
-        f"--nnodes={spec.num_nodes}",
-        f"--nproc-per-node={spec.num_processes}",
-        f"--node-rank={f'$({handover.PART_INDEX})' if several else 0}",
-        f"--master-addr={f'{spec.name}-0.{spec.name}' if several else '127.0.0.1'}",
-        f"--master-port={settings.port}",
-        "--max-restarts=0",  # the Job restarts pods, so that a lost node is no different from a lost process
-        "--no-python",
+        f"--nodes={spec.num_nodes}",
+        f"--processes={spec.num_processes}",
+        f"--index={f'$({handover.PART_INDEX})' if several else 0}",
+        f"--first={f'{spec.name}-0.{spec.name}' if several else '127.0.0.1'}",
+        f"--port={settings.port}",
+        f"--grace={settings.grace_seconds}",
     ]
 
 

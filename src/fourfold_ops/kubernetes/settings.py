@@ -128,7 +128,7 @@ class KubernetesSettings(_Settings):
     start_seconds: int = Field(default=120, ge=1)  # for an image, a secret or a volume that is not there to turn up
     pending_seconds: int | None = Field(default=None, ge=1)  # for a place on a node, quota or a queue; None: for ever
     api_seconds: int = Field(default=300, ge=1)  # that the API server may be away
-    port: int = Field(default=29500, ge=1024, le=65535)  # of torchrun's rendezvous
+    port: int = Field(default=29500, ge=1024, le=65534)  # of torchrun's rendezvous; the next one is the gang's
 
     @model_validator(mode="after")
     def _images_are_pinned(self) -> Self:
