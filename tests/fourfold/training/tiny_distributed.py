@@ -1,12 +1,11 @@
 """Pretraining on the tiny world by several processes: `python tiny_distributed.py <folder> <case>`."""
 
-import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
+import processes
 import torch
 import torch._dynamo  # this and what follows: once for all processes, each import takes seconds
 import torch.distributed.checkpoint.hf_storage
@@ -47,40 +46,13 @@ def run(folder: Path, world: tuple, place: PlaceConfig, stop: tuple[int, int] | 
 def launch(
     size: int, folder: Path, world: tuple, stop: tuple[int, int] | None = None, changes: dict | None = None, **place
 ) -> list[int]:
-    """Run in `size` processes as torchrun would start them; return how each ended: its exit code, or minus its signal."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(size):
-        child = os.fork()
-        if not child:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            sys.stderr = sys.stdout = (folder.parent / f"{folder.name}-{rank}.log").open("a", buffering=1)
-            code = 1
-            try:
-                is_target = rank == size - 1  # the others learn of it from this one
-                run(folder, world, PlaceConfig(**place), stop if is_target else None, changes or {})
-                code = 0
-            except SystemExit as error:
-                code = error.code
-            except BaseException:
-                import traceback
+    """Run in `size` processes; return how each ended: its exit code, or minus its signal."""
 
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    codes = []
-    for child in reversed(children):
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code == -signal.SIGKILL:  # what torchrun does when one is gone
-            for other in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(other, signal.SIGKILL)
-        codes.append(code)
-    return codes[::-1]
+    def work(rank: int) -> None:
+        is_target = rank == size - 1  # the others learn of it from this one
+        run(folder, world, PlaceConfig(**place), stop if is_target else None, changes or {})
+
+    return processes.launch(size, folder, work)
 
 
 def main(root: Path, case: str) -> None:
