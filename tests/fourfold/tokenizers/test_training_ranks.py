@@ -28,7 +28,7 @@ def runs(world, tmp_path_factory) -> Path:
 def assert_equal_weights(found: Path, expected: Path) -> None:
     paths = sorted(path.relative_to(expected) for path in expected.rglob("weights.safetensors"))
     assert [str(path) for path in paths] == [
-        f"{name}/weights.safetensors" for name in ("clip", "rgb/diffusion", "rgb", "semseg")
+        f"{name}/weights.safetensors" for name in ("clip", "clip_global", "rgb/diffusion", "rgb", "semseg")
     ]
     for path in paths:
         weights, others = load_file(found / path), load_file(expected / path)
@@ -60,4 +60,8 @@ def test_two_processes_killed_and_pre_empted_end_in_the_bytes_of_an_unbroken_run
 
 def test_a_run_of_two_processes_is_finished_by_one(runs):
     assert_equal_weights(runs / "moved", runs / "alone")
-    assert TokenizerSet.load(runs / "moved").modalities == ["caption", "det", "tok_clip", "tok_rgb", "tok_semseg"]
+    assert TokenizerSet.load(runs / "moved").modalities == [
+        "caption",
+        "det",
+        *(f"tok_{name}" for name in ("clip", "clip_global", "rgb", "semseg")),
+    ]

@@ -20,7 +20,9 @@ from fourfold.tokenizers import diffusion_decoder, training
 from fourfold.tokenizers.config import DiffusionDecoderConfig, TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.train_set import train_tokenizers
 from fourfold.tokenizers.unet import UNetConfig
+from fourfold.tokenizers.vector_mlp import VectorMlpConfig
 from fourfold.training.loop import LoopConfig
+from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
@@ -31,12 +33,20 @@ SIZE = {"codebook_size": 16, "latent_width": 4, "width": 16, "fine_width": 8}
 VISUAL = VisualTokenizerConfig(
     **SIZE, unquantised_steps=3, steps=9, decoder_steps=3, batch_size=9, codebook_decay=0.5, checkpoint_every=4
 )
+VECTOR = VectorMlpConfig(num_blocks=1, width=16, expansion=2)
+ADAMW = OptimizerConfig(kind="adamw")
+GLOBAL = VisualTokenizerConfig(
+    **SIZE, vector=VECTOR, optimizer=ADAMW, unquantised_steps=0, steps=6, decoder_steps=3, batch_size=9
+)
 UNET = UNetConfig(width=16, multipliers=(1, 2), blocks_per_level=1, attention_at=(2,), num_groups=4)
 DIFFUSION = DiffusionDecoderConfig(
     unet=UNET, steps=6, batch_size=7, average_decay=0.5, num_decoding_steps=3, checkpoint_every=3
 )
 CONFIG = TokenizersConfig(
-    grid=(4, 4), visual=dict.fromkeys(("rgb", "semseg", "clip"), VISUAL), diffusion={"rgb": DIFFUSION}, batch_size=5
+    grid=(4, 4),
+    visual=dict.fromkeys(("rgb", "semseg", "clip"), VISUAL) | {"clip_global": GLOBAL},
+    diffusion={"rgb": DIFFUSION},
+    batch_size=5,
 )
 
 
