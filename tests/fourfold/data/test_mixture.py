@@ -130,11 +130,11 @@ def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
     assert 20 < sum(of_first) < 76
 
 
-def test_batches_of_different_pictures_cannot_be_joined_and_vectors_are_padded():
+def test_vectors_are_padded_and_those_of_different_widths_cannot_be_joined():
     slot = torch.zeros(1, 1, dtype=torch.int64)
     plain = [slot] * 7
-    with pytest.raises(ValueError, match="Give them one resolution"):
-        joined([MaskedBatch(*plain, torch.zeros(1, size, size, 3)) for size in (8, 16)])
+    with pytest.raises(ValueError, match="differ in the last axis of vectors_BLE"):
+        joined([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
     vectors = joined([MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]).vectors_BLE
     assert vectors.shape == (3, 3, 2) and vectors.sum((1, 2)).tolist() == [2, 6, 0]
 
