@@ -166,8 +166,7 @@ def _loaders(
     reader = Reader(world.rank, world.size, config.place.num_workers, config.place.prefetch, pin_memory=on_gpu)
     train_loader: TokenLoader | MixtureLoader
     if config.datasets:
-        mine = reader.slice_of(config.batch_size)
-        train_loader = mixture_loader(tokens, images, config.datasets, masker, config.batch_size, seed, size, cache, mine)
+        train_loader = mixture_loader(tokens, images, config.datasets, masker, config.batch_size, seed, size, cache, reader)
     else:
         train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache, reader)
     val_batch = max(1, min(config.batch_size, tokens.num_samples("val")))  # a val smaller than a batch is one batch

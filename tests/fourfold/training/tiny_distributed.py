@@ -57,11 +57,13 @@ def launch(
 
 def main(root: Path, case: str) -> None:
     world = write_world(root / "world")
+    recomputed = {"model": tiny_config().model.model_copy(update={"recompute_blocks": True})}
     if case == "two":
         assert launch(1, root / "alone", world) == [0]
         assert launch(1, root / "accumulated", world, micro_batch_size=3) == [0]
         assert launch(2, root / "ddp", world, num_workers=1) == [0, 0]
         assert launch(2, root / "ddp_accumulated", world, micro_batch_size=3) == [0, 0]
+        assert launch(2, root / "ddp_recomputed", world, None, recomputed, micro_batch_size=3) == [0, 0]
         assert launch(2, root / "fsdp", world, parallel="fsdp", micro_batch_size=3) == [0, 0]
         # killed, then pre-empted, each time continued by others
         assert launch(2, root / "moved", world, (11, signal.SIGKILL), parallel="fsdp")[1] == -signal.SIGKILL
@@ -71,11 +73,10 @@ def main(root: Path, case: str) -> None:
         assert [path.name for path in (root / "moved").glob("step-*")] == ["step-00000013.safetensors"]
         assert launch(1, root / "moved", world) == [0]
     if case == "four":
-        changes = {"model": tiny_config().model.model_copy(update={"recompute_blocks": True})}
         assert launch(1, root / "alone", world) == [0]
-        assert launch(4, root / "fsdp", world, (6, signal.SIGTERM), changes, parallel="fsdp") == [EXIT_PREEMPTED] * 4
+        assert launch(4, root / "fsdp", world, (6, signal.SIGTERM), recomputed, parallel="fsdp") == [EXIT_PREEMPTED] * 4
         assert [path.name for path in (root / "fsdp").glob("step-*")] == ["step-00000007"]
-        assert launch(2, root / "fsdp", world, None, changes, parallel="fsdp") == [0, 0]
+        assert launch(2, root / "fsdp", world, None, recomputed, parallel="fsdp") == [0, 0]
 
 
 if __name__ == "__main__":
