@@ -75,7 +75,12 @@ def generate(
 @asking
 @click.option("--shards", type=FOLDER, help="What to search in. [default: `shards` of the catalog]")
 @click.option("--split", default="test", show_default=True)
-@click.option("--space", default="clip", show_default=True, help="A feature label that the model predicts, or encoder.")
+@click.option(
+    "--space",
+    default="clip",
+    show_default=True,
+    help="A feature label that the model predicts (clip, clip_global), or encoder.",
+)
 @click.option("-k", "count", type=click.IntRange(1, 100), default=7, show_default=True, help="How many neighbours.")
 @click.option("--index", type=FOLDER, default=Path("retrieved/index"), show_default=True, help="Where vectors are kept.")
 @click.option("--out", type=FOLDER, default=Path("retrieved"), show_default=True)

@@ -18,7 +18,7 @@ def create_pipeline() -> Pipeline:
                 train_all_tokenizers,
                 ["shards", "labels", settings, "params:seed", "tokenizers_folder", "metric_log"],
                 "tokenizers",
-                tags="gpu",
+                tags=["gpu", "distributed"],
                 name="train_all_tokenizers",
             ),
             Node(

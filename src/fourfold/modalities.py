@@ -98,6 +98,8 @@ LABELS: dict[str, Label] = {
         Label("metadata", "metadata", "json", "json", 0, "arithmetic on image, caption and other labels", None, "bins by type"),
         Label("human_poses", "poses", "json", "json", 0, "4D-Humans (SMPL parameters)", None, "parameters in bins of v0"),
         Label("sam_instance", "instances", "json", "json", 0, "SAM (polygons, mask tokens)", None, "pixels as v0 to v3"),
+        # ours: a global feature, as 4M-21 has of DINOv2 and ImageBind, of the teacher that is at hand
+        Label("clip_global", "vector", "npy", "float16", 0, "teacher (image embedding)", "cosine", "unit length"),
     )
 }
 
@@ -125,6 +127,8 @@ TOKEN_MODALITIES: dict[str, TokenModality] = {
         TokenModality("metadata", "metadata", "sequence", 30000, 40, chunk_length=2, shuffled=True),
         TokenModality("human_poses", "human_poses", "sequence", 30000, 275),
         TokenModality("sam_instance", "sam_instance", "sequence", 30000, 290),
+        # ours
+        TokenModality("tok_clip_global", "clip_global", "grid", 8192, 16, learned_positions=True),
     )
 }
 FOUR_M_7 = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")

@@ -107,7 +107,7 @@ def test_the_extended_environment_asks_for_what_its_tokenizers_and_labelers_make
     tokenizing: TokenizersConfig = parameters.tokenizer_training
     made = {target_of(name).name for name in (*tokenizing.visual, *tokenizing.sequences, "caption", "det")}
     assert set(parameters.pseudo_labeling.labelers) == {*tokenizing.visual, *tokenizing.sequences, "det"} - {"rgb"}
-    assert len(made) == 10
+    assert len(made) == 11
     for component in parameters.pretraining.masking.components:
         assert component.alpha_target.keys() == made and component.alpha_in.keys() <= made | {"rgb"}
     assert parameters.pretraining.num_steps == 72_000 // 16

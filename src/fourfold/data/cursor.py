@@ -21,6 +21,16 @@ def epoch_order(num_samples: int, seed: int, *path: str | int) -> np.ndarray:
     return numpy_generator(seed, *path).permutation(num_samples)
 
 
+def share_of(batch_size: int, rank: int, num_ranks: int) -> slice:
+    """Return which samples of a batch are one rank's; raises ValueError when some rank would get none."""
+    if batch_size < num_ranks:
+        raise ValueError(
+            f"A batch of {batch_size} cannot be shared by {num_ranks} ranks. Raise batch_size, which is that of all ranks "
+            "together, or start fewer."
+        )
+    return slice(batch_size * rank // num_ranks, batch_size * (rank + 1) // num_ranks)
+
+
 def index_batches(
     num_samples: int, batch_size: int, seed: int, *path: str | int, start: Cursor | None = None
 ) -> Iterator[tuple[np.ndarray, Cursor]]:

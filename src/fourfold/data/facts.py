@@ -86,7 +86,10 @@ def _extent(values: Iterable[float]) -> Fact:
 
 
 def _array_facts(value: np.ndarray) -> Fact:
-    shape = {"height": value.shape[0], "width": value.shape[1], "channels": value.shape[2] if value.ndim > 2 else 1}
+    if value.ndim == 1:  # a vector is of one place
+        shape = {"height": 1, "width": 1, "channels": len(value)}
+    else:
+        shape = {"height": value.shape[0], "width": value.shape[1], "channels": value.shape[2] if value.ndim > 2 else 1}
     if not value.size:
         return shape
     wide = value.astype(np.float64)

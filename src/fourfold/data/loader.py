@@ -16,14 +16,15 @@ import numpy as np
 import torch
 
 from fourfold.data.codecs import CROP_SETTINGS
-from fourfold.data.cursor import Cursor, epoch_order
+from fourfold.data.cursor import Cursor, epoch_order, share_of
 from fourfold.data.open_shards import Columns, OpenShard, OpenShards
 from fourfold.data.shards import ShardSet, require_equal_keys
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
+from fourfold.modalities import base_name
 from fourfold.model.batch import MaskedBatch, joined
 from fourfold.seeds import numpy_generator
-from fourfold.tokenizers.crops import crop_values
+from fourfold.tokenizers.crops import crop_values, resized
 
 MASKED_AT_ONCE = 64  # samples; several small batches cost little more to mask than one
 
@@ -39,8 +40,8 @@ class Reader:
     pin_memory: bool = False  # page-locked, so that copies to a GPU are asynchronous
 
     def slice_of(self, batch_size: int) -> slice:
-        """Return which samples of a batch are this rank's."""
-        return slice(batch_size * self.rank // self.world_size, batch_size * (self.rank + 1) // self.world_size)
+        """Return which samples of a batch are this rank's; raises ValueError when some rank would get none."""
+        return share_of(batch_size, self.rank, self.world_size)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class TokenLoader:
         names = {modality.name: modality.kind for modality in masker.model.modalities}
         there = tokens.modalities(split)
         self.token_names = [name for name, kind in names.items() if kind != "pixels" and name in there]
-        self.pixel_name = next((name for name, kind in names.items() if kind == "pixels" and images is not None), None)
+        self.pixel_name = None if images is None else masker.pixels
         self._shards = OpenShards(self._open, cache_bytes // max(1, self.reader.num_workers))
         self.num_samples = tokens.num_samples(split)
         self._check()
@@ -156,7 +157,7 @@ class TokenLoader:
         """Open one shard: tokens (K, L), crops (K, 5), pixels (H, W, 3) a sample."""
         sources = [(self.tokens, [*self.token_names, CROP_SETTINGS])]
         if self.images is not None and self.pixel_name is not None:
-            sources.append((self.images, [self.pixel_name]))
+            sources.append((self.images, [base_name(self.pixel_name)]))
         return OpenShard(sources, self.split, name)
 
     def _mask(self, samples: Columns, rng: np.random.Generator) -> MaskedBatch:
@@ -165,19 +166,21 @@ class TokenLoader:
         rows = np.arange(len(crops_BK5))
         crop = rng.integers(crops_BK5.shape[1], size=len(rows))
         tokens = {name: samples[name][rows, crop] for name in self.token_names}
-        pixels = crop_values("rgb", samples[self.pixel_name], crops_BK5[rows, crop]) if self.pixel_name else None
-        return self.masker(tokens, pixels, rng)
+        return self.masker(tokens, self._pixels(samples, crops_BK5[rows, crop]), rng)
+
+    def _pixels(self, samples: Columns, crops_B5: np.ndarray) -> np.ndarray | None:
+        if self.pixel_name is None:
+            return None
+        name, at, side = self.pixel_name.partition("@")
+        pixels = crop_values(name, samples[name], crops_B5)
+        return resized(name, pixels, int(side)) if at else pixels
 
     def _check(self) -> None:
         if self.num_samples < self.batch_size:
             raise ValueError(
                 f"Split {self.split!r} has {self.num_samples} samples; a batch needs {self.batch_size}. Lower batch_size."
             )
-        if self.batch_size < self.reader.world_size:
-            raise ValueError(
-                f"A batch of {self.batch_size} cannot be shared by {self.reader.world_size} ranks. Raise batch_size, which is "
-                "that of all ranks together, or start fewer."
-            )
+        self.reader.slice_of(self.batch_size)
         if self.images is None:
             return
         keys, others = (shards.keys_by_shard(self.split) for shards in (self.tokens, self.images))

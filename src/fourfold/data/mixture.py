@@ -7,6 +7,8 @@ seeded order. So the shares are exact, and where every data set stands follows f
 # D data sets
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count as iterate
 from typing import Protocol
 
 import numpy as np
@@ -14,14 +16,16 @@ from pydantic import Field
 
 from fourfold.configuration import Config
 from fourfold.data.cursor import Cursor
-from fourfold.data.loader import TokenLoader
+from fourfold.data.loader import Reader, TokenLoader
 from fourfold.data.shards import ShardSet
+from fourfold.data.workers import in_workers
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch, joined
 from fourfold.seeds import derive_seed, numpy_generator
 
 PERIOD = 1000  # samples after which every data set has had its share
+READ_AT_ONCE = 256  # samples of a worker's unit of work
 
 
 class DatasetConfig(Config):
@@ -48,32 +52,54 @@ class MixtureLoader:
     """Endless stream of (MaskedBatch, cursor behind it) out of several; a drop-in for `TokenLoader`.
 
     The cursor counts samples of the mixture (its epoch stays 0), so a resumed run goes on exactly. `mine`: the samples of each
-    batch that this process gets; all of them by default.
+    batch that this process gets; all of them by default. `reader`: the worker processes that read; they change no batch.
     """
 
     def __init__(
-        self, streams: Sequence[Stream], weights: Sequence[float], batch_size: int, seed: int, mine: slice | None = None
+        self,
+        streams: Sequence[Stream],
+        weights: Sequence[float],
+        batch_size: int,
+        seed: int,
+        mine: slice | None = None,
+        reader: Reader | None = None,
     ) -> None:
         if len(streams) != len(weights) or not streams:
             raise ValueError(f"A mixture needs a weight for each data set, got {len(streams)} and {len(weights)}.")
         self.streams, self.batch_size, self.seed, self.mine = streams, batch_size, seed, mine or slice(batch_size)
         self.counts_D = shares_of(weights, PERIOD)
+        self.reader = reader or Reader()
+        self._readers: list[Iterator[tuple[MaskedBatch, Cursor]]] = []
+        self._position: int | None = None  # sample of the mixture where they stand
 
     def __iter__(self) -> Iterator[tuple[MaskedBatch, Cursor]]:
         return self.batches(Cursor())
 
     def batches(self, start: Cursor) -> Iterator[tuple[MaskedBatch, Cursor]]:
         """Yield batches from a cursor on, without end."""
-        taken_D = self.taken_before(start.offset)
-        readers = [
-            stream.batches(Cursor(*divmod(int(taken), stream.num_samples)))
-            for stream, taken in zip(self.streams, taken_D, strict=True)
-        ]
-        offset = start.offset
-        while True:
-            samples = [next(readers[self.source_of(offset + row)])[0] for row in range(self.batch_size)]
-            offset += self.batch_size
-            yield joined(samples[self.mine]), Cursor(0, offset)
+        # a worker that skips what others read masks some samples for nothing, where it starts again: so rather many in a row
+        count = max(1, READ_AT_ONCE // self.batch_size) if self.reader.num_workers else 1
+        offset, self._position = start.offset, None
+
+        def units() -> Iterator[int]:
+            return iterate(start.offset, count * self.batch_size)
+
+        for batches in in_workers(units, partial(self._read, count), self.reader):
+            for batch in batches:
+                offset += self.batch_size
+                yield batch, Cursor(0, offset)
+
+    def _read(self, count: int, offset: int) -> tuple[MaskedBatch, ...]:
+        """Return `count` batches, this process's part of each, from sample `offset` of the mixture on."""
+        if self._position != offset:
+            self._readers = [
+                stream.batches(Cursor(*divmod(int(taken), stream.num_samples)))
+                for stream, taken in zip(self.streams, self.taken_before(offset), strict=True)
+            ]
+        self._position = offset + count * self.batch_size
+        samples = [next(self._readers[self.source_of(sample)])[0] for sample in range(offset, self._position)]
+        firsts = range(0, len(samples), self.batch_size)
+        return tuple(joined(samples[first : first + self.batch_size][self.mine]) for first in firsts)
 
     def source_of(self, sample: int) -> int:
         """Return the index of the data set that a sample of the mixture comes from."""
@@ -102,18 +128,20 @@ def mixture_loader(
     seed: int,
     shards_at_once: int,
     cache_bytes: int,
-    mine: slice | None = None,
+    reader: Reader | None = None,
 ) -> MixtureLoader:
     """Return the mixture of some data sets that lie in one set of token shards; `masker` masks those without their own rules.
 
     Each data set has an order of its own; `cache_bytes` are shared. Otherwise as `TokenLoader` and `MixtureLoader`.
     """
+    reader = reader or Reader()
     streams = []
     for name, dataset in datasets.items():
         own = Masker(dataset.masking or masker.config, masker.model, masker.special, only=dataset.modalities)
-        own_seed, own_cache = derive_seed(seed, "mixture", name), cache_bytes // len(datasets)
+        own_seed, own_cache = derive_seed(seed, "mixture", name), cache_bytes // len(datasets) // max(1, reader.num_workers)
         streams.append(TokenLoader(tokens, images, dataset.split, 1, own, own_seed, shards_at_once, own_cache))
-    return MixtureLoader(streams, [dataset.weight for dataset in datasets.values()], batch_size, seed, mine)
+    weights, mine = [dataset.weight for dataset in datasets.values()], reader.slice_of(batch_size)
+    return MixtureLoader(streams, weights, batch_size, seed, mine, reader)
 
 
 def shares_of(weights: Sequence[float], total: int) -> np.ndarray:

@@ -84,6 +84,7 @@ def picture_of(name: str, value: Any, rgb_HWC: np.ndarray | None) -> np.ndarray 
             np.full((64, 64, 3), 128, np.uint8) if rgb_HWC is None else rgb_HWC, value["instances"]
         ),
         "clip": lambda: pictures.feature_picture(value, pictures.feature_directions(value[None]), CELL),
+        "clip_global": lambda: pictures.vector_picture(value, CELL),
         "canny_edge": lambda: pictures.edge_picture(value),
         "color_palette": lambda: pictures.palette_picture(value, CELL),
     }

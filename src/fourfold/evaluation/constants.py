@@ -26,9 +26,9 @@ def commonest_class(semseg_NHW: np.ndarray, num_classes: int) -> np.ndarray:
     return counts.argmax(axis=0).astype(np.uint8)
 
 
-def mean_feature(clip_NHWC: np.ndarray) -> np.ndarray:
-    """Return the mean feature of each place (h, w, C)."""
-    return clip_NHWC.astype(np.float32).mean(axis=0)
+def mean_feature(clip: np.ndarray) -> np.ndarray:
+    """Return the mean feature of each place (h, w, C), or of the whole image (C,)."""
+    return clip.astype(np.float32).mean(axis=0)
 
 
 def best_caption(captions: Sequence[str], most: int = 200) -> str:

@@ -1,7 +1,8 @@
 """What the pretrained model can do as it is: every arrow against a trivial answer, shuffled inputs and the teacher.
 
-RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB. `test` is read here
-and nowhere else. Where the source has no exact truth, the teachers' labels are the reference and `reference` says so.
+RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB; both → global features
+where those are labelled. `test` is read here and nowhere else. Where the source has no exact truth, the teachers' labels are
+the reference and `reference` says so.
 """
 
 # N samples, H height, W width, C channels or classes
@@ -27,6 +28,7 @@ from fourfold.generation.config import GenerationConfig
 
 OBJECT_IDS = [CLASS_NAMES.index(name) for name in OBJECT_CLASSES]
 ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
+IF_LABELLED = {"rgb": ("clip_global",), "caption": ("clip_global",)}  # arrows to what only some environments have
 LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects"}
 
 Predictions = dict[str, dict[str, Any]]  # input → target → values of all samples
@@ -52,7 +54,8 @@ class EvaluationConfig(Config):
     @field_validator("arrows")
     @classmethod
     def _known(cls, value: dict[str, ArrowConfig]) -> dict[str, ArrowConfig]:
-        known = [f"{source}->{target}" for source, targets in ARROWS.items() for target in targets]
+        arrows = (*ARROWS.items(), *IF_LABELLED.items())
+        known = [f"{source}->{target}" for source, targets in arrows for target in targets]
         if unknown := sorted(set(value) - set(known)):
             raise ValueError(f"arrows names {', '.join(unknown)}. Allowed: {', '.join(known)}.")
         return value
@@ -101,6 +104,18 @@ class Judge:
         cosine = metrics.cosine_statistic(predicted, self.samples.labels["clip"])
         return {"cosine": cosine, "recall_at_1": metrics.recall_statistic(pooled_NC, texts_NC, 1)}
 
+    def rgb_to_clip_global(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return the cosine to the teacher's embedding and the retrieval of the own caption."""
+        texts_NC = self.encoder.encode_text(self.samples.captions)
+        cosine = metrics.cosine_statistic(predicted, self.samples.labels["clip_global"])
+        return {"cosine": cosine, "recall_at_1": metrics.recall_statistic(predicted, texts_NC, 1)}
+
+    def caption_to_clip_global(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return the cosine to the embedding of the real image and its retrieval among all, by the caption alone."""
+        images_NC, k = self.samples.labels["clip_global"], self.config.recall_k
+        cosine = metrics.cosine_statistic(predicted, images_NC)
+        return {"cosine": cosine, f"image_recall_at_{k}": metrics.recall_statistic(predicted, images_NC, k)}
+
     def caption_to_semseg(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return `shape_f1`: are the shapes that the caption names, and no others, shown?"""
         shown = [shown_shapes(classes, self.config.least_share) for classes in predicted]
@@ -144,7 +159,7 @@ def evaluate(
     judge = Judge(samples, encoder, config)
     trivial, teacher = trivial_answers(fitted, len(samples)), teacher_answers(samples)
     table: dict[str, dict[str, Figure]] = {}
-    for source, targets in ARROWS.items():
+    for source, targets in arrows_of(samples).items():
         for target in targets:
             name = f"{source}->{target}"
             given = (predictions[source][target], trivial[source][target], teacher[source].get(target))
@@ -155,11 +170,17 @@ def evaluate(
     return {"out_of_the_box": table, "samples": len(samples), "reference": reference}
 
 
+def arrows_of(samples: Samples) -> dict[str, tuple[str, ...]]:
+    """Return what is predicted from what: input → targets."""
+    there = {source: tuple(name for name in targets if name in samples.labels) for source, targets in IF_LABELLED.items()}
+    return {source: targets + there[source] for source, targets in ARROWS.items()}
+
+
 def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationConfig, seed: int) -> Predictions:
     """Return what the student makes of each input: one target at a time, by way of others where `config.arrows` says so."""
     inputs = {"rgb": samples.rgb, "caption": samples.captions}
     predictions: Predictions = {source: {} for source in ARROWS}
-    for source, targets in ARROWS.items():
+    for source, targets in arrows_of(samples).items():
         for target in targets:
             arrow = config.arrows.get(f"{source}->{target}", ArrowConfig())
             asked = [*arrow.via, target]
@@ -183,12 +204,15 @@ def trivial_answers(fitted: Samples, count: int) -> Predictions:
     repeated: dict[str, Any] = {target: _repeat(answer, count) for target, answer in rgb.items()}
     repeated |= {"det": [{"instances": []}] * count, "caption": [constants.best_caption(fitted.captions)] * count}
     picture = np.round(fitted.rgb.mean(axis=0)).astype(np.uint8)
-    return {"rgb": repeated, "caption": {"semseg": _repeat(showing(shapes, classes), count), "rgb": _repeat(picture, count)}}
+    of_caption = {"semseg": _repeat(showing(shapes, classes), count), "rgb": _repeat(picture, count)}
+    means = {name: _repeat(constants.mean_feature(fitted.labels[name]), count) for name in _if_labelled(fitted)}
+    return {"rgb": repeated | means, "caption": of_caption | means}
 
 
 def teacher_answers(samples: Samples) -> Predictions:
     """Return what the teachers said; for caption → image arrows, what the real image gives."""
-    labelled = {target: samples.labels[target] for target in ("depth", "normal", "semseg", "det", "clip")}
+    there = {name: samples.labels[name] for name in _if_labelled(samples)}
+    labelled = {target: samples.labels[target] for target in ("depth", "normal", "semseg", "det", "clip")} | there
     return {"rgb": labelled, "caption": {"semseg": samples.labels["semseg"], "rgb": samples.rgb}}
 
 
@@ -217,6 +241,10 @@ def showing(shapes: set[str], background_HW: np.ndarray) -> np.ndarray:
     for place, shape in enumerate(sorted(shapes)):
         picture[picture.shape[0] // 2 :, place * width : (place + 1) * width] = CLASS_NAMES.index(shape)
     return picture
+
+
+def _if_labelled(samples: Samples) -> list[str]:
+    return [name for name in dict.fromkeys(sum(IF_LABELLED.values(), ())) if name in samples.labels]
 
 
 def _repeat(answer: np.ndarray, count: int) -> np.ndarray:

@@ -70,6 +70,16 @@ def palette_picture(palettes: dict[str, list[list[int]]], size: int) -> np.ndarr
     return np.broadcast_to(np.array(colours, np.uint8)[stripe_W], (size, size, 3)).copy()
 
 
+def vector_picture(vector_C: np.ndarray, size: int) -> np.ndarray:
+    """Return a vector as grey fields in rows, its smallest value black and its largest white, `size` pixels a side."""
+    rows = max(1, int(len(vector_C) ** 0.5))
+    fields = np.full(rows * -(-len(vector_C) // rows), vector_C.min(), np.float64)
+    fields[: len(vector_C)] = vector_C
+    grey = np.rint(255 * (fields - fields.min()) / max(np.ptp(fields), 1e-12)).astype(np.uint8).reshape(rows, -1)
+    small = Image.fromarray(grey).convert("RGB")
+    return np.asarray(small.resize((size, size), Image.Resampling.NEAREST))
+
+
 def feature_directions(features_NhwC: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean (C), three principal directions (C, 3) and their spread (3): a basis to show features in."""
     rows = features_NhwC.reshape(-1, features_NhwC.shape[-1]).astype(np.float64)

@@ -16,7 +16,7 @@ from fourfold.evaluation.pictures import CLASS_COLOURS, data_url
 TEMPLATE = "report.html.jinja"
 LABEL_NAMES = {
     "rgb": "RGB", "depth": "depth", "normal": "normals", "semseg": "segmentation", "det": "boxes", "caption": "caption",
-    "clip": "CLIP features",
+    "clip": "CLIP features", "clip_global": "CLIP embedding",
 }  # fmt: skip
 METRIC_NAMES = {
     "psnr": ("PSNR", "decibels between pixels"),
@@ -32,7 +32,7 @@ METRIC_NAMES = {
     "pair_f1": ("pair F1", "F1 over (colour, shape) pairs"),
     "count": ("count", "captions that name the right number of objects"),
     "verbatim": ("verbatim", "captions that are the truth's word by word"),
-    "cosine": ("cosine", "cosine to the teacher's patch features"),
+    "cosine": ("cosine", "cosine to the teacher's features"),
     "recall_at_1": ("caption R@1", "the picture's caption is the nearest of all"),
     "zero_shot_shape": ("zero-shot shape", "accuracy of the main object's shape, against text embeddings"),
     "zero_shot_colour": ("zero-shot colour", "accuracy of the main object's colour, against text embeddings"),
@@ -109,6 +109,9 @@ def metric_name(metric: str) -> tuple[str, str]:
     if metric.startswith("clip_recall_at_"):
         k = metric.rpartition("_")[2]
         return f"CLIP R@{k}", f"the caption is among the {k} that the CLIP teacher finds nearest to the picture"
+    if metric.startswith("image_recall_at_"):
+        k = metric.rpartition("_")[2]
+        return f"image R@{k}", f"the real image is among the {k} that are nearest to what the model makes of the caption"
     return METRIC_NAMES.get(metric, (metric.replace("_", " "), ""))
 
 

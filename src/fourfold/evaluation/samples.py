@@ -13,6 +13,7 @@ from fourfold.data.scenes.vocabulary import GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet, collate
 
 LABELLED = ("depth", "normal", "semseg", "clip", "det")
+IF_LABELLED = ("clip_global",)  # what only some environments have
 WITH_TRUTH = ("depth", "normal", "semseg", "det", "attributes")
 
 
@@ -51,7 +52,8 @@ def load_samples(shards: ShardSet, labels: ShardSet, truth: ShardSet | None, spl
     Raises ValueError when the three sets are not aligned. Without truth for this split the teachers' labels take its place.
     """
     seen = _columns(shards, split, ("rgb", "caption"), most)
-    labelled = _columns(labels, split, LABELLED, most)
+    there = labels.modalities(split)
+    labelled = _columns(labels, split, (*LABELLED, *(name for name in IF_LABELLED if name in there)), most)
     exact = truth is not None and split in truth.splits()
     known = _columns(truth, split, WITH_TRUTH, most) if truth is not None and exact else labelled
     for name, columns in (("labels", labelled), ("truth", known)):

@@ -82,7 +82,9 @@ class AnyToAny:
             found = generate_tokens(self.model, batch, list(names.values()), seeds[part], chosen, self.special_ids, by_token)
             for target, name in names.items():
                 parts[target].append(found[name].cpu().numpy())
-        return {target: self.tokenizers.decode(base_name(target), _joined(part)) for target, part in parts.items()}
+        return {
+            target: self.tokenizers.decode(self._stored(target, names[target]), _joined(part)) for target, part in parts.items()
+        }
 
     def features(self, conditions: Mapping[str, Any], batch_size: int = 64) -> np.ndarray:
         """Return (B, D) float32 encoder features, the mean over visible tokens: for retrieval and probes."""
@@ -100,7 +102,12 @@ class AnyToAny:
     @property
     def image_size(self) -> int:
         """Pixels per side of the images that the model sees. Raises ValueError when it sees none."""
-        pixels = next((m for m in self.model.config.modalities if m.kind == "pixels"), None)
+        return self.image_side("rgb")
+
+    def image_side(self, name: str) -> int:
+        """Return the pixels per side of the condition `rgb`, or `rgb@32`; raises ValueError when the model sees no pixels."""
+        seen = [m for m in self.model.config.modalities if m.kind == "pixels"]
+        pixels = next((m for m in seen if m.name == self.token_name(name)), seen[0] if seen else None)
         if pixels is None or pixels.grid is None:
             raise ValueError("This model sees no pixels; it knows " + ", ".join(self.model.config.names) + ".")
         return pixels.grid[0] * self.model.config.patch_size
@@ -133,6 +140,10 @@ class AnyToAny:
         token_name = label_name if is_token else target_of(label_name).name
         return f"{token_name}@{resolution}" if resolution else find_modality(token_name, self.model.config.names)
 
+    def _stored(self, name: str, token_name: str) -> str:
+        """Return the name by which the tokenizers know a label: with its resolution, unless that is the one that they have."""
+        return token_name if "@" in token_name and token_name in self.tokenizers.grids() else base_name(name)
+
     def _weighted_name(self, name: str, known: Conditions) -> str:
         """Return the condition that a weight is for; a label that is generated on the way becomes one by its tokens."""
         return self.token_name(name) if self.token_name(name) in known else self.target_name(name)
@@ -162,7 +173,8 @@ class AnyToAny:
             return torch.as_tensor(values).long()
         if kind == "sequence" and any(isinstance(value, str) and GAP in value for value in values):
             return torch.nn.utils.rnn.pad_sequence([torch.tensor(self._with_gaps(value)) for value in values], True)
-        tokens = torch.from_numpy(np.asarray(self.tokenizers.tokens(base_name(name), values)).astype(np.int64))
+        known = self._stored(name, self.token_name(name))
+        tokens = torch.from_numpy(np.asarray(self.tokenizers.tokens(known, values)).astype(np.int64))
         return append_end(tokens, self.special_ids.end) if kind == "sequence" else tokens
 
     def _with_gaps(self, text: str) -> list[int]:

@@ -33,9 +33,15 @@ def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, 
     filled = modality_BN >= 0
     inputs = (modality_BN, position_BN * filled, token_BN * filled)
     pixels, vectors = (
-        next((shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown), None) for kind in INPUT_ONLY
+        _only([shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown]) for kind in INPUT_ONLY
     )
     return MaskedBatch(*inputs, nothing, nothing, nothing, nothing, pixels, vectors)
+
+
+def _only(values: list[Tensor]) -> Tensor | None:
+    if len(values) > 1:
+        raise ValueError("A sample has room for one image in pixels. Give one resolution; tokens may have several.")
+    return values[0] if values else None
 
 
 def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> MaskedBatch:

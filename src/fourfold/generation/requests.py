@@ -90,7 +90,7 @@ def prepare(model: AnyToAny, name: str, value: Any) -> Any:
     """Return one sample's condition as the tokenizers take it; raises ValueError that says what is wrong with it."""
     label_name = base_name(name)
     if label_name == "rgb":
-        return as_image(value, model.image_size)
+        return as_image(value, model.image_side(name))
     if label_name == "caption" and isinstance(value, str):
         try:
             return clean_caption(value.encode(), READABLE)

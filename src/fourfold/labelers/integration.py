@@ -22,7 +22,7 @@ from fourfold.progress import progress
 from fourfold.storage import atomic_path, claim, fingerprint
 
 FATES = ("kept", "dropped_score", "dropped_shape", "dropped_class")
-UNIT_TOLERANCE = 0.03  # of the length of a normal that is stored in 8 bits
+UNIT_TOLERANCE = 0.03  # of the length of a normal that is stored in 8 bits, or a vector in 16
 
 
 def integrate_labels(
@@ -79,6 +79,7 @@ def _require_possible(sample: Sample, split: str, config: IntegrationConfig) -> 
         "normal": lambda normal: np.abs(_lengths(normal) - 1).max() < UNIT_TOLERANCE,
         "semseg": lambda classes: classes.max() < len(CLASS_NAMES),
         "clip": lambda features: np.isfinite(features).all(),
+        "clip_global": lambda vector: abs(np.linalg.norm(vector.astype(np.float32)) - 1) < UNIT_TOLERANCE,
         "canny_edge": lambda edges: np.isin(edges, (0, 255)).all(),
         "color_palette": lambda palettes: all(_is_palette(size, colours) for size, colours in palettes.items()),
         "metadata": lambda values: values.keys() <= METADATA_TYPES.keys() and np.isfinite(list(values.values())).all(),
@@ -87,8 +88,8 @@ def _require_possible(sample: Sample, split: str, config: IntegrationConfig) -> 
         if modality in sample and not is_possible(sample[modality]):
             raise ValueError(
                 f"Split {split!r}, sample {sample['__key__']!r}: its {modality} label cannot be right. Allowed: depth of at "
-                f"most {config.max_depth} m, unit normals, classes below {len(CLASS_NAMES)}, finite features, edges of 0 or "
-                "255, palettes by their number of colours, known types of metadata. Mend its labeler."
+                f"most {config.max_depth} m, unit normals, classes below {len(CLASS_NAMES)}, finite features, unit vectors, "
+                "edges of 0 or 255, palettes by their number of colours, known types of metadata. Mend its labeler."
             )
 
 

@@ -141,3 +141,14 @@ class ClipTeacher(nn.Module):
         same_BB = (numbers_BL[:, None] == numbers_BL[None]).all(-1).float()
         right_BB = same_BB / same_BB.sum(1, keepdim=True)
         return (functional.cross_entropy(logits_BB, right_BB) + functional.cross_entropy(logits_BB.T, right_BB)) / 2
+
+
+class GlobalClip:
+    """The embedding of a whole picture in the space of captions, from the patch features that were labelled before."""
+
+    name, modality, version = "mini_clip_global", "clip_global", "1"
+    needs: tuple[str, ...] = ("clip",)
+
+    def label(self, batch: Batch) -> list[np.ndarray]:
+        """Return (C,) float16 arrays of unit length."""
+        return list(ClipTeacher.pool(np.stack(batch["clip"])).astype(np.float16))

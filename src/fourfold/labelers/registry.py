@@ -16,6 +16,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.labelers.clip_training import build_mini_clip, train_mini_clip
 from fourfold.labelers.edges import CannyEdges
 from fourfold.labelers.metadata import ImageMetadata
+from fourfold.labelers.mini_clip import GlobalClip
 from fourfold.labelers.normals import NormalsFromDepth
 from fourfold.labelers.palettes import ColourPalettes
 from fourfold.labelers.protocol import Labeler
@@ -61,7 +62,8 @@ LABELERS: dict[str, LabelerEntry] = {
     "scene_boxes": LabelerEntry("det", "scene", lambda network, config: SceneBoxes(network)),
     "mini_clip": LabelerEntry("clip", "clip", lambda network, config: network),
     "normals_from_depth": LabelerEntry("normal", None, lambda _, config: NormalsFromDepth(config.normals, config.camera)),
-    # those that 4M-21 adds; the default leaves them out
+    # those that 4M-21 adds, and a global feature like its own; the default leaves them out
+    "mini_clip_global": LabelerEntry("clip_global", None, lambda _, config: GlobalClip()),
     "canny_edges": LabelerEntry("canny_edge", None, lambda _, config: CannyEdges(config.canny)),
     "colour_palettes": LabelerEntry("color_palette", None, lambda _, config: ColourPalettes(config.palette)),
     "image_metadata": LabelerEntry("metadata", None, lambda _, config: ImageMetadata(config.metadata)),

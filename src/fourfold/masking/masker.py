@@ -52,7 +52,8 @@ class Masker:
         share of the budget stays empty. All randomness comes from `rng`.
         """
         num_samples = len(next(iter(tokens.values())))
-        there_E = np.array([pixels_BHWC is not None if m.kind == "pixels" else m.name in tokens for m in self.model.modalities])
+        seen = None if pixels_BHWC is None else self.pixels_of(pixels_BHWC.shape[1:3])
+        there_E = np.array([m.name == seen if m.kind == "pixels" else m.name in tokens for m in self.model.modalities])
         there_E &= self.used_E
         component_B = rng.choice(len(self.weights_K), num_samples, p=self.weights_K)
         lengths_E = np.array([modality.num_positions for modality in self.model.modalities]) * there_E
@@ -70,6 +71,28 @@ class Masker:
         targets = select([side[1] for side in sides], self.config.target_tokens)
         pixels = None if pixels_BHWC is None else torch.from_numpy(np.ascontiguousarray(pixels_BHWC))
         return MaskedBatch(in_modality, in_position, in_token, *targets, pixels, vectors)
+
+    @property
+    def pixels(self) -> str | None:
+        """The pixel modality that is seen: a sample has one image. Of several resolutions the one that has an alpha.
+
+        Raises ValueError when several have.
+        """
+        names = [m.name for m, used in zip(self.model.modalities, self.used_E, strict=True) if used and m.kind == "pixels"]
+        seen = [name for name in names if self.alphas_in_KE[:, self.model.index(name)].any()]
+        if len(seen) > 1:
+            raise ValueError(
+                f"A sample has room for one image; `alpha_in` names {', '.join(seen)}. Make a mixture: a data set for each."
+            )
+        return next(iter([*seen, *names]), None)
+
+    def pixels_of(self, size: tuple[int, ...]) -> str:
+        """Return the pixel modality of images of (height, width); raises ValueError when the model has none."""
+        patch = self.model.patch_size
+        sizes = {m.name: (m.grid[0] * patch, m.grid[1] * patch) for m in self.model.modalities if m.kind == "pixels" and m.grid}
+        if (name := next((name for name, known in sizes.items() if known == size), None)) is None:
+            raise ValueError(f"Images of {size[0]} × {size[1]} pixels came; the model sees {sizes}.")
+        return name
 
     def _budgets(
         self, component_B: np.ndarray, lengths_E: np.ndarray, rng: np.random.Generator

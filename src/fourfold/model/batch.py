@@ -33,7 +33,9 @@ class MaskedBatch:
     target_position_BM: Tensor  # as above, counted separately from the inputs
     target_input_BM: Tensor  # sequences: the id before the one to predict (teacher forcing); 0 for grids (mask token)
     target_id_BM: Tensor  # what to predict; 0 where unknown (generation)
-    pixels_BHWC: Tensor | None = None  # uint8 0-255 (floats: already normalised); None when no input is pixels
+    # uint8 0-255 (floats: already normalised), one image a sample, its size told by the modality of its patches: a smaller one
+    # lies in the top left corner; None when no input is pixels
+    pixels_BHWC: Tensor | None = None
     vectors_BLE: Tensor | None = None  # float; the `input_token` of a slot of vectors is its row here
 
     @property
@@ -70,7 +72,7 @@ class MaskedBatch:
 
 
 def joined(parts: Sequence[MaskedBatch]) -> MaskedBatch:
-    """Return batches as one; slots are padded to the largest budget, pixels and vectors that some lack are zeros."""
+    """Return batches as one; slots are padded to the largest budget, pixels to the largest image; what some lack is zeros."""
     if len(parts) == 1:
         return parts[0]
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(MaskedBatch)}
@@ -91,14 +93,14 @@ def _joined_column(name: str, values: Sequence[Tensor | None], sizes: Sequence[i
         return None
     if there[0].ndim == 2:
         return _joined_slots(there, PADDING if name in ("input_modality_BN", "target_modality_BM") else 0)
-    shapes = {tuple(value.shape[1:]) for value in there}
-    if name == "vectors_BLE":
-        shapes = {(max(rows for rows, _ in shapes), width) for _, width in shapes}
-    if len(shapes) > 1:
-        raise ValueError(f"Data sets of a mixture differ in the shape of {name}: {sorted(shapes)}. Give them one resolution.")
-    (shape,) = shapes
-    whole = there[0].new_zeros(sum(sizes), *shape)
+    # rows of vectors, height and width of images may differ; the last axis is a width, or colours
+    *extents, _ = zip(*(value.shape[1:] for value in there), strict=True)
+    widths = {value.shape[-1] for value in there}
+    if len(widths) > 1:
+        raise ValueError(f"Batches differ in the last axis of {name}: {sorted(widths)}. They are not of one model.")
+    whole = there[0].new_zeros(sum(sizes), *map(max, extents), there[0].shape[-1])
     for value, start, size in zip(values, accumulate(sizes, initial=0), sizes, strict=False):
         if value is not None:
-            whole[start : start + size, : value.shape[1]] = value
+            corner = [slice(extent) for extent in value.shape[1:-1]]
+            whole[(slice(start, start + size), *corner)] = value
     return whole

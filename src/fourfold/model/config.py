@@ -140,7 +140,6 @@ class ModelConfig(ArchitectureConfig):
             raise ValueError(f"`dim` {self.dim} must be a multiple of 4 (2D sin-cos positions).")
         if all(modality.input_only for modality in self.modalities):
             raise ValueError("Pixels and vectors are input only: add at least one grid or sequence to predict.")
-        for kind in INPUT_ONLY:
-            if sum(modality.kind == kind for modality in self.modalities) > 1:
-                raise ValueError(f"A batch has room for one modality of {kind}, this model has several.")
+        if sum(modality.kind == "vectors" for modality in self.modalities) > 1:
+            raise ValueError("A batch has room for one modality of vectors, this model has several.")
         return self

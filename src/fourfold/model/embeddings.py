@@ -91,6 +91,7 @@ class PatchEmbedding(nn.Module):
 
     mean_C: Tensor
     std_C: Tensor
+    columns_E: Tensor
 
     def __init__(self, config: ModelConfig, stem_width: int = 32):
         super().__init__()
@@ -104,10 +105,16 @@ class PatchEmbedding(nn.Module):
         self.project = nn.Linear(features, config.dim, bias=False)
         self.register_buffer("mean_C", 255 * torch.tensor(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std_C", 255 * torch.tensor(IMAGENET_STD), persistent=False)
+        columns = [m.grid[1] if m.kind == "pixels" and m.grid else 0 for m in config.modalities]
+        self.register_buffer("columns_E", torch.tensor(columns), persistent=False)
+        self.has_resolutions = sum(column > 0 for column in columns) > 1
 
-    def forward(self, pixels_BHWC: Tensor, sample_T: Tensor, position_T: Tensor) -> Tensor:
-        """Return the (T, D) vectors of patch `position_T` (row-major) of image `sample_T`."""
+    def forward(self, pixels_BHWC: Tensor, sample_T: Tensor, position_T: Tensor, modality_T: Tensor) -> Tensor:
+        """Return the (T, D) vectors of patch `position_T` (row-major in the grid of its modality) of image `sample_T`."""
         size = self.patch_size
+        if self.has_resolutions:  # from places of an image in the corner to those of the largest
+            columns_T = self.columns_E[modality_T]
+            position_T = position_T // columns_T * (pixels_BHWC.shape[2] // size) + position_T % columns_T
         grid = pixels_BHWC.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)  # B, rows, columns, size, size, C
         patch_TPPC = grid.flatten(1, 2)[sample_T, position_T]
         if not patch_TPPC.is_floating_point():

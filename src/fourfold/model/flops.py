@@ -36,6 +36,6 @@ def _heads(config: ModelConfig, batch: MaskedBatch) -> float:
 
 
 def _patches(config: ModelConfig, batch: MaskedBatch) -> float:
-    index = next((i for i, entry in enumerate(config.modalities) if entry.kind == "pixels"), None)
-    patches = 0.0 if index is None else float(batch.input_modality_BN.eq(index).sum())
+    indices = [index for index, entry in enumerate(config.modalities) if entry.kind == "pixels"]
+    patches = sum(float(batch.input_modality_BN.eq(index).sum()) for index in indices)
     return patches * 3 * config.patch_size**2 * config.dim

@@ -63,8 +63,8 @@ class FourM(nn.Module):
         self.place = PlaceEmbedding(config)
         self.input_tokens = TokenTable(config)
         self.target_tokens = TokenTable(config)
-        self.pixels = next((index for index, m in enumerate(config.modalities) if m.kind == "pixels"), None)
-        self.patches = None if self.pixels is None else PatchEmbedding(config)
+        self.pixels = [index for index, m in enumerate(config.modalities) if m.kind == "pixels"]  # one for each resolution
+        self.patches = PatchEmbedding(config) if self.pixels else None
         self.vectors = next((index for index, m in enumerate(config.modalities) if m.kind == "vectors"), None)
         width = None if self.vectors is None else config.modalities[self.vectors].vector_width
         self.vector_projection = None if width is None else nn.Linear(width, config.dim)
@@ -165,12 +165,13 @@ class FourM(nn.Module):
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
         """Return (bool (B, R + N) of what holds a token, its packing: pixels, vectors, tokens, registers)."""
         keep = self._behind_registers(batch.input_keep_BN, True)
-        if self.pixels is None and self.vectors is None and not self.config.num_registers:
+        if not self.pixels and self.vectors is None and not self.config.num_registers:
             return keep, Packing.of(keep)
         rank_BN = torch.full_like(batch.input_modality_BN, 2)
-        for rank, index in enumerate((self.pixels, self.vectors)):
-            if index is not None:
-                rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, rank)
+        for index in self.pixels:
+            rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, 0)
+        if self.vectors is not None:
+            rank_BN = rank_BN.masked_fill(batch.input_modality_BN == self.vectors, 1)
         return keep, Packing.of(keep, self._behind_registers(rank_BN, 3))
 
     def _behind_registers(self, slots_BN: Tensor, of_registers: int) -> Tensor:
@@ -198,13 +199,13 @@ class FourM(nn.Module):
         if packing.row_T is None:  # neither pixels nor vectors: nothing was sorted
             return self.input_tokens(modality_T, token_T)
         sample_T = packing.row_T[: len(modality_T)] // packing.num_slots
-        num_patches, num_vectors = (
-            0 if index is None else int(modality_T.eq(index).sum()) for index in (self.pixels, self.vectors)
-        )
+        num_patches = sum(int(modality_T.eq(index).sum()) for index in self.pixels)
+        num_vectors = 0 if self.vectors is None else int(modality_T.eq(self.vectors).sum())
         first = num_patches + num_vectors
         parts: list[Tensor] = []
         if self.patches is not None and batch.pixels_BHWC is not None:
-            parts.append(self.patches(batch.pixels_BHWC, sample_T[:num_patches], position_T[:num_patches]))
+            columns = (sample_T[:num_patches], position_T[:num_patches], modality_T[:num_patches])
+            parts.append(self.patches(batch.pixels_BHWC, *columns))
         if self.vector_projection is not None and batch.vectors_BLE is not None:
             vectors_TE = batch.vectors_BLE[sample_T[num_patches:first], token_T[num_patches:first]]
             parts.append(self.vector_projection(vectors_TE))

@@ -158,6 +158,10 @@ def _check_ties(theirs: dict[str, Tensor], config: ModelConfig) -> None:
         if modality.kind == "sequence" and head in theirs and not torch.equal(theirs[table], theirs[head]):
             raise ValueError(f"{modality.name!r} has a head that is not its decoder table; ours are one.")
 
+    projections = [theirs[key] for name in config.names if (key := f"encoder_embeddings.{name}.proj.weight") in theirs]
+    if any(not torch.equal(projection, projections[0]) for projection in projections):
+        raise ValueError("Images of several resolutions have projections of their own here; ours share one.")
+
 
 def _translated(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Return their tensors under our names, and some that a model may lack (zero biases of norms without any)."""

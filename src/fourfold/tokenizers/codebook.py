@@ -37,7 +37,8 @@ class Codebook(nn.Module):
     copy of a code that is used most, to `split` its cell (Linde, Buzo & Gray 1980; an option of the reference).
 
     Under `torch.distributed` each rank brings its own latents, and all ranks end with the same codes: sums and counts are
-    added up over the ranks, and replacements are drawn from the latents of all, in the order of ranks.
+    added up over the ranks, and replacements are drawn from the latents of all, in the order of ranks. What `initialise` and
+    `settle` do is not shared out: every rank brings the same latents to them, and the first one's codes are kept.
     """
 
     codes_KD: Tensor
@@ -108,7 +109,7 @@ class Codebook(nn.Module):
         if self.replacement == "random":
             return torch.randperm(len(latents_TD), generator=generator)[:num_needed]
         weights_T = 1 - (latents_TD @ F.normalize(self.codes_KD, dim=-1).T).amax(-1)
-        return torch.multinomial(weights_T.clamp(min=1e-6), num_needed, generator=generator)
+        return torch.multinomial(weights_T.clamp(min=1e-6).cpu(), num_needed, generator=generator)
 
     def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
         """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""
@@ -153,9 +154,10 @@ class CosineCodebook(Codebook):
         Random codes, as in the reference, take longer to be found than a run of minutes lasts.
         """
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
-        distances_T = torch.ones(len(latents_TD))
+        distances_T = torch.ones(len(latents_TD), device=latents_TD.device)
         for code_D in self.codes_KD:
-            chosen = torch.multinomial(distances_T.clamp(min=1e-9), 1, generator=generator)
+            # drawn on the CPU, where the generator is
+            chosen = torch.multinomial(distances_T.clamp(min=1e-9).cpu(), 1, generator=generator)
             code_D.copy_(latents_TD[chosen[0]])
             distances_T = torch.minimum(distances_T, 1 - latents_TD @ code_D)
         self.settle(latents, generator, iterations)
@@ -170,6 +172,7 @@ class CosineCodebook(Codebook):
             if empty_K.any():
                 sums_KD[empty_K] = latents_TD[self.pick(latents_TD, int(empty_K.sum()), generator)]
             self.codes_KD.copy_(F.normalize(sums_KD, dim=-1))
+        _take_from_first_rank(self.codes_KD)
         self.counts_K.fill_(self.dead_code_threshold * 2)  # alive until the average says otherwise
 
 
@@ -204,9 +207,20 @@ def _num_ranks() -> int:
 
 
 def _gathered_from_ranks(latents_TD: Tensor) -> Tensor:
-    """Return the latents of all ranks, in the order of ranks; each must bring equally many."""
+    """Return the latents of all ranks, in the order of ranks."""
     if _num_ranks() == 1:
         return latents_TD
-    parts = [torch.empty_like(latents_TD) for _ in range(_num_ranks())]
-    distributed.all_gather(parts, latents_TD.contiguous())
-    return torch.cat(parts)
+    counts = [torch.zeros(1, dtype=torch.int64, device=latents_TD.device) for _ in range(_num_ranks())]
+    distributed.all_gather(counts, torch.full_like(counts[0], len(latents_TD)))
+    sizes = [int(count) for count in counts]
+    padded_TD = F.pad(latents_TD, (0, 0, 0, max(sizes) - len(latents_TD))).contiguous()  # all_gather wants one shape
+    parts = [torch.empty_like(padded_TD) for _ in sizes]
+    distributed.all_gather(parts, padded_TD)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def _take_from_first_rank(*tensors: Tensor) -> None:
+    """Make tensors those of the first rank: sums of other machines may differ in last bits."""
+    if _num_ranks() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)

@@ -6,10 +6,11 @@ from pydantic import Field, field_validator, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
-from fourfold.modalities import LABELS, label, target_of
+from fourfold.modalities import LABELS, label, target_of, token_modality
 from fourfold.tokenizers.coco import COCO_CLASSES
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.unet import UNetConfig
+from fourfold.tokenizers.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.vit import TrunkConfig
 from fourfold.training.optimizers import OptimizerConfig
 
@@ -28,6 +29,12 @@ class VisualTokenizerConfig(Config):
     decoder_blocks: int = Field(1, ge=0, le=12, description="residual blocks of the decoder, at each of its two scales")
     vit: TrunkConfig | None = Field(
         None, exclude_if=lambda value: value is None, description="transformers on both sides instead of convolutions, as in 4M"
+    )
+    vector: VectorMlpConfig | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="for global vectors, and only those: MLPs on both sides. Codes (`latent_width` wide, `codebook_size` for "
+        "each token) are learnt by gradient from the first step, so what is said of averaged codes below means nothing",
     )
     unquantised_steps: int = Field(40, ge=0, description="as a plain autoencoder, before k-means places the codes")
     steps: int = Field(240, ge=1, description="up to the end of training through the codebook; includes the above")
@@ -122,9 +129,14 @@ class CropConfig(Config):
     flip_probability: float = Field(0.0, ge=0, le=1, description="4M: 0.5; mirrored images contradict 'left of' in a caption")
 
 
+def is_image(name: str) -> bool:
+    """Tell whether a label is dense in pixels: neither features nor a vector."""
+    return label(name).reconstruction_loss is not None and label(name).kind not in ("features", "vector")
+
+
 def _is_diffusible(name: str) -> bool:
-    """Tell whether a label is an image of real numbers: neither classes nor feature maps."""
-    return label(name).reconstruction_loss in ("mse", "smooth_l1") and not label(name).kind.startswith("feature")
+    """Tell whether a label is an image of real numbers: neither classes nor features."""
+    return is_image(name) and label(name).reconstruction_loss in ("mse", "smooth_l1")
 
 
 def _default_visual() -> dict[str, VisualTokenizerConfig]:
@@ -143,6 +155,19 @@ class TokenizersConfig(Config):
 
     grid: tuple[int, int] = Field((8, 8), description="tokens of an image, rows and columns; 4M: 14 × 14")
     num_classes: int = Field(len(CLASS_NAMES), ge=2, le=256, description="class ids of semantic segmentation")
+    trained_side: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="pixels per side at which the VQ-VAEs of images are trained; None: as stored. Fewer: positions are resized "
+        "for the images themselves (4M trains at 224 and uses 448 too)",
+    )
+    resolutions: dict[str, tuple[int, ...]] = Field(
+        default={},
+        exclude_if=lambda value: not value,
+        description="label → sides in pixels, below the stored one, of further modalities: {rgb: [32]} gives `tok_rgb@32`, and "
+        "pixels `rgb@32`",
+    )
     visual: dict[str, VisualTokenizerConfig] = Field(default_factory=_default_visual)
     diffusion: dict[str, DiffusionDecoderConfig] = Field(
         default={},
@@ -190,6 +215,34 @@ class TokenizersConfig(Config):
                 dense = ", ".join(known for known, entry in LABELS.items() if entry.reconstruction_loss)
                 raise ValueError(f"{name!r} is a sequence and has no VQ-VAE. Those of `visual` may be: {dense}.")
         return self
+
+    @model_validator(mode="after")
+    def _vectors_have_mlps(self) -> "TokenizersConfig":
+        for name, settings in self.visual.items():
+            if (label(name).kind == "vector") != (settings.vector is not None):
+                raise ValueError(
+                    f"visual.{name} is {label(name).kind}: `vector` (e.g. {{num_blocks: 2, width: 256}}) is for global "
+                    "vectors, which need it, and for nothing else."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _resolutions_are_of_images(self) -> "TokenizersConfig":
+        for name, sides in self.resolutions.items():
+            if name not in self.visual or not is_image(name):
+                images = ", ".join(filter(is_image, self.visual))
+                raise ValueError(f"`resolutions` names {name!r}; images that have a VQ-VAE have a resolution. Here: {images}.")
+            for side in sides:
+                token_modality(f"{target_of(name).name}@{side}")  # raises for a side that the modality cannot have
+        return self
+
+    def grid_of(self, name: str) -> tuple[int, int]:
+        """Return rows and columns of the tokens of a dense label at its stored size: those of its kind, or `grid`."""
+        if label(name).kind != "vector":
+            return self.grid
+        grid = target_of(name).released_grid
+        assert grid is not None
+        return grid
 
     @model_validator(mode="after")
     def _diffusion_decodes_images(self) -> "TokenizersConfig":

@@ -17,6 +17,7 @@ from fourfold.modalities import label
 from fourfold.tokenizers.config import CropConfig
 
 OF_THE_WHOLE = ("text", "palette", "metadata", "vector", "embeddings")  # kinds of labels that no crop changes
+NEAREST = ("classes", "depth", "edges")  # kinds of which no two values have a mean
 MIN_VISIBLE = 0.3  # share of a box that must lie in the crop
 
 
@@ -53,10 +54,31 @@ def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[
         return [_crop_boxes(value, crop) for value, crop in zip(values, shares_B5, strict=True)]
     if kind == "instances":
         raise ValueError(f"{name!r} cannot be cropped: its codes stand for whole masks. Set crops.num_crops to 1.")
-    cropped = _resample(values, shares_B5, "nearest" if kind in ("classes", "depth", "edges") else "bilinear")
+    cropped = _resample(values, shares_B5, "nearest" if kind in NEAREST else "bilinear")
     if kind == "normals":
         return _mirror_normals(cropped, crops_B5[:, 4] > 0)
     return cropped
+
+
+def resized(name: str, values: np.ndarray, side: int) -> np.ndarray:
+    """Return stored images (B, H, W, ...) of label `name` at `side` × `side` pixels, same dtype.
+
+    What is interpolated is averaged over all pixels that a new one covers; class ids, edges and depth take the nearest, as in
+    `crop_values`. Normals are of unit length again.
+    """
+    if values.shape[1:3] == (side, side):
+        return values
+    planes_BHWC = values[..., None] if values.ndim == 3 else values
+    planes_BCHW = torch.from_numpy(planes_BHWC.astype(np.float32)).movedim(-1, 1)
+    kind = label(name).kind
+    if kind in NEAREST:
+        seen_BCHW = F.interpolate(planes_BCHW, (side, side), mode="nearest-exact")
+    else:
+        seen_BCHW = F.interpolate(planes_BCHW, (side, side), mode="bilinear", antialias=True)
+    if kind == "normals":
+        seen_BCHW = F.normalize(seen_BCHW / 127.5 - 1, dim=1) * 127.5 + 127.5
+    seen = seen_BCHW.movedim(1, -1).numpy().reshape(len(values), side, side, *values.shape[3:])
+    return (np.rint(seen).clip(0, 255) if values.dtype == np.uint8 else seen).astype(values.dtype)
 
 
 def _resample(values: np.ndarray, shares_B5: np.ndarray, mode: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fourfold.data.cursor import Cursor, index_batches
+from fourfold.data.cursor import Cursor, index_batches, share_of
 from fourfold.metric_log import MetricLog
 from fourfold.seeds import derive_seed, torch_generator
 from fourfold.storage import read_json, write_bytes, write_json
@@ -22,7 +22,9 @@ from fourfold.tokenizers.visual import SETTINGS_FILE, WEIGHTS_FILE, VisualTokeni
 from fourfold.tokenizers.vqvae import channels_first
 from fourfold.training.loop import LoopConfig, train
 from fourfold.training.optimizers import build_optimizer
+from fourfold.training.parallel import ParallelModel
 from fourfold.training.schedules import ScheduleConfig, factor
+from fourfold.training.world import World
 
 TOKENISED_AT_ONCE = 100  # images
 
@@ -37,32 +39,32 @@ class DiffusionDecoder:
     def untrained(cls, tokenizer: VisualTokenizer, config: DiffusionDecoderConfig, seed: int) -> "DiffusionDecoder":
         """Return a decoder at its start. Raises ValueError when the tokenizer's images cannot be halved often enough."""
         shape = tokenizer.model.shape
-        if any(side * shape.patch % config.unet.divisor for side in shape.grid):
-            height, width = (side * shape.patch for side in shape.grid)
+        height, width = shape.input_size()
+        if height % config.unet.divisor or width % config.unet.divisor:
             raise ValueError(
                 f"{tokenizer.name}: images of {height} × {width} pixels; this U-Net needs multiples of {config.unet.divisor}. "
                 "Give it fewer multipliers or a smaller patch_size."
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "tokenizers", tokenizer.name, "diffusion", "weights"))
-            unet = UNet(shape.output_channels, tokenizer.config.latent_width, config.unet)
+            unet = UNet(shape.output_channels, tokenizer.config.latent_width, config.unet).to(tokenizer.device)
         return cls(tokenizer, unet, config)
 
-    def codes(self, tokens: np.ndarray) -> Tensor:
-        """Return what the U-Net sees of ids (B, L) or (B, h, w): codes (B, D, h, w)."""
-        return channels_first(self.tokenizer.model.codebook.codes(self.tokenizer.token_grid(tokens)))
+    def codes(self, tokens: np.ndarray, grid: tuple[int, int] | None = None) -> Tensor:
+        """Return what the U-Net sees of ids (B, L) or (B, h, w) on `grid`: codes (B, D, h, w)."""
+        return channels_first(self.tokenizer.model.codebook.codes(self.tokenizer.token_grid(tokens, grid)))
 
-    def decode(self, tokens: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Return values as they are stored of ids (B, L); each sample's noise comes from its own seed.
+    def decode(self, tokens: np.ndarray, seeds: Sequence[int], grid: tuple[int, int] | None = None) -> np.ndarray:
+        """Return values as they are stored of ids (B, L) on `grid`; each sample's noise comes from its own seed.
 
         Raises ValueError as the tokenizer's own `decode` does.
         """
         shape = self.tokenizer.model.shape
-        size = (shape.output_channels, shape.grid[0] * shape.patch, shape.grid[1] * shape.patch)
+        size = (shape.output_channels, *shape.input_size(grid))
         noise, steps = self.config.noise, self.config.num_decoding_steps
         values_format = self.tokenizer.format
-        images_BCHW = denoise(self.unet, self.codes(tokens), size, seeds, noise, steps, values_format.bounded)
-        return values_format.values(images_BCHW)
+        images_BCHW = denoise(self.unet, self.codes(tokens, grid), size, seeds, noise, steps, values_format.bounded)
+        return values_format.values(images_BCHW.cpu())
 
     def save(self, folder: Path) -> None:
         """Write settings, then weights, each whole or absent."""
@@ -85,25 +87,35 @@ def train_diffusion_decoder(
     seed: int,
     folder: Path | None = None,
     log: MetricLog | None = None,
+    world: World | None = None,
 ) -> DiffusionDecoder:
     """Train a decoder on stored values (N, ...) and the tokens that `tokenizer` makes of them; return it with averaged weights.
 
     The loss is that of the VQ-VAE (MSE; smooth L1 for depth), between the clean image and what the U-Net thinks it is, at a
     uniformly drawn time step. With `folder` (claimed for this very training) a killed run goes on and ends in the same bytes.
+    All processes of `world` hold the same values and tokenizer, and take a slice of each batch.
     """
+    world = world or World()
+    mine = share_of(config.batch_size, world.rank, world.size)
     decoder = DiffusionDecoder.untrained(tokenizer, config, seed)
     parts = range(0, len(values), TOKENISED_AT_ONCE)
     tokens_NL = np.concatenate([tokenizer.tokens(values[start : start + TOKENISED_AT_ONCE]) for start in parts])
     path = ("tokenizers", tokenizer.name, "diffusion")
 
+    unet = ParallelModel(decoder.unet, world, "ddp")
+    share = (mine.stop - mine.start) / config.batch_size
+
     def batches(start: Cursor) -> Iterator[tuple[tuple[Tensor, Tensor], Cursor]]:
         for indices, cursor in index_batches(len(values), config.batch_size, seed, *path, start=start):
-            yield (tokenizer.format.inputs(values[indices]), decoder.codes(tokens_NL[indices])), cursor
+            clean_BCHW = tokenizer.format.inputs(values[indices]).to(tokenizer.device)
+            yield (clean_BCHW, decoder.codes(tokens_NL[indices[mine]])), cursor
 
     def loss(batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         clean_BCHW, codes_BDhw = batch
+        # the noise of the whole batch, whoever computes which of its samples
         noisy_BCHW, step_B = add_noise(clean_BCHW, config.noise, torch_generator(seed, *path, "noise", step))
-        return tokenizer.format.loss(decoder.unet(noisy_BCHW, step_B, codes_BDhw), clean_BCHW), {}
+        mean = tokenizer.format.loss(unet(noisy_BCHW[mine], step_B[mine], codes_BDhw), clean_BCHW[mine])
+        return mean if world.size == 1 else mean * share, {}
 
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * config.steps))
     train(
@@ -121,6 +133,7 @@ def train_diffusion_decoder(
         folder=folder,
         log=log,
         description=f"{tokenizer.name} diffusion decoder",
+        world=world,
     )
     decoder.unet.eval()
     return decoder

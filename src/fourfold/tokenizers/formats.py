@@ -164,6 +164,27 @@ class FeatureFormat(DenseFormat):
         return torch.tensor(self.statistics[name], dtype=torch.float32)
 
 
+class VectorFormat(DenseFormat):
+    """Global vectors float16 (C,) as images of one place; only their direction counts: 1 − cosine, unit length (4M-21 §3)."""
+
+    @staticmethod
+    def measure(values: np.ndarray) -> Statistics:  # noqa: D102
+        return {"channels": [values.shape[-1]]}
+
+    @property
+    def channels(self) -> int:  # noqa: D102
+        return int(self.statistics["channels"][0])
+
+    def inputs(self, values: np.ndarray) -> Tensor:  # noqa: D102
+        return F.normalize(torch.from_numpy(values.astype(np.float32)), dim=-1)[:, :, None, None]
+
+    def loss(self, output_BCHW: Tensor, inputs_BCHW: Tensor) -> Tensor:  # noqa: D102
+        return (1 - F.cosine_similarity(output_BCHW, inputs_BCHW, dim=1)).mean()
+
+    def values(self, output_BCHW: Tensor) -> np.ndarray:  # noqa: D102
+        return F.normalize(output_BCHW.flatten(1), dim=-1).half().numpy()
+
+
 def dense_format(name: str, statistics: Statistics, num_classes: int) -> DenseFormat:
     """Return the format of a dense label, with the statistics that `measure_statistics` found."""
     chosen = _format_of(name)
@@ -189,4 +210,5 @@ DENSE_FORMATS: dict[str, type[DenseFormat]] = {  # by the kind of a label
     "classes": ClassFormat,
     "features": FeatureFormat,
     "edges": EdgeFormat,
+    "vector": VectorFormat,
 }

@@ -10,9 +10,11 @@ from fourfold.data.shards import ShardSet
 from fourfold.evaluation.metrics import cosine_statistic, depth_errors, miou, normal_angles, psnr
 from fourfold.evaluation.statistics import value
 from fourfold.modalities import label
+from fourfold.tokenizers.crops import resized
 from fourfold.tokenizers.text import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
 from fourfold.tokenizers.train_set import FROM_THE_SOURCE, load_values
+from fourfold.tokenizers.visual import VisualTokenizer
 
 Figures = dict[str, float]
 DECODERS: tuple[DecoderKind, ...] = ("vq", "diffusion")
@@ -25,21 +27,25 @@ def measure_tokenizers(
 
     `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
     `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
-    pooled features, `clip/cosine_pooled` · edges: `f1` · other kinds: `mae` · for each label `codebook_use` (share of the codes
-    that occur in the split) and `perplexity` · `caption/cut`, `det/cut` and that of other sequences: shares of samples too
-    long for them. Where there is a diffusion decoder: the label's figures as `<label>/diffusion/...` and, of the same tokens
-    through the VQ-VAE's own decoder, `<label>/vq/...`.
+    pooled features, `clip/cosine_pooled` · global vectors: `cosine` · edges: `f1` · other kinds: `mae` · for each label
+    `codebook_use` (share of the codes that occur in the split) and `perplexity` · `caption/cut`, `det/cut` and that of other
+    sequences: shares of samples too long for them. Where there is a diffusion decoder: the label's figures as
+    `<label>/diffusion/...` and, of the same tokens through the VQ-VAE's own decoder, `<label>/vq/...`. A label at another
+    resolution has figures of its own, `rgb@32/psnr`.
     """
     semseg = load_values(labels, split, "semseg", max_samples)
     figures: Figures = {}
     for name, tokenizer in tokenizers.visual.items():
-        truth = load_values(shards if name in FROM_THE_SOURCE else labels, split, name, max_samples)
-        tokens = tokenizers.tokens(name, truth)
-        found = _measured(name, tokenizers.decode(name, tokens), truth, semseg, tokenizers.config.num_classes)
-        found |= codebook_figures(tokens, tokenizer.vocabulary_size)
-        figures |= {f"{name}/{key}": figure for key, figure in found.items()}
-        if name in tokenizers.diffusion:
-            figures |= _both_decoders(tokenizers, name, tokens, truth, semseg)
+        stored = load_values(shards if name in FROM_THE_SOURCE else labels, split, name, max_samples)
+        for side in (None, *tokenizers.config.resolutions.get(name, ())):
+            known = name if side is None else f"{name}@{side}"
+            truth, classes = (v if side is None else resized(n, v, side) for n, v in ((name, stored), ("semseg", semseg)))
+            tokens = tokenizers.tokens(known, truth)
+            found = _measured(name, tokenizers.decode(known, tokens), truth, classes, tokenizers.config.num_classes)
+            found |= codebook_figures(_ids(tokens, tokenizer), tokenizer.num_codes)
+            figures |= {f"{known}/{key}": figure for key, figure in found.items()}
+            if name in tokenizers.diffusion and side is None:
+                figures |= _both_decoders(tokenizers, name, tokens, truth, semseg)
     return figures | _cut_shares(tokenizers, shards, labels, split, max_samples)
 
 
@@ -51,6 +57,13 @@ def _both_decoders(tokenizers: TokenizerSet, name: str, tokens: np.ndarray, trut
         found = _measured(name, decoded, truth[few], semseg[few], tokenizers.config.num_classes)
         figures |= {f"{name}/{decoder}/{key}": figure for key, figure in found.items()}
     return figures
+
+
+def _ids(tokens_BL: np.ndarray, tokenizer: VisualTokenizer) -> np.ndarray:
+    """Return ids that tell all codes of a tokenizer apart: each token of a global vector has a codebook of its own."""
+    if tokenizer.num_codes == tokenizer.vocabulary_size:
+        return tokens_BL
+    return tokens_BL + tokenizer.vocabulary_size * np.arange(tokens_BL.shape[1])
 
 
 def codebook_figures(tokens: np.ndarray, num_codes: int) -> Figures:
@@ -83,6 +96,10 @@ def _clip(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes:
     return {"cosine": value(cosine_statistic(found, truth)), "cosine_pooled": value(cosine_statistic(*pooled))}
 
 
+def _vector(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
+    return {"cosine": value(cosine_statistic(found, truth))}
+
+
 def _plain(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
     """Of a kind that has no measure of its own: the mean absolute error, in the unit of the values."""
     return {"mae": float(np.abs(found.astype(np.float64) - truth.astype(np.float64)).mean())}
@@ -105,6 +122,7 @@ _MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures
     "classes": _semseg,
     "features": _clip,
     "edges": _edges,
+    "vector": _vector,
 }
 
 

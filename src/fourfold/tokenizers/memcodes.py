@@ -32,13 +32,22 @@ class Memcodes(nn.Module):
 
         `tokens` are (B, N, h, w), or (B, h, w) of a single codebook; `codes` (B, D, h, w).
         """
+        places = x_BDhw.shape[2] * x_BDhw.shape[3]
+        return self.chosen(x_BDhw, None if generator is None else self.noise(len(x_BDhw), places, generator))
+
+    def noise(self, batch_size: int, places: int, generator: torch.Generator) -> Tensor:
+        """Draw the Gumbel noise (B, N, T, K) of a training pass."""
+        num_codebooks, num_codes, _ = self.codes_NKd.shape
+        # the negative logarithm of an exponential variable is a Gumbel one
+        return -torch.empty(batch_size, num_codebooks, places, num_codes).exponential_(generator=generator).log()
+
+    def chosen(self, x_BDhw: Tensor, noise_BNTK: Tensor | None = None) -> Quantized:
+        """Return what `forward` returns, with noise that was drawn elsewhere."""
         num_codebooks, num_codes, slice_width = self.codes_NKd.shape
         queries_BNTd = x_BDhw.flatten(2).unflatten(1, (num_codebooks, slice_width)).transpose(2, 3) * slice_width**-0.5
         logits_BNTK = queries_BNTd @ (self.codes_NKd @ self.to_keys_Ndd).transpose(1, 2)
-        if generator is not None:
-            # the negative logarithm of an exponential variable is a Gumbel one
-            noise_BNTK = torch.empty(logits_BNTK.shape).exponential_(generator=generator)
-            logits_BNTK = logits_BNTK - noise_BNTK.log().to(logits_BNTK)
+        if noise_BNTK is not None:
+            logits_BNTK = logits_BNTK + noise_BNTK.to(logits_BNTK)
         tokens_BNT = logits_BNTK.argmax(-1)
         shares_BNTK = logits_BNTK.softmax(-1)
         chosen_BNTK = F.one_hot(tokens_BNT, num_codes).to(shares_BNTK.dtype) + shares_BNTK - shares_BNTK.detach()

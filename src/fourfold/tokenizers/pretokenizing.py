@@ -15,7 +15,7 @@ from fourfold.progress import progress
 from fourfold.seeds import numpy_generator
 from fourfold.storage import claim, fingerprint
 from fourfold.tokenizers.config import CropConfig
-from fourfold.tokenizers.crops import crop_values, draw_crops
+from fourfold.tokenizers.crops import crop_values, draw_crops, resized
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import FROM_THE_SOURCE
 
@@ -80,9 +80,10 @@ def _write(
     crops_BK5 = draw_crops(len(keys), size, config, crop_rng)
     columns = {CROP_SETTINGS: zip(keys, crops_BK5, strict=True)}
     for modality in tokenizers.modalities:
-        name = token_modality(modality).label
+        name, (_, at, side) = token_modality(modality).label, modality.partition("@")
         seen = [crop_values(name, sample[name], crops_BK5[:, k], size) for k in range(config.num_crops)]
-        crops = [tokenizers.tokens(name, values, sequence_rng) for values in seen]
+        seen = [resized(name, values, int(side)) for values in seen] if at else seen
+        crops = [tokenizers.tokens(modality, values, sequence_rng) for values in seen]
         columns[modality] = zip(keys, np.stack(crops, axis=1), strict=True)
     write_columns(folder, split, shard, columns)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fourfold.modalities import LABELS, target_of, token_modality
+from fourfold.modalities import LABELS, base_name, target_of, token_modality
 from fourfold.seeds import derive_seed
 from fourfold.storage import read_json, write_json
 from fourfold.tokenizers.config import TokenizersConfig
@@ -28,7 +28,8 @@ DecoderKind = Literal["vq", "diffusion"]
 class TokenizerSet:
     """A VQ-VAE for each dense label and one text tokenizer for captions, boxes and other sequences.
 
-    Everything takes a label (`depth`) or its token modality (`tok_depth`): either names the same tokenizer.
+    Everything takes a label (`depth`) or its token modality (`tok_depth`): either names the same tokenizer. `tok_depth@32` is
+    the same tokenizer again, on images of 32 × 32 pixels.
     """
 
     def __init__(
@@ -44,13 +45,30 @@ class TokenizerSet:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of an image's tokens."""
+        """Rows and columns of an image's tokens, at its stored size."""
         return self.config.grid
+
+    def grids(self) -> dict[str, tuple[int, int]]:
+        """Return rows and columns of each token modality that is a grid; of `tok_rgb@32`, fewer than of `tok_rgb`."""
+        grids = {}
+        for name in self.visual:
+            token_name = target_of(name).name
+            grids[token_name] = self.config.grid_of(name)
+            patch = self.visual[name].model.shape.patch
+            for side in self.config.resolutions.get(name, ()):
+                if side % patch:
+                    raise ValueError(f"resolutions.{name} has {side} pixels, no whole number of tokens of {patch} × {patch}.")
+                grids[f"{token_name}@{side}"] = (side // patch, side // patch)
+        return grids
+
+    def pixel_sides(self) -> tuple[int, ...]:
+        """Return the sides of images at which pixels are seen, beside the stored one."""
+        return self.config.resolutions.get("rgb", ())
 
     @property
     def modalities(self) -> list[str]:
         """Token modalities that this set makes, sorted: `caption`, `det`, `tok_clip`, ..."""
-        return sorted([*(target_of(name).name for name in (*self.visual, *self.sequences)), *self.config.vectors])
+        return sorted([*self.grids(), *(target_of(name).name for name in self.sequences), *self.config.vectors])
 
     @property
     def vector_widths(self) -> dict[str, int]:
@@ -59,12 +77,12 @@ class TokenizerSet:
 
     def vocabulary_sizes(self) -> dict[str, int]:
         """Return the number of ids of each token modality."""
-        sizes = {target_of(name).name: tokenizer.vocabulary_size for name, tokenizer in self.visual.items()}
+        sizes = {name: self.visual[self._label(name)].vocabulary_size for name in self.grids()}
         return sizes | dict.fromkeys(self.sequences, self.text.vocabulary_size)
 
     def lengths(self) -> dict[str, int]:
         """Return the length L at which each token modality is stored; sequences without EOS."""
-        grids = {target_of(name).name: self.grid[0] * self.grid[1] for name in self.visual}
+        grids = {name: rows * columns for name, (rows, columns) in self.grids().items()}
         in_a_row = {name: sequence.max_tokens for name, sequence in self.sequences.items()}
         return grids | in_a_row | {name: length for name, (length, _) in self.config.vectors.items()}
 
@@ -72,8 +90,8 @@ class TokenizerSet:
         """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts; vectors (B, L, width).
 
         Grids are row by row; sequences are cut at `lengths()` and padded with 0. `rng` draws what a sequence leaves to chance
-        (which palette, the order of a body's blocks); without it they are written in full and in order. Raises ValueError for
-        an unknown name.
+        (which palette, the order of a body's blocks); without it they are written in full and in order. Images have the size
+        that the name says: the stored one, or that after the @. Raises ValueError for an unknown name or another size.
         """
         label_name = self._label(name)
         if label_name in self.sequences:
@@ -81,8 +99,8 @@ class TokenizerSet:
             return padded([sequence.encode(value, rng) for value in values], sequence.max_tokens)
         if label_name in self.config.vectors:
             return padded_vectors(values, *self.config.vectors[label_name])
-        tokenizer = self.visual[label_name]
-        return np.concatenate([tokenizer.tokens(part) for part in self._parts(np.asarray(values))])
+        tokenizer, grid = self.visual[label_name], self._grid(name)
+        return np.concatenate([tokenizer.tokens(part, grid) for part in self._parts(np.asarray(values))])
 
     def decode(self, name: str, tokens: Any, decoder: DecoderKind = "vq", seed: int = 0) -> Any:
         """Return values of ids (B, L), as the shards hold them; what `tokens` takes. Sequences may have any length.
@@ -92,21 +110,22 @@ class TokenizerSet:
         """
         label_name = self._label(name)
         if decoder == "diffusion":
-            return self._denoised(label_name, np.asarray(tokens), seed)
+            return self._denoised(name, np.asarray(tokens), seed)
         if label_name in self.sequences:
             return [self.sequences[label_name].decode(row) for row in tokens]
         if label_name in self.config.vectors:
             return [row[row.any(1)] for row in np.asarray(tokens)]
-        tokenizer = self.visual[label_name]
-        return np.concatenate([tokenizer.decode(part) for part in self._parts(np.asarray(tokens))])
+        tokenizer, grid = self.visual[label_name], self._grid(name)
+        return np.concatenate([tokenizer.decode(part, grid) for part in self._parts(np.asarray(tokens))])
 
-    def _denoised(self, label_name: str, tokens_BL: np.ndarray, seed: int) -> np.ndarray:
+    def _denoised(self, name: str, tokens_BL: np.ndarray, seed: int) -> np.ndarray:
+        label_name, grid = self._label(name), self._grid(name)
         if label_name not in self.diffusion:
             there = ", ".join(self.diffusion) or "none"
             raise ValueError(f"{label_name!r} has no diffusion decoder. There are: {there}. Set tokenizer_training.diffusion.")
         seeds = [derive_seed(seed, "diffusion", label_name, index) for index in range(len(tokens_BL))]
         parts = zip(self._parts(tokens_BL), self._parts(seeds), strict=True)
-        return np.concatenate([self.diffusion[label_name].decode(part, own_seeds) for part, own_seeds in parts])
+        return np.concatenate([self.diffusion[label_name].decode(part, own_seeds, grid) for part, own_seeds in parts])
 
     def digest(self) -> str:
         """Return a SHA-256 over settings, words and weights, for fingerprints."""
@@ -114,10 +133,10 @@ class TokenizerSet:
         for name, tokenizer in sorted(self.visual.items()):
             digest.update(name.encode() + json.dumps(tokenizer.format.statistics, sort_keys=True).encode())
             for key, tensor in tokenizer.model.state_dict().items():
-                digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+                digest.update(key.encode() + tensor.contiguous().cpu().numpy().tobytes())
         for name, decoder in sorted(self.diffusion.items()):
             for key, tensor in decoder.unet.state_dict().items():
-                digest.update(f"{name}/{key}".encode() + tensor.contiguous().numpy().tobytes())
+                digest.update(f"{name}/{key}".encode() + tensor.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -143,8 +162,18 @@ class TokenizerSet:
         diffusion = {name: DiffusionDecoder.load(folder / name / DIFFUSION_FOLDER, visual[name]) for name in config.diffusion}
         return cls(config, TextTokenizer.load(folder / TEXT_FILE), visual, diffusion)
 
+    def _grid(self, name: str) -> tuple[int, int]:
+        """Return the grid that a name says; raises ValueError for a resolution that this set does not make."""
+        base, at, side = name.partition("@")
+        token_name = (target_of(base).name if base in LABELS else base) + at + side
+        grids = self.grids()
+        if token_name not in grids:
+            raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
+        return grids[token_name]
+
     def _label(self, name: str) -> str:
-        label_name = name if name in LABELS else token_modality(name).label
+        base = base_name(name)
+        label_name = base if base in LABELS else token_modality(name).label
         if not any(label_name in known for known in (self.visual, self.sequences, self.config.vectors)):
             raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
         return label_name

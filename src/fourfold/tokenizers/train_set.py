@@ -12,12 +12,14 @@ import numpy as np
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.storage import claim, fingerprint, write_json
-from fourfold.tokenizers.config import TokenizersConfig
-from fourfold.tokenizers.diffusion_decoder import train_diffusion_decoder
+from fourfold.tokenizers.config import TokenizersConfig, is_image
+from fourfold.tokenizers.crops import resized
+from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder, train_diffusion_decoder
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, DIFFUSION_FOLDER, TEXT_FILE, TokenizerSet
 from fourfold.tokenizers.training import train_visual_tokenizer
 from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
+from fourfold.training.world import World
 
 logger = logging.getLogger(__name__)
 TRAINING_SPLIT = "train"
@@ -30,24 +32,28 @@ def train_tokenizers(
     """Train every tokenizer on the `train` split and return them; what `folder` already holds of this very work is kept.
 
     `shards` holds rgb and captions, `labels` the other modalities. A run that is killed and started again ends in the same
-    bytes.
+    bytes. Processes that torchrun started train together, in a folder that all of them see; the first one writes.
     """
-    claim(folder, fingerprint(config=config, seed=seed, shards=shards.digest(), labels=labels.digest()))
+    world = World.join()
+    if world.is_first:
+        claim(folder, fingerprint(config=config, seed=seed, shards=shards.digest(), labels=labels.digest()))
     log = log or NullMetricLog()
     # 1) Words
-    if not (folder / TEXT_FILE).exists():
+    if world.is_first and not (folder / TEXT_FILE).exists():
         captions = islice(shards.iterate(TRAINING_SPLIT, ["caption"]), config.text.max_captions)
         TextTokenizer.train((sample["caption"] for sample in captions), config.text).save(folder / TEXT_FILE)
     # 2) A VQ-VAE for each dense label
     for name in config.visual:
-        if not (folder / name / WEIGHTS_FILE).exists():
-            _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log)
+        if not world.agreed((folder / name / WEIGHTS_FILE).exists()):
+            _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
     # 3) Second decoders, where they are wanted, on the same data
     for name in config.diffusion:
-        if not (folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists():
-            _train_decoder(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log)
+        if not world.agreed((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
+            _train_decoder(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
     # 4) The settings come last: their file says that all is there
-    write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
+    if world.is_first:
+        write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
+    world.wait()
     return TokenizerSet.load(folder)
 
 
@@ -56,29 +62,57 @@ def load_values(shards: ShardSet, split: str, name: str, limit: int) -> np.ndarr
     return np.stack([sample[name] for sample in islice(shards.iterate(split, [name]), limit)])
 
 
-def _train_one(name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog) -> None:
-    values = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples)
+def _training_values(name: str, shards: ShardSet, config: TokenizersConfig) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return stored values (N, ...) of a dense label, at the side that its tokenizer is trained at, and their grid of tokens.
+
+    Raises ValueError when that side is no whole number of tokens.
+    """
+    values, grid = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples), config.grid_of(name)
+    if config.trained_side is None or not is_image(name):
+        return values, grid
+    rows, rest = divmod(grid[0] * config.trained_side, values.shape[1])
+    columns, other_rest = divmod(grid[1] * config.trained_side, values.shape[2])
+    if rest or other_rest or not rows or not columns:
+        raise ValueError(
+            f"{name}: trained_side {config.trained_side} is no whole number of tokens: an image of {values.shape[1]} × "
+            f"{values.shape[2]} pixels has {grid[0]} × {grid[1]}."
+        )
+    return resized(name, values, config.trained_side), (rows, columns)
+
+
+def _train_one(
+    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: World
+) -> None:
+    values, grid = _training_values(name, shards, config)
     began = time.monotonic()
     checkpoints = folder / "checkpoints" if config.visual[name].checkpoint_every else None
     tokenizer = train_visual_tokenizer(
-        name, values, config.num_classes, config.grid, config.visual[name], seed, checkpoints, _Prefixed(log, name)
+        name, values, config.num_classes, grid, config.visual[name], seed, checkpoints, _Prefixed(log, name), world
     )
-    tokenizer.save(folder)
-    if checkpoints:
-        shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
+    _keep(tokenizer, folder, checkpoints, world)
     logger.info("%s tokenizer: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
 
 
-def _train_decoder(name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog) -> None:
-    values = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples)
+def _train_decoder(
+    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: World
+) -> None:
+    values, _ = _training_values(name, shards, config)
     began, settings = time.monotonic(), config.diffusion[name]
     checkpoints = folder / DIFFUSION_FOLDER / "checkpoints" if settings.checkpoint_every else None
     tokenizer = VisualTokenizer.load(folder)
-    decoder = train_diffusion_decoder(tokenizer, values, settings, seed, checkpoints, _Prefixed(log, f"{name}/diffusion"))
-    decoder.save(folder / DIFFUSION_FOLDER)
-    if checkpoints:
-        shutil.rmtree(checkpoints)
+    own_log = _Prefixed(log, f"{name}/diffusion")
+    decoder = train_diffusion_decoder(tokenizer, values, settings, seed, checkpoints, own_log, world)
+    _keep(decoder, folder / DIFFUSION_FOLDER, checkpoints, world)
     logger.info("%s diffusion decoder: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
+
+
+def _keep(trained: VisualTokenizer | DiffusionDecoder, folder: Path, checkpoints: Path | None, world: World) -> None:
+    """Let the first process write what was trained; return on all when it is there."""
+    if world.is_first:
+        trained.save(folder)
+        if checkpoints:
+            shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
+    world.wait()
 
 
 class _Prefixed:

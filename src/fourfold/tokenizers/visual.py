@@ -11,55 +11,75 @@ from safetensors.torch import load_file, save
 from fourfold.storage import read_json, write_bytes, write_json
 from fourfold.tokenizers.config import VisualTokenizerConfig
 from fourfold.tokenizers.formats import ClassFormat, DenseFormat, dense_format
+from fourfold.tokenizers.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
+from fourfold.training.precision import default_device
 
 WEIGHTS_FILE = "weights.safetensors"
 SETTINGS_FILE = "settings.json"
 
 
+def build_vqvae(shape: VQVAEShape, config: VisualTokenizerConfig) -> VQVAE | VectorVQVAE:
+    """Return an untrained network for values of some shape."""
+    return VectorVQVAE(shape, config) if shape.patch == 0 else VQVAE(shape, config)
+
+
 class VisualTokenizer:
     """Turns stored values of one dense label into ids (B, L) and back."""
 
-    def __init__(self, name: str, values_format: DenseFormat, model: VQVAE, config: VisualTokenizerConfig):
+    def __init__(self, name: str, values_format: DenseFormat, model: VQVAE | VectorVQVAE, config: VisualTokenizerConfig):
         self.name, self.format, self.model, self.config = name, values_format, model, config
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of codes."""
+        """Number of ids that a token may have."""
         return self.config.codebook_size
 
+    @property
+    def num_codes(self) -> int:
+        """Number of codes: each token of a global vector has a codebook of its own."""
+        rows, columns = self.model.shape.grid
+        return self.vocabulary_size * (rows * columns if isinstance(self.model, VectorVQVAE) else 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the VQ-VAE is."""
+        return next(self.model.parameters()).device
+
     @torch.inference_mode()
-    def tokens(self, values: np.ndarray) -> np.ndarray:
+    def tokens(self, values: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
         """Return the ids int16 (B, L), row by row, of values (B, ...) as they are stored.
 
-        Raises ValueError when the values do not have the size that the tokenizer was trained for.
+        Images may be larger or smaller than those of training: `grid` says how many tokens (rows, columns) they become.
+        Raises ValueError when the values do not have the size of this grid, by default that of training.
         """
-        inputs_BCHW = self.format.inputs(values)
+        inputs_BCHW = self.format.inputs(values).to(self.device)
         shape = self.model.shape
-        wanted = (shape.input_channels, shape.grid[0] * shape.patch, shape.grid[1] * shape.patch)
+        wanted = (shape.input_channels, *shape.input_size(grid))
         if tuple(inputs_BCHW.shape[1:]) != wanted:
             raise ValueError(
-                f"{self.name}: channels, height and width are {tuple(inputs_BCHW.shape[1:])}; trained for {wanted}."
+                f"{self.name}: channels, height and width are {tuple(inputs_BCHW.shape[1:])}; "
+                f"{'trained for' if grid in (None, shape.grid) else 'wanted'} {wanted}."
             )
-        return self.model.tokens(inputs_BCHW).flatten(1).numpy().astype(np.int16)
+        return self.model.tokens(inputs_BCHW).flatten(1).cpu().numpy().astype(np.int16)
 
     @torch.inference_mode()
-    def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Return values as they are stored, (B, H, W, 3) or the like, of ids (B, L) or (B, h, w).
+    def decode(self, tokens: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
+        """Return values as they are stored, (B, H, W, 3) or the like, of ids (B, L) or (B, h, w) on `grid`.
 
         Raises ValueError for a wrong number of tokens or an id that is no code.
         """
-        return self.format.values(self.model.reconstruct(self.token_grid(tokens)))
+        return self.format.values(self.model.reconstruct(self.token_grid(tokens, grid)).cpu())
 
-    def token_grid(self, tokens: np.ndarray) -> torch.Tensor:
+    def token_grid(self, tokens: np.ndarray, grid: tuple[int, int] | None = None) -> torch.Tensor:
         """Return ids (B, L) or (B, h, w) as int64 (B, h, w); raises ValueError for a wrong number, or an id that is no code."""
-        rows, columns = self.model.shape.grid
+        rows, columns = grid or self.model.shape.grid
         if tokens[0].size != rows * columns or tokens.min() < 0 or tokens.max() >= self.vocabulary_size:
             raise ValueError(
                 f"{self.name}: got {tokens[0].size} tokens from {tokens.min()} to {tokens.max()}; "
                 f"{rows} × {columns} ids from 0 to {self.vocabulary_size - 1} are allowed."
             )
-        return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).view(-1, rows, columns)
+        return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).view(-1, rows, columns).to(self.device)
 
     def save(self, folder: Path) -> None:
         """Write settings, then weights, each whole or absent: where there are weights, the tokenizer is complete."""
@@ -84,6 +104,6 @@ class VisualTokenizer:
         values_format = dense_format(stored["name"], stored["statistics"], stored["num_classes"])
         rows, columns = stored["grid"]
         shape = VQVAEShape(values_format.channels, values_format.channels, stored["patch"], (rows, columns))
-        model = VQVAE(shape, config)
+        model = build_vqvae(shape, config)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        return cls(stored["name"], values_format, model.eval(), config)
+        return cls(stored["name"], values_format, model.to(default_device()).eval(), config)

@@ -32,7 +32,10 @@ class ResidualBlock(nn.Module):
 
 
 class Position(nn.Module):
-    """Adds a learned vector for each place of the token grid (4M's ViTs: fixed sin-cos), so that no code is spent on place."""
+    """Adds a learned vector for each place of the token grid (4M's ViTs: fixed sin-cos), so that no code is spent on place.
+
+    On another grid than that of training the vectors are resized (bicubic), as 4M's are.
+    """
 
     def __init__(self, width: int, grid: tuple[int, int]):
         super().__init__()
@@ -40,12 +43,18 @@ class Position(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """Return the same shape."""
-        return x_BChw + self.embedding_1Chw
+        position_1Chw: Tensor = self.embedding_1Chw
+        if x_BChw.shape[2:] != position_1Chw.shape[2:]:
+            position_1Chw = F.interpolate(position_1Chw, size=x_BChw.shape[2:], mode="bicubic", align_corners=False)
+        return x_BChw + position_1Chw
 
 
 @dataclass(frozen=True)
 class VQVAEShape:
-    """What a VQ-VAE reads and writes: channels, tokens, and pixels per side of a token (1: feature maps on the grid itself)."""
+    """What a VQ-VAE reads and writes: channels, tokens, and pixels per side of a token.
+
+    A `patch` of 1: feature maps on the grid itself; of 0: all tokens stand for one vector together.
+    """
 
     input_channels: int
     output_channels: int
@@ -53,13 +62,20 @@ class VQVAEShape:
     grid: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if self.patch != 1 and self.patch % 2:
+        if self.patch > 1 and self.patch % 2:
             raise ValueError(f"A token covers {self.patch} × {self.patch} pixels; the VQ-VAE needs 1 or an even number.")
 
+    def input_size(self, grid: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return height and width of what becomes `grid` tokens; by default those that it was trained for."""
+        rows, columns = grid or self.grid
+        return (rows * self.patch, columns * self.patch) if self.patch else (1, 1)
+
     @classmethod
-    def of(cls, inputs_BCHW: Tensor, grid: tuple[int, int]) -> "VQVAEShape":
+    def of(cls, inputs_BCHW: Tensor, grid: tuple[int, int], is_vector: bool = False) -> "VQVAEShape":
         """Return the shape for such inputs, reconstructed with the same channels; raises ValueError if `grid` does not fit."""
         channels, height, width = inputs_BCHW.shape[1:]
+        if is_vector:
+            return cls(channels, channels, 0, grid)
         patch = height // grid[0]
         if (patch * grid[0], patch * grid[1]) != (height, width) or patch == 0:
             raise ValueError(

@@ -13,7 +13,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SpecialIds
 from fourfold.metric_log import MetricLog
-from fourfold.modalities import TOKEN_MODALITIES
+from fourfold.modalities import TOKEN_MODALITIES, base_name
 from fourfold.model.batch import PADDING, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.files import save_model
@@ -100,11 +100,14 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
     modalities = []
     for name, entry in TOKEN_MODALITIES.items():
         if entry.kind == "pixels" and images is not None:
-            grid = _patch_grid(images, name, architecture.patch_size)
-            modalities.append(ModalityConfig(name=name, kind="pixels", grid=grid))
-        elif entry.kind == "grid" and name in sizes:
-            shape = {"grid": tokenizers.grid, "learned_positions": entry.learned_positions}
-            modalities.append(ModalityConfig(name=name, kind="grid", vocabulary_size=sizes[name], **shape))
+            for at, size in _image_sizes(images, name, tokenizers.pixel_sides()).items():
+                grid = _patch_grid(size, architecture.patch_size)
+                modalities.append(ModalityConfig(name=at, kind="pixels", grid=grid))
+        elif entry.kind == "grid":
+            for at, grid in tokenizers.grids().items():
+                if base_name(at) == name:
+                    shape = {"grid": grid, "learned_positions": entry.learned_positions}
+                    modalities.append(ModalityConfig(name=at, kind="grid", vocabulary_size=sizes[at], **shape))
         elif entry.kind == "sequence" and name in sizes:
             length = lengths[name] + EXTRA_SEQUENCE_TOKENS
             modalities.append(ModalityConfig(name=name, kind="sequence", vocabulary_size=sizes[name], max_length=length))
@@ -133,9 +136,15 @@ def validation_losses(model: FourM, batches: list[MaskedBatch], precision: Preci
     return {"loss": sum(means.values()) / len(means), **means}
 
 
-def _patch_grid(images: ShardSet, name: str, patch_size: int) -> tuple[int, int]:
+def _image_sizes(images: ShardSet, name: str, sides: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    """Return height and width of the images that the model sees, as stored and at other sides: `rgb`, `rgb@32`."""
     split = images.splits()[0]
     height, width = images.read(split, [name], images.shard_names(split)[0])[0][name].shape[:2]
+    return {name: (height, width)} | {f"{name}@{side}": (side, side) for side in sides}
+
+
+def _patch_grid(size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    height, width = size
     if height % patch_size or width % patch_size:
         raise ValueError(f"Images of {height} × {width} pixels cannot be cut into patches of {patch_size}. Change patch_size.")
     return height // patch_size, width // patch_size
@@ -157,8 +166,7 @@ def _loaders(
     reader = Reader(world.rank, world.size, config.place.num_workers, config.place.prefetch, pin_memory=on_gpu)
     train_loader: TokenLoader | MixtureLoader
     if config.datasets:
-        mine = reader.slice_of(config.batch_size)
-        train_loader = mixture_loader(tokens, images, config.datasets, masker, config.batch_size, seed, size, cache, mine)
+        train_loader = mixture_loader(tokens, images, config.datasets, masker, config.batch_size, seed, size, cache, reader)
     else:
         train_loader = TokenLoader(tokens, images, "train", config.batch_size, masker, seed, size, cache, reader)
     val_batch = max(1, min(config.batch_size, tokens.num_samples("val")))  # a val smaller than a batch is one batch

@@ -51,3 +51,12 @@ def test_a_box_that_is_turned_round_or_outside_the_image_is_a_fact(tmp_path, box
     write_columns(tmp_path, "val", shard_name(0), {"det": [("k", value)]})
     finish_split(tmp_path, "val", ["det"])
     assert fact_table(ShardSet(tmp_path))[0]["boxes_valid"] is False
+
+
+def test_a_vector_is_a_feature_map_of_one_place(tmp_path):
+    vector = np.array([0.6, -0.8, 0], np.float16)
+    write_columns(tmp_path, "val", shard_name(0), {"clip_global": [("k", vector)]})
+    finish_split(tmp_path, "val", ["clip_global"])
+    (row,) = fact_table(ShardSet(tmp_path))
+    assert (row["height"], row["width"], row["channels"]) == (1, 1, 3)
+    assert (row["min"], row["max"], row["finite"]) == (vector.min(), vector.max(), True)

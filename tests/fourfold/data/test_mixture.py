@@ -1,6 +1,7 @@
 """Mixtures of data sets: exact shares, exact resume, and each data set by its own rules."""
 
 import sys
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fourfold.data import mixture
 from fourfold.data.cursor import Cursor
-from fourfold.data.loader import TokenLoader
+from fourfold.data.loader import Reader, TokenLoader
 from fourfold.data.mixture import PERIOD, DatasetConfig, MixtureLoader, shares_of
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
@@ -130,11 +132,33 @@ def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
     assert 20 < sum(of_first) < 76
 
 
-def test_batches_of_different_pictures_cannot_be_joined_and_vectors_are_padded():
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_worker_processes_change_no_batch_wherever_they_start(tmp_path, monkeypatch, num_workers):
+    monkeypatch.setattr(mixture, "READ_AT_ONCE", 8)  # units of two batches
+    world = write_world(tmp_path)
+    masking = MaskingConfig(components=(ALL,), input_tokens=9, target_tokens=12)
+
+    def batches(start: Cursor, **reading) -> list:
+        streams = [loader_of(world, masking, ("tok_depth", "tok_semseg"), images=False), loader_of(world, masking)]
+        loader = MixtureLoader(streams, [1, 2], 4, 0, slice(1, 4), Reader(1, 2, **reading))
+        return list(islice(loader.batches(start), 23))
+
+    wanted = batches(Cursor())
+    assert wanted[0][0].batch_size == 3
+    for start in (0, 7):
+        found = batches(Cursor(0, 4 * start), num_workers=num_workers)
+        assert [cursor for _, cursor in found[: 23 - start]] == [cursor for _, cursor in wanted[start:]]
+        for (batch, _), (other, _) in zip(found, wanted[start:], strict=False):
+            for field in fields(MaskedBatch):
+                one, two = getattr(batch, field.name), getattr(other, field.name)
+                assert (one is None and two is None) or torch.equal(one, two)
+
+
+def test_vectors_are_padded_and_those_of_different_widths_cannot_be_joined():
     slot = torch.zeros(1, 1, dtype=torch.int64)
     plain = [slot] * 7
-    with pytest.raises(ValueError, match="Give them one resolution"):
-        joined([MaskedBatch(*plain, torch.zeros(1, size, size, 3)) for size in (8, 16)])
+    with pytest.raises(ValueError, match="differ in the last axis of vectors_BLE"):
+        joined([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
     vectors = joined([MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]).vectors_BLE
     assert vectors.shape == (3, 3, 2) and vectors.sum((1, 2)).tolist() == [2, 6, 0]
 

@@ -33,18 +33,19 @@ class Encoder:
         return features.mean((1, 2))
 
 
-def write_split(root, split: str, count: int) -> None:
+def write_split(root, split: str, count: int, with_global: bool = False) -> None:
     scenes = [scene(0, split, index, CONFIG) for index in range(count)]
     rendered, keys = render(scenes, CONFIG), [one.key for one in scenes]
     truth = truth_columns(scenes, rendered)
     captions = [caption(one) for one in scenes]
     pictures = rendered.rgb.copy()
     pictures[:, 0, : len(WORDS)] = (Encoder().encode_text(captions)[..., None] > 0.5) * 255
-    features = Encoder().encode_image(pictures)[0].astype(np.float16)
+    features, pooled = (values.astype(np.float16) for values in Encoder().encode_image(pictures))
+    globally = {"clip_global": zip(keys, pooled, strict=True)} if with_global else {}
     for folder, columns in (
         ("shards", {"rgb": zip(keys, pictures, strict=True), "caption": zip(keys, captions, strict=True)}),
         ("truth", truth),
-        ("labels", {**{m: truth[m] for m in TRUTH if m != "attributes"}, "clip": zip(keys, features, strict=True)}),
+        ("labels", {**{m: truth[m] for m in TRUTH if m != "attributes"}, "clip": zip(keys, features, strict=True)} | globally),
     ):
         write_columns(root / folder, split, shard_name(0), columns)
         finish_split(root / folder, split, list(columns))
@@ -93,6 +94,26 @@ def test_an_oracle_is_perfect_shuffling_it_is_not_and_ignoring_the_input_is_wors
     assert table["rgb->depth"]["abs_rel"]["shuffled"] > 0.05
     assert table["rgb->caption"]["exact"]["teacher"] is None
     assert oracle.asked == [({s}, (t,), False) for s, targets in ARROWS.items() for t in targets]
+
+
+def test_global_features_are_judged_where_they_are_labelled(tmp_path):
+    for split in ("val", "test"):
+        write_split(tmp_path, split, 12, with_global=True)
+    world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
+    oracle = Oracle(world)
+    oracle.answers["clip_global"] = world["labels"].load_column("test", "clip_global")
+    table = run(world, oracle, recall_k=3)["out_of_the_box"]
+    assert set(table) == {f"{s}->{t}" for s, targets in ARROWS.items() for t in (*targets, "clip_global")}
+    for arrow, teacher in (("rgb->clip_global", 1), ("caption->clip_global", None)):
+        figure = table[arrow]["cosine"]
+        assert figure["value"] == pytest.approx(1, abs=1e-3) and figure["teacher"] == (
+            teacher and pytest.approx(teacher, abs=1e-3)
+        )
+        assert max(figure["shuffled"], figure["trivial"]) < 0.95
+    assert (
+        table["caption->clip_global"]["image_recall_at_3"]["value"]
+        > table["caption->clip_global"]["image_recall_at_3"]["shuffled"]
+    )
 
 
 def test_zero_shot_by_true_features_beats_the_majority(world):

@@ -13,7 +13,7 @@ from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import train_tokenizers
 
 SIZE, GRID, NUM_SAMPLES, SAMPLES_PER_SHARD = 32, 4, 24, 12
-LABELS = ("depth", "normal", "semseg", "clip", "det")
+LABELS = ("depth", "normal", "semseg", "clip", "clip_global", "det")
 
 
 def tiny_config(**changes) -> TokenizersConfig:
@@ -45,6 +45,7 @@ def tiny_samples(split: str) -> dict[str, list]:
         "normal": list(np.rint(seen.normal * 127.5 + 127.5).astype(np.uint8)),
         "semseg": list(seen.semseg),
         "clip": list(features.astype(np.float16)),
+        "clip_global": list(features.mean((1, 2)).astype(np.float16)),
         "det": [{"instances": found} for found in boxes],
     }
 

@@ -37,7 +37,7 @@ def assert_equal_runs(found: Path, expected: Path) -> None:
         torch.testing.assert_close(weights[name], others[name], rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("how", ["ddp", "ddp_accumulated", "fsdp"])
+@pytest.mark.parametrize("how", ["ddp", "ddp_accumulated", "ddp_recomputed", "fsdp"])
 def test_two_ranks_with_half_a_batch_each_give_the_loss_curve_of_one(two, how):
     assert_equal_runs(two / how, two / "alone")
 

@@ -1,12 +1,11 @@
 """Pretraining on the tiny world by several processes: `python tiny_distributed.py <folder> <case>`."""
 
-import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
+import processes
 import torch
 import torch._dynamo  # this and what follows: once for all processes, each import takes seconds
 import torch.distributed.checkpoint.hf_storage
@@ -47,49 +46,24 @@ def run(folder: Path, world: tuple, place: PlaceConfig, stop: tuple[int, int] | 
 def launch(
     size: int, folder: Path, world: tuple, stop: tuple[int, int] | None = None, changes: dict | None = None, **place
 ) -> list[int]:
-    """Run in `size` processes as torchrun would start them; return how each ended: its exit code, or minus its signal."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(size):
-        child = os.fork()
-        if not child:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            sys.stderr = sys.stdout = (folder.parent / f"{folder.name}-{rank}.log").open("a", buffering=1)
-            code = 1
-            try:
-                is_target = rank == size - 1  # the others learn of it from this one
-                run(folder, world, PlaceConfig(**place), stop if is_target else None, changes or {})
-                code = 0
-            except SystemExit as error:
-                code = error.code
-            except BaseException:
-                import traceback
+    """Run in `size` processes; return how each ended: its exit code, or minus its signal."""
 
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    codes = []
-    for child in reversed(children):
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code == -signal.SIGKILL:  # what torchrun does when one is gone
-            for other in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(other, signal.SIGKILL)
-        codes.append(code)
-    return codes[::-1]
+    def work(rank: int) -> None:
+        is_target = rank == size - 1  # the others learn of it from this one
+        run(folder, world, PlaceConfig(**place), stop if is_target else None, changes or {})
+
+    return processes.launch(size, folder, work)
 
 
 def main(root: Path, case: str) -> None:
     world = write_world(root / "world")
+    recomputed = {"model": tiny_config().model.model_copy(update={"recompute_blocks": True})}
     if case == "two":
         assert launch(1, root / "alone", world) == [0]
         assert launch(1, root / "accumulated", world, micro_batch_size=3) == [0]
         assert launch(2, root / "ddp", world, num_workers=1) == [0, 0]
         assert launch(2, root / "ddp_accumulated", world, micro_batch_size=3) == [0, 0]
+        assert launch(2, root / "ddp_recomputed", world, None, recomputed, micro_batch_size=3) == [0, 0]
         assert launch(2, root / "fsdp", world, parallel="fsdp", micro_batch_size=3) == [0, 0]
         # killed, then pre-empted, each time continued by others
         assert launch(2, root / "moved", world, (11, signal.SIGKILL), parallel="fsdp")[1] == -signal.SIGKILL
@@ -99,11 +73,10 @@ def main(root: Path, case: str) -> None:
         assert [path.name for path in (root / "moved").glob("step-*")] == ["step-00000013.safetensors"]
         assert launch(1, root / "moved", world) == [0]
     if case == "four":
-        changes = {"model": tiny_config().model.model_copy(update={"recompute_blocks": True})}
         assert launch(1, root / "alone", world) == [0]
-        assert launch(4, root / "fsdp", world, (6, signal.SIGTERM), changes, parallel="fsdp") == [EXIT_PREEMPTED] * 4
+        assert launch(4, root / "fsdp", world, (6, signal.SIGTERM), recomputed, parallel="fsdp") == [EXIT_PREEMPTED] * 4
         assert [path.name for path in (root / "fsdp").glob("step-*")] == ["step-00000007"]
-        assert launch(2, root / "fsdp", world, None, changes, parallel="fsdp") == [0, 0]
+        assert launch(2, root / "fsdp", world, None, recomputed, parallel="fsdp") == [0, 0]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ class TinyTokenizers:
     text, grid = TinyText(), (2, 2)
     vector_widths: ClassVar[dict[str, int]] = {}
 
+    def grids(self) -> dict[str, tuple[int, int]]:
+        return {"tok_depth": self.grid, "tok_semseg": self.grid}
+
+    def pixel_sides(self) -> tuple[int, ...]:
+        return ()
+
     def vocabulary_sizes(self) -> dict[str, int]:
         return {"tok_depth": 400, "tok_semseg": 9, "caption": 60, "det": 60}
 

@@ -1,0 +1,47 @@
+"""Several processes as torchrun would start them, forked from one that has imported everything: each import takes seconds."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+
+def launch(size: int, logs: Path, work: Callable[[int], None]) -> list[int]:
+    """Do `work(rank)` in `size` processes; return how each ended: its exit code, or minus its signal.
+
+    What they print goes to `<logs>-<rank>.log`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if not child:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            sys.stderr = sys.stdout = logs.with_name(f"{logs.name}-{rank}.log").open("a", buffering=1)
+            code = 1
+            try:
+                work(rank)
+                code = 0
+            except SystemExit as error:
+                code = error.code
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    codes = []
+    for child in reversed(children):
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == -signal.SIGKILL:  # what torchrun does when one is gone
+            for other in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
+        codes.append(code)
+    return codes[::-1]
