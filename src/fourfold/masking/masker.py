@@ -52,8 +52,8 @@ class Masker:
         share of the budget stays empty. All randomness comes from `rng`.
         """
         num_samples = len(next(iter(tokens.values())))
-        there_E = np.array([pixels_BHWC is not None if m.kind == "pixels" else m.name in tokens for m in self.model.modalities])
-        there_E &= self.used_E
+        windows = {} if pixels_BHWC is None else self.model.pixel_windows(*pixels_BHWC.shape[1:3])
+        there_E = np.array([index in windows or name in tokens for index, name in enumerate(self.model.names)]) & self.used_E
         component_B = rng.choice(len(self.weights_K), num_samples, p=self.weights_K)
         lengths_E = np.array([modality.num_positions for modality in self.model.modalities]) * there_E
         input_BE, target_BE = self._budgets(component_B, lengths_E, rng)

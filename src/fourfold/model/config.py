@@ -155,7 +155,7 @@ class ModelConfig(ArchitectureConfig):
             for index, modality in enumerate(self.modalities)
             if modality.kind == "pixels" and modality.grid
         }
-        if len(sizes) == 1:
+        if len(sizes) <= 1:
             return dict.fromkeys(sizes, (0, height, width))
         for index, size in sizes.items():
             if size == (height, width):

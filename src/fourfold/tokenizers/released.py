@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fourfold.released_files import image_size, image_size_value, read_released, write_released
+from fourfold.released_files import check_tensors, image_size, image_size_value, read_released, write_released
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.divae import DiVAE, DiVAEConfig
 from fourfold.tokenizers.released_names import STARTED, released_name, unet_of
@@ -30,14 +30,15 @@ DIFFUSION_ONLY = {"beta_schedule": ("squaredcos_cap_v2", "linear"), "prediction_
 def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
     """Return the tokenizer of a released safetensors file, in evaluation mode.
 
-    `*_heads`: of ViTs whose name is not known here. Raises ValueError for what is not supported.
+    `path` may be the folder that a model hub keeps it in. `*_heads`: of ViTs whose name is not known here. Raises ValueError
+    for what is not supported, and for tensors that are not those of which the metadata tells.
     """
     theirs, values = read_released(path)
     config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
     model = DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
     names = {name: released_name(name) for name in model.state_dict()}
-    if missing := sorted(set(names.values()) - set(theirs)):
-        raise ValueError(f"{path} lacks {', '.join(missing[:5])}: it is not a tokenizer of the layout that its metadata tells.")
+    wanted = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
+    check_tensors({key: tensor for key, tensor in theirs.items() if key != STARTED}, wanted, path)
     model.load_state_dict({ours: theirs[name] for ours, name in names.items()})
     return model.eval()
 
