@@ -1,7 +1,6 @@
 """Our shards read the way the reference's loader reads them: by webdataset and tarfile, with none of our code."""
 
 import io
-import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -72,7 +71,7 @@ def as_named_by_the_reference(url: str, name_map: dict[str, str], paths: dict[st
             for extension, value in content.items():
                 whole = len(content) > 1 or extension.count(".") == 1 + (".gz" in extension)
                 key = extension if whole else f"{name_map.get(name, name)}.{extension}"
-                found[os.path.splitext(key.replace(".gz", ""))[0]] = decoded(key.rpartition(".")[2], value)
+                found[key.replace(".gz", "").rpartition(".")[0]] = decoded(key.rpartition(".")[2], value)
         found = {key: value.astype("int64") if "tok_" in key else value for key, value in found.items()}
         yield {modality: found[path] for modality, path in paths.items()}
 
