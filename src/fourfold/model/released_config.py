@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from fourfold.modalities import TOKEN_MODALITIES, base_name
 from fourfold.model.config import INPUT_ONLY, Activation, ModalityConfig, ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.positions import position_table, sincos_1d
@@ -112,6 +113,9 @@ def _modality(name: str, theirs: dict[str, Tensor], image: tuple[int, int], arch
     found = ModalityConfig(name=name, kind=kind, vocabulary_size=vocabulary, sides=both, **shape)
     fixed_PD = position_table(found, architecture)
     learned = not all(torch.allclose(table_PD, fixed_PD, atol=FIXED, rtol=0) for table_PD in tables)
+    known = TOKEN_MODALITIES.get(base_name(name))
+    if in_a_row and known and not learned:  # the stored table is longer than any text: it says nothing of the longest
+        return found.model_copy(update={"max_length": min(places, known.released_tokens)})
     return found.model_copy(update={"learned_positions": learned})
 
 

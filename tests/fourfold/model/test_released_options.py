@@ -223,6 +223,13 @@ def test_metadata_that_does_not_fit_the_tensors_is_refused(tmp_path, values, mes
     assert "\n" not in str(error.value)
 
 
+def test_the_longest_text_is_that_of_the_released_models_where_the_stored_table_does_not_tell(tmp_path):
+    modalities = SMALL | T5 | {"notes": ("sequence", 9, 6, ""), "metadata": ("sequence", 9, 6, "learned")}
+    model = load_released(write(checkpoint(VALUES, modalities), VALUES, modalities, tmp_path / "texts.safetensors"))
+    found = {modality.name: modality.max_length for modality in model.config.modalities if modality.max_length}
+    assert found == {"caption": 256, "det": 256, "metadata": 6, "notes": 512, "t5_caption": 77}
+
+
 def test_a_file_that_is_none_is_refused_by_name(tmp_path):
     (tmp_path / "text.safetensors").write_text("a text")
     for name in ("text.safetensors", "nowhere.safetensors"):
