@@ -15,7 +15,7 @@ from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.fourm import FourM
 from fourfold.model.positions import position_table
-from fourfold.model.released_config import SIDES, config_of, metadata_of, modality_names, present
+from fourfold.model.released_config import SIDES, config_of, is_of_norm, metadata_of, modality_names, present
 from fourfold.released_files import check_tensors, read_released, write_released
 
 # Inside a block: our name ← theirs. A tuple is stacked in that order.
@@ -76,7 +76,7 @@ def _completed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
                 (f"{targets}.to_logits.weight", f"{targets}.token_emb.weight"),
             ):
                 added |= {key: theirs[same]} if key not in theirs and same in theirs else {}
-    norms = (key.removesuffix("weight") for key in theirs if "norm" in key and key.endswith(".weight"))
+    norms = (key.removesuffix("weight") for key in theirs if is_of_norm(key, "weight"))
     added |= {f"{norm}bias": torch.zeros_like(theirs[f"{norm}weight"]) for norm in norms if f"{norm}bias" not in theirs}
     return theirs | added
 

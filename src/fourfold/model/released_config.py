@@ -54,7 +54,7 @@ def _config_of(values: dict[str, Any], theirs: dict[str, Tensor]) -> ModelConfig
     if activation not in ACTIVATIONS:
         raise ValueError(f"This checkpoint's feed-forward layers have {activation}; {', '.join(ACTIVATIONS)} are supported.")
     # the reference adds the biases of norms "without bias" as well: zeros, unless somebody has filled them
-    biases = (tensor for key, tensor in theirs.items() if key.endswith(".bias") and "norm" in key)
+    biases = (tensor for key, tensor in theirs.items() if is_of_norm(key, "bias"))
     fields |= {
         "activation": ACTIVATIONS[activation],
         "norm_bias": fields["norm_bias"] or any(bool(bias.any()) for bias in biases),
@@ -91,6 +91,12 @@ def modality_names(theirs: dict[str, Tensor]) -> list[str]:
     return sorted({key.split(".")[1] for key in theirs if key.startswith(starts)})
 
 
+def is_of_norm(key: str, parameter: str) -> bool:
+    """Tell whether a key is the weight or the bias of a norm."""
+    layer, _, last = key.rpartition(".")
+    return last == parameter and "norm" in layer.rpartition(".")[2]
+
+
 def present(theirs: dict[str, Tensor], key: str) -> Tensor:
     """Return a tensor of a checkpoint; raises ValueError when it is not there."""
     if key not in theirs:
@@ -103,6 +109,9 @@ def _modality(name: str, theirs: dict[str, Tensor], image: tuple[int, int], arch
     if not sides:
         raise ValueError(f"The checkpoint has no positions (pos_emb) of {name!r}.")
     tables = [theirs[f"{SIDES[ours]}_embeddings.{name}.pos_emb"][0].float() for ours in sides]
+    if any(table_PD.shape[1] != architecture.dim for table_PD in tables):
+        widths = ", ".join(str(table_PD.shape[1]) for table_PD in tables)
+        raise ValueError(f"The positions of {name!r} have the width {widths}; the metadata tells of dim {architecture.dim}.")
     kind = _kind(name, theirs, tables[0])
     places, input_only = len(tables[0]), kind in INPUT_ONLY
     vocabulary = 0 if input_only else len(present(theirs, f"{SIDES[sides[0]]}_embeddings.{name}.token_emb.weight"))

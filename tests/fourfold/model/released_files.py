@@ -36,6 +36,7 @@ VALUES = {
 SMALL = {
     "rgb@224": ("pixels", 0, (3, 3), ""),
     "tok_depth@224": ("grid", 11, (3, 3), ""),
+    "tok_normal@224": ("grid", 7, (3, 3), ""),
     "caption": ("sequence", 13, 9, ""),
     "det": ("sequence", 17, 9, ""),
 }

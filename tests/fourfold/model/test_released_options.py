@@ -208,7 +208,7 @@ def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, 
     ("values", "message"),
     [
         ({"act_layer": "Mish"}, "have Mish; SiLU, GELU, ReLU are supported"),
-        ({"dim": 36}, r"the shape \(\S+ \S+\); its metadata tells of"),
+        ({"dim": 36}, "positions of 'caption' have the width 24, 24; the metadata tells of dim 36"),
         ({"encoder_depth": 3}, "lacks encoder.2"),
         ({"decoder_depth": 1}, "beside what its metadata tells, decoder.1"),
         ({"num_heads": 5}, "do not fit: Value error, `dim` 24 must be a multiple of `num_heads` 5"),
