@@ -3,22 +3,56 @@
 import ast
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fourfold.storage import write_bytes
+from fourfold.storage import read_json, write_bytes
+
+SHOWN = 5  # names in an error
+
+
+HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"  # what a model hub calls the parts of a model
+NAMES = {"true": True, "false": False, "null": None, "none": None}  # as YAML and JSON spell them
 
 
 def read_released(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors by name, and the values of the metadata."""
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        return tensors, {key: _value(text) for key, text in (file.metadata() or {}).items()}
+    """Return the tensors by name, and the values of the metadata.
+
+    Of a folder its `model.safetensors`. Where the header has no settings, those of a `config.json` beside the file count: so
+    model hubs keep them. Tensors that such a file has once for several names come under each. Raises ValueError for what is
+    not a safetensors file.
+    """
+    path = path / HUB_WEIGHTS if path.is_dir() else path
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            header = dict(file.metadata() or {})
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(f"{path} is not a released safetensors file: {error}") from error
+    tensors |= {key: tensors[same] for key, same in header.items() if same in tensors and key not in tensors}
+    values = {key: _value(text) for key, text in header.items() if key != "format" and text not in tensors}
+    beside = path.with_name(HUB_CONFIG)
+    return tensors, dict(read_json(beside)) if not values and beside.is_file() else values
+
+
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError unless there are exactly the tensors that the metadata tells of, in their shapes."""
+    for what, keys in (
+        ("lacks", wanted.keys() - found.keys()),
+        ("has, beside what its metadata tells,", found.keys() - wanted.keys()),
+    ):
+        if keys:
+            some = ", ".join(sorted(keys)[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+            raise ValueError(f"{path} {what} {some}.")
+    for key, tensor in wanted.items():
+        if tensor.shape != found[key].shape:
+            shapes = tuple(found[key].shape), tuple(tensor.shape)
+            raise ValueError(f"{path}: {key} has the shape {shapes[0]}; its metadata tells of {shapes[1]}.")
 
 
 def write_released(tensors: dict[str, Tensor], values: dict[str, Any], path: Path) -> None:
@@ -52,4 +86,4 @@ def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        return text  # names, e.g. SiLU
+        return NAMES.get(text.lower(), text)  # other names, e.g. SiLU

@@ -3,12 +3,13 @@
 # B batch, L length of a modality, E width of vectors, N visible slots, M target slots
 
 import dataclasses
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from fourfold.model.batch import PADDING, MaskedBatch
-from fourfold.model.config import INPUT_ONLY, ModalityConfig, ModelConfig
+from fourfold.model.config import ModalityConfig, ModelConfig
 
 UNKNOWN = -1  # a grid token, or a pixel of a signed integer, that is not given
 
@@ -32,16 +33,8 @@ def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, 
     modality_BN, position_BN, token_BN = (column.gather(1, order) for column in (keep, position, token))
     filled = modality_BN >= 0
     inputs = (modality_BN, position_BN * filled, token_BN * filled)
-    pixels, vectors = (
-        _only([shown[m.name] for m in config.modalities if m.kind == kind and m.name in shown]) for kind in INPUT_ONLY
-    )
-    return MaskedBatch(*inputs, nothing, nothing, nothing, nothing, pixels, vectors)
-
-
-def _only(values: list[Tensor]) -> Tensor | None:
-    if len(values) > 1:
-        raise ValueError("A sample has room for one image in pixels. Give one resolution; tokens may have several.")
-    return values[0] if values else None
+    vectors = next((shown[m.name] for m in config.modalities if m.kind == "vectors" and m.name in shown), None)
+    return MaskedBatch(*inputs, nothing, nothing, nothing, nothing, _pixels(shown, config), vectors)
 
 
 def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> MaskedBatch:
@@ -54,6 +47,22 @@ def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> Mask
         target_input_BM=zeros,
         target_id_BM=zeros,
     )
+
+
+def _pixels(shown: Conditions, config: ModelConfig) -> Tensor | None:
+    """Return the images of a batch: those of the one resolution that is shown, or all below each other (`pixel_windows`)."""
+    sizes = {m.name: [side * config.patch_size for side in m.grid] for m in config.modalities if m.kind == "pixels" and m.grid}
+    images = [shown[name] for name in sizes if name in shown]
+    if len(images) <= 1:
+        return images[0] if images else None
+    height, width = sum(rows for rows, _ in sizes.values()), max(columns for _, columns in sizes.values())
+    dtype = reduce(torch.promote_types, (image.dtype for image in images))
+    canvas, top = torch.zeros(len(images[0]), height, width, 3, dtype=dtype, device=images[0].device), 0
+    for name, (rows, columns) in sizes.items():
+        if name in shown:
+            canvas[:, top : top + rows, :columns] = shown[name]
+        top += rows
+    return canvas
 
 
 def _slots(value: Tensor, name: str, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:

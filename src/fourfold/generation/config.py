@@ -58,11 +58,9 @@ def find_modality(name: str, known: Sequence[str]) -> str:
     return name if name in known else min(sizes, key=lambda other: (len(sizes[other]), other), default=name)
 
 
-def _roar(steps: int) -> TargetConfig:
-    """Return how 4M-7 makes images of captions: hot at first, cold at the end, well guided."""
-    return TargetConfig(steps=steps, temperature=6.0, temperature_schedule="onex", final_temperature=0.5, guidance=3.0)
-
-
+# How 4M-7 makes images of captions, well guided: CLIP tokens hot at first and cold at the end, then RGB tokens cold.
+_HOT = TargetConfig(steps=49, temperature=6.0, temperature_schedule="onex", final_temperature=0.5, top_p=0.9, guidance=3.0)
+_COLD = TargetConfig(steps=25, temperature=0.5, top_p=0.9, guidance=3.0)
 _DENSE = TargetConfig(temperature=0.01, top_p=0.8, guidance=2.0)
 _CAPTION, _DET = TargetConfig(temperature=0.3), TargetConfig(temperature=0.5)
 
@@ -74,11 +72,11 @@ PRESETS: dict[str, GenerationConfig] = {
     "det": GenerationConfig(grids=_DENSE, sequences=_DET),
     # caption → CLIP tokens → RGB: what the picture shows is settled before how it looks
     "caption_to_rgb": GenerationConfig(
-        grids=_roar(25), sequences=_CAPTION, special={"tok_clip": _roar(49)}, via={"tok_rgb": ("tok_clip",)}
+        grids=_COLD, sequences=_CAPTION, special={"tok_clip": _HOT}, via={"tok_rgb": ("tok_clip",)}
     ),
-    # 224 → 448 px: every modality that is known at the lower resolution is a condition. Temperature and guidance are ours.
+    # 224 → 448 px: every modality that is known at the lower resolution is a condition
     "super_resolution": GenerationConfig(
-        grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, guidance=2.0), chain=True
+        grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, top_p=0.9, guidance=3.0), chain=True
     ),
 }
 

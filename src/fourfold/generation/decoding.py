@@ -21,6 +21,8 @@ from fourfold.model.batch import MaskedBatch
 from fourfold.model.fourm import Encoding, FourM
 from fourfold.seeds import torch_generator
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 @dataclass(frozen=True)
 class SpecialIds:
@@ -206,7 +208,14 @@ class _Request:
         return [_Branch(settings.guidance, conditions), _Branch(1 - settings.guidance, own | emptied)]
 
     def _emptied(self, name: str) -> Tensor | None:
-        return self._sentinel(name)[name] if self._is_text(name) and self.config.show_sentinel else None
+        """Return what stands for an emptied condition: of texts a sentinel, of vectors one of zeros, of grids nothing."""
+        modality = self.model.config.modality(name)
+        if not self.config.show_sentinel or modality.kind not in ("sequence", "vectors"):
+            return None
+        if modality.kind == "sequence":
+            return self._sentinel(name)[name]
+        # rows of zeros would count as none at all; this one projects to the bias all the same
+        return torch.full((len(self.seeds), 1, modality.vector_width or 0), TINY, device=self.model.device)
 
     def _sentinel(self, name: str) -> Conditions:
         """Return the input of a text that is wholly asked for: its first sentinel, or nothing (the paper's budget 0)."""

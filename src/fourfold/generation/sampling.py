@@ -1,4 +1,8 @@
-"""From logits to token ids: temperature, top-k, top-p (nucleus), one uniform number per token."""
+"""From logits to token ids: top-k, top-p (nucleus), temperature, one uniform number per token.
+
+The filters look at the logits as they come, and what they keep is tempered: so the reference does it, and its presets (a
+temperature of 6 among the most probable tokens, for one) mean that.
+"""
 
 # n tokens, V vocabulary, K the most probable of it
 
@@ -66,24 +70,33 @@ def _drawn(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_
 
 
 def _drawn_rows(logits: Tensor, uniform: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    probability = (logits.float() / temperature).softmax(-1)
     if not 0 < top_k < logits.shape[-1] and top_p == 1:
+        probability = (logits.float() / temperature).softmax(-1)
         ids = draw(probability, uniform)
         return ids, probability.gather(-1, ids[..., None])[..., 0]
-    kept, candidates = _most_probable(probability, top_k, top_p)
-    place = draw(kept, uniform)[..., None]
-    return candidates.gather(-1, place)[..., 0], (kept.gather(-1, place) / kept.sum(-1, keepdim=True))[..., 0]
+    kept, candidates = _most_probable(logits.float(), top_k, top_p)
+    probability = (kept / temperature).softmax(-1)
+    place = draw(probability, uniform)[..., None]
+    return candidates.gather(-1, place)[..., 0], probability.gather(-1, place)[..., 0]
 
 
-def _most_probable(probability: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """Return (…, K) probabilities, 0 where a filter drops them, and ids, the most probable first; K as small as will do.
+def _most_probable(logits: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return (…, K) logits, −inf where a filter drops them, and ids, the most probable first; K as small as will do.
 
-    Mostly a few tokens hold the mass `top_p`. How many are looked at never changes what is kept.
+    Mostly a few tokens hold the mass `top_p`. How many are looked at never changes what is kept: tokens that equal the last of
+    `top_k` stay as well.
     """
-    size = probability.shape[-1]
-    kept, ids = probability.topk(min(top_k or FEW, size))
-    if not top_k and bool((kept.sum(-1) <= top_p).any()):
-        kept, ids = probability.sort(dim=-1, descending=True, stable=True)
-    whole = kept.sum(-1, keepdim=True) if top_k else 1
-    before = kept.cumsum(-1) - kept
-    return kept.masked_fill(before > top_p * whole, 0), ids
+    size = logits.shape[-1]
+    top_k = top_k if top_k < size else 0
+    kept, ids = logits.topk(min(top_k + 1 if top_k else FEW, size))
+    total = logits.logsumexp(-1, keepdim=True)
+    ties = bool(top_k) and bool((kept[..., -1] == kept[..., -2]).any())
+    if ties or (not top_k and bool(((kept - total).exp().sum(-1) <= top_p).any())):
+        kept, ids = logits.sort(dim=-1, descending=True, stable=True)
+    if top_k:
+        kept = kept.masked_fill(kept < kept[..., top_k - 1, None], -torch.inf)
+        total = kept.logsumexp(-1, keepdim=True)
+    if top_p == 1:
+        return kept, ids
+    probability = (kept - total).exp()
+    return kept.masked_fill(probability.cumsum(-1) - probability > top_p, -torch.inf), ids

@@ -18,10 +18,10 @@ def token_schedule(num_tokens: int, steps: int, name: ScheduleName) -> list[int]
     if name == "linear":
         equal = [num_tokens // steps + (step < num_tokens % steps) for step in range(steps)]
         return [size for size in equal if size]
-    fixed = [num_tokens * (1 - math.cos(math.pi * step / steps)) / 2 for step in range(steps + 1)]
+    missing = [0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]  # as the reference: halves round alike
     sizes: list[int] = []
-    for before, after in pairwise(fixed[:-1]):
-        sizes.append(min(round(after - before), num_tokens - sum(sizes)))
+    for before, after in pairwise(missing):
+        sizes.append(min(round(num_tokens * (before - after)), num_tokens - sum(sizes)))
     return [*sizes, num_tokens - sum(sizes)]
 
 

@@ -17,7 +17,6 @@ import numpy as np
 PAD = 0
 KEEP_FALLS_BY = 0.9  # after a try whose input was too long
 TRIES_AT_ONCE = 8
-Lengths = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (masked, valid), bool (…, L) → how long the input is (…)
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,7 @@ def with_eos(ids_RL: np.ndarray, eos: int, max_length_R: np.ndarray, chunk_lengt
 
 def input_lengths(masked: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Return how long the input is under a mask (…, L): tokens kept plus one sentinel a run."""
-    return (valid & ~masked).sum(-1) + _starts(masked).sum(-1)
-
-
-def kept_lengths(masked: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return how long the input is when nothing stands for what is masked: the tokens kept."""
-    return (valid & ~masked).sum(-1)
+    return (valid & ~masked).sum(-1) + starts_of_runs(masked).sum(-1)
 
 
 def shuffle_chunks(ids_RL: np.ndarray, chunk_length: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,14 +73,8 @@ def shuffle_chunks(ids_RL: np.ndarray, chunk_length: int, rng: np.random.Generat
     return np.take_along_axis(chunks_RCK, order_RC1, 1).reshape(num_rows, -1)[:, :width]
 
 
-def draw_masks(
-    texts: Sequences,
-    keep_R: np.ndarray,
-    budget_R: np.ndarray,
-    rng: np.random.Generator,
-    lengths: Lengths = input_lengths,
-) -> np.ndarray:
-    """Return bool (R, L), True where masked, such that each input fits its budget; `lengths` says how long it is.
+def draw_masks(texts: Sequences, keep_R: np.ndarray, budget_R: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return bool (R, L), True where masked, such that each input fits its budget.
 
     Tokens are kept with probability `keep_R`; a row whose input is too long is drawn again with 0.9 of it, and so on. A budget
     of 0 masks everything. Several tries are drawn at once: the first that fits is what drawing one by one would give.
@@ -100,25 +88,23 @@ def draw_masks(
         chunks = np.broadcast_to(texts.chunk_RL[rows][:, None], noise.shape)
         tries = np.take_along_axis(noise, chunks, 2) >= (keep[rows][:, None] * factors_T)[..., None]
         tries &= valid_RL[rows][:, None]
-        row, chosen = first_that_fits(tries, valid_RL[rows], budget_R[rows], lengths)
+        row, chosen = first_that_fits(tries, valid_RL[rows], budget_R[rows])
         masked_RL[rows[row]] = tries[row, chosen]
         keep[rows] *= KEEP_FALLS_BY**TRIES_AT_ONCE
         rows = np.delete(rows, row)
     return masked_RL
 
 
-def first_that_fits(
-    tries_RTL: np.ndarray, valid_RL: np.ndarray, budget_R: np.ndarray, lengths: Lengths = input_lengths
-) -> tuple[np.ndarray, np.ndarray]:
+def first_that_fits(tries_RTL: np.ndarray, valid_RL: np.ndarray, budget_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows that have a try whose input fits, the number of the first such try of each)."""
-    fits_RT = lengths(tries_RTL, valid_RL[:, None]) <= budget_R[:, None]
+    fits_RT = input_lengths(tries_RTL, valid_RL[:, None]) <= budget_R[:, None]
     rows = np.flatnonzero(fits_RT.any(1))
     return rows, fits_RT[rows].argmax(1)
 
 
 def write_inputs(texts: Sequences, masked_RL: np.ndarray, special: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
     """Return (ids, used), both (R, L), of the inputs: the tokens that are kept, and a sentinel where a masked run starts."""
-    starts_RL = _starts(masked_RL)
+    starts_RL = starts_of_runs(masked_RL)
     sentinels = np.asarray(special.sentinels)[np.maximum(starts_RL.cumsum(1) - 1, 0)]
     used_RL = starts_RL | (texts.valid_RL & ~masked_RL)
     return np.where(masked_RL, sentinels, texts.ids_RL) * used_RL, used_RL
@@ -132,7 +118,7 @@ def write_targets(
     A target over its budget starts at a random one of its sentinels, `draw(number of runs)`, and is cut at the budget; if what
     is left from there is shorter than the budget, it starts at the earliest sentinel from which all the rest fits.
     """
-    starts_RL = _starts(masked_RL)
+    starts_RL = starts_of_runs(masked_RL)
     run_RL, runs_R = starts_RL.cumsum(1), starts_RL.sum(1)
     place_RL = masked_RL.cumsum(1) - 1 + run_RL  # of each masked token in the target: behind its own sentinel
     length_R = masked_RL.sum(1) + runs_R + 1
@@ -166,7 +152,7 @@ def merge_spans(input_ids: list[int], target_ids: list[int], special: SpecialIds
     return [token for seen in input_ids for token in (runs.get(seen, []) if seen in sentinels else [seen])]
 
 
-def _starts(masked: np.ndarray) -> np.ndarray:
+def starts_of_runs(masked: np.ndarray) -> np.ndarray:
     """True at the first token of each masked run, along the last axis."""
     starts = masked.copy()
     starts[..., 1:] &= ~masked[..., :-1]

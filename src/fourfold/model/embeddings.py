@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
-from fourfold.model.config import ModelConfig
+from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.positions import position_table
 
 Side = Literal["input", "target"]
@@ -47,7 +47,8 @@ class TokenTable(nn.Module):
 class PlaceEmbedding(nn.Module):
     """Position + modality: sin-cos tables or learned ones, and a learned vector per modality, shared by both sides.
 
-    Learned positions are those of one side each, as in the reference.
+    Learned positions are those of one side each, as in the reference. A released checkpoint may have other modality vectors in
+    the decoder too.
     """
 
     position_PD: Tensor
@@ -59,6 +60,8 @@ class PlaceEmbedding(nn.Module):
         super().__init__()
         sizes = [modality.num_positions for modality in config.modalities]
         self.modality_ED = nn.Parameter(torch.empty(len(sizes), config.dim))
+        own = torch.empty(len(sizes), config.dim)
+        self.of_targets_ED = None if config.shared_modality_vectors else nn.Parameter(own)
         tables = [position_table(modality, config) for modality in config.modalities]
         self.register_buffer("position_PD", torch.cat(tables), persistent=False)
         self.register_buffer("modality_P", torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), persistent=False)
@@ -72,14 +75,28 @@ class PlaceEmbedding(nn.Module):
 
     def forward(self, modality: Tensor, position: Tensor, side: Side) -> Tensor:
         """Return (…, D) of int64 modality indices and positions (…)."""
-        table_PD = self.positions(side) + self.modality_ED[self.modality_P]
+        table_PD = self.positions(side) + self.modalities(side)[self.modality_P]
         return F.embedding(self.offset_E[modality] + position, table_PD)
+
+    def modalities(self, side: Side) -> Tensor:
+        """Return the (E, D) modality vectors of one side."""
+        return self.modality_ED if side == "input" or self.of_targets_ED is None else self.of_targets_ED
 
     def positions(self, side: Side) -> Tensor:
         """Return the (P, D) positions of one side, without modality vectors."""
         if not self.learned:
             return self.position_PD
         return self.position_PD.index_add(0, self.learned_row_L, self.learned[f"{side}_LD"])
+
+
+def vector_projection(modality: ModalityConfig, dim: int) -> nn.Module:
+    """Return the layer from vectors to the width of the model, or two with a bottleneck between them and nothing else."""
+    assert modality.vector_width is not None
+    if modality.vector_bottleneck is None:
+        return nn.Linear(modality.vector_width, dim)
+    return nn.Sequential(
+        nn.Linear(modality.vector_width, modality.vector_bottleneck), nn.Linear(modality.vector_bottleneck, dim)
+    )
 
 
 class PatchEmbedding(nn.Module):
@@ -91,7 +108,6 @@ class PatchEmbedding(nn.Module):
 
     mean_C: Tensor
     std_C: Tensor
-    columns_E: Tensor
 
     def __init__(self, config: ModelConfig, stem_width: int = 32):
         super().__init__()
@@ -105,16 +121,10 @@ class PatchEmbedding(nn.Module):
         self.project = nn.Linear(features, config.dim, bias=False)
         self.register_buffer("mean_C", 255 * torch.tensor(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std_C", 255 * torch.tensor(IMAGENET_STD), persistent=False)
-        columns = [m.grid[1] if m.kind == "pixels" and m.grid else 0 for m in config.modalities]
-        self.register_buffer("columns_E", torch.tensor(columns), persistent=False)
-        self.has_resolutions = sum(column > 0 for column in columns) > 1
 
-    def forward(self, pixels_BHWC: Tensor, sample_T: Tensor, position_T: Tensor, modality_T: Tensor) -> Tensor:
-        """Return the (T, D) vectors of patch `position_T` (row-major in the grid of its modality) of image `sample_T`."""
+    def forward(self, pixels_BHWC: Tensor, sample_T: Tensor, position_T: Tensor) -> Tensor:
+        """Return the (T, D) vectors of patch `position_T` (row-major) of image `sample_T`."""
         size = self.patch_size
-        if self.has_resolutions:  # from places of an image in the corner to those of the largest
-            columns_T = self.columns_E[modality_T]
-            position_T = position_T // columns_T * (pixels_BHWC.shape[2] // size) + position_T % columns_T
         grid = pixels_BHWC.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)  # B, rows, columns, size, size, C
         patch_TPPC = grid.flatten(1, 2)[sample_T, position_T]
         if not patch_TPPC.is_floating_point():

@@ -8,6 +8,7 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from fourfold.model.attention import attention_bias
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
-from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable
+from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable, vector_projection
 from fourfold.model.initialisation import initialise
 from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
 from fourfold.model.losses import Losses, LossName, cross_entropies
@@ -63,11 +64,14 @@ class FourM(nn.Module):
         self.place = PlaceEmbedding(config)
         self.input_tokens = TokenTable(config)
         self.target_tokens = TokenTable(config)
-        self.pixels = [index for index, m in enumerate(config.modalities) if m.kind == "pixels"]  # one for each resolution
+        self.heads = None if config.tied_heads else TokenTable(config)
+        self.pixels = [index for index, m in enumerate(config.modalities) if m.kind == "pixels"]
         self.patches = PatchEmbedding(config) if self.pixels else None
+        self.further_patches = nn.ModuleList(PatchEmbedding(config) for _ in self.pixels[1:])  # of other resolutions
         self.vectors = next((index for index, m in enumerate(config.modalities) if m.kind == "vectors"), None)
-        width = None if self.vectors is None else config.modalities[self.vectors].vector_width
-        self.vector_projection = None if width is None else nn.Linear(width, config.dim)
+        self.vector_projection = (
+            None if self.vectors is None else vector_projection(config.modalities[self.vectors], config.dim)
+        )
         self.mask_token_D = nn.Parameter(torch.empty(config.dim))
         self.registers_RD = nn.Parameter(torch.empty(config.num_registers, config.dim)) if config.num_registers else None
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_depth))
@@ -117,7 +121,24 @@ class FourM(nn.Module):
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
         """Return the (…, vocabulary) logits of one modality from hidden states (…, D)."""
-        return F.linear(hidden, self.target_tokens.per_modality()[self.config.index(name)])
+        return F.linear(hidden, self.head_tables()[self.config.index(name)])
+
+    @classmethod
+    def load_released(cls, path: Path) -> "FourM":
+        """Return the model of a released file of the reference, see `fourfold.model.released`."""
+        from fourfold.model.released import load_released  # it builds models, so it imports this file
+
+        return load_released(path)
+
+    def export_released(self, path: Path) -> None:
+        """Write the model as a file of the reference, see `fourfold.model.released`."""
+        from fourfold.model.released import export_released
+
+        export_released(self, path)
+
+    def head_tables(self) -> tuple[Tensor, ...]:
+        """Return each modality's head, (vocabulary, D): its decoder table, where they are tied."""
+        return (self.target_tokens if self.heads is None else self.heads).per_modality()
 
     def forward(self, batch: MaskedBatch, loss: LossName = "modality", totals: dict[str, int] | None = None) -> Losses:
         """Return the losses of predicting the targets from the inputs.
@@ -127,7 +148,7 @@ class FourM(nn.Module):
         packing = self._target_packing(batch)
         hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
         logits, targets = self._logits_and_targets(hidden_TD, batch, packing, totals or {})
-        return cross_entropies(logits, targets, sum(not m.input_only for m in self.config.modalities), loss, totals)
+        return cross_entropies(logits, targets, sum(m.can_be_target for m in self.config.modalities), loss, totals)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
@@ -152,7 +173,7 @@ class FourM(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits and targets of the modalities that have targets here, or in the step that this is a part of."""
         counts = torch.bincount(packing.pack(batch.target_modality_BM), minlength=len(self.config.modalities)).tolist()
-        rows = zip(self.config.names, hidden_TD.split(counts), self.target_tokens.per_modality(), counts, strict=True)
+        rows = zip(self.config.names, hidden_TD.split(counts), self.head_tables(), counts, strict=True)
         logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count or totals.get(name)}
         targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
         return logits, {name: targets[name] for name in logits}
@@ -165,14 +186,13 @@ class FourM(nn.Module):
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
         """Return (bool (B, R + N) of what holds a token, its packing: pixels, vectors, tokens, registers)."""
         keep = self._behind_registers(batch.input_keep_BN, True)
-        if not self.pixels and self.vectors is None and not self.config.num_registers:
+        first = [*self.pixels, *([] if self.vectors is None else [self.vectors])]
+        if not first and not self.config.num_registers:
             return keep, Packing.of(keep)
-        rank_BN = torch.full_like(batch.input_modality_BN, 2)
-        for index in self.pixels:
-            rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, 0)
-        if self.vectors is not None:
-            rank_BN = rank_BN.masked_fill(batch.input_modality_BN == self.vectors, 1)
-        return keep, Packing.of(keep, self._behind_registers(rank_BN, 3))
+        rank_BN = torch.full_like(batch.input_modality_BN, len(first))
+        for rank, index in enumerate(first):
+            rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, rank)
+        return keep, Packing.of(keep, self._behind_registers(rank_BN, len(first) + 1))
 
     def _behind_registers(self, slots_BN: Tensor, of_registers: int) -> Tensor:
         """Return (B, R + N) with a value for the slots of the registers, which come first."""
@@ -200,21 +220,41 @@ class FourM(nn.Module):
             return self.input_tokens(modality_T, token_T)
         sample_T = packing.row_T[: len(modality_T)] // packing.num_slots
         num_patches = sum(int(modality_T.eq(index).sum()) for index in self.pixels)
-        num_vectors = 0 if self.vectors is None else int(modality_T.eq(self.vectors).sum())
-        first = num_patches + num_vectors
+        first = num_patches + (0 if self.vectors is None else int(modality_T.eq(self.vectors).sum()))
         parts: list[Tensor] = []
-        if self.patches is not None and batch.pixels_BHWC is not None:
-            columns = (sample_T[:num_patches], position_T[:num_patches], modality_T[:num_patches])
-            parts.append(self.patches(batch.pixels_BHWC, *columns))
+        if batch.pixels_BHWC is not None:
+            patches = slice(num_patches)
+            parts += self._patches(batch.pixels_BHWC, modality_T[patches], sample_T[patches], position_T[patches])
         if self.vector_projection is not None and batch.vectors_BLE is not None:
             vectors_TE = batch.vectors_BLE[sample_T[num_patches:first], token_T[num_patches:first]]
             parts.append(self.vector_projection(vectors_TE))
         parts.append(self.input_tokens(modality_T[first:], token_T[first:]))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    def _patches(self, pixels_BHWC: Tensor, modality_T: Tensor, sample_T: Tensor, position_T: Tensor) -> list[Tensor]:
+        """Return the vectors of the visible patches, one modality of pixels after the other."""
+        layers = dict(zip(self.pixels, [self.patches, *self.further_patches], strict=True))
+        if len(layers) == 1:
+            return [layer(pixels_BHWC, sample_T, position_T) for layer in layers.values() if layer is not None]
+        windows = self.config.pixel_windows(*pixels_BHWC.shape[1:3])
+        if hidden := set(modality_T.unique().tolist()) - set(windows):
+            names = ", ".join(self.config.names[index] for index in sorted(hidden))
+            raise ValueError(f"The batch has patches of {names}, but no pixels of that resolution.")
+        parts = []
+        for index, (top, height, width) in windows.items():
+            rows = modality_T == index
+            image_BHWC = pixels_BHWC[:, top : top + height, :width]
+            parts.append(layers[index](image_BHWC, sample_T[rows], position_T[rows]))
+        return parts
+
     def _visible(self, modality_BM: Tensor) -> Tensor:
-        """Return (B, M, M) bool: within one modality only, all of a grid, a sequence up to the asking slot (§2.1)."""
+        """Return (B, M, M) bool: within one modality only, all of a grid, a sequence up to the asking slot (§2.1).
+
+        Two options of the reference part from that: `causal_targets`, and no `separate_targets` (the order of slots counts).
+        """
         same_BMM = modality_BM[:, :, None] == modality_BM[:, None, :]
         slot_M = torch.arange(modality_BM.shape[1], device=modality_BM.device)
         before_MM = slot_M[:, None] >= slot_M[None, :]
-        return same_BMM & (before_MM | ~self.is_sequence_E[modality_BM.clamp(min=0)][:, :, None])
+        of_grid_BM1 = ~self.is_sequence_E[modality_BM.clamp(min=0)][:, :, None]
+        seen_BMM = before_MM | (of_grid_BM1 & same_BMM & (not self.config.causal_targets))
+        return seen_BMM & (same_BMM if self.config.separate_targets else modality_BM[:, None, :] >= 0)

@@ -2,6 +2,7 @@
 
 # B batch, N queries, M keys, T packed rows, D width, E widths of several projections end to end
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -112,19 +113,31 @@ class _GatedSilu(torch.autograd.Function):
         return result
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu}
+
+
 class FeedForward(nn.Module):
-    """SwiGLU, down(silu(gate x) · up x) with gate and up from one product; or down(gelu(up x)) when not gated."""
+    """SwiGLU, down(silu(gate x) · up x) with gate and up from one product; or down(gelu(up x)) when not gated.
+
+    Another activation than that of its family is an option of the reference.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gated = config.gated_mlp
+        self.gated, self.activation = config.gated_mlp, config.activation
         self.up = nn.Linear(config.dim, config.mlp_width * (2 if self.gated else 1), bias=config.mlp_bias)
         self.down = nn.Linear(config.mlp_width, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""
         hidden = self.up(x)
-        return self.down(_GatedSilu.apply(hidden) if self.gated else F.gelu(hidden))
+        if self.gated and self.activation == "silu":
+            return self.down(_GatedSilu.apply(hidden))
+        activate = ACTIVATIONS[self.activation]
+        if not self.gated:
+            return self.down(activate(hidden))
+        gate, up = hidden.chunk(2, dim=-1)
+        return self.down(activate(gate) * up)
 
 
 class EncoderBlock(nn.Module):

@@ -1,25 +1,23 @@
 """Checkpoints in the layout of the released 4M models (apple/ml-4m): their key names to ours and back.
 
 Ours fuse what is multiplied together (gate and up; all vocabularies of a side) and tie what training ties: a head and its
-decoder table, a modality's vector on both sides. A checkpoint that has untied them is refused, not loaded approximately.
+decoder table, a modality's vector on both sides. A checkpoint whose values differ there is loaded untied.
 """
 
-# P places of a modality, D width
+# L rows of learned positions, D width
 
-import math
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from fourfold.model.config import INPUT_ONLY, ModalityConfig, ModelConfig
+from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import Side
 from fourfold.model.fourm import FourM
 from fourfold.model.positions import position_table
-from fourfold.released_files import image_size, image_size_value, read_released, write_released
+from fourfold.model.released_config import SIDES, config_of, is_of_norm, metadata_of, modality_names, present
+from fourfold.released_files import check_tensors, read_released, write_released
 
-SIDES: dict[Side, str] = {"input": "encoder", "target": "decoder"}
 # Inside a block: our name ← theirs. A tuple is stacked in that order.
 ATTENTION = {"qkv": "qkv", "q": "q", "kv": "kv", "out": "proj", "q_norm.norm": "q_norm", "k_norm.norm": "k_norm"}
 FEED_FORWARD = {"mlp.up": ("mlp.fc1", "mlp.fc3"), "mlp.down": ("mlp.fc2",)}
@@ -39,37 +37,20 @@ DECODER_LAYERS: dict[str, tuple[str, ...]] = {
     **FEED_FORWARD,
 }
 OTHER_LAYERS = {"encoder_norm": "encoder_norm", "decoder_norm": "decoder_norm", "context_projection": "decoder_proj_context"}
-# Metadata: their key → our field of the architecture. Values are `str()` of Python values.
-FIELDS = {
-    "dim": "dim",
-    "encoder_depth": "encoder_depth",
-    "decoder_depth": "decoder_depth",
-    "num_heads": "num_heads",
-    "mlp_ratio": "mlp_ratio",
-    "gated_mlp": "gated_mlp",
-    "qkv_bias": "qkv_bias",
-    "proj_bias": "projection_bias",
-    "mlp_bias": "mlp_bias",
-    "norm_bias": "norm_bias",
-    "qk_norm": "qk_norm",
-    "num_register_tokens": "num_registers",
-    "patch_size": "patch_size",
-}
-FIXED = {"decoder_causal_mask": False, "decoder_sep_mask": True}  # what all released models have, and ours can be
 SEQUENCE_PLACES = 512  # rows of a stored sin-cos table, whatever the sequence's maximum length
 
 
 def load_released(path: Path) -> FourM:
-    """Return the model of a released safetensors file, in evaluation mode.
+    """Return the model of a released safetensors file, or of the folder that a model hub keeps it in, in evaluation mode.
 
-    Raises ValueError for what ours cannot be: untied heads or modality vectors, another decoder mask, a bottleneck of vectors.
+    Raises ValueError for a file that lacks a tensor, has one too many or of another shape, and for what ours cannot be.
     """
     theirs, values = read_released(path)
+    theirs = _completed(theirs)
     config = config_of(values, theirs)
     model = FourM(config)
-    _check_ties(theirs, config)
-    state = model.state_dict()
-    model.load_state_dict({name: tensor for name, tensor in _translated(theirs, config).items() if name in state}, strict=True)
+    check_tensors(theirs, _exported(model), path)
+    model.load_state_dict(_translated(theirs, model), strict=True)
     return model.eval()
 
 
@@ -83,106 +64,46 @@ def export_released(model: FourM, path: Path) -> None:
     write_released(_exported(model), metadata_of(model.config), path)
 
 
-def config_of(values: dict[str, Any], theirs: dict[str, Tensor]) -> ModelConfig:
-    """Return our configuration of a released checkpoint: its metadata, and what its tensors show."""
-    for key, only in FIXED.items():
-        if values.get(key, only) != only:
-            raise ValueError(f"This checkpoint has {key} {values[key]}; only {only} is supported, as in all released models.")
-    fields = {ours: values[key] for key, ours in FIELDS.items() if key in values}
-    activation = values.get("act_layer", "SiLU" if fields.get("gated_mlp") else "GELU")
-    if activation != ("SiLU" if fields.get("gated_mlp") else "GELU"):
-        raise ValueError(f"This checkpoint's feed-forward layers have {activation}; SwiGLU and GELU are supported.")
-    image = image_size(values.get("image_size", 224))
-    names = {key.split(".")[1] for key in theirs if key.startswith(("encoder_embeddings.", "decoder_embeddings."))}
-    unknown_yet = ModalityConfig(name="any", kind="sequence", vocabulary_size=1, max_length=1)
-    architecture = ModelConfig(modalities=(unknown_yet,), **fields)
-    modalities = tuple(_modality(name, theirs, image, architecture) for name in sorted(names))
-    return architecture.model_copy(update={"modalities": modalities})
+def _completed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with those that a writer may have left out because they equal others, or zero."""
+    added: dict[str, Tensor] = {}
+    for name in modality_names(theirs):
+        inputs, targets = (f"{side}_embeddings.{name}" for side in SIDES.values())
+        if f"{targets}.pos_emb" in theirs:
+            for key, same in (
+                (f"{targets}.mod_emb", f"{inputs}.mod_emb"),
+                (f"{targets}.token_emb.weight", f"{targets}.to_logits.weight"),
+                (f"{targets}.to_logits.weight", f"{targets}.token_emb.weight"),
+            ):
+                added |= {key: theirs[same]} if key not in theirs and same in theirs else {}
+    norms = (key.removesuffix("weight") for key in theirs if is_of_norm(key, "weight"))
+    added |= {f"{norm}bias": torch.zeros_like(theirs[f"{norm}weight"]) for norm in norms if f"{norm}bias" not in theirs}
+    return theirs | added
 
 
-def metadata_of(config: ModelConfig) -> dict[str, Any]:
-    """Return the metadata of a released checkpoint."""
-    grids = [m.grid for m in config.modalities if m.kind == "pixels" and m.grid]
-    size = [side * config.patch_size for side in grids[0]] if grids else [224, 224]
-    values: dict[str, Any] = {key: getattr(config, ours) for key, ours in FIELDS.items()} | FIXED
-    values["act_layer"] = "SiLU" if config.gated_mlp else "GELU"
-    values["image_size"] = image_size_value(size)
-    values["share_modality_embeddings"] = True
-    values["domains_in"] = sorted(m.name for m in config.modalities if m.sides != "target")
-    values["domains_out"] = sorted(m.name for m in config.modalities if m.sides != "input" and not m.input_only)
-    return values
-
-
-def _modality(name: str, theirs: dict[str, Tensor], image: tuple[int, int], architecture: ModelConfig) -> ModalityConfig:
-    kind = _kind(name, theirs)
-    sides = [ours for ours, side in SIDES.items() if f"{side}_embeddings.{name}.pos_emb" in theirs]
-    tables = [theirs[f"{SIDES[ours]}_embeddings.{name}.pos_emb"][0] for ours in sides]
-    places, input_only = len(tables[0]), kind in INPUT_ONLY
-    vocabulary = 0 if input_only else len(theirs[f"{SIDES[sides[0]]}_embeddings.{name}.token_emb.weight"])
-    in_a_row = kind in ("sequence", "vectors")
-    shape: dict[str, Any] = {"max_length": places} if in_a_row else {"grid": _grid(places, image, architecture)}
-    if kind == "vectors":
-        shape["vector_width"] = theirs[f"encoder_embeddings.{name}.emb_proj.weight"].shape[1]
-    both: Any = "both" if len(sides) == 2 or input_only else sides[0]
-    found = ModalityConfig(name=name, kind=kind, vocabulary_size=vocabulary, sides=both, **shape)
-    fixed_PD = position_table(found, architecture)
-    learned = not all(torch.allclose(table_PD, fixed_PD, atol=1e-4) for table_PD in tables)
-    return found.model_copy(update={"learned_positions": learned})
-
-
-def _kind(name: str, theirs: dict[str, Tensor]) -> Literal["pixels", "grid", "sequence", "vectors"]:
-    """Return what a modality is, by what the checkpoint has of it: grids of tokens are called tok_…, all else is text."""
-    if f"encoder_embeddings.{name}.proj.weight" in theirs:
-        return "pixels"
-    if f"encoder_embeddings.{name}.emb_proj.0.weight" in theirs:
-        raise ValueError(f"{name!r} comes through a bottleneck of two layers, which is not supported.")
-    if f"encoder_embeddings.{name}.emb_proj.weight" in theirs:
-        return "vectors"
-    return "grid" if name.startswith("tok_") else "sequence"
-
-
-def _grid(places: int, image: tuple[int, int], architecture: ModelConfig) -> tuple[int, int]:
-    """Return rows and columns: those of the image's patches where they fit, a square, or a single row."""
-    rows, columns = (side // architecture.patch_size for side in image)
-    root = math.isqrt(places)
-    return (rows, columns) if rows * columns == places else (root, root) if root**2 == places else (1, places)
-
-
-def _check_ties(theirs: dict[str, Tensor], config: ModelConfig) -> None:
-    for modality in config.modalities:
-        vectors = [theirs[key] for side in SIDES.values() if (key := f"{side}_embeddings.{modality.name}.mod_emb") in theirs]
-        if len(vectors) == 2 and not torch.equal(*vectors):
-            raise ValueError(f"{modality.name!r} has another modality vector in the decoder than in the encoder; ours are one.")
-        table, head = (f"decoder_embeddings.{modality.name}.{part}.weight" for part in ("token_emb", "to_logits"))
-        # a grid's decoder table is never looked up (targets enter as the mask token), so only its head counts
-        if modality.kind == "sequence" and head in theirs and not torch.equal(theirs[table], theirs[head]):
-            raise ValueError(f"{modality.name!r} has a head that is not its decoder table; ours are one.")
-
-    projections = [theirs[key] for name in config.names if (key := f"encoder_embeddings.{name}.proj.weight") in theirs]
-    if any(not torch.equal(projection, projections[0]) for projection in projections):
-        raise ValueError("Images of several resolutions have projections of their own here; ours share one.")
-
-
-def _translated(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return their tensors under our names, and some that a model may lack (zero biases of norms without any)."""
+def _translated(theirs: dict[str, Tensor], model: FourM) -> dict[str, Tensor]:
+    """Return their tensors under the names of our model."""
+    config = model.config
     ours = {"mask_token_D": theirs["mask_token"].flatten()}
     if config.num_registers:
         ours["registers_RD"] = theirs["register_tokens"][0]
-    ours["place.modality_ED"] = torch.stack([_of_either_side(theirs, m.name, "mod_emb").flatten() for m in config.modalities])
+    ours["place.modality_ED"] = torch.stack([_of_either_side(theirs, m.name, "mod_emb", "input") for m in config.modalities])
+    if not config.shared_modality_vectors:
+        of_targets = [_of_either_side(theirs, m.name, "mod_emb", "target") for m in config.modalities]
+        ours["place.of_targets_ED"] = torch.stack(of_targets)
     for side in SIDES:
-        learned = [_of_either_side(theirs, m.name, "pos_emb", side)[0] for m in config.modalities if m.learned_positions]
+        learned = [_of_either_side(theirs, m.name, "pos_emb", side) for m in config.modalities if m.learned_positions]
         ours |= {f"place.learned.{side}_LD": torch.cat(learned)} if learned else {}
-        ours[f"{side}_tokens.weight_VD"] = torch.cat([_table(theirs, m, side, config.dim) for m in config.modalities])
-    for name in config.names:
-        for part, layer in (("proj", "patches.project"), ("emb_proj", "vector_projection")):
-            for parameter in ("weight", "bias"):
-                if (key := f"encoder_embeddings.{name}.{part}.{parameter}") in theirs:
-                    ours[f"{layer}.{parameter}"] = theirs[key]
-    for our_layer, parts in _layers(config).items():
+        ours[f"{side}_tokens.weight_VD"] = _tables(theirs, config, side, "token_emb")
+    if not config.tied_heads:
+        ours["heads.weight_VD"] = _tables(theirs, config, "target", "to_logits")
+    layers = _layers(config) | {name: (theirs_too,) for name, theirs_too in _input_layers(model).items()}
+    for our_layer, parts in layers.items():
         for kind in ("weight", "bias"):
-            present = [theirs[f"{part}.{kind}"] for part in parts if f"{part}.{kind}" in theirs]
-            ours |= {f"{our_layer}.{kind}": torch.cat(present)} if present else {}
-    return ours
+            found = [theirs[f"{part}.{kind}"] for part in parts if f"{part}.{kind}" in theirs]
+            ours |= {f"{our_layer}.{kind}": torch.cat(found)} if found else {}
+    wanted = model.state_dict().keys()  # without the zero biases of norms that have none
+    return {name: tensor for name, tensor in ours.items() if name in wanted}
 
 
 def _exported(model: FourM) -> dict[str, Tensor]:
@@ -193,41 +114,36 @@ def _exported(model: FourM) -> dict[str, Tensor]:
         theirs["register_tokens"] = ours["registers_RD"][None]
     for side, prefix in SIDES.items():
         theirs |= _exported_embeddings(model, side, prefix)
+    for our_layer, part in _input_layers(model).items():
+        theirs |= {f"{part}.{kind}": ours[key] for kind in ("weight", "bias") if (key := f"{our_layer}.{kind}") in ours}
     for our_layer, parts in _layers(config).items():
         for kind in ("weight", "bias"):
             if (tensor := ours.get(f"{our_layer}.{kind}")) is not None:
-                present = parts if len(parts) == 1 or config.gated_mlp else parts[:1]
-                theirs |= {f"{part}.{kind}": split for part, split in zip(present, tensor.chunk(len(present)), strict=True)}
+                used = parts if len(parts) == 1 or config.gated_mlp else parts[:1]
+                theirs |= {f"{part}.{kind}": split for part, split in zip(used, tensor.chunk(len(used)), strict=True)}
             elif kind == "bias" and "norm" in our_layer and f"{our_layer}.weight" in ours:
                 theirs[f"{parts[0]}.bias"] = torch.zeros_like(ours[f"{our_layer}.weight"])
     return theirs
 
 
+@torch.no_grad()
 def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Tensor]:
+    """Return positions, modality vectors, tables and heads of the modalities that a checkpoint has on this side."""
     config = model.config
     theirs: dict[str, Tensor] = {}
     tables = (model.input_tokens if side == "input" else model.target_tokens).per_modality()
-    sizes = [modality.num_positions for modality in config.modalities]
-    with torch.no_grad():
-        positions = model.place.positions(side).cpu().split(sizes)
-        for index, modality in enumerate(config.modalities):
-            if (modality.input_only and side == "target") or modality.sides not in ("both", side):
-                continue
-            table_PD = positions[index]
-            if modality.max_length and not modality.learned_positions:
-                longest = modality.model_copy(update={"max_length": max(SEQUENCE_PLACES, modality.num_positions)})
-                table_PD = position_table(longest, config)
-            found = {"mod_emb": model.place.modality_ED[index][None, None].cpu(), "pos_emb": table_PD[None]}
-            if modality.kind == "pixels" and model.patches is not None:
-                found["proj.weight"] = model.patches.project.weight.detach().cpu()
-            elif modality.kind == "vectors" and model.vector_projection is not None:
-                projection = model.vector_projection.state_dict()
-                found |= {f"emb_proj.{part}": tensor.cpu() for part, tensor in projection.items()}
-            else:
-                found["token_emb.weight"] = tables[index].detach().cpu()
-            if side == "target":
-                found["to_logits.weight"] = found["token_emb.weight"]
-            theirs |= {f"{prefix}_embeddings.{modality.name}.{part}": tensor for part, tensor in found.items()}
+    positions = model.place.positions(side).split([modality.num_positions for modality in config.modalities])
+    for index, modality in enumerate(config.modalities):
+        if (modality.input_only and side == "target") or modality.sides not in ("both", side):
+            continue
+        table_PD = positions[index]
+        if modality.max_length and not modality.learned_positions:
+            longest = modality.model_copy(update={"max_length": max(SEQUENCE_PLACES, modality.num_positions)})
+            table_PD = position_table(longest, config)
+        found = {"mod_emb": model.place.modalities(side)[index][None, None], "pos_emb": table_PD[None]}
+        found |= {} if modality.input_only else {"token_emb.weight": tables[index]}
+        found |= {"to_logits.weight": model.head_tables()[index]} if side == "target" else {}
+        theirs |= {f"{prefix}_embeddings.{modality.name}.{part}": tensor.cpu() for part, tensor in found.items()}
     return theirs
 
 
@@ -243,18 +159,27 @@ def _layers(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     return layers
 
 
-def _table(theirs: dict[str, Tensor], modality: ModalityConfig, side: Side, dim: int) -> Tensor:
-    """Return the token table of one side, (vocabulary, D); zeros where the checkpoint does not use that side."""
-    prefix = f"{SIDES[side]}_embeddings.{modality.name}"
-    for part in ("to_logits", "token_emb"):  # the encoder has no heads
-        if f"{prefix}.{part}.weight" in theirs:
-            return theirs[f"{prefix}.{part}.weight"]
-    return torch.zeros(modality.vocabulary_size, dim)
+def _input_layers(model: FourM) -> dict[str, str]:
+    """Return our layer → theirs, for pixels and vectors."""
+    config = model.config
+    of_pixels = ["patches", *(f"further_patches.{number}" for number in range(len(model.further_patches)))]
+    layers = {f"{ours}.project": (config.names[index], "proj") for ours, index in zip(of_pixels, model.pixels, strict=False)}
+    if model.vectors is not None:
+        modality = config.modalities[model.vectors]
+        parts = ("",) if modality.vector_bottleneck is None else (".0", ".1")
+        layers |= {f"vector_projection{part}": (modality.name, f"emb_proj{part}") for part in parts}
+    return {ours: f"encoder_embeddings.{name}.{part}" for ours, (name, part) in layers.items()}
 
 
-def _of_either_side(theirs: dict[str, Tensor], name: str, what: str, first: Side = "input") -> Tensor:
-    """Return a part of a modality's embedding from one side, from the other where that side has none."""
-    for side in (first, *(side for side in SIDES if side != first)):
-        if (key := f"{SIDES[side]}_embeddings.{name}.{what}") in theirs:
-            return theirs[key]
-    raise ValueError(f"The checkpoint has no {what} of {name!r}.")
+def _tables(theirs: dict[str, Tensor], config: ModelConfig, side: Side, part: str) -> Tensor:
+    """Return the tables or heads of one side end to end, (V, D); zeros where the checkpoint does not use that side."""
+    keys = [f"{SIDES[side]}_embeddings.{modality.name}.{part}.weight" for modality in config.modalities]
+    nothing = [torch.zeros(modality.vocabulary_size, config.dim) for modality in config.modalities]
+    return torch.cat([theirs.get(key, zeros) for key, zeros in zip(keys, nothing, strict=True)])
+
+
+def _of_either_side(theirs: dict[str, Tensor], name: str, what: str, first: Side) -> Tensor:
+    """Return a modality's vector (D,) or positions (P, D) of one side, of the other where that side has none."""
+    keys = [f"{SIDES[side]}_embeddings.{name}.{what}" for side in (first, *(side for side in SIDES if side != first))]
+    found = theirs[keys[0]] if keys[0] in theirs else present(theirs, keys[1])
+    return found[0, 0] if what == "mod_emb" else found[0]

@@ -80,6 +80,8 @@ class DiffusionDecoderConfig(Config):
     def _steps_exist(self) -> "DiffusionDecoderConfig":
         if self.num_decoding_steps > self.noise.num_steps:
             raise ValueError(f"num_decoding_steps is {self.num_decoding_steps}; the noise has {self.noise.num_steps} steps.")
+        if self.noise.predicts != "clean":
+            raise ValueError(f"noise.predicts is {self.noise.predicts!r}; decoders are trained to predict the clean image.")
         return self
 
 

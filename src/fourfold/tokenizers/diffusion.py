@@ -9,7 +9,7 @@ spaced steps that start at the last one. Schedules and steps are those of `diffu
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,11 +18,20 @@ from torch import Tensor
 from fourfold.configuration import Config
 from fourfold.tokenizers.unet import UNet
 
+# Our words for what `diffusers` and the released files call otherwise.
+BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+PREDICTIONS = {"clean": "sample", "noise": "epsilon", "velocity": "v_prediction"}
+
 
 class NoiseConfig(Config):
-    """The schedule. The defaults are those of all released decoders; DDIM steps are chosen when decoding."""
+    """The schedule. The defaults are those of all released U-Nets; DDIM steps are chosen when decoding.
+
+    `predicts`: what the network gives, the clean image x₀, the noise ε, or the velocity √ᾱ·ε − √(1 − ᾱ)·x₀ (arXiv 2202.00512).
+    """
 
     num_steps: int = Field(default=1000, ge=2)
+    betas: Literal["linear", "cosine"] = "linear"  # cosine: Nichol & Dhariwal, arXiv 2102.09672
+    predicts: Literal["clean", "noise", "velocity"] = "clean"
     first_beta: float = Field(default=1e-4, gt=0, lt=1)
     last_beta: float = Field(default=0.02, gt=0, lt=1)
     zero_terminal_snr: bool = True
@@ -60,8 +69,8 @@ def denoise(
     image_BCHW = torch.stack([torch.randn(*image_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     image_BCHW = image_BCHW.to(codes_BDhw.device)
     for step in scheduler.timesteps:
-        clean_BCHW = unet(image_BCHW, step.expand(len(image_BCHW)).to(codes_BDhw.device), codes_BDhw)
-        image_BCHW = scheduler.step(clean_BCHW.float(), step, image_BCHW).prev_sample
+        predicted_BCHW = unet(image_BCHW, step.expand(len(image_BCHW)).to(codes_BDhw.device), codes_BDhw)
+        image_BCHW = scheduler.step(predicted_BCHW.float(), step, image_BCHW).prev_sample
     return image_BCHW
 
 
@@ -85,7 +94,7 @@ def _arguments(config: NoiseConfig) -> dict[str, Any]:
         "num_train_timesteps": config.num_steps,
         "beta_start": config.first_beta,
         "beta_end": config.last_beta,
-        "beta_schedule": "linear",
-        "prediction_type": "sample",
+        "beta_schedule": BETAS[config.betas],
+        "prediction_type": PREDICTIONS[config.predicts],
         "rescale_betas_zero_snr": config.zero_terminal_snr,
     }

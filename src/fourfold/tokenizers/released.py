@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fourfold.released_files import image_size, image_size_value, read_released, write_released
-from fourfold.tokenizers.diffusion import NoiseConfig
+from fourfold.released_files import check_tensors, image_size, image_size_value, read_released, write_released
+from fourfold.tokenizers.diffusion import BETAS, PREDICTIONS, NoiseConfig
 from fourfold.tokenizers.divae import DiVAE, DiVAEConfig
 from fourfold.tokenizers.released_names import STARTED, released_name, unet_of
+from fourfold.tokenizers.unet import UNetConfig
 from fourfold.tokenizers.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.vit import TrunkConfig
 from fourfold.tokenizers.vit_vqvae import ViTVQVAE, ViTVQVAEConfig, VQConfig
@@ -23,21 +24,25 @@ from fourfold.tokenizers.vit_vqvae import ViTVQVAE, ViTVQVAEConfig, VQConfig
 HEADS = {"vit_t": 3, "vit_s": 8, "vit_b": 12, "vit_l": 16}
 UNET_NAME = "unet_patched"
 REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # theirs → ours
-# Diffusion: what must be so, as in all released ones (the reference's own defaults differ)
-DIFFUSION_ONLY = {"beta_schedule": ("squaredcos_cap_v2", "linear"), "prediction_type": ("v_prediction", "sample")}
+# Diffusion: their key → our field, what it is where a file says nothing, and our words for theirs
+DIFFUSION = {
+    "beta_schedule": ("betas", "squaredcos_cap_v2", BETAS),
+    "prediction_type": ("predicts", "v_prediction", PREDICTIONS),
+}
 
 
 def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
     """Return the tokenizer of a released safetensors file, in evaluation mode.
 
-    `*_heads`: of ViTs whose name is not known here. Raises ValueError for what is not supported.
+    `path` may be the folder that a model hub keeps it in. `*_heads`: of ViTs whose name is not known here. Raises ValueError
+    for what is not supported, and for tensors that are not those of which the metadata tells.
     """
     theirs, values = read_released(path)
     config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
     model = DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
     names = {name: released_name(name) for name in model.state_dict()}
-    if missing := sorted(set(names.values()) - set(theirs)):
-        raise ValueError(f"{path} lacks {', '.join(missing[:5])}: it is not a tokenizer of the layout that its metadata tells.")
+    wanted = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
+    check_tensors({key: tensor for key, tensor in theirs.items() if key != STARTED}, wanted, path)
     model.load_state_dict({ours: theirs[name] for ours, name in names.items()})
     return model.eval()
 
@@ -60,13 +65,10 @@ def tokenizer_config(
     front = _front(values, theirs, encoder_heads)
     name = str(values.get("dec_type", "vit_b_dec"))
     if name.startswith("unet_"):
-        _require_unet(name, values)
         return DiVAEConfig(
             **front,
-            decoder=unet_of(theirs, front["channels"]),
-            noise=NoiseConfig(
-                num_steps=values.get("num_train_timesteps", 1000), zero_terminal_snr=values.get("zero_terminal_snr", True)
-            ),
+            decoder=_unet(name, theirs, front["channels"]),
+            noise=_noise(values),
             # dynamic thresholding with the reference's greatest value, 1, is clipping
             clip_sample=values.get("clip_sample", False) or values.get("thresholding", True),
         )
@@ -157,14 +159,24 @@ def _side(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) ->
     return TrunkConfig(dim=dim, depth=1 + max(blocks), num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=post)
 
 
-def _require_unet(name: str, values: dict[str, Any]) -> None:
+def _unet(name: str, theirs: dict[str, Tensor], channels: int) -> UNetConfig:
     if name != UNET_NAME:
         raise ValueError(f"The decoder is {name!r}; of the diffusion decoders only {UNET_NAME!r} is supported.")
-    for key, (default, only) in DIFFUSION_ONLY.items():
-        if (found := values.get(key, default)) != only:
+    return unet_of(theirs, channels)
+
+
+def _noise(values: dict[str, Any]) -> NoiseConfig:
+    fields: dict[str, Any] = {
+        "num_steps": values.get("num_train_timesteps", 1000),
+        "zero_terminal_snr": values.get("zero_terminal_snr", True),
+    }
+    for key, (ours, default, words) in DIFFUSION.items():
+        if (found := values.get(key, default)) not in words.values():
             raise ValueError(
-                f"This diffusion decoder has {key} {found!r}; only {only!r} is supported, as in all released ones."
+                f"This diffusion decoder has {key} {found!r}; {', '.join(map(repr, words.values()))} are supported."
             )
+        fields[ours] = next(word for word, theirs in words.items() if theirs == found)
+    return NoiseConfig(**fields)
 
 
 def _decoder_metadata(config: VQConfig) -> dict[str, Any]:
@@ -182,7 +194,7 @@ def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
         "zero_terminal_snr": config.noise.zero_terminal_snr,
         "clip_sample": config.clip_sample,
         "thresholding": False,
-    } | {key: only for key, (_, only) in DIFFUSION_ONLY.items()}
+    } | {key: words[getattr(config.noise, ours)] for key, (ours, _, words) in DIFFUSION.items()}
 
 
 def _side_name(config: TrunkConfig | VectorMlpConfig, suffix: str) -> str:

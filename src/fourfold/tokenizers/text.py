@@ -53,17 +53,18 @@ class TextTokenizer:
         return self._wordpiece.decode(words, skip_special_tokens=False)
 
     def encode_boxes(self, instances: Sequence[Instance], max_boxes: int | None = None) -> list[int]:
-        """Return five ids for each box; of more than `max_boxes` those with the highest score stay.
+        """Return five ids for each box, the nearest to the corner first; as they came where two are equally near.
 
+        Nearness is that before rounding, as in the reference. Of more than `max_boxes` those with the highest score stay.
         Raises ValueError for a class that is not in `config.object_classes`, or a box that is not four numbers.
         """
         if max_boxes is not None and len(instances) > max_boxes:
             instances = sorted(instances, key=lambda instance: -float(instance.get("score", 1)))[:max_boxes]
-        rows = sorted((self._row(instance) for instance in instances), key=lambda row: (row[0] ** 2 + row[1] ** 2, row))
+        rows = [(self._row(instance), _from_the_corner(instance)) for instance in instances]
         bins = self.config.coordinate_bins
         return [
             token
-            for *places, kind in rows
+            for (*places, kind), _ in sorted(rows, key=lambda row: row[1])
             for token in (*(self._first_coordinate + side * bins + place for side, place in enumerate(places)), kind)
         ]
 
@@ -127,3 +128,9 @@ class TextTokenizer:
         if not whole or places[0] > places[2] or places[1] > places[3]:
             return None
         return {"box": [place / (bins - 1) for place in places], "class_name": classes[kind], "score": 1.0}
+
+
+def _from_the_corner(instance: Instance) -> float:
+    """Return the squared distance of a box's top left corner, within the image, from that of the image."""
+    xmin, ymin = (min(max(float(side), 0.0), 1.0) for side in instance["box"][:2])
+    return xmin**2 + ymin**2

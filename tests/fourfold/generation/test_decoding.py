@@ -274,9 +274,9 @@ def test_draws_follow_the_probabilities_and_never_take_what_is_impossible():
     st.integers(2, 200), st.integers(0, 8), st.sampled_from([0.05, 0.5, 0.9, 1.0]), st.floats(0.05, 3), st.integers(0, 10**6)
 )
 def test_samples_are_drawn_from_what_the_filters_keep_and_in_its_proportions(size, top_k, top_p, temperature, seed):
-    """Judged by the plain way: filter all logits, then compare shares with the softmax of the rest."""
+    """Judged by the plain way: filter all logits, then compare shares with the softmax of the tempered rest."""
     logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 2
-    expected = keep_top(logits / temperature, top_k, top_p).softmax(-1)
+    expected = (keep_top(logits, top_k, top_p) / temperature).softmax(-1)
     uniform = (torch.arange(4000) + 0.5) / 4000
     ids, confidence = sample_with_confidence(logits.expand(4000, -1), uniform, temperature, top_k, top_p)
     torch.testing.assert_close(ids.bincount(minlength=size) / 4000, expected, atol=1e-3, rtol=0)

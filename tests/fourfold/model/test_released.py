@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
@@ -76,11 +76,10 @@ def test_an_exported_model_computes_the_same_when_it_is_loaded_and_exports_the_s
 
 
 def test_the_golden_checkpoint_is_exported_with_the_keys_and_values_it_came_with(tmp_path):
-    export_released(load_released(GOLDEN), tmp_path / "again.safetensors")
+    FourM.load_released(GOLDEN).export_released(tmp_path / "again.safetensors")
     golden, again = load_file(GOLDEN), load_file(tmp_path / "again.safetensors")
     assert sorted(golden) == sorted(again)
-    for name, tensor in golden.items():
-        torch.testing.assert_close(again[name], tensor, atol=5e-5 if "pos_emb" in name else 0, rtol=0, msg=name)
+    assert all(torch.equal(again[name], tensor) for name, tensor in golden.items())
 
 
 def test_the_metadata_of_the_golden_checkpoint_comes_back(tmp_path):
@@ -117,27 +116,6 @@ def test_registers_stand_before_the_inputs_without_a_place_and_the_decoder_sees_
 def sample_order() -> torch.Tensor:
     """Where each slot of two samples is, when all pixels come first (two a sample), then vectors (one) and tokens (three)."""
     return torch.tensor([0, 1, 6, 7, 8, 4, 2, 3, 9, 10, 11, 5])
-
-
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [
-        ("decoder_embeddings.caption.to_logits.weight", "head that is not its decoder table"),
-        ("decoder_embeddings.caption.mod_emb", "another modality vector"),
-    ],
-)
-def test_what_is_untied_is_refused(tmp_path, key, message):
-    tensors = load_file(GOLDEN)
-    tensors[key] = tensors[key] + 1
-    save_file(tensors, tmp_path / "untied.safetensors", metadata(GOLDEN))
-    with pytest.raises(ValueError, match=message):
-        load_released(tmp_path / "untied.safetensors")
-
-
-def test_a_decoder_mask_that_ours_has_not_is_refused(tmp_path):
-    save_file(load_file(GOLDEN), tmp_path / "other.safetensors", metadata(GOLDEN) | {"decoder_causal_mask": "True"})
-    with pytest.raises(ValueError, match="decoder_causal_mask True; only False"):
-        load_released(tmp_path / "other.safetensors")
 
 
 def test_a_convolutional_stem_cannot_be_exported(tmp_path):

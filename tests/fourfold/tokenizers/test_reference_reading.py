@@ -57,6 +57,41 @@ def decoded(extension: str, content: bytes):
     return np.load(io.BytesIO(content), allow_pickle=False) if extension == "npy" else content.decode()
 
 
+def as_named_by_the_reference(url: str, name_map: dict[str, str], paths: dict[str, str]) -> Iterator[dict]:
+    """Yield samples as its rules name them: `<modality>.<extension>` by folder, the extension off, tokens int64, renamed.
+
+    `name_map`: folder → modality, of its data configuration; `paths`: modality → what it is called until then.
+    """
+    pattern = url.translate(str.maketrans("[]", "{}"))
+    names = re.search(r"\{([^}]*)\}", pattern)[1].split(",")
+    for members in zip(*(webdataset.tarfile_samples([{"url": one}]) for one in braceexpand.braceexpand(pattern)), strict=True):
+        found = {}
+        for name, member in zip(names, members, strict=True):
+            content = {key: value for key, value in member.items() if not key.startswith("__")}
+            for extension, value in content.items():
+                whole = len(content) > 1 or extension.count(".") == 1 + (".gz" in extension)
+                key = extension if whole else f"{name_map.get(name, name)}.{extension}"
+                found[key.replace(".gz", "").rpartition(".")[0]] = decoded(key.rpartition(".")[2], value)
+        found = {key: value.astype("int64") if "tok_" in key else value for key, value in found.items()}
+        yield {modality: found[path] for modality, path in paths.items()}
+
+
+def test_samples_have_what_the_reference_names_and_its_masking_wants(root):
+    """Its modalities carry a resolution, folders do not: pixels are renamed by its table, tokens by `modality_name_map`."""
+    folders = ("rgb", "caption", "tok_rgb", "tok_depth", "crop_settings")
+    tokens = {"tok_rgb": "tok_rgb@224", "tok_depth": "tok_depth@224"}
+    paths = {"rgb@224": "rgb", **{name: name for name in ("caption", *tokens.values(), "crop_settings")}}
+    found = list(as_named_by_the_reference(f"{root}/[{','.join(folders)}]/shard-00000.tar", tokens, paths))
+    assert found and all(sample.keys() == paths.keys() for sample in found)
+    for sample in found:
+        assert isinstance(sample["caption"], str) and sample["rgb@224"].mode == "RGB"
+        for drawn in range(len(sample["crop_settings"])):  # one number for all modalities of a sample
+            top, left, height, width, flip = sample["crop_settings"][drawn]
+            assert flip in (0, 1) and 0 <= top <= SIZE - height and 0 <= left <= SIZE - width
+            for name in tokens.values():
+                assert sample[name].dtype == np.int64 and sample[name][drawn].shape == (GRID * GRID,)
+
+
 def test_every_sample_comes_with_all_its_modalities_in_their_shapes(root, world):
     samples = list(read(f"{root}/[{','.join(MODALITIES)}]/shard-{{00000..00001}}.tar"))
     assert [sample["__key__"] for sample in samples] == world[0].keys("val") and len(samples) == NUM_SAMPLES

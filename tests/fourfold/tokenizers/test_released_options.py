@@ -1,5 +1,7 @@
 """Options of released tokenizers that no golden file covers, against the plainest computation from the file's own keys."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from safetensors.torch import load_file
 
 from fourfold.released_files import image_size, image_size_value, read_released, write_released
 from fourfold.seeds import torch_generator
+from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.divae import DiVAE, DiVAEConfig
 from fourfold.tokenizers.memcodes import Memcodes
 from fourfold.tokenizers.released import export_released_tokenizer, load_released_tokenizer
@@ -119,6 +122,46 @@ def test_the_diffusion_decoder_computes_what_its_released_keys_tell(tmp_path):
     assert expected.abs().max() > 0.1
 
 
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize(
+    ("betas", "predicts", "zero"),
+    [("linear", "clean", True), ("cosine", "velocity", True), ("cosine", "clean", False), ("linear", "noise", False)],
+)
+def test_tokens_are_decoded_by_the_steps_of_ddim_for_each_schedule_and_prediction(tmp_path, betas, predicts, zero, clip):
+    noise = NoiseConfig(betas=betas, predicts=predicts, zero_terminal_snr=zero)
+    _, path = exported(DIFFUSION.model_copy(update={"noise": noise, "clip_sample": clip}), tmp_path)
+    loaded, plain = load_released_tokenizer(path), Plain(load_file(path))
+    tokens = torch.randint(11, (1, 4, 6), generator=torch.Generator().manual_seed(0))
+    found = loaded.reconstruct(tokens, seeds=[5], num_decoding_steps=4)
+    kept = signal(betas, zero)
+    codes = plain.get("quantize._codebook.embed")[tokens].permute(0, 3, 1, 2)
+    x = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(5))
+    for step in (999, 749, 499, 249):
+        now, after = kept[step], kept[step - 250] if step > 250 else torch.tensor(1.0)
+        given = plain.unet(x, torch.tensor([step]), codes, patch=4)
+        if predicts == "clean":
+            clean, rest = given, (x - now.sqrt() * given) / (1 - now).sqrt()
+        elif predicts == "noise":
+            clean, rest = (x - (1 - now).sqrt() * given) / now.sqrt(), given
+        else:
+            clean, rest = now.sqrt() * x - (1 - now).sqrt() * given, now.sqrt() * given + (1 - now).sqrt() * x
+        x = after.sqrt() * (clean.clamp(-1, 1) if clip else clean) + (1 - after).sqrt() * rest
+    torch.testing.assert_close(found, x, atol=1e-3, rtol=1e-3)
+
+
+def signal(betas: str, zero: bool) -> torch.Tensor:
+    """Return ᾱ of each of 1000 steps, in float64 until the end."""
+    if betas == "linear":
+        beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    else:
+        share = torch.cos((torch.arange(1001, dtype=torch.float64) / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+        beta = (1 - share[1:] / share[:-1]).clamp(max=0.999)
+    root = (1 - beta).cumprod(0).sqrt()
+    if zero:  # Lin et al., algorithm 1: the last step has no signal, the first keeps its own
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return (root**2).float()
+
+
 def test_the_default_diffusion_decoder_has_the_layout_of_the_released_ones():
     with torch.device("meta"):
         model = DiVAE(DiVAEConfig(encoder=TRUNK))
@@ -213,8 +256,8 @@ def test_without_a_generator_memcodes_draw_nothing():
         (GLOBAL_VECTORS, {"enc_type": "MLP/B_6-Wi_1024"}, "encoder is 'MLP/B_6-Wi_1024'. Known: vit_t"),
         (DIFFUSION, {"dec_type": "uvit_b_p4_f16"}, "decoder is 'uvit_b_p4_f16'"),
         (DIFFUSION, {"dec_type": "unet_big"}, "only 'unet_patched' is supported"),
-        (DIFFUSION, {"prediction_type": "v_prediction"}, "prediction_type 'v_prediction'; only 'sample'"),
-        (DIFFUSION, {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2'; only 'linear'"),
+        (DIFFUSION, {"prediction_type": "flow"}, "prediction_type 'flow'; 'sample', 'epsilon', 'v_prediction' are supported"),
+        (DIFFUSION, {"beta_schedule": "shifted_cosine:2.0"}, "beta_schedule 'shifted_cosine:2.0'; 'linear', 'squaredcos"),
         (DIFFUSION, {"dec_type": "vit_b_dec"}, "has no decoder; its metadata tells 'vit_b_dec'"),
         (DIFFUSION, {"code_replacement_policy": "never"}, "replaced by 'never'; 'batch_random'"),
         (DIFFUSION, {"image_size": "big"}, "image_size is 'big'; one positive number or a pair"),
@@ -225,6 +268,37 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, config, values, message)
     _, path = exported(config, tmp_path)
     with pytest.raises(ValueError, match=message):
         load_released_tokenizer(changed(path, **values))
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "message"),
+    [
+        ("encoder.pos_emb", None, r"lacks encoder\.pos_emb\.$"),
+        (
+            "decoder.blocks.1.norm1.weight",
+            torch.ones(24),
+            r"has, beside what its metadata tells, decoder\.blocks\.1\.norm1\.weight",
+        ),
+        ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata tells of \(8,\)"),
+    ],
+)
+def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, key, tensor, message):
+    _, path = exported(ViTVQVAEConfig(**SMALL, decoder=TRUNK), tmp_path)
+    tensors, metadata = read_released(path)
+    tensors = {name: value for name, value in tensors.items() if name != key} | ({} if tensor is None else {key: tensor})
+    write_released(tensors, metadata, path)
+    with pytest.raises(ValueError, match=message) as error:
+        load_released_tokenizer(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_folder_of_a_model_hub_is_loaded_with_its_configuration(tmp_path):
+    model, path = exported(GLOBAL_VECTORS, tmp_path)
+    tensors, metadata = read_released(path)
+    (tmp_path / "hub").mkdir()
+    write_released(tensors, {"format": "pt"}, tmp_path / "hub" / "model.safetensors")
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(metadata))
+    assert load_released_tokenizer(tmp_path / "hub").config == model.config
 
 
 def test_what_the_reference_cannot_be_is_not_exported(tmp_path):
