@@ -176,8 +176,8 @@ class Jobs:
             work.replacing = False
             self._submit(work)
         else:
-            remedy = f"somebody deleted it; run again with: {self.plan.again}"
-            self.fail(work, Verdict("deleted", f"Job {work.spec.name} was deleted", "", "", remedy))
+            what = f"Job {work.spec.name} was deleted"
+            self.fail(work, Verdict("deleted", what, "", "somebody else did it", f"run again with: {self.plan.again}"))
 
     def _pod_changed(self, kind: str, found: dict[str, Any]) -> None:
         name = found["metadata"]["name"]

@@ -79,6 +79,15 @@ def has_started(pod: Object) -> bool:
     return any("running" in state or "terminated" in state for state in states)
 
 
+def is_out_of_reach(pod: Object) -> bool:
+    """Tell whether a pod ought to run, but its node speaks of it no more: without probes a pod is ready while it runs."""
+    if phase(pod) == "Unknown":
+        return True
+    states = [status.get("state", {}) for status in container_statuses(pod)]
+    unready = (condition(pod, "Ready") or {}).get("status") == "False"
+    return phase(pod) == "Running" and unready and bool(states) and all("running" in state for state in states)
+
+
 def terminated(pod: Object) -> dict[str, Any]:
     """Return how the pod's container ended: exitCode, reason, message; empty while it runs."""
     for status in container_statuses(pod):
