@@ -73,6 +73,7 @@ class Jobs:
         self._accept(work, found)
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
+        found = objects.trimmed_job(found)
         work.submitted, work.job = time.monotonic(), found
         if work.spec.num_nodes > 1 and not work.was_done:
             create_service(self.cluster, work.spec, self.plan, found["metadata"]["uid"])

@@ -125,6 +125,13 @@ def trimmed(pod: Object) -> dict[str, Any]:
     return {"metadata": metadata, "spec": spec, "status": pod["status"]}
 
 
+def trimmed_job(job: Object) -> dict[str, Any]:
+    """Return of a Job what is looked at: its pods' template and the server's book on who set which field are most of it."""
+    metadata = {key: value for key, value in job["metadata"].items() if key != "managedFields"}
+    spec = {key: value for key, value in job.get("spec", {}).items() if key != "template"}
+    return {"metadata": metadata, "spec": spec, "status": job.get("status", {})}
+
+
 def trimmed_event(event: Object) -> dict[str, Any]:
     """Return of an event what is looked at."""
     return {key: event.get(key) for key in KEPT_OF_EVENTS}
