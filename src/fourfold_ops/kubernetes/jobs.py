@@ -38,7 +38,7 @@ class Jobs:
         work = self.followed[spec.name] = Work(step, spec)
         found = self.mirror.jobs.get(spec.name)
         if found is None:
-            self._submit(work)
+            self.submit(work)
         elif found["metadata"].get("deletionTimestamp"):
             work.replacing = True
         elif objects.is_complete(found):
@@ -52,14 +52,19 @@ class Jobs:
         else:
             self._take_up(work, found)
 
-    def _submit(self, work: Work) -> None:
-        """Create the Job. Whoever created it first, it is ours from now on."""
+    def submit(self, work: Work) -> None:
+        """Create the Job. Whoever created it first, it is ours from now on. Where a quota is used up, it waits for its turn."""
         work.spec = tracked_spec(self.plan, work.step, work.spec, self.standing.tracker.hand_over(work.step))
         try:
             found = create_job(self.cluster, work.spec, self.plan)
         except RefusedError as refusal:
-            self.fail(work, refusal.verdict)
+            if not refusal.verdict.waits_for_place:
+                self.fail(work, refusal.verdict)
+                return
+            work.refusal, work.submitted = refusal.verdict, time.monotonic()
+            self.standing.set(work.step, State.PENDING)
             return
+        work.refusal = None
         if found is None:
             self._take_up(work, self.cluster.get("jobs", work.spec.name))
             return
@@ -92,7 +97,7 @@ class Jobs:
         work.replacing = True
         if not self.cluster.delete("jobs", work.spec.name):
             work.replacing = False
-            self._submit(work)
+            self.submit(work)
 
     def give_up(self, work: Work, verdict: Verdict) -> None:
         """Take back a Job that will not start."""
@@ -175,7 +180,7 @@ class Jobs:
             self.standing.harvest(work)
         elif work.replacing:
             work.replacing = False
-            self._submit(work)
+            self.submit(work)
         else:
             what = f"Job {work.spec.name} was deleted"
             self.fail(work, Verdict("deleted", what, "", "somebody else did it", f"run again with: {self.plan.again}"))
