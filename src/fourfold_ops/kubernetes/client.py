@@ -30,6 +30,7 @@ PERMISSIONS: dict[tuple[str, str], tuple[str, ...]] = {
 }
 GROUPS = {resource: group for group, resource in PERMISSIONS}
 METHODS = {"create": "POST", "delete": "DELETE"}  # the others are GET
+UNTRUSTED = 495  # as nginx counts: the certificate would not do
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 CONNECT_SECONDS, READ_SECONDS, WATCH_SECONDS = 10, 30, 120
 LOG_SECONDS = 120  # without a line; then the stream is opened again, since some hang for ever (kubernetes-client/python#1546)
@@ -179,9 +180,9 @@ class Cluster:
                     preload_content=False,
                     retries=False,
                 )
-            except SSLError as error:
-                raise ApiError(0, verb, resource, self.namespace, f"TLS: {error}") from None
             except HTTPError as error:
+                if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):  # the rest may be a restart
+                    raise ApiError(UNTRUSTED, verb, self.server, self.namespace, _in_words(error)) from None
                 cause = _in_words(error)
             else:
                 if response.status < 400:
@@ -265,6 +266,7 @@ def _in_words(error: Exception) -> str:
 def _configuration(context: str | None) -> Any:
     from kubernetes.client import Configuration
     from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+    from yaml import YAMLError
 
     configuration = Configuration()
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and context is None and "KUBECONFIG" not in os.environ
@@ -273,9 +275,10 @@ def _configuration(context: str | None) -> Any:
             load_incluster_config(client_configuration=configuration)
         else:
             load_kube_config(os.environ.get("KUBECONFIG"), context, configuration)
-    except (ConfigException, OSError) as error:
+    except (ConfigException, OSError, YAMLError) as error:
+        words = " ".join(str(error).split()).strip(".")
         raise UserError(
-            f"There is no way to a cluster: {error}.", "Set KUBECONFIG, or correct `context` in kubernetes.yml."
+            f"There is no way to a cluster: {words}.", "Set KUBECONFIG, or correct `context` in kubernetes.yml."
         ) from None
     return configuration
 

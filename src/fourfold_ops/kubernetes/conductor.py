@@ -79,7 +79,8 @@ class Conductor(threading.Thread):
     def run(self) -> None:
         """Drive until all is over."""
         try:
-            self._mirror.jobs = jobs_of_run(self.plan, self.cluster)
+            for job in jobs_of_run(self.plan, self.cluster).values():
+                self._mirror.remember(job)
             start_watches(self.cluster, names.selector(run=self.plan.name), self._put)
             while not self._over():
                 self._start_ready()

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_TRY_AGAIN, UserError
-from fourfold_ops.kubernetes.client import ApiAwayError, ApiError
-from fourfold_ops.kubernetes.verdicts.refused import forbidden
+from fourfold_ops.kubernetes.client import UNTRUSTED, ApiAwayError, ApiError
+from fourfold_ops.kubernetes.verdicts.refused import forbidden, unknown, untrusted
 
 
 class StepFailedError(Exception):
@@ -29,10 +29,14 @@ class DriverCutOffError(Exception):
 
 
 def refusal_in_words(error: ApiError, title: str) -> Exception:
-    """Return what to raise for a refusal: in words where it is about rights, else as it is."""
-    if error.status not in (401, 403):
-        return error
-    return UserError(forbidden(error.verb, error.resource, error.namespace, error.message).line(title))
+    """Return what to raise for a refusal: in words where the user can do something about it, else as it is."""
+    if error.status == UNTRUSTED:
+        return UserError(untrusted(error.resource, error.message).line(title))
+    if error.status == 401:
+        return UserError(unknown(error.message).line(title))
+    if error.status == 403:
+        return UserError(forbidden(error.verb, error.resource, error.namespace, error.message).line(title))
+    return error
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ class Jobs:
         work = self.followed[spec.name] = Work(step, spec)
         found = self.mirror.jobs.get(spec.name)
         if found is None:
-            self._submit(work)
+            self.submit(work)
         elif found["metadata"].get("deletionTimestamp"):
             work.replacing = True
         elif objects.is_complete(found):
@@ -52,14 +52,19 @@ class Jobs:
         else:
             self._take_up(work, found)
 
-    def _submit(self, work: Work) -> None:
-        """Create the Job. Whoever created it first, it is ours from now on."""
+    def submit(self, work: Work) -> None:
+        """Create the Job. Whoever created it first, it is ours from now on. Where a quota is used up, it waits for its turn."""
         work.spec = tracked_spec(self.plan, work.step, work.spec, self.standing.tracker.hand_over(work.step))
         try:
             found = create_job(self.cluster, work.spec, self.plan)
         except RefusedError as refusal:
-            self.fail(work, refusal.verdict)
+            if not refusal.verdict.waits_for_place:
+                self.fail(work, refusal.verdict)
+                return
+            work.refusal, work.submitted = refusal.verdict, time.monotonic()
+            self.standing.set(work.step, State.PENDING)
             return
+        work.refusal = None
         if found is None:
             self._take_up(work, self.cluster.get("jobs", work.spec.name))
             return
@@ -73,6 +78,7 @@ class Jobs:
         self._accept(work, found)
 
     def _accept(self, work: Work, found: dict[str, Any]) -> None:
+        found = objects.trimmed_job(found)
         work.submitted, work.job = time.monotonic(), found
         if work.spec.num_nodes > 1 and not work.was_done:
             create_service(self.cluster, work.spec, self.plan, found["metadata"]["uid"])
@@ -91,7 +97,7 @@ class Jobs:
         work.replacing = True
         if not self.cluster.delete("jobs", work.spec.name):
             work.replacing = False
-            self._submit(work)
+            self.submit(work)
 
     def give_up(self, work: Work, verdict: Verdict) -> None:
         """Take back a Job that will not start."""
@@ -174,10 +180,10 @@ class Jobs:
             self.standing.harvest(work)
         elif work.replacing:
             work.replacing = False
-            self._submit(work)
+            self.submit(work)
         else:
-            remedy = f"somebody deleted it; run again with: {self.plan.again}"
-            self.fail(work, Verdict("deleted", f"Job {work.spec.name} was deleted", "", "", remedy))
+            what = f"Job {work.spec.name} was deleted"
+            self.fail(work, Verdict("deleted", what, "", "somebody else did it", f"run again with: {self.plan.again}"))
 
     def _pod_changed(self, kind: str, found: dict[str, Any]) -> None:
         name = found["metadata"]["name"]

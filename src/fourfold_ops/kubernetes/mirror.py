@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fourfold_ops.kubernetes.client import ApiError, Cluster
-from fourfold_ops.kubernetes.objects import JOB_LABEL, Object, trimmed, trimmed_event
+from fourfold_ops.kubernetes.objects import JOB_LABEL, Object, trimmed, trimmed_event, trimmed_job
 
 WATCHED = ("jobs", "pods", "events")
 EVENTS_KEPT = 10  # about one object
@@ -37,7 +37,7 @@ class Mirror:
 
     def remember(self, job: dict[str, Any]) -> None:
         """Show a Job that has just been created or looked up, before its watch tells of it."""
-        self.jobs[job["metadata"]["name"]] = job
+        self.jobs[job["metadata"]["name"]] = trimmed_job(job)
 
     def take(self, resource: str, message: tuple[str, Any]) -> Iterator[Change]:
         """Take in what a watch tells, and yield each change once the mirror shows it."""
@@ -56,7 +56,7 @@ class Mirror:
             self._keep_event(kind, found)
             return
         kept = self.jobs if resource == "jobs" else self.pods
-        found = found if resource == "jobs" else trimmed(found)
+        found = trimmed_job(found) if resource == "jobs" else trimmed(found)
         name = found["metadata"]["name"]
         if kind == "DELETED":
             kept.pop(name, None)

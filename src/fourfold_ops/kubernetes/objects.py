@@ -79,6 +79,15 @@ def has_started(pod: Object) -> bool:
     return any("running" in state or "terminated" in state for state in states)
 
 
+def is_out_of_reach(pod: Object) -> bool:
+    """Tell whether a pod ought to run, but its node speaks of it no more: without probes a pod is ready while it runs."""
+    if phase(pod) == "Unknown":
+        return True
+    states = [status.get("state", {}) for status in container_statuses(pod)]
+    unready = (condition(pod, "Ready") or {}).get("status") == "False"
+    return phase(pod) == "Running" and unready and bool(states) and all("running" in state for state in states)
+
+
 def terminated(pod: Object) -> dict[str, Any]:
     """Return how the pod's container ended: exitCode, reason, message; empty while it runs."""
     for status in container_statuses(pod):
@@ -114,6 +123,13 @@ def trimmed(pod: Object) -> dict[str, Any]:
     containers = [{key: container.get(key) for key in ("image", "resources")} for container in pod["spec"]["containers"]]
     spec = {"nodeName": pod["spec"].get("nodeName", ""), "containers": containers}
     return {"metadata": metadata, "spec": spec, "status": pod["status"]}
+
+
+def trimmed_job(job: Object) -> dict[str, Any]:
+    """Return of a Job what is looked at: its pods' template and the server's book on who set which field are most of it."""
+    metadata = {key: value for key, value in job["metadata"].items() if key != "managedFields"}
+    spec = {key: value for key, value in job.get("spec", {}).items() if key != "template"}
+    return {"metadata": metadata, "spec": spec, "status": job.get("status", {})}
 
 
 def trimmed_event(event: Object) -> dict[str, Any]:

@@ -11,12 +11,16 @@ from fourfold_ops.kubernetes.verdicts.pending import waiting
 from fourfold_ops.kubernetes.work import Work
 
 SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
+ASK_SECONDS = 10.0  # between attempts to submit what a quota refuses
 QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
 
 
 def explain(jobs: Jobs) -> None:
     """Look at every step that waits."""
     for work in list(jobs.followed.values()):
+        if work.refusal is not None:
+            _ask_again(jobs, work, work.refusal)
+            continue
         if work.replacing or jobs.standing.state(work.step) is not State.PENDING or not work.job:
             continue
         verdict = waiting(work.job, work.pods.values(), jobs.mirror.events)
@@ -24,6 +28,13 @@ def explain(jobs: Jobs) -> None:
             _say_what_is_known(jobs, work)
         else:
             _wait(jobs, work, verdict)
+
+
+def _ask_again(jobs: Jobs, work: Work, refusal: Verdict) -> None:
+    """Submit a Job now and then that a quota refuses: of a quota on Jobs nobody is told when there is room."""
+    _wait(jobs, work, refusal)
+    if work.spec.name in jobs.followed and not jobs.cancelling and time.monotonic() - work.submitted > ASK_SECONDS:
+        jobs.submit(work)
 
 
 def _wait(jobs: Jobs, work: Work, verdict: Verdict) -> None:

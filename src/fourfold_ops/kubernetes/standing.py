@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fourfold_ops.kubernetes.board import Board, Row
-from fourfold_ops.kubernetes.objects import phase
+from fourfold_ops.kubernetes.objects import is_out_of_reach, node_of, phase
 from fourfold_ops.kubernetes.plan import RunPlan
 from fourfold_ops.kubernetes.pod_logs import PodLogs
 from fourfold_ops.kubernetes.progress import after
@@ -71,7 +71,9 @@ class Standing:
         if work.is_running:
             first = work.live_pods[0]
             work.has_run, work.reason = True, ("", 0.0)
-            row.pod, row.node, row.note = first["metadata"]["name"], first["spec"]["nodeName"], ""
+            row.pod, row.node = first["metadata"]["name"], first["spec"]["nodeName"]
+            silent = ", ".join(sorted({node_of(pod) for pod in work.live_pods if is_out_of_reach(pod)}))
+            row.note = f"node {silent} does not answer; the pod is replaced once the cluster gives it up" if silent else ""
             self.set(work.step, State.RUNNING)
         elif work.has_run and self.state(work.step) is State.RUNNING:
             self.set(work.step, State.PENDING)

@@ -14,7 +14,7 @@ from fourfold_ops.kubernetes.verdicts import Verdict
 from fourfold_ops.kubernetes.verdicts.refused import forbidden, refused
 
 SERVICE_TRIES = 30  # a second apart
-REFUSALS = (400, 403, 422)
+REFUSALS = (400, 403, 404, 422)  # 404: no such namespace
 
 
 class RefusedError(Exception):
@@ -44,7 +44,7 @@ def create_job(cluster: Cluster, spec: JobSpec, plan: RunPlan) -> dict[str, Any]
         if failure.status == 403:
             verdict = forbidden(failure.verb, failure.resource, failure.namespace, failure.message)
         else:
-            verdict = refused(failure.message)
+            verdict = refused(failure.message, "Job")
         raise RefusedError(verdict) from None
 
 

@@ -9,6 +9,7 @@ from fourfold_ops.kubernetes.manifest import JobSpec
 from fourfold_ops.kubernetes.objects import OWNER_LABEL, Object, phase
 from fourfold_ops.kubernetes.progress import Progress
 from fourfold_ops.kubernetes.steps import Step
+from fourfold_ops.kubernetes.verdicts import Verdict
 
 LIVE = ("Running", "Succeeded")  # a pod that is done is no reason to say that the step waits
 
@@ -25,6 +26,7 @@ class Work:
     followers: dict[str, Follower] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     replacing: bool = False  # an older Job of this name has to go first
+    refusal: Verdict | None = None  # why the server would not have the Job yet
     has_run: bool = False
     was_done: bool = False  # before this drive
     reason: tuple[str, float] = ("", 0.0)  # why it waits, and since when

@@ -13,6 +13,7 @@ from kedro.pipeline import Pipeline, node
 from fourfold_ops.datasets import JsonDataset
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, UserError, exit_code
 from fourfold_ops.kubernetes.board import Board
+from fourfold_ops.kubernetes.client import ApiError
 from fourfold_ops.kubernetes.conductor import Conductor
 from fourfold_ops.kubernetes.errors import StepFailedError
 from fourfold_ops.kubernetes.plan import Origin, plan_run
@@ -246,6 +247,41 @@ def test_what_nobody_can_start_is_given_up_and_taken_back(project, monkeypatch):
     with pytest.raises(StepFailedError, match="no node has room: 1 Insufficient cpu"):
         conductor.raise_failure()
     assert not cluster.objects["jobs"]  # the other one, which had not begun either, is taken back too
+
+
+class FullCluster(ScriptedCluster):
+    """Has a quota on Jobs, used up until `refusals` attempts were made."""
+
+    refusals = 0
+
+    def create(self, resource, manifest):
+        if resource == "jobs" and self.refusals:
+            self.refusals -= 1
+            message = (
+                'jobs.batch "x" is forbidden: exceeded quota: team, requested: count/jobs.batch=1, used: count/jobs.batch=1'
+            )
+            raise ApiError(403, "create", "jobs", "ns", message)
+        return super().create(resource, manifest)
+
+
+def test_a_job_that_a_quota_refuses_is_submitted_when_there_is_room(project, monkeypatch):
+    monkeypatch.setattr("fourfold_ops.kubernetes.conductor.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("fourfold_ops.kubernetes.patience.ASK_SECONDS", 0.1)
+    cluster = FullCluster(succeed)
+    cluster.refusals = 4
+    conductor, tracker, _ = conduct(project, cluster)
+    conductor.raise_failure()
+    assert cluster.refusals == 0 and tracker.ended == {"one": "", "two": "", "join": ""}
+
+
+def test_a_job_that_a_quota_refuses_for_too_long_fails_with_the_quotas_name(project, monkeypatch):
+    monkeypatch.setattr("fourfold_ops.kubernetes.conductor.TICK_SECONDS", 0.05)
+    cluster = FullCluster(succeed)
+    cluster.refusals = 1000
+    conductor, _, _ = conduct(project, cluster, pending_seconds=1)
+    with pytest.raises(StepFailedError, match=r"quota team refuses the Job; requested: count/jobs\.batch=1"):
+        conductor.raise_failure()
+    assert not cluster.objects["jobs"]
 
 
 def test_another_run_that_writes_to_the_same_place_is_not_disturbed(project):

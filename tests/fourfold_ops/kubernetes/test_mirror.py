@@ -65,7 +65,12 @@ def test_only_the_last_events_about_the_runs_own_jobs_are_kept():
     ]
 
 
-def test_of_a_pod_only_what_is_looked_at_is_kept():
+def test_of_a_pod_and_of_a_job_only_what_is_looked_at_is_kept():
     mirror = Mirror(Server(), set())
+    sent = {**job("train"), "spec": {"suspend": True, "template": {"spec": {}}}}
+    sent["metadata"] |= {"managedFields": ["long"], "annotations": {"a": "b"}}
+    told(mirror, "jobs", "ADDED", sent)
+    metadata = {"name": "train", "uid": "train", "annotations": {"a": "b"}}
+    assert mirror.jobs["train"] == {"metadata": metadata, "spec": {"suspend": True}, "status": {}}
     told(mirror, "pods", "ADDED", pod("a"))
     assert "managedFields" not in mirror.pods["a"]["metadata"]

@@ -1,18 +1,22 @@
 """How a pod or a Job ended: out of memory, an error of the code, a bad configuration, a node that went, a deadline."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
 from fourfold_ops.kubernetes.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
 from fourfold_ops.kubernetes.progress import Progress
-from fourfold_ops.kubernetes.verdicts.verdict import Verdict, short
+from fourfold_ops.kubernetes.verdicts.error_line import python_error
+from fourfold_ops.kubernetes.verdicts.remedies import EVICTING, FAILING, STARTING, STARTING_ELSE, remedy
+from fourfold_ops.kubernetes.verdicts.verdict import Verdict, innermost, short
 
+LAST_SIGNAL = 64
 OOM, SIGKILL = "OOMKilled", 137
 STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)  # by SIGTERM, after saving or at once
 BAD_CONFIGURATION = (EXIT_CONFIGURATION, EXIT_USAGE)
 SAME_FALL_SECONDS = 60  # pods that fail within this time fell together
+NOT_STARTED = ("StartError", "ContainerCannotRun")
+COMMAND_NOT_RUN = {126: "its command is not executable", 127: "its command is not in the image"}  # as shells put it
 DISRUPTIONS = {
     "PreemptionByScheduler": "pre-empted by a pod of higher priority",
     "DeletionByTaintManager": "evicted: its node was tainted or lost",
@@ -44,14 +48,47 @@ def failure(job: Object, pods: Iterable[Object], progress: Progress, again: str)
 
 def pod_failure(pod: Object, progress: Progress, again: str) -> Verdict:
     """Return why one pod has failed."""
-    node, ended = node_of(pod), terminated(pod)
-    code, how_far, resume = ended.get("exitCode"), _how_far(progress), f"resume with: {again}"
-    if ended.get("reason") == OOM:
+    resume = f"resume with: {again}"
+    if terminated(pod).get("reason") == OOM:
         return _out_of_memory(pod, progress, resume)
-    if disrupted := disruption(pod):
-        return Verdict("disrupted", disrupted, node, how_far, resume)
-    if pod.get("status", {}).get("reason") == "Evicted":
-        return Verdict("evicted", "evicted", node, short(pod["status"].get("message", "")), f"ask for what it uses; {resume}")
+    return _taken_away(pod, progress, resume) or _not_run(pod, resume) or _ended(pod, progress, resume)
+
+
+def _taken_away(pod: Object, progress: Progress, resume: str) -> Verdict | None:
+    """Return who ended it from outside its container, if somebody did; what the node said of it is the evidence."""
+    status, how_far = pod.get("status", {}), _how_far(progress)
+    said = short(status.get("message", ""))
+    disrupted = disruption(pod)
+    if status.get("reason") == "Evicted":
+        kind = "disrupted" if disrupted else "evicted"
+        mend = remedy(said, EVICTING, "ask for what it uses")
+        evidence = "; ".join(part for part in (said.rstrip(". "), how_far) if part)
+        return Verdict(kind, "evicted", node_of(pod), evidence, f"{mend}; {resume}")
+    if disrupted:
+        return Verdict("disrupted", disrupted, node_of(pod), how_far, resume)
+    if terminated(pod).get("reason") == "ContainerStatusUnknown":
+        return Verdict("lost", "its container was lost (ContainerStatusUnknown)", node_of(pod), how_far, resume)
+    return None
+
+
+def _not_run(pod: Object, resume: str) -> Verdict | None:
+    """Return why its process never ran: the node would not have it, or there is no such program."""
+    ended, status = terminated(pod), pod.get("status", {})
+    if ended.get("reason") in NOT_STARTED:
+        message = ended.get("message", "")
+        what = f"the container cannot start ({ended['reason']})"
+        return Verdict("start", what, node_of(pod), innermost(message), remedy(message, STARTING, STARTING_ELSE))
+    if ended.get("exitCode") is None:
+        reason = status.get("reason", "")
+        what = f"refused by its node ({reason})" if reason else "failed without an exit code"
+        return Verdict("failed", what, node_of(pod), short(status.get("message", "")), resume)
+    return None
+
+
+def _ended(pod: Object, progress: Progress, resume: str) -> Verdict:
+    """Return how its process ended."""
+    node, ended, how_far = node_of(pod), terminated(pod), _how_far(progress)
+    code = int(ended["exitCode"])
     said = short(python_error(ended.get("message", "") or progress.line))
     if code in BAD_CONFIGURATION:
         what = f"bad configuration (exit {code}, not retried)"
@@ -61,10 +98,13 @@ def pod_failure(pod: Object, progress: Progress, again: str) -> Verdict:
         return Verdict("killed", what, node, how_far, f"raise memory or grace_seconds in kubernetes.yml; {resume}")
     if code in STOPPED:
         return Verdict("terminated", f"stopped from outside with SIGTERM (exit {code})", node, how_far, resume)
-    if code is None:
-        return Verdict("failed", "failed without an exit code", node, short(pod.get("status", {}).get("message", "")), resume)
-    signal = f", signal {code - 128}" if code > 128 else ""
-    return Verdict("error", f"failed (exit {code}{signal})", node, "; ".join(part for part in (said, how_far) if part), resume)
+    mend = remedy(said, FAILING)
+    if code in COMMAND_NOT_RUN and progress.done is None:
+        said = "; ".join(part for part in (COMMAND_NOT_RUN[code], said) if part)
+        mend = "correct `command` in kubernetes.yml, or the image"
+    signal = f", signal {code - 128}" if 128 < code <= 128 + LAST_SIGNAL else ""
+    evidence = "; ".join(part for part in (said or "it wrote nothing", how_far) if part)
+    return Verdict("error", f"failed (exit {code}{signal})", node, evidence, "; ".join(p for p in (mend, resume) if p))
 
 
 def _out_of_memory(pod: Object, progress: Progress, resume: str) -> Verdict:
@@ -105,15 +145,6 @@ def disruption(pod: Object) -> str:
         return ""
     reason = (condition(pod, "DisruptionTarget") or {}).get("reason", "")
     return f"{DISRUPTIONS.get(reason, 'taken away')} ({reason})"
-
-
-def python_error(text: str) -> str:
-    """Return the line that names the error: ours ("Failed in …"), else the last "…Error: …", else the last line."""
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith(("Failed in ", "Failed: ", "Error: "))]
-    errors = [line for line in lines if re.match(r"^([\w.]+(Error|Exception|Interrupt)|[\w.]+\.[A-Z]\w+): ", line)]
-    found = re.sub(r"^Failed in [^,:]+, node [^,:]+[,:] ", "", (ours or errors or lines or [""])[-1])  # the title says where
-    return re.sub(r" \[details: [^\]]*\]$", "", found)
 
 
 def _how_far(progress: Progress) -> str:

@@ -7,6 +7,15 @@ from fourfold_ops.kubernetes import objects
 from fourfold_ops.kubernetes.objects import GONE, Object, condition, name_of, node_of, phase
 from fourfold_ops.kubernetes.verdicts.failed import disruption
 from fourfold_ops.kubernetes.verdicts.refused import refused
+from fourfold_ops.kubernetes.verdicts.remedies import (
+    PLACING,
+    PLACING_ELSE,
+    PULLING,
+    PULLING_ELSE,
+    STARTING,
+    STARTING_ELSE,
+    remedy,
+)
 from fourfold_ops.kubernetes.verdicts.verdict import Verdict, innermost, short
 
 IMAGE = (
@@ -45,7 +54,8 @@ def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[O
 
 def _leaving(pod: Object) -> Verdict:
     """A successor starts only when a pod has really ended: on a node that is lost nobody can say so."""
-    evidence = disruption(pod) or "it is being deleted"
+    lost = pod.get("status", {}).get("message", "") if pod.get("status", {}).get("reason") == "NodeLost" else ""
+    evidence = disruption(pod) or short(lost) or "it is being deleted"
     what = f"waits for the end of pod {name_of(pod)}"
     return Verdict("leaving", what, node_of(pod), evidence, "if its node is lost, delete the node")
 
@@ -53,6 +63,8 @@ def _leaving(pod: Object) -> Verdict:
 def _pod_waits(pod: Object, events: Sequence[Object]) -> Verdict | None:
     scheduled = condition(pod, "PodScheduled")
     if scheduled and scheduled.get("status") == "False":
+        if scheduled.get("reason") == "SchedulingGated":
+            return Verdict("queue", "held back by a scheduling gate", "", short(scheduled.get("message", "")))
         return _unscheduled(pod, scheduled.get("message", ""))
     for status in objects.container_statuses(pod):
         if verdict := _container_waits(pod, status):
@@ -72,33 +84,23 @@ def _container_waits(pod: Object, status: Object) -> Verdict | None:
             f"image {status.get('image') or objects.image(pod)} cannot be pulled ({reason})",
             node_of(pod),
             innermost(message),
-            "correct `image` in kubernetes.yml, push it, or name pull_secrets",
+            remedy(message, PULLING, PULLING_ELSE),
         )
     if reason in START:
         what = f"the container cannot start ({reason})"
-        return Verdict("start", what, node_of(pod), short(message), _start_remedy(message))
+        return Verdict("start", what, node_of(pod), innermost(message), remedy(message, STARTING, STARTING_ELSE))
     return None
-
-
-def _start_remedy(message: str) -> str:
-    if "secret" in message.lower():
-        return "create the secret, or correct `secrets` in kubernetes.yml"
-    return "correct kubernetes.yml"
 
 
 def _unscheduled(pod: Object, message: str) -> Verdict:
     if "persistentvolumeclaim" in message.lower():
-        remedy = "create it, or correct `volumes` in kubernetes.yml"
-        return Verdict("volume", "the volume claim is not bound", "", short(message), remedy)
+        mend = "create it, or correct `volumes` in kubernetes.yml"
+        return Verdict("volume", "the volume claim is not bound", "", short(message), mend)
     reasons = re.search(r"nodes are available: (.*?)(?:\. (?:no new claims|preemption)|$)", message)
     asked = ", ".join(f"{value} {name}" for name, value in objects.limits(pod).items())
-    return Verdict(
-        "unschedulable",
-        f"no node has room: {(reasons[1] if reasons else short(message)).strip('. ')}",
-        "",
-        f"asked for {asked}",
-        "ask for less in kubernetes.yml, or add a node",
-    )
+    why = (reasons[1] if reasons else short(message)).strip(". ")
+    mend = remedy(why, PLACING, PLACING_ELSE)
+    return Verdict("unschedulable", f"no node has room: {why}", "", f"asked for {asked}", mend)
 
 
 def _no_pod(events: Sequence[Object]) -> Verdict | None:

@@ -39,5 +39,5 @@ def short(text: str) -> str:
 
 def innermost(text: str) -> str:
     """Return the end of a message in which every layer has put its own words before those of the one below."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= LONGEST // 4 else ": ".join(flat.split(": ")[-3:])
+    flat = " ".join(text.split()).removesuffix(": unknown")  # containerd's own last word
+    return flat if len(flat) <= LONGEST // 4 else short(": ".join(flat.split(": ")[-3:]))

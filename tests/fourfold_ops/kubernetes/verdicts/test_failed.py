@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fourfold_ops.kubernetes.progress import Progress
-from fourfold_ops.kubernetes.verdicts.failed import disruption, failure, pod_failure, python_error, telling_pod
+from fourfold_ops.kubernetes.verdicts.failed import disruption, failure, pod_failure, telling_pod
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import AGAIN, HALFWAY, job, line, pod
@@ -92,8 +92,115 @@ def test_a_job_whose_pods_are_gone_says_what_the_job_knows():
     )
 
 
-def test_the_error_of_a_nested_traceback_is_the_last_one():
-    text = "KeyError: 1\nDuring handling\nmodule.errors.CustomError: second\ntail"
-    assert python_error(text) == "module.errors.CustomError: second"
-    assert python_error("Failed in a stage, node b: It broke. [details: x]") == "It broke."
-    assert python_error("") == ""
+# --- faults of nodes and images ---
+
+
+def test_an_eviction_for_the_nodes_sake_says_what_the_node_lacked_and_uses_up_no_retry():
+    message = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 900Mi. "
+    gone = pod(code=137, conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}])
+    gone["status"] |= {"reason": "Evicted", "message": message}
+    found = pod_failure(gone, HALFWAY, AGAIN)
+    assert found.kind == "disrupted"
+    assert line(found).startswith(f"pretraining/train: evicted on node-0; {message.strip(' .')}; step 1840 of 4500; last ")
+    assert "raise `scratch` in kubernetes.yml, or write less there; resume with" in line(found)
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ('Usage of EmptyDir volume "scratch" exceeds the limit "10Gi". ', "raise `scratch`"),
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", "raise `scratch`"),
+        ('Usage of EmptyDir volume "shared-memory" exceeds the limit "64Mi". ', "raise shared_memory"),
+        ("The node was low on resource: memory. Container step was using 3Gi, request is 1Gi", "ask for the memory"),
+    ],
+)
+def test_a_pod_that_passed_a_limit_of_its_own_is_told_which_one_to_raise(message, remedy):
+    gone = pod(code=137)
+    gone["status"] |= {"reason": "Evicted", "message": message}
+    found = pod_failure(gone, Progress(), AGAIN)
+    assert found.kind == "evicted" and remedy in found.remedy and message.strip(" .") in line(found)
+
+
+def test_a_container_that_a_node_has_forgotten_is_not_said_to_have_used_too_much_memory():
+    found = pod_failure(pod(code=137, reason="ContainerStatusUnknown", message="could not be located"), HALFWAY, AGAIN)
+    assert "its container was lost (ContainerStatusUnknown) on node-0; step 1840" in line(found)
+    assert "memory" not in line(found)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("UnexpectedAdmissionError", "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices"),
+        ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 8000, used: 1000, capacity: 8000"),
+        ("NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed"),
+    ],
+)
+def test_a_pod_that_a_restarted_kubelet_would_not_have_says_why(reason, message):
+    refused = pod(code=None)
+    refused["status"] |= {"reason": reason, "message": message, "containerStatuses": []}
+    assert f"refused by its node ({reason}) on node-0; {message}" in line(pod_failure(refused, Progress(), AGAIN))
+
+
+OCI = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+OCI_START = OCI + "unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("message", "evidence", "remedy"),
+    [
+        (OCI_START + 'exec: "kedro": executable file not found in $PATH: unknown', "not found in $PATH", "correct `command`"),
+        (
+            OCI_START + 'exec: "/opt/kedro": permission denied: unknown',
+            "permission denied",
+            "the image's user has to be allowed",
+        ),
+        (
+            OCI_START + 'chdir to cwd ("/opt/project") set in config.json failed: no such file or directory: unknown',
+            "/opt/project",
+            "correct `project`",
+        ),
+        (OCI + "exec /usr/bin/python: exec format error: unknown", "exec format error", "the image is for another processor"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_not_said_to_have_failed(message, evidence, remedy):
+    found = pod_failure(pod(code=128, reason="StartError", message=message), Progress(), AGAIN)
+    assert found.kind == "start" and "the container cannot start (StartError) on node-0" in line(found)
+    assert evidence in found.evidence and remedy in found.remedy
+    assert "unknown" not in line(found) and "signal" not in line(found) and AGAIN not in line(found)
+
+
+def test_an_image_for_another_processor_says_so_also_where_the_program_finds_out_by_itself():
+    found = pod_failure(pod(code=255, message="exec /opt/venv/bin/python: exec format error\n"), Progress(), AGAIN)
+    assert "failed (exit 255) on node-0; exec /opt/venv/bin/python: exec format error; the image is for another" in line(found)
+
+
+@pytest.mark.parametrize(("code", "words"), [(127, "its command is not in the image"), (126, "its command is not executable")])
+def test_what_a_shell_did_not_find_is_told_from_a_failure_of_the_code(code, words):
+    found = pod_failure(pod(code=code, message="sh: 1: kedro: not found"), Progress(), AGAIN)
+    assert f"{words}; sh: 1: kedro: not found; correct `command` in kubernetes.yml" in line(found)
+    assert words not in line(pod_failure(pod(code=code, message="x"), HALFWAY, AGAIN))  # it ran: the code is its own
+
+
+@pytest.mark.parametrize(("code", "signal"), [(139, ", signal 11"), (134, ", signal 6"), (255, ""), (128, ""), (3, "")])
+def test_only_a_signal_is_called_one(code, signal):
+    assert f"failed (exit {code}{signal}) on" in line(pod_failure(pod(code=code, message="x"), Progress(), AGAIN))
+
+
+def test_a_pod_that_printed_nothing_is_said_to_have_been_silent():
+    assert "failed (exit 3) on node-0; it wrote nothing; resume with" in line(pod_failure(pod(code=3), Progress(), AGAIN))
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "the GPU is too small"),
+        (
+            "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error.",
+            "raise shared_memory",
+        ),
+        ("OSError: [Errno 28] No space left on device: 'data/x'", "free space on the volume"),
+        ("ValueError: x", "resume with"),
+    ],
+)
+def test_what_would_fail_again_as_it_is_says_what_to_change_first(message, remedy):
+    assert pod_failure(pod(code=1, message=message), Progress(), AGAIN).remedy.startswith(remedy)

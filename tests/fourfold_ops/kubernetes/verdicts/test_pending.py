@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fourfold_ops.kubernetes.objects import is_out_of_reach
 from fourfold_ops.kubernetes.verdicts.pending import waiting
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -88,3 +89,79 @@ def test_nothing_is_explained_where_nothing_waits():
     deleted = unscheduled("0/1 nodes are available: 1 Insufficient cpu.")
     deleted["metadata"]["deletionTimestamp"] = "gone"
     assert waiting(PENDING, [deleted], {}) is None
+
+
+def container_waits(reason, message):
+    found = pod(phase="Pending")
+    state = {"waiting": {"reason": reason, "message": message}}
+    found["status"]["containerStatuses"][0] |= {"image": "registry/x", "state": state}
+    return waiting(PENDING, [found], {})
+
+
+PULL = 'failed to pull and unpack image "registry/x@sha256:0401403": failed to resolve reference "registry/x@sha256:0401403": '
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        (PULL + "no match for platform in manifest: not found", "build it for the nodes' processor"),
+        (PULL + "pull access denied, repository does not exist or may require authorization", "name pull_secrets"),
+        (PULL + "unexpected status from HEAD request: 401 Unauthorized", "name pull_secrets"),
+        (
+            PULL + "429 Too Many Requests - toomanyrequests: You have reached your pull rate limit",
+            "the registry lets nobody",
+        ),
+        (PULL + 'Head "https://registry/v2": dial tcp: lookup registry: no such host', "the node cannot reach the registry"),
+        (PULL + "registry/x@sha256:0401403: not found", "correct `image` in kubernetes.yml, push it"),
+    ],
+)
+def test_why_an_image_cannot_be_pulled_decides_what_to_do(message, remedy):
+    found = container_waits("ErrImagePull", message)
+    assert found.kind == "image" and found.remedy.startswith(remedy)
+
+
+def test_a_key_that_a_secret_lacks_is_named():
+    found = container_waits("CreateContainerConfigError", "couldn't find key AWS_ACCESS_KEY_ID in Secret ns/bucket")
+    assert "couldn't find key AWS_ACCESS_KEY_ID in Secret ns/bucket; create the secret, or correct `secrets`" in line(found)
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ("0/3 nodes are available: 3 node(s) had untolerated taint {spot: }. preemption: 0/3 nodes.", "name `tolerations`"),
+        (
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+            "correct `node_selector`",
+        ),
+        ("0/3 nodes are available: 3 node(s) had volume node affinity conflict. preemption: x", "its volume lies where"),
+        ("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {a: }. preemption: x", "ask for less"),
+    ],
+)
+def test_why_no_node_fits_decides_what_to_do(message, remedy):
+    assert waiting(PENDING, [unscheduled(message)], {}).remedy.startswith(remedy)
+
+
+def test_a_pod_that_is_held_back_on_purpose_is_not_said_to_lack_room():
+    held = unscheduled("Scheduling is blocked due to non-empty scheduling gates")
+    held["status"]["conditions"][0]["reason"] = "SchedulingGated"
+    found = waiting(PENDING, [held], {})
+    assert found.kind == "queue" and "no node has room" not in line(found)
+
+
+def test_a_pod_on_a_lost_node_quotes_the_node_controller():
+    message = "Node node-7 which was running pod old is unresponsive"
+    lost = pod("old", phase="Running", node="node-7")
+    lost["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    lost["status"] |= {"reason": "NodeLost", "message": message}
+    assert f"pod old on node-7; {message}; if its node is lost" in line(waiting(PENDING, [lost], {}))
+
+
+def test_a_pod_that_its_node_no_longer_speaks_of_is_told_from_one_that_runs():
+    unready = {"type": "Ready", "status": "False"}
+    silent = pod(phase="Running", conditions=[unready])
+    silent["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    assert is_out_of_reach(silent)
+    assert is_out_of_reach(pod(phase="Unknown"))
+    assert not is_out_of_reach(pod(phase="Running", conditions=[unready]))  # its container has not started yet
+    silent["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    assert not is_out_of_reach(silent)

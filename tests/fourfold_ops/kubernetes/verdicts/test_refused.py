@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fourfold_ops.kubernetes.verdicts.refused import forbidden, refused
+from fourfold_ops.kubernetes.verdicts.refused import forbidden, refused, unknown, untrusted
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import line
@@ -37,4 +37,66 @@ def test_forbidden_says_which_verb_on_which_resource_as_whom():
     assert line(forbidden("create", "jobs", "ns", message), "t") == (
         "t: not allowed to create jobs in namespace 'ns'; as system:serviceaccount:ns:default; "
         "bind the Role of k8s/base to it, or use another context."
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            'Error creating: pods "x" is forbidden: [maximum cpu usage per Container is 2, but limit is 8, '
+            "maximum memory usage per Container is 4Gi, but limit is 64Gi]",
+            "a LimitRange refuses the pod; maximum cpu usage per Container is 2, but limit is 8, maximum memory usage per "
+            "Container is 4Gi, but limit is 64Gi; ask for what it allows",
+        ),
+        (
+            'Error creating: admission webhook "validate.kyverno.svc-fail" denied the request: label team is required',
+            "admission webhook validate.kyverno.svc-fail refuses the pod; label team is required; do what it asks for",
+        ),
+        (
+            'Error creating: Internal error occurred: failed calling webhook "w.example": Post "https://w": connection refused',
+            'admission webhook w.example does not answer; Post "https://w": connection refused; talk to who runs the cluster',
+        ),
+        (
+            "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'all' denied request: only by digest",
+            "admission policy images refuses the pod; only by digest",
+        ),
+        (
+            'Error creating: pods "x" is forbidden: failed quota: team: must specify requests.ephemeral-storage for: step',
+            'a quota refuses the pod; pods "x" is forbidden: failed quota: team: must specify requests.ephemeral-storage',
+        ),
+        ('namespaces "moon" not found', 'there is no such namespace; namespaces "moon" not found; create it'),
+    ],
+)
+def test_whatever_refuses_is_named_with_its_own_words(message, words):
+    assert words in line(refused(message))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            'jobs.batch "x" is forbidden: exceeded quota: team, requested: count/jobs.batch=1, used: count/jobs.batch=5, '
+            "limited: count/jobs.batch=5",
+            "quota team refuses the Job; requested: count/jobs.batch=1",
+        ),
+        (
+            'jobs.batch "x" is forbidden: unable to create new content in namespace ns because it is being terminated',
+            "the namespace is being deleted; ",
+        ),
+        ('admission webhook "w.example" denied the request: no', "admission webhook w.example refuses the Job; no; do what"),
+        ('jobs.batch is forbidden: User "system:anonymous" cannot create resource "jobs"', "does not accept the credentials"),
+    ],
+)
+def test_what_is_forbidden_by_something_else_than_rights_does_not_ask_for_a_role(message, words):
+    found = line(forbidden("create", "jobs", "ns", message))
+    assert words in found and "Role" not in found
+
+
+def test_a_token_that_has_expired_and_a_certificate_that_does_not_fit_say_so():
+    assert line(unknown("Unauthorized")).startswith(
+        "pretraining/train: the cluster does not accept the credentials, which may have expired; Unauthorized; log in again"
+    )
+    assert "the certificate of https://x:6443 is not to be trusted; self-signed certificate; correct" in line(
+        untrusted("https://x:6443", "self-signed certificate")
     )

@@ -1,0 +1,50 @@
+"""Which of the last lines of a log is quoted."""
+
+import pytest
+
+from fourfold_ops.kubernetes.verdicts.error_line import python_error
+
+
+def test_the_error_of_a_nested_traceback_is_the_last_one():
+    text = "KeyError: 1\nDuring handling\nmodule.errors.CustomError: second\ntail"
+    assert python_error(text) == "module.errors.CustomError: second"
+    assert python_error("Failed in a stage, node b: It broke. [details: x]") == "It broke."
+    assert python_error("") == ""
+
+
+CHAINED = """Traceback (most recent call last):
+  File "a.py", line 1, in <module>
+KeyError: 'rgb'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "b.py", line 2, in <module>
+ValueError: Unknown modality 'rgb'.
+Known are: depth, normal.
+[rank0]: done
+"""
+GROUP = """  + Exception Group Traceback (most recent call last):
+  | ExceptionGroup: two shards (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: shard 3 is cut short
+    +---------------- 2 ----------------
+    | OSError: [Errno 5] Input/output error
+    +------------------------------------
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (CHAINED, "ValueError: Unknown modality 'rgb'."),
+        (GROUP, "OSError: [Errno 5] Input/output error"),
+        ("Traceback (most recent call last):\n  File x\nAssertionError\nclosing the loader\n", "AssertionError"),
+        ("Traceback\nKeyboardInterrupt\n", "KeyboardInterrupt"),
+        ("\x1b[31m│ RuntimeError: too late │\x1b[0m", "RuntimeError: too late"),
+        ("Error: No such option: --envv\n", "Error: No such option: --envv"),
+        ("just words\nlast words\n\n", "last words"),
+    ],
+)
+def test_the_line_that_names_the_error_is_found(text, line):
+    assert python_error(text) == line
