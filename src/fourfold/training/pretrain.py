@@ -181,7 +181,7 @@ def _laid_out(model: FourM, world: World, place: PlaceConfig) -> ParallelModel:
             block.compile(dynamic=True)  # the number of rows differs from batch to batch
     called: dict[bool, tuple[str, ...]] = {True: ("context_keys_values",), False: ()}  # beside forward
     with_methods = [(block, called[isinstance(block, DecoderBlock)]) for block in blocks]
-    some_unused = model.vectors is not None or len(model.pixels) > 1  # a data set may lack them
+    some_unused = model.vectors is not None or len(model.further_patches) > 0  # a data set may lack them
     return ParallelModel(model, world, place.parallel, with_methods, some_unused)
 
 
