@@ -6,9 +6,7 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 
 # B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from fourfold.model.attention import attention_bias
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
-from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable
+from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable, offsets
+from fourfold.model.heads import Head
 from fourfold.model.initialisation import initialise
 from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
 from fourfold.model.losses import Losses, LossName, cross_entropies
@@ -126,13 +125,18 @@ class FourM(nn.Module):
         """
         packing = self._target_packing(batch)
         hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
-        logits, targets = self._logits_and_targets(hidden_TD, batch, packing, totals or {})
-        return cross_entropies(logits, targets, sum(not m.input_only for m in self.config.modalities), loss, totals)
+        heads = self._heads(batch, packing)
+        target_T = packing.pack(batch.target_id_BM)
+        return cross_entropies(hidden_TD, self.target_tokens.weight_VD, target_T, heads, loss, totals)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
         packing = self._target_packing(batch)
-        return self._logits_and_targets(packing.pack(hidden_BMD), batch, packing)
+        heads = [head for head in self._heads(batch, packing) if head.num_targets]
+        counts = [head.num_targets for head in heads]
+        rows = zip(heads, packing.pack(hidden_BMD).split(counts), packing.pack(batch.target_id_BM).split(counts), strict=True)
+        found = {head.name: (self.logits(hidden_nD, head.name), target_n) for head, hidden_nD, target_n in rows}
+        return {name: logits for name, (logits, _) in found.items()}, {name: target for name, (_, target) in found.items()}
 
     def _target_packing(self, batch: MaskedBatch) -> Packing:
         """Return the packing of the targets, modality by modality, so that each head finds its rows side by side."""
@@ -147,15 +151,12 @@ class FourM(nn.Module):
             x_TD = self._through(block, x_TD, self_bias, packing, context, context_bias)
         return self.decoder_norm(x_TD)
 
-    def _logits_and_targets(
-        self, hidden_TD: Tensor, batch: MaskedBatch, packing: Packing, totals: Mapping[str, int] = MappingProxyType({})
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return logits and targets of the modalities that have targets here, or in the step that this is a part of."""
+    def _heads(self, batch: MaskedBatch, packing: Packing) -> list[Head]:
+        """Return the heads of all modalities that can be predicted, in the order of the packed targets."""
         counts = torch.bincount(packing.pack(batch.target_modality_BM), minlength=len(self.config.modalities)).tolist()
-        rows = zip(self.config.names, hidden_TD.split(counts), self.target_tokens.per_modality(), counts, strict=True)
-        logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count or totals.get(name)}
-        targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
-        return logits, {name: targets[name] for name in logits}
+        sizes = self.target_tokens.sizes
+        every = zip(self.config.names, offsets(sizes), sizes, counts, strict=True)
+        return [Head(name, start, size, count) for name, start, size, count in every if size or count]
 
     def _through(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.config.recompute_blocks and self.training:
