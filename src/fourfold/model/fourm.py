@@ -108,10 +108,10 @@ class FourM(nn.Module):
         """Return what each decoder block looks at: fixed while targets are decoded step by step."""
         return [block.context_keys_values(encoding.context_TD, encoding.packing) for block in self.decoder_blocks]
 
-    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor) -> Tensor:
+    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor, sparse: bool = False) -> Tensor:
         """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality."""
         is_sequence = self.is_sequence_E[modality][..., None]
-        content = torch.where(is_sequence, self.target_tokens(modality, previous), self.mask_token_D)
+        content = torch.where(is_sequence, self.target_tokens(modality, previous, sparse), self.mask_token_D)
         return content + self.place(modality, position, "target")
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
@@ -124,7 +124,7 @@ class FourM(nn.Module):
         `totals`, for a batch that is part of a step: the step's number of targets by modality, see `fourfold.model.losses`.
         """
         packing = self._target_packing(batch)
-        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
+        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing, heads_follow=True)
         heads = self._heads(batch, packing)
         target_T = packing.pack(batch.target_id_BM)
         return cross_entropies(hidden_TD, self.target_tokens.weight_VD, target_T, heads, loss, totals)
@@ -142,9 +142,9 @@ class FourM(nn.Module):
         """Return the packing of the targets, modality by modality, so that each head finds its rows side by side."""
         return Packing.of(batch.target_keep_BM, batch.target_modality_BM)
 
-    def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing) -> Tensor:
+    def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing, heads_follow: bool = False) -> Tensor:
         columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
-        x_TD = self.embed_targets(*map(packing.pack, columns))
+        x_TD = self.embed_targets(*map(packing.pack, columns), sparse=heads_follow)
         self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):

@@ -92,24 +92,28 @@ class CrossAttention(nn.Module):
         return self.out(attended_BND if packing is None else packing.pack(attended_BND))
 
 
-class _GatedSilu(torch.autograd.Function):
-    """silu(gate) · up of (…, 2 · width): autograd would write both halves of the gradient twice."""
+class _GatedDown(torch.autograd.Function):
+    """(silu(gate) · up) Wᵀ + b of (T, 2 · width): autograd would keep the product and write both halves' gradient twice."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
         gate, up = hidden.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+        return F.linear(F.silu(gate).mul_(up), weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (hidden,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        hidden, weight = ctx.saved_tensors
         gate, up = hidden.chunk(2, dim=-1)
-        result = torch.empty_like(hidden)
-        to_gate, to_up = result.chunk(2, dim=-1)
-        torch.mul(gradient, F.silu(gate), out=to_up)
-        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=to_gate)
-        return result
+        to_hidden = torch.empty_like(hidden)
+        to_gate, to_up = to_hidden.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        to_product = gradient @ weight.to(gradient.dtype)
+        torch.mul(to_product, opened, out=to_up)
+        torch.ops.aten.silu_backward.grad_input(to_product.mul_(up), gate, grad_input=to_gate)
+        rows = gradient.flatten(0, -2)
+        to_weight = rows.T @ opened.mul_(up).flatten(0, -2)
+        return to_hidden, to_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 class FeedForward(nn.Module):
@@ -124,7 +128,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, D)."""
         hidden = self.up(x)
-        return self.down(_GatedSilu.apply(hidden) if self.gated else F.gelu(hidden))
+        return _GatedDown.apply(hidden, self.down.weight, self.down.bias) if self.gated else self.down(F.gelu(hidden))
 
 
 class EncoderBlock(nn.Module):
