@@ -144,7 +144,8 @@ class FourM(nn.Module):
 
     def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing, heads_follow: bool = False) -> Tensor:
         columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
-        x_TD = self.embed_targets(*map(packing.pack, columns), sparse=heads_follow)
+        modality_T, position_T, previous_T = map(packing.pack, columns)
+        x_TD = self.embed_targets(modality_T, position_T, previous_T, sparse=heads_follow)
         self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):
