@@ -25,7 +25,6 @@ from machine import describe
 from fourfold.training.precision import has_fast_bfloat16
 
 FOLDER = Path(__file__).parent
-LONGEST = 240  # seconds that one measurement may take
 STEP = "Ti, 7 modalities, released vocabularies, 128/128 tokens, batch 16"
 Report = dict[str, Any]
 
@@ -102,27 +101,27 @@ LINES = {
 }
 
 
-def measure(name: str) -> Report:
+def measure(name: str, longest: int) -> Report:
     """The report of one measurement, or {"failed": why}."""
     file, *options = MEASUREMENTS[name]
     command = [sys.executable, str(FOLDER / file), *options]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=longest)
     except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {LONGEST} s"}
+        return {"failed": f"not done after {longest} s"}
     reports = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not reports:
         return {"failed": (done.stderr.strip().splitlines() or ["printed no report"])[-1]}
     return json.loads(reports[-1])
 
 
-def measure_all(names: list[str]) -> dict[str, Report]:
+def measure_all(names: list[str], longest: int) -> dict[str, Report]:
     """The reports by name; a line of progress for each goes to stderr."""
     found = {}
     for place, name in enumerate(names, 1):
         print(f"[{place}/{len(names)}] {' '.join(MEASUREMENTS[name])} …", end="", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        found[name] = measure(name)
+        found[name] = measure(name, longest)
         print(f" {time.perf_counter() - began:.0f} s", found[name].get("failed", ""), file=sys.stderr)
     return found
 
@@ -152,6 +151,7 @@ def table(rows: list[Report]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", nargs="*", metavar="line", help=f"some of: {', '.join(LINES)} (default: all)")
+    parser.add_argument("--longest", type=int, default=240, help="seconds for one measurement; more on a busy machine")
     options = parser.parse_args()
     if unknown := [name for name in options.lines if name not in LINES]:
         parser.error(f"there is no line {unknown[0]!r}; lines are {', '.join(LINES)}")
@@ -159,7 +159,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many for each measurement
     needed = {measurement for name in names for measurement in LINES[name].needs}
     machine = describe()
-    reports = measure_all([name for name in MEASUREMENTS if name in needed])
+    reports = measure_all([name for name in MEASUREMENTS if name in needed], options.longest)
     has_bfloat16 = has_fast_bfloat16(torch.device("cpu"))
     rows = {name: row(LINES[name], reports, has_bfloat16) for name in names}
     print(json.dumps({"benchmark": "all", "machine": machine, "lines": rows, "measurements": reports}, ensure_ascii=False))

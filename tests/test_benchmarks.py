@@ -34,7 +34,7 @@ def test_a_measurement_that_fails_is_named_in_its_lines(monkeypatch, tmp_path):
     (tmp_path / "broken.py").write_text("raise SystemExit('out of luck')")
     monkeypatch.setattr(bench, "FOLDER", tmp_path)
     monkeypatch.setitem(bench.MEASUREMENTS, "growth", ("broken.py",))
-    reports = bench.measure_all(["growth"])
+    reports = bench.measure_all(["growth"], longest=60)
     assert bench.row(bench.LINES["growth"], reports, has_bfloat16=False)["met"] == "failed: out of luck"
 
 
