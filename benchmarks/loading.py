@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from step import SENTINELS, cpu_name, released_config
+from machine import cpu_name
+from step import SENTINELS, released_config
 
 from fourfold.data.loader import CROP_SETTINGS, Reader, TokenLoader
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/step.py                 # against the plain way, and shares of the step
     OMP_NUM_THREADS=2 python benchmarks/step.py --memory        # peak memory against the plain way
-    OMP_NUM_THREADS=2 python benchmarks/step.py --growth        # step time over batch and budget
+    OMP_NUM_THREADS=2 python benchmarks/step.py --growth        # step time over batch and budget, and how far from linear
     OMP_NUM_THREADS=2 python benchmarks/step.py --profile       # which operations take the time
 
 Ours and the plain way (`reference_way.py`) take turns, and ratios are of the best times of one run, which other work on the
@@ -12,15 +12,14 @@ machine disturbs least. Prints one JSON line, then the same as a table.
 import argparse
 import json
 import os
-import platform
 import resource
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from machine import describe
 from model import peak_gflops
 from reference_way import WholeSamples, reference_loss
 from torch import nn
@@ -31,7 +30,7 @@ from fourfold.masking.spans import SpecialIds
 from fourfold.modalities import TOKEN_MODALITIES
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
-from fourfold.model.flops import training_flops
+from fourfold.model.flops import attention_flops, forward_flops, training_flops
 from fourfold.model.fourm import FourM
 from fourfold.seeds import numpy_generator
 from fourfold.training.optimizers import OptimizerConfig, OptimizerSet, build_optimizer
@@ -149,17 +148,55 @@ def peak_megabytes(config: ModelConfig, way: str, options: argparse.Namespace) -
     return float(os.read(reading, 100))
 
 
-def growth(config: ModelConfig, options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of forward and backward by batch and by budget."""
-    found = {}
-    for size, budget in ((4, 128), (8, 128), (16, 128), (32, 128), (16, 64), (16, 256)):
-        step = Step(config, size, budget, options.precision)
-        step.loss()
-        seconds = min(timed(step.loss) for _ in range(options.repeats))
-        key = f"batch_{size}_budget_{budget}"
-        found[f"{key}_ms"] = round(1e3 * seconds, 1)
-        found[f"{key}_gflops"] = round(training_flops(config, step.batch) / seconds / 1e9, 1)
-    return found
+def growth(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a whole step over batch and over budget, and how far from linear they are without attention's own term.
+
+    That is taken out by its share of the arithmetic. A line has two numbers, since tables and optimiser cost the same whatever
+    the batch; it is fitted to four points over the tokens that exist, and the largest relative distance counts.
+    """
+    model = FourM(config)
+    optimizer = build_optimizer(model, OptimizerConfig(kind="adamw", learning_rate=1e-4))
+    shapes = [(size, 128) for size in (4, 8, 16, 32)] + [(16, budget) for budget in (64, 192, 256)]
+    batches = {shape: Samples(config, *shape).masked() for shape in shapes}
+
+    def step(batch: MaskedBatch) -> None:
+        with autocast(options.precision, CPU):
+            total = model(batch).total
+        total.backward()
+        update(optimizer)
+
+    found: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
+    for repeat in range(options.repeats + 1):
+        for shape, batch in batches.items():
+            seconds = timed(lambda batch=batch: step(batch))
+            if repeat:  # the first warms up
+                found[shape].append(seconds)
+    rows = {shape: _growth_row(config, batches[shape], min(times)) for shape, times in found.items()}
+    over = {"batch": [(size, 128) for size in (4, 8, 16, 32)], "budget": [(16, budget) for budget in (64, 128, 192, 256)]}
+    deviations = {
+        f"deviation_over_{name}": round(deviation_from_line(*zip(*(rows[s]["point"] for s in chosen), strict=True)), 4)
+        for name, chosen in over.items()
+    }
+    table = {
+        f"batch_{size}_budget_{budget}_{name}": value for (size, budget), row in rows.items() for name, value in row.items()
+    }
+    return deviations | {name: value for name, value in table.items() if not name.endswith("point")}
+
+
+def _growth_row(config: ModelConfig, batch: MaskedBatch, seconds: float) -> dict[str, Any]:
+    tokens = int(batch.input_keep_BN.sum() + batch.target_keep_BM.sum())
+    share = attention_flops(config, batch) / forward_flops(config, batch)
+    rate = training_flops(config, batch) / seconds / 1e9
+    row = {"ms": round(1e3 * seconds, 1), "tokens": tokens, "attention_share": round(share, 4), "gflops": round(rate, 1)}
+    return row | {"point": (tokens, seconds * (1 - share))}
+
+
+def deviation_from_line(x: Sequence[float], y: Sequence[float]) -> float:
+    """The largest relative distance of points from the line that is nearest to them in relative terms."""
+    x_P, y_P = np.asarray(x, float), np.asarray(y, float)
+    terms_PK = np.stack([np.ones_like(x_P), x_P], axis=1) / y_P[:, None]
+    line_K = np.linalg.lstsq(terms_PK, np.ones_like(y_P), rcond=None)[0]
+    return float(np.abs(terms_PK @ line_K - 1).max())
 
 
 def memory(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
@@ -221,16 +258,10 @@ def main() -> None:
             return profile(config, options)
         found = (growth if options.growth else memory if options.memory else measured)(config, options)
     about = {"size": options.size, "batch": options.batch, "budget": options.budget, "precision": options.precision}
-    machine = {"threads": torch.get_num_threads(), "cpu": cpu_name(), "torch": torch.__version__}
+    machine = describe()
     print(json.dumps({"benchmark": "step", **about, **machine, **found}))
     print("\n".join(f"{name:<36} {value}" for name, value in {**about, **machine, **found}.items()))
     return None
-
-
-def cpu_name() -> str:
-    with Path("/proc/cpuinfo").open() as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

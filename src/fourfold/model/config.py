@@ -147,8 +147,8 @@ class ModelConfig(ArchitectureConfig):
         """Return where in the images of a batch each modality of pixels lies: its index → top, height, width.
 
         A batch has one tensor of pixels. Where a model sees several resolutions (super-resolution: `rgb@224` and `rgb@448`), a
-        sample has an image of one of them, in the top left corner, or of all, below each other in the order of indices. What
-        is larger than these images is in none of them.
+        sample has an image of one of them, in the top left corner, or of all, below each other in the order of indices.
+        What does not fit is not there.
         """
         sizes = {
             index: (modality.grid[0] * self.patch_size, modality.grid[1] * self.patch_size)
@@ -162,119 +162,6 @@ class ModelConfig(ArchitectureConfig):
             tops = [*accumulate((rows for rows, _ in sizes.values()), initial=0)]
         windows = {index: (top, *size) for top, (index, size) in zip(tops, sizes.items(), strict=False)}
         return {index: one for index, one in windows.items() if one[0] + one[1] <= height and one[2] <= width}
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        in_a_row = self.kind in ("sequence", "vectors")
-        if in_a_row != (self.max_length is not None) or in_a_row == (self.grid is not None):
-            raise ValueError(
-                f"Modality {self.name!r} is {self.kind}: give `max_length` to sequences and vectors, `grid` to others."
-            )
-        if self.input_only != (self.vocabulary_size == 0):
-            raise ValueError(f"Modality {self.name!r}: `vocabulary_size` is 0 for pixels and vectors, positive for all others.")
-        if (self.kind == "vectors") != (self.vector_width is not None):
-            raise ValueError(f"Modality {self.name!r} is {self.kind}: `vector_width` is for vectors alone.")
-        if self.vector_bottleneck and self.kind != "vectors":
-            raise ValueError(f"Modality {self.name!r} is {self.kind}: `vector_bottleneck` is for vectors alone.")
-        return self
-
-
-# The family of 4M (4M-7 appendix; 4m-facts §3): width, depth of each side, heads of width 64 (Ti to XL).
-SIZES = {"Ti": (384, 6, 6), "S": (512, 8, 8), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (2048, 24, 32)}
-
-
-class ArchitectureConfig(Config):
-    """A 4M encoder–decoder, whatever its modalities. `size: B` stands for the width, depths and heads of that size."""
-
-    dim: int = Field(default=384, ge=8)
-    encoder_depth: int = Field(default=6, ge=1)
-    decoder_depth: int = Field(default=6, ge=1)
-    num_heads: int = Field(default=6, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)  # hidden width is ⌊2/3 · ratio · dim⌋ when gated, ratio · dim otherwise
-    gated_mlp: bool = True  # SwiGLU; otherwise GELU
-    activation: Activation = Field(default_factory=lambda data: "silu" if data["gated_mlp"] else "gelu")
-    qkv_bias: bool = False
-    projection_bias: bool = False  # after attention; the projection into the decoder's context always has one
-    mlp_bias: bool = False
-    norm_bias: bool = False
-    qk_norm: bool = False
-    num_registers: int = Field(default=0, ge=0)  # learned tokens before the encoder's input (Darcet et al., arXiv 2309.16588)
-    patch_size: int = Field(default=16, ge=1)  # pixels
-    patch_stem: Literal["linear", "conv"] = "linear"
-    image_temperature: float = Field(default=1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbours apart on an 8 × 8 grid
-    sequence_temperature: float = Field(default=1e4, gt=1)
-    embedding_std: float = Field(default=0.02, gt=0)  # initial scale of token, modality and mask embeddings
-    tied_heads: bool = True  # a head is its modality's decoder table, as the reference trains them
-    shared_modality_vectors: bool = True  # one vector of a modality on both sides
-    causal_targets: bool = False  # every target sees those before it alone, grids too
-    separate_targets: bool = True  # targets see those of their own modality alone; otherwise the modalities before it as well
-    attention: Literal["auto", "sdpa", "matmul"] = "auto"
-    recompute_blocks: bool = (
-        False  # activations of a block are computed again in the backward pass: less memory, a third more time
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sized(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "size" not in values:
-            return values
-        given = {key: value for key, value in values.items() if key != "size"}
-        if values["size"] not in SIZES:
-            raise ValueError(f"`size` is {values['size']!r}. Allowed: {', '.join(SIZES)}.")
-        dim, depth, num_heads = SIZES[values["size"]]
-        return {"dim": dim, "encoder_depth": depth, "decoder_depth": depth, "num_heads": num_heads} | given
-
-
-class ModelConfig(ArchitectureConfig):
-    """A 4M encoder–decoder. `modalities` fixes the index that `MaskedBatch.*_modality` refers to."""
-
-    modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Modality names in index order."""
-        return tuple(modality.name for modality in self.modalities)
-
-    @property
-    def mlp_width(self) -> int:
-        """Hidden width of the feed-forward layers."""
-        width = int(self.mlp_ratio * self.dim)
-        return 2 * width // 3 if self.gated_mlp else width
-
-    def index(self, name: str) -> int:
-        """Return the index of a modality; raises ValueError that suggests the nearest name."""
-        if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"This model has no modality {name!r}.{hint} It knows: {', '.join(self.names)}.")
-        return self.names.index(name)
-
-    def modality(self, name: str) -> ModalityConfig:
-        """Return a modality's entry by name; raises ValueError that suggests the nearest name."""
-        return self.modalities[self.index(name)]
-
-    def pixel_windows(self, height: int, width: int) -> dict[int, tuple[int, int, int]]:
-        """Return where in images of a batch each modality of pixels lies: its index → top, height, width.
-
-        A batch has one tensor of pixels. Where a model sees several resolutions (super-resolution: `rgb@224` and `rgb@448`),
-        that is an image of one of them, or all below each other in the order of indices, each at the left. Raises ValueError
-        for images that are neither.
-        """
-        sizes = {
-            index: (modality.grid[0] * self.patch_size, modality.grid[1] * self.patch_size)
-            for index, modality in enumerate(self.modalities)
-            if modality.kind == "pixels" and modality.grid
-        }
-        if len(sizes) <= 1:
-            return dict.fromkeys(sizes, (0, height, width))
-        for index, size in sizes.items():
-            if size == (height, width):
-                return {index: (0, height, width)}
-        if (height, width) != (sum(rows for rows, _ in sizes.values()), max(columns for _, columns in sizes.values())):
-            known = ", ".join(f"{self.names[index]} {rows} × {columns}" for index, (rows, columns) in sizes.items())
-            raise ValueError(f"Images of {height} × {width} pixels; this model sees {known}, or all below each other.")
-        tops = accumulate((rows for rows, _ in sizes.values()), initial=0)
-        return {index: (top, rows, columns) for top, (index, (rows, columns)) in zip(tops, sizes.items(), strict=False)}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

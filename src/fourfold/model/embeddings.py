@@ -35,9 +35,13 @@ class TokenTable(nn.Module):
         self.weight_VD = nn.Parameter(torch.empty(sum(self.sizes), config.dim))
         self.register_buffer("offset_E", torch.tensor(offsets(self.sizes)), persistent=False)
 
-    def forward(self, modality: Tensor, token: Tensor) -> Tensor:
-        """Return (…, D) of int64 modality indices and token ids (…)."""
-        return F.embedding(self.offset_E[modality] + token, self.weight_VD)
+    def forward(self, modality: Tensor, token: Tensor, sparse: bool = False) -> Tensor:
+        """Return (…, D) of int64 modality indices and token ids (…).
+
+        `sparse`: the gradient is of the rows alone that were looked up, for a table that has a dense one from elsewhere, to
+        which autograd adds it in place.
+        """
+        return F.embedding(self.offset_E[modality] + token, self.weight_VD, sparse=sparse)
 
     def per_modality(self) -> tuple[Tensor, ...]:
         """Return each modality's (vocabulary, D) block, empty for pixels; one split, so gradients meet in one buffer."""

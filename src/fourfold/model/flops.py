@@ -11,17 +11,23 @@ BACKWARD = 2  # times the forward pass: one product for the inputs, one for the 
 
 
 def forward_flops(config: ModelConfig, batch: MaskedBatch) -> float:
-    """Return the FLOP (a multiply-add is 2) of one forward pass with its losses; a batch on the CPU is counted at once.
+    """Return the FLOP (a multiply-add is 2) of one forward pass with its losses; a batch on the CPU is counted at once."""
+    n, m = float(batch.input_keep_BN.sum()), float(batch.target_keep_BM.sum())
+    d, feed_forward = config.dim, (3 if config.gated_mlp else 2) * config.dim * config.mlp_width
+    encoder = config.encoder_depth * n * (4 * d * d + feed_forward)
+    decoder = config.decoder_depth * (m * (6 * d * d + feed_forward) + n * 2 * d * d)
+    products = 2 * (encoder + n * d * d + decoder + _patches(config, batch) + _heads(config, batch))
+    return products + attention_flops(config, batch)
 
-    Attention is counted as it has to be computed for the mask-free case: all pairs of a sample's tokens that exist.
+
+def attention_flops(config: ModelConfig, batch: MaskedBatch) -> float:
+    """Return the FLOP of scores and weighted sums in one forward pass: all that grows with the square of the budget.
+
+    It is counted as it has to be computed for the mask-free case: all pairs of a sample's tokens that exist.
     """
     inputs_B, targets_B = batch.input_keep_BN.sum(1).double(), batch.target_keep_BM.sum(1).double()
-    n, m = float(inputs_B.sum()), float(targets_B.sum())
-    d, feed_forward = config.dim, (3 if config.gated_mlp else 2) * config.dim * config.mlp_width
-    encoder = config.encoder_depth * (n * (4 * d * d + feed_forward) + 2 * d * float((inputs_B**2).sum()))
-    pairs = float((targets_B**2 + targets_B * inputs_B).sum())
-    decoder = config.decoder_depth * (m * (6 * d * d + feed_forward) + n * 2 * d * d + 2 * d * pairs)
-    return 2 * (encoder + n * d * d + decoder + _patches(config, batch) + _heads(config, batch))
+    encoder = config.encoder_depth * float((inputs_B**2).sum())
+    return 2 * 2 * config.dim * (encoder + config.decoder_depth * float((targets_B**2 + targets_B * inputs_B).sum()))
 
 
 def training_flops(config: ModelConfig, batch: MaskedBatch) -> float:

@@ -6,10 +6,8 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 
 # B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from fourfold.model.attention import attention_bias
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
-from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable, vector_projection
+from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable, offsets, vector_projection
+from fourfold.model.heads import Head
 from fourfold.model.initialisation import initialise
 from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
 from fourfold.model.losses import Losses, LossName, cross_entropies
@@ -113,15 +112,15 @@ class FourM(nn.Module):
         """Return what each decoder block looks at: fixed while targets are decoded step by step."""
         return [block.context_keys_values(encoding.context_TD, encoding.packing) for block in self.decoder_blocks]
 
-    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor) -> Tensor:
+    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor, sparse: bool = False) -> Tensor:
         """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality."""
         is_sequence = self.is_sequence_E[modality][..., None]
-        content = torch.where(is_sequence, self.target_tokens(modality, previous), self.mask_token_D)
+        content = torch.where(is_sequence, self.target_tokens(modality, previous, sparse), self.mask_token_D)
         return content + self.place(modality, position, "target")
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
         """Return the (…, vocabulary) logits of one modality from hidden states (…, D)."""
-        return F.linear(hidden, self.head_tables()[self.config.index(name)])
+        return F.linear(hidden, self.head_table.per_modality()[self.config.index(name)])
 
     @classmethod
     def load_released(cls, path: Path) -> "FourM":
@@ -136,9 +135,10 @@ class FourM(nn.Module):
 
         export_released(self, path)
 
-    def head_tables(self) -> tuple[Tensor, ...]:
-        """Return each modality's head, (vocabulary, D): its decoder table, where they are tied."""
-        return (self.target_tokens if self.heads is None else self.heads).per_modality()
+    @property
+    def head_table(self) -> TokenTable:
+        """The heads, (vocabulary, D) for each modality: the decoder's token tables, where they are tied."""
+        return self.target_tokens if self.heads is None else self.heads
 
     def forward(self, batch: MaskedBatch, loss: LossName = "modality", totals: dict[str, int] | None = None) -> Losses:
         """Return the losses of predicting the targets from the inputs.
@@ -146,37 +146,41 @@ class FourM(nn.Module):
         `totals`, for a batch that is part of a step: the step's number of targets by modality, see `fourfold.model.losses`.
         """
         packing = self._target_packing(batch)
-        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing)
-        logits, targets = self._logits_and_targets(hidden_TD, batch, packing, totals or {})
-        return cross_entropies(logits, targets, sum(m.can_be_target for m in self.config.modalities), loss, totals)
+        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing, heads_follow=True)
+        heads, target_T = self._heads(batch, packing), packing.pack(batch.target_id_BM)
+        num_modalities = sum(modality.can_be_target for modality in self.config.modalities)
+        return cross_entropies(hidden_TD, self.head_table.weight_VD, target_T, heads, loss, num_modalities, totals)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
         packing = self._target_packing(batch)
-        return self._logits_and_targets(packing.pack(hidden_BMD), batch, packing)
+        heads = [head for head in self._heads(batch, packing) if head.num_targets]
+        counts = [head.num_targets for head in heads]
+        rows = zip(heads, packing.pack(hidden_BMD).split(counts), packing.pack(batch.target_id_BM).split(counts), strict=True)
+        found = {head.name: (self.logits(hidden_nD, head.name), target_n) for head, hidden_nD, target_n in rows}
+        return {name: logits for name, (logits, _) in found.items()}, {name: target for name, (_, target) in found.items()}
 
     def _target_packing(self, batch: MaskedBatch) -> Packing:
         """Return the packing of the targets, modality by modality, so that each head finds its rows side by side."""
         return Packing.of(batch.target_keep_BM, batch.target_modality_BM)
 
-    def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing) -> Tensor:
+    def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing, heads_follow: bool = False) -> Tensor:
         columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
-        x_TD = self.embed_targets(*map(packing.pack, columns))
+        modality_T, position_T, previous_T = map(packing.pack, columns)
+        sparse = heads_follow and self.heads is None  # the tied table has a dense gradient from the heads
+        x_TD = self.embed_targets(modality_T, position_T, previous_T, sparse)
         self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):
             x_TD = self._through(block, x_TD, self_bias, packing, context, context_bias)
         return self.decoder_norm(x_TD)
 
-    def _logits_and_targets(
-        self, hidden_TD: Tensor, batch: MaskedBatch, packing: Packing, totals: Mapping[str, int] = MappingProxyType({})
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return logits and targets of the modalities that have targets here, or in the step that this is a part of."""
+    def _heads(self, batch: MaskedBatch, packing: Packing) -> list[Head]:
+        """Return the heads of all modalities that can be predicted, in the order of the packed targets."""
         counts = torch.bincount(packing.pack(batch.target_modality_BM), minlength=len(self.config.modalities)).tolist()
-        rows = zip(self.config.names, hidden_TD.split(counts), self.head_tables(), counts, strict=True)
-        logits = {name: F.linear(hidden, table) for name, hidden, table, count in rows if count or totals.get(name)}
-        targets = dict(zip(self.config.names, packing.pack(batch.target_id_BM).split(counts), strict=True))
-        return logits, {name: targets[name] for name in logits}
+        sizes = self.target_tokens.sizes
+        every = zip(self.config.names, offsets(sizes), sizes, counts, strict=True)
+        return [Head(name, start, size, count) for name, start, size, count in every if size or count]
 
     def _through(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.config.recompute_blocks and self.training:

@@ -22,6 +22,37 @@ def layer_norm(dim: int, config: ModelConfig) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=NORM_EPSILON, bias=config.norm_bias)
 
 
+def linear_of_norm(linear: nn.Linear, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Return linear(norm(x)); norm(x) is made again in the backward pass, where autograd would keep it (docs/log.md)."""
+    return _LinearOfNorm.apply(x, norm.weight, norm.bias, linear.weight, linear.bias)
+
+
+class _LinearOfNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm_weight: Tensor, norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        normed, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, NORM_EPSILON)
+        ctx.save_for_backward(x, mean, rstd, norm_weight, norm_bias, weight)
+        return F.linear(normed, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, mean, rstd, norm_weight, norm_bias, weight = ctx.saved_tensors
+        to_normed = (gradient @ weight.to(gradient.dtype)).to(x.dtype)
+        to_norm = torch.ops.aten.native_layer_norm_backward(
+            to_normed, x, x.shape[-1:], mean, rstd, norm_weight, norm_bias, ctx.needs_input_grad[:3]
+        )
+        normed = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, NORM_EPSILON)[0]
+        return *to_norm, *_to_linear(gradient, normed, *ctx.needs_input_grad[3:])
+
+
+def _to_linear(gradient: Tensor, x: Tensor, of_weight: bool, of_bias: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of weight and bias of a linear layer that was given x; None where not wanted."""
+    rows = gradient.flatten(0, -2)
+    return rows.T @ x.to(rows.dtype).flatten(0, -2) if of_weight else None, rows.sum(0) if of_bias else None
+
+
 class HeadNorm(nn.Module):
     """LayerNorm of each head's queries or keys (the QK-norm variant)."""
 
@@ -46,14 +77,14 @@ class SelfAttention(nn.Module):
         self.q_norm = HeadNorm(config) if config.qk_norm else None
         self.k_norm = HeadNorm(config) if config.qk_norm else None
 
-    def forward(self, x: Tensor, bias: Tensor | None, packing: Packing) -> Tensor:
-        """Return (T, D) from packed rows (T, D)."""
-        qkv_BNE = self._normed(packing.pad(self.qkv(x)))
+    def forward(self, x: Tensor, norm: nn.LayerNorm, bias: Tensor | None, packing: Packing) -> Tensor:
+        """Return attention(LN x), (T, D), from packed rows (T, D)."""
+        qkv_BNE = self._normed(packing.pad(linear_of_norm(self.qkv, norm, x)))
         return self.out(packing.pack(attend(self.num_heads, bias, self.backend, qkv_BNE)))
 
-    def step(self, x_BND: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
+    def step(self, x_BND: Tensor, norm: nn.LayerNorm, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
         """Return (B, N, D) of tokens that follow those of `past` and may see all of these, and past and present together."""
-        qkv_BNE = self._normed(self.qkv(x_BND))
+        qkv_BNE = self._normed(linear_of_norm(self.qkv, norm, x_BND))
         q_BND, kv = qkv_BNE.split([x_BND.shape[-1], 2 * x_BND.shape[-1]], dim=-1)
         kv = kv if past is None else torch.cat([past, kv], dim=1)
         return self.out(attend(self.num_heads, None, self.backend, q_BND, kv)), kv
@@ -77,40 +108,43 @@ class CrossAttention(nn.Module):
         self.q_norm = HeadNorm(config) if config.qk_norm else None
         self.k_norm = HeadNorm(config) if config.qk_norm else None
 
-    def keys_values(self, context: Tensor) -> KeyValues:
+    def keys_values(self, context: Tensor, norm: nn.LayerNorm) -> KeyValues:
         """Return (…, 2D): what queries look at; computed once per request, whatever the number of decoding steps."""
-        kv = self.kv(context)
+        kv = linear_of_norm(self.kv, norm, context)
         if self.k_norm is None:
             return kv
         k, v = kv.chunk(2, dim=-1)
         return torch.cat([self.k_norm(k), v], dim=-1)
 
-    def forward(self, x: Tensor, kv: KeyValues, bias: Tensor | None, packing: Packing | None) -> Tensor:
-        """Return (T, D) from packed rows, or (B, N, D) from (B, N, D) without a packing."""
-        q_BND = self.q(x) if packing is None else packing.pad(self.q(x))
+    def forward(self, x: Tensor, norm: nn.LayerNorm, kv: KeyValues, bias: Tensor | None, packing: Packing | None) -> Tensor:
+        """Return attention(LN x, context), (T, D) from packed rows, or (B, N, D) from (B, N, D) without a packing."""
+        q = linear_of_norm(self.q, norm, x)
+        q_BND = q if packing is None else packing.pad(q)
         q_BND = q_BND if self.q_norm is None else self.q_norm(q_BND)
         attended_BND = attend(self.num_heads, bias, self.backend, q_BND, kv)
         return self.out(attended_BND if packing is None else packing.pack(attended_BND))
 
 
-class _GatedSilu(torch.autograd.Function):
-    """silu(gate) · up of (…, 2 · width): autograd would write both halves of the gradient twice."""
+class _GatedDown(torch.autograd.Function):
+    """(silu(gate) · up) Wᵀ + b of (T, 2 · width): autograd would keep the product and write both halves' gradient twice."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor) -> Tensor:
-        ctx.save_for_backward(hidden)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
         gate, up = hidden.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+        return F.linear(F.silu(gate).mul_(up), weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (hidden,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        hidden, weight = ctx.saved_tensors
         gate, up = hidden.chunk(2, dim=-1)
-        result = torch.empty_like(hidden)
-        to_gate, to_up = result.chunk(2, dim=-1)
-        torch.mul(gradient, F.silu(gate), out=to_up)
-        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=to_gate)
-        return result
+        to_hidden = torch.empty_like(hidden)
+        to_gate, to_up = to_hidden.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        to_product = gradient @ weight.to(gradient.dtype)
+        torch.mul(to_product, opened, out=to_up)
+        torch.ops.aten.silu_backward.grad_input(to_product.mul_(up), gate, grad_input=to_gate)
+        return to_hidden, *_to_linear(gradient, opened.mul_(up), *ctx.needs_input_grad[1:])
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu}
@@ -128,11 +162,11 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, config.mlp_width * (2 if self.gated else 1), bias=config.mlp_bias)
         self.down = nn.Linear(config.mlp_width, config.dim, bias=config.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (…, D)."""
-        hidden = self.up(x)
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Return feed-forward(LN x), (…, D)."""
+        hidden = linear_of_norm(self.up, norm, x)
         if self.gated and self.activation == "silu":
-            return self.down(_GatedSilu.apply(hidden))
+            return _GatedDown.apply(hidden, self.down.weight, self.down.bias)
         activate = ACTIVATIONS[self.activation]
         if not self.gated:
             return self.down(activate(hidden))
@@ -152,8 +186,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x_TD: Tensor, bias: Tensor | None, packing: Packing) -> Tensor:
         """Return (T, D)."""
-        x_TD = x_TD + self.attention(self.attention_norm(x_TD), bias, packing)
-        return x_TD + self.mlp(self.mlp_norm(x_TD))
+        x_TD = x_TD + self.attention(x_TD, self.attention_norm, bias, packing)
+        return x_TD + self.mlp(x_TD, self.mlp_norm)
 
 
 class DecoderBlock(nn.Module):
@@ -171,21 +205,21 @@ class DecoderBlock(nn.Module):
 
     def context_keys_values(self, context_TD: Tensor, packing: Packing) -> KeyValues:
         """Return the keys and values (B, N, 2D) of the cross-attention, zeros in empty slots."""
-        return packing.pad(self.cross_attention.keys_values(self.context_norm(context_TD)))
+        return packing.pad(self.cross_attention.keys_values(context_TD, self.context_norm))
 
     def forward(
         self, x_TD: Tensor, self_bias: Tensor | None, packing: Packing, context: KeyValues, context_bias: Tensor | None
     ) -> Tensor:
         """Return (T, D): all targets at once."""
-        x_TD = x_TD + self.self_attention(self.self_norm(x_TD), self_bias, packing)
-        x_TD = x_TD + self.cross_attention(self.query_norm(x_TD), context, context_bias, packing)
-        return x_TD + self.mlp(self.mlp_norm(x_TD))
+        x_TD = x_TD + self.self_attention(x_TD, self.self_norm, self_bias, packing)
+        x_TD = x_TD + self.cross_attention(x_TD, self.query_norm, context, context_bias, packing)
+        return x_TD + self.mlp(x_TD, self.mlp_norm)
 
     def step(
         self, x_BND: Tensor, past: KeyValues | None, context: KeyValues, context_bias: Tensor | None
     ) -> tuple[Tensor, KeyValues]:
         """Return (B, N, D) of the tokens that follow `past`, and past and present keys and values together."""
-        attended_BND, present = self.self_attention.step(self.self_norm(x_BND), past)
+        attended_BND, present = self.self_attention.step(x_BND, self.self_norm, past)
         x_BND = x_BND + attended_BND
-        x_BND = x_BND + self.cross_attention(self.query_norm(x_BND), context, context_bias, None)
-        return x_BND + self.mlp(self.mlp_norm(x_BND)), present
+        x_BND = x_BND + self.cross_attention(x_BND, self.query_norm, context, context_bias, None)
+        return x_BND + self.mlp(x_BND, self.mlp_norm), present

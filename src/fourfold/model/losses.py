@@ -8,12 +8,15 @@ A batch may be a part of a step (a process's share, or what fits memory at once)
 modality, `totals`, the losses of its parts add up to the loss of the whole, whatever the parts: a mean of means would not.
 """
 
+# T targets of all heads end to end, D width, V rows of all vocabularies, E heads that have targets
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from fourfold.model.heads import Head, weighted_cross_entropies
 
 LossName = Literal["modality", "token", "reference_modality", "reference_token"]
 
@@ -23,48 +26,42 @@ class Losses:
     """What a step minimises and what it reports: scalars in nats per token."""
 
     total: Tensor
-    per_modality: dict[str, Tensor]  # mean cross-entropy of each modality present
+    per_modality: dict[str, Tensor]  # mean cross-entropy of each modality present; reported, so without a gradient
     num_tokens: dict[str, int]  # how many targets each had
 
 
 def cross_entropies(
-    logits: dict[str, Tensor],
-    targets: dict[str, Tensor],
-    num_modalities: int,
+    hidden_TD: Tensor,
+    table_VD: Tensor,
+    target_T: Tensor,
+    heads: Sequence[Head],
     loss: LossName,
-    totals: dict[str, int] | None = None,
+    num_modalities: int,
+    totals: Mapping[str, int] | None = None,
 ) -> Losses:
-    """Return the losses of logits (n, vocabulary) and target ids (n,) by modality.
+    """Return the losses of hidden states whose rows, and target ids, belong to `heads` in this order.
 
-    `num_modalities` is how many the model can predict, which only `reference_modality` needs. `totals`: how many targets the
-    step has of each modality, if this is a part of it; the means are then shares of the step's. Raises ValueError without
-    targets.
+    `heads` are all that the table has, with or without targets here. `num_modalities` is how many the model can predict, which
+    only `reference_modality` needs. `totals`: how many targets the step has of each modality, if this is a part of it; the
+    means are then shares of the step's. Raises ValueError without targets.
     """
-    if totals is None:
-        means = {name: F.cross_entropy(_precise(logits[name]), target) for name, target in targets.items() if len(target)}
-        counts = {name: len(targets[name]) for name in means}
-    else:
-        means = {name: _share(logits[name], targets[name], total) for name, total in totals.items() if total}
-        counts = {name: totals[name] for name in means}
-    if not means:
+    counts = {head.name: head.num_targets if totals is None else totals.get(head.name, 0) for head in heads}
+    weights = _weights(heads, counts, loss, num_modalities)
+    per_target = [weights[head.name] / max(counts[head.name], 1) for head in heads]
+    total, sums_E = weighted_cross_entropies(hidden_TD, table_VD, target_T, heads, per_target)
+    present = {head.name: sums_E[place] / counts[head.name] for place, head in enumerate(heads) if counts[head.name]}
+    return Losses(total, present, {name: counts[name] for name in present})
+
+
+def _weights(heads: Sequence[Head], counts: Mapping[str, int], loss: LossName, num_modalities: int) -> dict[str, float]:
+    """Return by what each modality's mean counts."""
+    present = [head for head in heads if counts[head.name]]
+    if not present:
         raise ValueError("The batch has no target token. Give at least one target modality a budget above 0.")
-    values = torch.stack(list(means.values()))
     if loss == "modality":
-        total = values.mean()
+        raw = {head.name: 1.0 for head in present}
     elif loss == "reference_modality":
-        total = values.sum() / num_modalities
+        return {head.name: 1.0 / num_modalities for head in heads}
     else:
-        scale = [counts[name] * (logits[name].shape[1] if loss == "reference_token" else 1) for name in means]
-        weights = values.new_tensor(scale)
-        total = (values * weights).sum() / weights.sum()
-    return Losses(total, means, counts)
-
-
-def _share(logits: Tensor, target: Tensor, total: int) -> Tensor:
-    """Return what some of `total` targets add to their mean."""
-    return F.cross_entropy(_precise(logits), target, reduction="sum") / total
-
-
-def _precise(logits: Tensor) -> Tensor:
-    """Return logits of half precision in float32: a log-sum-exp over thousands of entries needs it."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        raw = {head.name: counts[head.name] * (head.size if loss == "reference_token" else 1.0) for head in present}
+    return {head.name: raw.get(head.name, 0.0) / sum(raw.values()) for head in heads}

@@ -142,7 +142,7 @@ def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Ten
             table_PD = position_table(longest, config)
         found = {"mod_emb": model.place.modalities(side)[index][None, None], "pos_emb": table_PD[None]}
         found |= {} if modality.input_only else {"token_emb.weight": tables[index]}
-        found |= {"to_logits.weight": model.head_tables()[index]} if side == "target" else {}
+        found |= {"to_logits.weight": model.head_table.per_modality()[index]} if side == "target" else {}
         theirs |= {f"{prefix}_embeddings.{modality.name}.{part}": tensor.cpu() for part, tensor in found.items()}
     return theirs
 

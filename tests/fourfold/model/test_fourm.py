@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from fourfold.model.batch import PADDING, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
+from fourfold.model.heads import Head
 from fourfold.model.layers import DecoderBlock, EncoderBlock
 from fourfold.model.losses import cross_entropies
 
@@ -152,16 +154,57 @@ def test_bfloat16_autocast_gives_the_losses_and_gradients_of_float32_roughly():
         assert (parameter.grad - gradient).norm() <= 0.1 * gradient.norm() + 1e-6
 
 
+def some_heads(seed: int = 0) -> tuple[dict[str, torch.Tensor], list[Head]]:
+    """Hidden states, a table and target ids in float64; the second of three heads has no target."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = [Head("a", 0, 5, 4), Head("absent", 5, 2, 0), Head("b", 7, 3, 3)]
+    hidden, table = (torch.randn(rows, 6, generator=generator, dtype=torch.float64) for rows in (7, 10))
+    target = torch.tensor([0, 1, 4, 3, 2, 0, 2])
+    return {"hidden_TD": hidden.requires_grad_(), "table_VD": table.requires_grad_(), "target_T": target}, heads
+
+
+def plain_cross_entropies(hidden_TD: torch.Tensor, table_VD: torch.Tensor, target_T: torch.Tensor) -> list[torch.Tensor]:
+    a, b = hidden_TD[:4] @ table_VD[:5].T, hidden_TD[4:] @ table_VD[7:].T
+    return [F.cross_entropy(a, target_T[:4], reduction="none"), F.cross_entropy(b, target_T[4:], reduction="none")]
+
+
 def test_losses_are_means_over_modalities_or_over_tokens():
-    generator = torch.Generator().manual_seed(0)
-    logits = {"a": torch.randn(4, 5, generator=generator), "b": torch.randn(1, 3, generator=generator)}
-    targets = {"a": torch.tensor([0, 1, 2, 3]), "b": torch.tensor([2]), "absent": torch.tensor([], dtype=torch.long)}
-    each = {name: -logits[name].log_softmax(-1)[range(len(t)), t] for name, t in targets.items() if len(t)}
-    found = {loss: cross_entropies(logits, targets, 7, loss).total for loss in ("modality", "token")}
-    torch.testing.assert_close(found["modality"], (each["a"].mean() + each["b"].mean()) / 2)
-    torch.testing.assert_close(found["token"], torch.cat([each["a"], each["b"]]).mean())
+    values, heads = some_heads()
+    a, b = plain_cross_entropies(**values)
+    found = {loss: cross_entropies(**values, heads=heads, loss=loss, num_modalities=2) for loss in ("modality", "token")}
+    torch.testing.assert_close(found["modality"].total, (a.mean() + b.mean()) / 2)
+    torch.testing.assert_close(found["token"].total, torch.cat([a, b]).mean())
+    assert found["token"].num_tokens == {"a": 4, "b": 3}
+    torch.testing.assert_close(found["token"].per_modality, {"a": a.mean().detach(), "b": b.mean().detach()})
     with pytest.raises(ValueError, match="no target token"):
-        cross_entropies({}, {"absent": targets["absent"]}, 7, "modality")
+        cross_entropies(values["hidden_TD"][:0], values["table_VD"], values["target_T"][:0], heads[1:2], "modality", 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 10, 1000])
+@pytest.mark.parametrize("loss", ["modality", "token"])
+def test_gradients_of_hidden_states_and_table_are_those_of_plain_cross_entropy(monkeypatch, at_once, loss):
+    monkeypatch.setattr("fourfold.model.heads.LOGITS_AT_ONCE", at_once)  # a row at a time, two or three rows, all
+    values, heads = some_heads()
+    a, b = plain_cross_entropies(**values)
+    plain = (a.mean() + b.mean()) / 2 if loss == "modality" else torch.cat([a, b]).mean()
+    leaves = (values["hidden_TD"], values["table_VD"])
+    expected = torch.autograd.grad(3 * plain, leaves)
+    found = cross_entropies(**values, heads=heads, loss=loss, num_modalities=len(heads)).total
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(torch.autograd.grad(3 * found, leaves), expected)
+
+
+def test_parts_of_a_step_add_up_to_its_loss():
+    values, heads = some_heads()
+    whole = cross_entropies(**values, heads=heads, loss="modality", num_modalities=2)
+    parts = []
+    for rows, counts in ((slice(0, 3), (3, 0, 0)), (slice(3, 7), (1, 0, 3)), (slice(7, 7), (0, 0, 0))):
+        own = [dataclasses.replace(head, num_targets=count) for head, count in zip(heads, counts, strict=True)]
+        part = {name: value[rows] if name != "table_VD" else value for name, value in values.items()}
+        parts.append(cross_entropies(**part, heads=own, loss="modality", num_modalities=2, totals={"a": 4, "b": 3}))
+    torch.testing.assert_close(sum(part.total for part in parts), whole.total)
+    for name, mean in whole.per_modality.items():
+        torch.testing.assert_close(sum(part.per_modality[name] for part in parts), mean)
 
 
 def test_weights_follow_the_seed_and_each_is_independent_of_the_rest_of_the_model():
