@@ -141,11 +141,26 @@ def _decode_text(name: str, content: bytes) -> str:
 
 
 def _encode_json(name: str, value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode("utf-8")
+    stored = _with_boxes(value) if _holds_boxes(name, value) else value
+    return json.dumps(stored, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
 def _decode_json(name: str, content: bytes) -> Any:
-    return json.loads(content.decode("utf-8"))
+    value = json.loads(content.decode("utf-8"))
+    if _holds_boxes(name, value):
+        for instance in value["instances"]:
+            instance.pop("boxes", None)
+    return value
+
+
+def _holds_boxes(name: str, value: Any) -> bool:
+    return name in LABELS and LABELS[name].kind == "boxes" and isinstance(value, dict) and "instances" in value
+
+
+def _with_boxes(value: dict[str, Any]) -> dict[str, Any]:
+    """Return instances whose box stands under the name that the reference's loader reads as well."""
+    instances = [one | {"boxes": one["box"]} if "box" in one else one for one in value["instances"]]
+    return value | {"instances": instances}
 
 
 def _describe(value: Any) -> str:

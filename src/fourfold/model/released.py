@@ -4,7 +4,7 @@ Ours fuse what is multiplied together (gate and up; all vocabularies of a side) 
 decoder table, a modality's vector on both sides. A checkpoint whose values differ there is loaded untied.
 """
 
-# L rows of learned positions, D width
+# P places, L rows of learned positions, R registers, V rows of all vocabularies, D width
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def _translated(theirs: dict[str, Tensor], model: FourM) -> dict[str, Tensor]:
         ours[f"{side}_tokens.weight_VD"] = _tables(theirs, config, side, "token_emb")
     if not config.tied_heads:
         ours["heads.weight_VD"] = _tables(theirs, config, "target", "to_logits")
-    layers = _layers(config) | {name: (theirs_too,) for name, theirs_too in _input_layers(model).items()}
+    layers = _layers(config) | {layer: (part,) for layer, part in _input_layers(model).items()}
     for our_layer, parts in layers.items():
         for kind in ("weight", "bias"):
             found = [theirs[f"{part}.{kind}"] for part in parts if f"{part}.{kind}" in theirs]

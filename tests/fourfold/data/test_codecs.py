@@ -44,6 +44,14 @@ def test_depth_is_stored_as_half_precision_metres():
     assert decoded.dtype == np.float16 and np.allclose(decoded, depth, rtol=1e-3)
 
 
+def test_boxes_stand_under_the_name_that_the_reference_reads_as_well():
+    value = {"instances": [{"box": [0.1, 0.2, 0.3, 0.4], "class_name": "cone", "score": 0.9}]}
+    stored = codecs.encode("det", value)
+    rows = [one["boxes"] + [one["class_name"], one["score"]] for one in json.loads(stored)["instances"]]
+    assert rows == [[0.1, 0.2, 0.3, 0.4, "cone", 0.9]]
+    assert codecs.decode("det", stored) == value
+
+
 def test_equal_json_has_equal_bytes_whatever_the_order_of_its_keys():
     left = codecs.encode("det", {"instances": [], "b": 1})
     assert left == codecs.encode("det", {"b": 1, "instances": []})

@@ -275,9 +275,9 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, config, values, message)
     [
         ("encoder.pos_emb", None, r"lacks encoder\.pos_emb\.$"),
         (
-            "decoder.blocks.1.norm1.weight",
+            "decoder.extra.weight",
             torch.ones(24),
-            r"has, beside what its metadata tells, decoder\.blocks\.1\.norm1\.weight",
+            r"has, beside what its metadata tells, decoder\.extra\.weight\.$",
         ),
         ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata tells of \(8,\)"),
     ],
