@@ -38,15 +38,11 @@ def imported(count: int) -> tuple[float, list[str]]:
     return resident(), [name for name in HEAVY if name in sys.modules]
 
 
-def followed(url: str, limited: bool) -> tuple[float, float]:
+def followed(url: str) -> tuple[float, float]:
     """Return the memory before and the peak while the logs of all pods are followed by the driver's own threads."""
     from fourfold_ops.kubernetes.client import Cluster
     from fourfold_ops.kubernetes.following import Follower
 
-    if limited:
-        from fourfold_ops.kubernetes.memory import keep_memory_small
-
-        keep_memory_small()
     folder = Path(tempfile.mkdtemp())
     config = {
         "current-context": "c",
@@ -114,10 +110,8 @@ def main() -> None:
         before = memory
     with LogServer(("127.0.0.1", 0), Logs) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        for limited in ("", "limited"):
-            start, peak = inside("follow", f"http://127.0.0.1:{server.server_port}", limited)
-            how = "arenas of malloc limited" if limited else "malloc as it is"
-            print(f"{PODS} logs at once, {how}: {start:.0f} MB, peak {peak:.0f}, {peak - start:+.0f}")
+        start, peak = inside("follow", f"http://127.0.0.1:{server.server_port}")
+        print(f"{PODS} logs at once: from {start:.0f} MB to {peak:.0f}, {peak - start:+.0f}")
         server.shutdown()
 
 
@@ -130,4 +124,4 @@ if __name__ == "__main__":
     elif asked[0] == "import":
         print(json.dumps(imported(int(asked[1]))))
     else:
-        print(json.dumps(followed(asked[1], bool(asked[2]))))
+        print(json.dumps(followed(asked[1])))
