@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import psutil
@@ -28,13 +29,26 @@ PARTS = {  # each after those before it, as a driver imports them
     "mlflow": "import mlflow",
     "its sqlite store": "mlflow.MlflowClient('sqlite:///' + FOLDER + '/mlflow.db').search_experiments()",
 }
+SKINNY = ("numpy", "pandas", "pyarrow", "scipy")
 HEAVY = ("numpy", "pandas", "pyarrow", "scipy", "sqlalchemy", "fastapi", "torch")
 
 
-def imported(count: int) -> tuple[float, list[str]]:
+class LeftOut(MetaPathFinder):
+    """Lets nobody import what mlflow-skinny, which is the same code, is installed without."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Refuse it as if it were not installed."""
+        if fullname.split(".")[0] in SKINNY:
+            raise ModuleNotFoundError(fullname, name=fullname)
+
+
+def imported(count: int, skinny: bool) -> tuple[float, list[str]]:
     """Return the memory after the first `count` parts, and which heavy packages they have brought along."""
+    if skinny:
+        sys.meta_path.insert(0, LeftOut())
+    scope = {"FOLDER": tempfile.mkdtemp()}
     for code in list(PARTS.values())[:count]:
-        exec(code, {"FOLDER": tempfile.mkdtemp(), **globals()})
+        exec(code, scope)
     return resident(), [name for name in HEAVY if name in sys.modules]
 
 
@@ -105,9 +119,11 @@ def main() -> None:
     """Print the table."""
     before = 0.0
     for count, name in enumerate(PARTS, start=1):
-        memory, heavy = inside("import", str(count))
+        memory, heavy = inside("import", str(count), "")
         print(f"{name:<24} {memory:6.0f} MB  {memory - before:+6.0f}  {', '.join(heavy)}")
         before = memory
+    memory, heavy = inside("import", str(len(PARTS)), "skinny")
+    print(f"{'all, with mlflow-skinny':<24} {memory:6.0f} MB  {memory - before:+6.0f}  {', '.join(heavy)}")
     with LogServer(("127.0.0.1", 0), Logs) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         start, peak = inside("follow", f"http://127.0.0.1:{server.server_port}")
@@ -122,6 +138,6 @@ if __name__ == "__main__":
     if asked is None:
         main()
     elif asked[0] == "import":
-        print(json.dumps(imported(int(asked[1]))))
+        print(json.dumps(imported(int(asked[1]), bool(asked[2]))))
     else:
         print(json.dumps(followed(asked[1])))
