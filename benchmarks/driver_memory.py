@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import psutil
@@ -28,25 +29,34 @@ PARTS = {  # each after those before it, as a driver imports them
     "mlflow": "import mlflow",
     "its sqlite store": "mlflow.MlflowClient('sqlite:///' + FOLDER + '/mlflow.db').search_experiments()",
 }
+SKINNY = ("numpy", "pandas", "pyarrow", "scipy")
 HEAVY = ("numpy", "pandas", "pyarrow", "scipy", "sqlalchemy", "fastapi", "torch")
 
 
-def imported(count: int) -> tuple[float, list[str]]:
+class LeftOut(MetaPathFinder):
+    """Lets nobody import what mlflow-skinny, which is the same code, is installed without."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Refuse it as if it were not installed."""
+        if fullname.split(".")[0] in SKINNY:
+            raise ModuleNotFoundError(fullname, name=fullname)
+
+
+def imported(count: int, skinny: bool) -> tuple[float, list[str]]:
     """Return the memory after the first `count` parts, and which heavy packages they have brought along."""
+    if skinny:
+        sys.meta_path.insert(0, LeftOut())
+    scope = {"FOLDER": tempfile.mkdtemp()}
     for code in list(PARTS.values())[:count]:
-        exec(code, {"FOLDER": tempfile.mkdtemp(), **globals()})
+        exec(code, scope)
     return resident(), [name for name in HEAVY if name in sys.modules]
 
 
-def followed(url: str, limited: bool) -> tuple[float, float]:
+def followed(url: str) -> tuple[float, float]:
     """Return the memory before and the peak while the logs of all pods are followed by the driver's own threads."""
     from fourfold_ops.kubernetes.client import Cluster
     from fourfold_ops.kubernetes.following import Follower
 
-    if limited:
-        from fourfold_ops.kubernetes.memory import keep_memory_small
-
-        keep_memory_small()
     folder = Path(tempfile.mkdtemp())
     config = {
         "current-context": "c",
@@ -109,15 +119,15 @@ def main() -> None:
     """Print the table."""
     before = 0.0
     for count, name in enumerate(PARTS, start=1):
-        memory, heavy = inside("import", str(count))
+        memory, heavy = inside("import", str(count), "")
         print(f"{name:<24} {memory:6.0f} MB  {memory - before:+6.0f}  {', '.join(heavy)}")
         before = memory
+    memory, heavy = inside("import", str(len(PARTS)), "skinny")
+    print(f"{'all, with mlflow-skinny':<24} {memory:6.0f} MB  {memory - before:+6.0f}  {', '.join(heavy)}")
     with LogServer(("127.0.0.1", 0), Logs) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        for limited in ("", "limited"):
-            start, peak = inside("follow", f"http://127.0.0.1:{server.server_port}", limited)
-            how = "arenas of malloc limited" if limited else "malloc as it is"
-            print(f"{PODS} logs at once, {how}: {start:.0f} MB, peak {peak:.0f}, {peak - start:+.0f}")
+        start, peak = inside("follow", f"http://127.0.0.1:{server.server_port}")
+        print(f"{PODS} logs at once: from {start:.0f} MB to {peak:.0f}, {peak - start:+.0f}")
         server.shutdown()
 
 
@@ -128,6 +138,6 @@ if __name__ == "__main__":
     if asked is None:
         main()
     elif asked[0] == "import":
-        print(json.dumps(imported(int(asked[1]))))
+        print(json.dumps(imported(int(asked[1]), bool(asked[2]))))
     else:
-        print(json.dumps(followed(asked[1], bool(asked[2]))))
+        print(json.dumps(followed(asked[1])))

@@ -275,7 +275,7 @@ def _configuration(context: str | None) -> Any:
             load_incluster_config(client_configuration=configuration)
         else:
             load_kube_config(os.environ.get("KUBECONFIG"), context, configuration)
-    except (ConfigException, OSError, YAMLError) as error:
+    except (ConfigException, OSError, YAMLError, TypeError) as error:  # the last where the file is no mapping
         words = " ".join(str(error).split()).strip(".")
         raise UserError(
             f"There is no way to a cluster: {words}.", "Set KUBECONFIG, or correct `context` in kubernetes.yml."

@@ -5,83 +5,32 @@ connection each. It needs no rights, no controller in the cluster and no driver.
 
 - A generation begins when all pods have called in, and only then is torchrun started. A connection is good for one generation:
   before a launcher calls in again it has ended its processes. So no process meets the store or a peer of an earlier generation.
-- A connection that breaks, or is silent for `LEASE_SECONDS`, is a pod that is gone: the others are told to end what they run,
+- A connection that breaks, or is silent for half a minute, is a pod that is gone: the others are told to end what they run,
   however deep in a computation or in NCCL it sits, and to call in again. Their containers stay; the Job replaces the one pod.
 - A process that fails is reported. Since its peers fail with it, one pod is chosen to end with its exit code, the one that says
   most; the others call in again. So one failure costs the Job one pod, and the step one of its retries.
 - Pods end well together: none does before all have, since the Job would not start it again when a peer still fails. What is
   left is a pod lost in the moment between: its successor waits for a gang that has ended, until the deadline or the user.
 
-Words are lines of JSON, an empty line is a sign of life. As with torch's own store, whoever reaches the port may speak; the
+As with torch's own store, whoever reaches the port may speak; the
 network policy of k8s/components lets in other steps alone.
 """
 
 import contextlib
-import json
 import socket
 import time
 import uuid
 from typing import Any
 
 from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
+from fourfold_ops.kubernetes.channel import BEAT_SECONDS, Channel
 
-BEAT_SECONDS = 2.0
-LEASE_SECONDS = 30.0  # of silence: the pod, its node or the network between is gone
 SETTLE_SECONDS = 5.0  # after the first failure, for its cause to be reported as well
 PARTING_SECONDS = 30.0  # for the last words to be heard
 REMIND_SECONDS = 30.0  # between lines that say who is missing
-LONGEST_LINE = 4096
 # Which exit code names the cause: one that the code chose, a death without a word, anything else, being stopped from outside.
 TELLING = ((EXIT_CONFIGURATION, EXIT_USAGE), (137, 139, 135))
 STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)
-
-
-class Channel:
-    """One end of a connection. Never waits: what has come is heard, what is said is handed to the kernel."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self._socket, self._rest, self._closed = connection, b"", False
-        self._heard_at = self._said_at = time.monotonic()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether nobody is at the other end any more."""
-        return self._closed or time.monotonic() - self._heard_at > LEASE_SECONDS
-
-    def say(self, word: str, **more: Any) -> None:
-        """Send a word."""
-        self._send(json.dumps({"word": word, **more}).encode() + b"\n")
-
-    def hear(self) -> list[dict[str, Any]]:
-        """Return the words that have come, and give a sign of life now and then."""
-        if time.monotonic() - self._said_at > BEAT_SECONDS:
-            self._send(b"\n")
-        found: list[bytes] = []
-        while not self._closed:
-            try:
-                piece = self._socket.recv(65536)
-            except BlockingIOError:
-                break
-            except OSError:
-                piece = b""
-            if not piece or len(self._rest) > LONGEST_LINE:
-                self.close()
-            *lines, self._rest = (self._rest + piece).split(b"\n")
-            self._heard_at, found = time.monotonic(), [*found, *lines]
-        return [word for line in found if line and isinstance(word := _parsed(line), dict)]
-
-    def close(self) -> None:
-        """Leave."""
-        self._closed = True
-        self._socket.close()
-
-    def _send(self, text: bytes) -> None:
-        self._said_at = time.monotonic()
-        try:
-            self._socket.sendall(text)
-        except OSError:  # gone, or so far behind that it is as good as gone
-            self.close()
 
 
 class Roll:
@@ -272,10 +221,3 @@ def cause_of(ended: dict[int, int]) -> int:
         return next((n for n, codes in enumerate(TELLING) if code in codes), len(TELLING) + (code in STOPPED))
 
     return min((index for index, code in ended.items() if code), key=rank)
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

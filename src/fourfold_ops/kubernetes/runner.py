@@ -18,7 +18,6 @@ from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.conductor import Conductor
 from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.hook import KubernetesHook
-from fourfold_ops.kubernetes.memory import keep_memory_small
 from fourfold_ops.kubernetes.plan import RunPlan, plan_run
 from fourfold_ops.kubernetes.records import Records, registered_hook
 from fourfold_ops.kubernetes.standing import rows
@@ -79,7 +78,6 @@ class KubernetesRunner(AbstractRunner):
                     run_id=run_id,
                 ).execute()
 
-        keep_memory_small()
         conductor.start()
         try:
             for step in conductor.driver_nodes():

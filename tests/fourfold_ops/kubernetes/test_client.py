@@ -158,3 +158,12 @@ def test_without_a_way_to_a_cluster_the_remedy_is_said(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="There is no way to a cluster") as error:
         Cluster("ns")
     assert "Set KUBECONFIG" in error.value.remedy
+
+
+@pytest.mark.parametrize("text", ["clusters: [", "just words", "current-context: here\n"])
+def test_a_kubeconfig_that_cannot_be_read_is_the_users_to_mend(tmp_path, monkeypatch, text):
+    (tmp_path / "kubeconfig").write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(UserError, match="There is no way to a cluster: ") as error:
+        Cluster("ns")
+    assert "\n" not in str(error.value) and "Set KUBECONFIG" in error.value.remedy

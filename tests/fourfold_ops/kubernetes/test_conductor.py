@@ -257,9 +257,7 @@ class FullCluster(ScriptedCluster):
     def create(self, resource, manifest):
         if resource == "jobs" and self.refusals:
             self.refusals -= 1
-            message = (
-                'jobs.batch "x" is forbidden: exceeded quota: team, requested: count/jobs.batch=1, used: count/jobs.batch=1'
-            )
+            message = 'jobs.batch "x" is forbidden: exceeded quota: team, requested: count/jobs.batch=1, used: more'
             raise ApiError(403, "create", "jobs", "ns", message)
         return super().create(resource, manifest)
 

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from fourfold_ops.kubernetes import gang
-from fourfold_ops.kubernetes.gang import Channel, Member, Roll, call_in, cause_of
+from fourfold_ops.kubernetes import channel, gang
+from fourfold_ops.kubernetes.channel import Channel
+from fourfold_ops.kubernetes.gang import Member, Roll, call_in, cause_of
 
 
 @pytest.fixture
@@ -54,9 +55,9 @@ def test_a_pod_whose_place_is_taken_by_a_living_one_is_sent_away_and_so_is_one_o
 def test_one_that_falls_silent_is_gone(roll, monkeypatch):
     members = [come(roll, index) for index in range(3)]
     talk(roll, *members)
-    monkeypatch.setattr(gang, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(channel, "BEAT_SECONDS", 0.0)
     talk(roll, *members)
-    monkeypatch.setattr(gang, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(channel, "LEASE_SECONDS", 1.0)
     while not members[0].is_over:
         talk(roll, *members[:2])
     talk(roll, *members[:2])
@@ -115,9 +116,8 @@ def test_the_exit_code_that_says_most_is_the_cause(codes, cause):
 
 def test_what_is_no_word_is_not_heard():
     ours, theirs = socket.socketpair()
-    channel = Channel(ours)
     theirs.sendall(b'nonsense\n\n[1]\n{"word": "go", "generation": "x"}\n')
-    member = Member(channel, "train-0.train", 0)
+    member = Member(Channel(ours), "train-0.train", 0)
     member.poll()
     assert member.generation == "x" and not member.is_over
     for _ in range(2):
