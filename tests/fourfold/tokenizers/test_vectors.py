@@ -30,8 +30,8 @@ CONFIG = VisualTokenizerConfig(
 
 
 def cosine(found: np.ndarray, truth: np.ndarray) -> float:
-    one, other = (values.astype(np.float64) / np.linalg.norm(values, axis=-1, keepdims=True) for values in (found, truth))
-    return float((one * other).sum(-1).mean())
+    one, other = (values.astype(np.float64) for values in (found, truth))
+    return float(((one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)).mean())
 
 
 @pytest.fixture(scope="module")
