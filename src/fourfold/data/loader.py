@@ -10,7 +10,7 @@ work. So neither changes what is learnt, a run goes on anywhere with any number 
 # B batch (of all ranks), K crops, L tokens, H W image height and width, C 3 colours, R rows of some shards
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -166,7 +166,13 @@ class TokenLoader:
         rows = np.arange(len(crops_BK5))
         crop = rng.integers(crops_BK5.shape[1], size=len(rows))
         tokens = {name: samples[name][rows, crop] for name in self.token_names}
-        return self.masker(tokens, self._pixels(samples, crops_BK5[rows, crop]), rng)
+        masked = self.masker(tokens, self._pixels(samples, crops_BK5[rows, crop]), rng)
+        if self.images is None or self.pixel_name or not any(m.kind == "pixels" for m in self.masker.model.modalities):
+            return masked
+        # a data set without images in a mixture that has some: with one black patch, whose weights are used in every batch,
+        # processes that share gradients all have them
+        patch = self.masker.model.patch_size
+        return replace(masked, pixels_BHWC=torch.zeros(len(rows), patch, patch, 3, dtype=torch.uint8))
 
     def _pixels(self, samples: Columns, crops_B5: np.ndarray) -> np.ndarray | None:
         if self.pixel_name is None:

@@ -86,10 +86,12 @@ class Masker:
             )
         return next(iter([*seen, *names]), None)
 
-    def pixels_of(self, size: tuple[int, ...]) -> str:
-        """Return the pixel modality of images of (height, width); raises ValueError when the model has none."""
+    def pixels_of(self, size: tuple[int, ...]) -> str | None:
+        """Return the pixel modality of images of (height, width); of several that of this size, ValueError if none has it."""
         patch = self.model.patch_size
         sizes = {m.name: (m.grid[0] * patch, m.grid[1] * patch) for m in self.model.modalities if m.kind == "pixels" and m.grid}
+        if len(sizes) <= 1:
+            return next(iter(sizes), None)
         if (name := next((name for name, known in sizes.items() if known == size), None)) is None:
             raise ValueError(f"Images of {size[0]} × {size[1]} pixels came; the model sees {sizes}.")
         return name

@@ -52,7 +52,7 @@ class VisualTokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "VisualTokenizerConfig":
-        if self.unquantised_steps >= self.steps:
+        if self.vector is None and self.unquantised_steps >= self.steps:
             raise ValueError(f"unquantised_steps is {self.unquantised_steps}; it must be less than steps ({self.steps}).")
         return self
 

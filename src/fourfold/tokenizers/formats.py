@@ -164,25 +164,29 @@ class FeatureFormat(DenseFormat):
         return torch.tensor(self.statistics[name], dtype=torch.float32)
 
 
-class VectorFormat(DenseFormat):
-    """Global vectors float16 (C,) as images of one place; only their direction counts: 1 − cosine, unit length (4M-21 §3)."""
+class VectorFormat(FeatureFormat):
+    """Global vectors float16 (C,) as images of one place; only their direction counts: 1 − cosine, unit length (4M-21 §3).
+
+    What the network sees and says is standardised per channel, as of feature maps: directions may differ by little.
+    """
 
     @staticmethod
     def measure(values: np.ndarray) -> Statistics:  # noqa: D102
-        return {"channels": [values.shape[-1]]}
-
-    @property
-    def channels(self) -> int:  # noqa: D102
-        return int(self.statistics["channels"][0])
+        return FeatureFormat.measure(F.normalize(torch.from_numpy(values.astype(np.float32)), dim=-1).numpy())
 
     def inputs(self, values: np.ndarray) -> Tensor:  # noqa: D102
-        return F.normalize(torch.from_numpy(values.astype(np.float32)), dim=-1)[:, :, None, None]
+        unit_BC = F.normalize(torch.from_numpy(values.astype(np.float32)), dim=-1)
+        return ((unit_BC - self._row("mean")) / self._row("deviation"))[:, :, None, None]
 
     def loss(self, output_BCHW: Tensor, inputs_BCHW: Tensor) -> Tensor:  # noqa: D102
-        return (1 - F.cosine_similarity(output_BCHW, inputs_BCHW, dim=1)).mean()
+        return (1 - F.cosine_similarity(self._directions(output_BCHW), self._directions(inputs_BCHW), dim=1)).mean()
 
     def values(self, output_BCHW: Tensor) -> np.ndarray:  # noqa: D102
-        return F.normalize(output_BCHW.flatten(1), dim=-1).half().numpy()
+        return F.normalize(self._directions(output_BCHW), dim=1).half().numpy()
+
+    def _directions(self, x_BC11: Tensor) -> Tensor:
+        x_BC = x_BC11.flatten(1)
+        return x_BC * self._row("deviation").to(x_BC.device) + self._row("mean").to(x_BC.device)
 
 
 def dense_format(name: str, statistics: Statistics, num_classes: int) -> DenseFormat:

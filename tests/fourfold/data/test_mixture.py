@@ -132,6 +132,13 @@ def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
     assert 20 < sum(of_first) < 76
 
 
+def test_a_data_set_without_images_has_one_black_patch_so_that_every_process_uses_the_same_weights(tmp_path):
+    masking = MaskingConfig(components=(ALL,), input_tokens=9, target_tokens=12)
+    batch, _ = next(iter(loader_of(write_world(tmp_path), masking, ("tok_depth", "tok_semseg"))))
+    assert batch.pixels_BHWC.shape == (1, 16, 16, 3) and not batch.pixels_BHWC.any()
+    assert not (batch.input_modality_BN == MODEL.index("rgb")).any()
+
+
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_worker_processes_change_no_batch_wherever_they_start(tmp_path, monkeypatch, num_workers):
     monkeypatch.setattr(mixture, "READ_AT_ONCE", 8)  # units of two batches
