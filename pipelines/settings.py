@@ -4,6 +4,7 @@ import os
 
 from kedro.config import OmegaConfigLoader
 
+from fourfold_ops import handover
 from fourfold_ops.kubernetes.hook import KubernetesHook
 from fourfold_ops.parameters import ParametersHook
 from fourfold_ops.ranks import RanksHook, is_first
@@ -28,7 +29,8 @@ HOOKS = (
     # of several processes that torchrun started, one records
     *((TimingHook(), TrackingHook(), VersioningHook(), SummaryHook()) if is_first() else ()),
 )
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry",)
+# A step of somebody else's run has nobody who looks at Kedro-Viz, and may not write where it wants to.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", *(("kedro-viz",) if handover.received() else ()))
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 from projects import CHAIN_SECONDS, Project, clone
-from test_faults import evict, taint
+from test_faults import taint
 
 TIMED = {"metrics.json", "report.html"}  # they tell seconds; metrics.json is compared without them
 SITE = {
@@ -139,7 +139,7 @@ def delete(project, pod):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("disturb", [delete, evict, taint])
+@pytest.mark.parametrize("disturb", [delete, taint])
 def test_a_pretraining_pod_that_is_lost_mid_epoch_goes_on_to_the_same_weights(chain, whole_chain, pretrained_alone, disturb):
     take_over(whole_chain, chain.folder, "0[1-3]_*")
     driver = chain.start(*chain.on_cluster(*PRETRAINING, parameters(LONGER)))
