@@ -33,8 +33,8 @@ class MaskedBatch:
     target_position_BM: Tensor  # as above, counted separately from the inputs
     target_input_BM: Tensor  # sequences: the id before the one to predict (teacher forcing); 0 for grids (mask token)
     target_id_BM: Tensor  # what to predict; 0 where unknown (generation)
-    # uint8 0-255 (floats: already normalised), one image a sample, its size told by the modality of its patches: a smaller one
-    # lies in the top left corner; None when no input is pixels
+    # uint8 0-255 (floats: already normalised). Of a model that sees several resolutions: one image a sample, a smaller one in
+    # the top left corner, or all below each other (`ModelConfig.pixel_windows`); None when no input is pixels
     pixels_BHWC: Tensor | None = None
     vectors_BLE: Tensor | None = None  # float; the `input_token` of a slot of vectors is its row here
 
