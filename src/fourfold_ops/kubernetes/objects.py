@@ -105,8 +105,17 @@ def ended_at(pod: Object) -> float:
 
 def limits(pod: Object) -> dict[str, str]:
     """Return what the pod's container may use at most, by resource."""
+    return _resources(pod, "limits")
+
+
+def requests(pod: Object) -> dict[str, str]:
+    """Return what the pod's container is promised, which a node must have for it, by resource."""
+    return _resources(pod, "requests")
+
+
+def _resources(pod: Object, kind: str) -> dict[str, str]:
     containers = pod.get("spec", {}).get("containers", [{}])
-    return dict(containers[0].get("resources", {}).get("limits", {}))
+    return dict(containers[0].get("resources", {}).get(kind, {}))
 
 
 def image(pod: Object) -> str:

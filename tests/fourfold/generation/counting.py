@@ -25,6 +25,9 @@ class CountingTokenizers:
         def encode_caption(text):
             return [len(word) + 6 for word in text.split()]
 
+    def grids(self):
+        return {"tok_depth": (2, 2)}
+
     def tokens(self, name, values):
         if name == "depth":
             return np.asarray(values).reshape(len(values), -1).astype(np.int16)

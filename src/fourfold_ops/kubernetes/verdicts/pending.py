@@ -97,7 +97,7 @@ def _unscheduled(pod: Object, message: str) -> Verdict:
         mend = "create it, or correct `volumes` in kubernetes.yml"
         return Verdict("volume", "the volume claim is not bound", "", short(message), mend)
     reasons = re.search(r"nodes are available: (.*?)(?:\. (?:no new claims|preemption)|$)", message)
-    asked = ", ".join(f"{value} {name}" for name, value in objects.limits(pod).items())
+    asked = ", ".join(f"{value} {name}" for name, value in objects.requests(pod).items())
     why = (reasons[1] if reasons else short(message)).strip(". ")
     mend = remedy(why, PLACING, PLACING_ELSE)
     return Verdict("unschedulable", f"no node has room: {why}", "", f"asked for {asked}", mend)

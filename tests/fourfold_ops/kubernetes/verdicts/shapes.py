@@ -3,6 +3,7 @@
 from fourfold_ops.kubernetes.progress import Progress
 
 AGAIN = "kedro run --env=site --runner=kubernetes"
+RESOURCES = {"requests": {"cpu": "8", "memory": "64Gi"}, "limits": {"cpu": "16", "memory": "64Gi"}}
 HALFWAY = Progress("", 1840, 4500, "steps", 3.2, 1800)
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
 PENDING = {"metadata": {"name": "train-0a1b"}, "spec": {}, "status": {}}
@@ -24,7 +25,7 @@ def pod(
     )
     return {
         "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "spec": {"nodeName": node, "containers": [{"image": "img", "resources": {"limits": {"cpu": "8", "memory": "64Gi"}}}]},
+        "spec": {"nodeName": node, "containers": [{"image": "img", "resources": RESOURCES}]},
         "status": {
             "phase": phase,
             "conditions": list(conditions),
