@@ -61,7 +61,8 @@ def test_outside_of_a_project_the_model_must_be_named(photo):
 class Sighted:
     """As much of a model as is asked before anything is generated."""
 
-    image_size = 16
+    def image_side(self, name):
+        return 16
 
 
 @pytest.mark.parametrize(

@@ -99,11 +99,6 @@ class AnyToAny:
                 rows.append((encoding.features_BND.sum(1) / count).cpu().numpy())
         return np.concatenate(rows)
 
-    @property
-    def image_size(self) -> int:
-        """Pixels per side of the images that the model sees. Raises ValueError when it sees none."""
-        return self.image_side("rgb")
-
     def image_side(self, name: str) -> int:
         """Return the pixels per side of the condition `rgb`, or `rgb@32`; raises ValueError when the model sees no pixels."""
         seen = [m for m in self.model.config.modalities if m.kind == "pixels"]
