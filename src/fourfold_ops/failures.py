@@ -17,6 +17,8 @@ EXIT_TRY_AGAIN = (
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: the same command would fail again, so nobody should retry it
 EXIT_INTERRUPTED = 130  # what a shell reports for Ctrl-C ...
 EXIT_TERMINATED = 143  # ... and for SIGTERM
+BAD_CONFIGURATION = (EXIT_USAGE, EXIT_CONFIGURATION)
+STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)  # by SIGTERM, after saving or at once
 
 
 class UserError(Exception):

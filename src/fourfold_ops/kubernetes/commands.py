@@ -13,6 +13,7 @@ from fourfold_ops.failures import UserError, with_clear_errors
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.errors import in_words
+from fourfold_ops.kubernetes.objects import JOB_LABEL
 from fourfold_ops.kubernetes.settings import KubernetesSettings
 from fourfold_ops.kubernetes.submitting import RUNNER
 
@@ -138,7 +139,7 @@ def _delete(cluster: Cluster, jobs: list[str]) -> None:
 
 def _names_of(pod: dict[str, Any]) -> set[str]:
     labels = pod["metadata"]["labels"]
-    return {pod["metadata"]["name"], *(labels.get(key, "") for key in (names.RUN, names.STEP, "batch.kubernetes.io/job-name"))}
+    return {pod["metadata"]["name"], *(labels.get(key, "") for key in (names.RUN, names.STEP, JOB_LABEL))}
 
 
 def _ended(cluster: Cluster, pod: str) -> bool:

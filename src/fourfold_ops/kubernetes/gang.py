@@ -12,8 +12,7 @@ connection each. It needs no rights, no controller in the cluster and no driver.
 - Pods end well together: none does before all have, since the Job would not start it again when a peer still fails. What is
   left is a pod lost in the moment between: its successor waits for a gang that has ended, until the deadline or the user.
 
-As with torch's own store, whoever reaches the port may speak; the
-network policy of k8s/components lets in other steps alone.
+As with torch's own store, whoever reaches the port may speak; the network policy of k8s/components lets in other steps alone.
 """
 
 import contextlib
@@ -22,15 +21,14 @@ import time
 import uuid
 from typing import Any
 
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
+from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.channel import BEAT_SECONDS, Channel
 
 SETTLE_SECONDS = 5.0  # after the first failure, for its cause to be reported as well
 PARTING_SECONDS = 30.0  # for the last words to be heard
 REMIND_SECONDS = 30.0  # between lines that say who is missing
 # Which exit code names the cause: one that the code chose, a death without a word, anything else, being stopped from outside.
-TELLING = ((EXIT_CONFIGURATION, EXIT_USAGE), (137, 139, 135))
-STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)
+TELLING = (BAD_CONFIGURATION, (137, 139, 135))
 
 
 class Roll:

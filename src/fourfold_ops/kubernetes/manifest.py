@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourfold_ops import handover
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
+from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
+from fourfold_ops.kubernetes.objects import JOB_LABEL, QUEUE_LABEL
 from fourfold_ops.kubernetes.settings import KubernetesSettings, Request
 
 Manifest = dict[str, Any]
 CONTAINER = "step"
 SCRATCH = "/scratch"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 LAUNCHER = "fourfold_ops.kubernetes.launch"
 
 
@@ -99,7 +98,7 @@ def failure_rules() -> list[Manifest]:
     return [
         {  # trying again would fail again
             "action": "FailJob",
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_USAGE, EXIT_CONFIGURATION]},
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(BAD_CONFIGURATION)},
         },
         {  # pre-empted, evicted, node gone: no failure of the step
             "action": "Ignore",
@@ -107,7 +106,7 @@ def failure_rules() -> list[Manifest]:
         },
         {  # stopped from outside with SIGTERM, saved or not
             "action": "Ignore",
-            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_TRY_AGAIN, EXIT_TERMINATED]},
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(STOPPED)},
         },
     ]
 
@@ -127,7 +126,7 @@ def service(spec: JobSpec, settings: KubernetesSettings, job_uid: str) -> Manife
         },
         "spec": {
             "clusterIP": "None",
-            "selector": {JOB_NAME_LABEL: spec.name},
+            "selector": {JOB_LABEL: spec.name},
             "publishNotReadyAddresses": True,  # the pods find each other before any of them is ready
             "ports": [
                 {"name": "rendezvous", "port": settings.port, "protocol": "TCP"},

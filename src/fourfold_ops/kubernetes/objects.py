@@ -7,6 +7,7 @@ from typing import Any
 Object = Mapping[str, Any]
 JOB_LABEL = "batch.kubernetes.io/job-name"
 OWNER_LABEL = "batch.kubernetes.io/controller-uid"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GONE = "gone"  # in place of the time of deletion: the pod is no more
 KEPT_OF_METADATA = ("name", "labels", "creationTimestamp", "deletionTimestamp")
 KEPT_OF_EVENTS = ("reason", "message", "lastTimestamp", "eventTime", "type")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_TERMINATED, EXIT_TRY_AGAIN, EXIT_USAGE
+from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
 from fourfold_ops.kubernetes.progress import Progress
 from fourfold_ops.kubernetes.verdicts.error_line import python_error
@@ -12,8 +12,6 @@ from fourfold_ops.kubernetes.verdicts.verdict import Verdict, innermost, short
 
 LAST_SIGNAL = 64
 OOM, SIGKILL = "OOMKilled", 137
-STOPPED = (EXIT_TRY_AGAIN, EXIT_TERMINATED)  # by SIGTERM, after saving or at once
-BAD_CONFIGURATION = (EXIT_CONFIGURATION, EXIT_USAGE)
 SAME_FALL_SECONDS = 60  # pods that fail within this time fell together
 NOT_STARTED = ("StartError", "ContainerCannotRun")
 COMMAND_NOT_RUN = {126: "its command is not executable", 127: "its command is not in the image"}  # as shells put it
@@ -32,8 +30,8 @@ def failure(job: Object, pods: Iterable[Object], progress: Progress, again: str)
     reason = failed.get("reason", "")
     if reason == "DeadlineExceeded":
         seconds = job.get("spec", {}).get("activeDeadlineSeconds")
-        remedy = f"raise deadline_seconds in kubernetes.yml; go on with: {again}"
-        return Verdict("deadline", f"over its deadline of {seconds} s", "", _how_far(progress), remedy)
+        mend = f"raise deadline_seconds in kubernetes.yml; go on with: {again}"
+        return Verdict("deadline", f"over its deadline of {seconds} s", "", _how_far(progress), mend)
     pod = telling_pod(pods)
     if pod is None:
         evidence = f"{failed.get('message', '')}{f' ({reason})' if reason else ''}"

@@ -109,7 +109,7 @@ def _no_pod(events: Sequence[Object]) -> Verdict | None:
 
 
 def _queue(job: Object, events: Mapping[str, Sequence[Object]]) -> Verdict:
-    queue = job.get("metadata", {}).get("labels", {}).get("kueue.x-k8s.io/queue-name", "")
+    queue = job.get("metadata", {}).get("labels", {}).get(objects.QUEUE_LABEL, "")
     event = _last([event for key, found in events.items() if name_of(job) in key for event in found])
     evidence = _message(event) if event else "Kueue has not admitted it yet"
     return Verdict("queue", f"waits in queue {queue!r}" if queue else "is suspended", "", evidence)
