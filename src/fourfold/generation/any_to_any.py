@@ -101,11 +101,11 @@ class AnyToAny:
 
     def image_side(self, name: str) -> int:
         """Return the pixels per side of the condition `rgb`, or `rgb@32`; raises ValueError when the model sees no pixels."""
-        seen = [m for m in self.model.config.modalities if m.kind == "pixels"]
-        pixels = next((m for m in seen if m.name == self.token_name(name)), seen[0] if seen else None)
-        if pixels is None or pixels.grid is None:
+        sizes = self.model.config.pixel_sizes
+        if not sizes:
             raise ValueError("This model sees no pixels; it knows " + ", ".join(self.model.config.names) + ".")
-        return pixels.grid[0] * self.model.config.patch_size
+        height, _ = sizes.get(self.token_name(name), next(iter(sizes.values())))
+        return height
 
     def digest(self) -> str:
         """Return a SHA-256 over weights and tokenizers, for fingerprints."""

@@ -51,17 +51,16 @@ def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> Mask
 
 def _pixels(shown: Conditions, config: ModelConfig) -> Tensor | None:
     """Return the images of a batch: those of the one resolution that is shown, or all below each other (`pixel_windows`)."""
-    sizes = {m.name: [side * config.patch_size for side in m.grid] for m in config.modalities if m.kind == "pixels" and m.grid}
+    sizes = config.pixel_sizes
     images = [shown[name] for name in sizes if name in shown]
     if len(images) <= 1:
         return images[0] if images else None
     height, width = sum(rows for rows, _ in sizes.values()), max(columns for _, columns in sizes.values())
     dtype = reduce(torch.promote_types, (image.dtype for image in images))
-    canvas, top = torch.zeros(len(images[0]), height, width, 3, dtype=dtype, device=images[0].device), 0
-    for name, (rows, columns) in sizes.items():
-        if name in shown:
-            canvas[:, top : top + rows, :columns] = shown[name]
-        top += rows
+    canvas = torch.zeros(len(images[0]), height, width, 3, dtype=dtype, device=images[0].device)
+    for index, (top, rows, columns) in config.pixel_windows(height, width).items():
+        if config.names[index] in shown:
+            canvas[:, top : top + rows, :columns] = shown[config.names[index]]
     return canvas
 
 

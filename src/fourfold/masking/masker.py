@@ -88,8 +88,7 @@ class Masker:
 
     def pixels_of(self, size: tuple[int, ...]) -> str | None:
         """Return the pixel modality of images of (height, width); of several that of this size, ValueError if none has it."""
-        patch = self.model.patch_size
-        sizes = {m.name: (m.grid[0] * patch, m.grid[1] * patch) for m in self.model.modalities if m.kind == "pixels" and m.grid}
+        sizes = self.model.pixel_sizes
         if len(sizes) <= 1:
             return next(iter(sizes), None)
         if (name := next((name for name, known in sizes.items() if known == size), None)) is None:

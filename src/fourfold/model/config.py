@@ -143,6 +143,12 @@ class ModelConfig(ArchitectureConfig):
         """Return a modality's entry by name; raises ValueError that suggests the nearest name."""
         return self.modalities[self.index(name)]
 
+    @property
+    def pixel_sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of the images of each modality of pixels, in the order of indices."""
+        grids = {modality.name: modality.grid for modality in self.modalities if modality.kind == "pixels" and modality.grid}
+        return {name: (rows * self.patch_size, columns * self.patch_size) for name, (rows, columns) in grids.items()}
+
     def pixel_windows(self, height: int, width: int) -> dict[int, tuple[int, int, int]]:
         """Return where in the images of a batch each modality of pixels lies: its index → top, height, width.
 
@@ -150,11 +156,7 @@ class ModelConfig(ArchitectureConfig):
         sample has an image of one of them, in the top left corner, or of all, below each other in the order of indices.
         What does not fit is not there.
         """
-        sizes = {
-            index: (modality.grid[0] * self.patch_size, modality.grid[1] * self.patch_size)
-            for index, modality in enumerate(self.modalities)
-            if modality.kind == "pixels" and modality.grid
-        }
+        sizes = {self.index(name): size for name, size in self.pixel_sizes.items()}
         if len(sizes) <= 1:
             return dict.fromkeys(sizes, (0, height, width))
         tops = [0] * len(sizes)

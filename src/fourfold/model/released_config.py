@@ -74,8 +74,7 @@ def _config_of(values: dict[str, Any], theirs: dict[str, Tensor]) -> ModelConfig
 
 def metadata_of(config: ModelConfig) -> dict[str, Any]:
     """Return the metadata of a released checkpoint."""
-    grids = [m.grid for m in config.modalities if m.kind == "pixels" and m.grid]
-    size = [side * config.patch_size for side in grids[0]] if grids else [224, 224]
+    size = next(iter(config.pixel_sizes.values()), (224, 224))
     values: dict[str, Any] = {key: getattr(config, ours) for key, (ours, _) in FIELDS.items()}
     values["act_layer"] = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == config.activation)
     values["image_size"] = image_size_value(size)
