@@ -52,7 +52,7 @@ class MixtureLoader:
     """Endless stream of (MaskedBatch, cursor behind it) out of several; a drop-in for `TokenLoader`.
 
     The cursor counts samples of the mixture (its epoch stays 0), so a resumed run goes on exactly. `mine`: the samples of each
-    batch that this process gets; all of them by default. `reader`: the worker processes that read; they change no batch.
+    batch that this process gets, by default its rank's. `reader`: its rank, and the worker processes, which change no batch.
     """
 
     def __init__(
@@ -66,9 +66,10 @@ class MixtureLoader:
     ) -> None:
         if len(streams) != len(weights) or not streams:
             raise ValueError(f"A mixture needs a weight for each data set, got {len(streams)} and {len(weights)}.")
-        self.streams, self.batch_size, self.seed, self.mine = streams, batch_size, seed, mine or slice(batch_size)
+        self.streams, self.batch_size, self.seed = streams, batch_size, seed
         self.counts_D = shares_of(weights, PERIOD)
         self.reader = reader or Reader()
+        self.mine = mine or self.reader.slice_of(batch_size)
         self._readers: list[Iterator[tuple[MaskedBatch, Cursor]]] = []
         self._position: int | None = None  # sample of the mixture where they stand
 
@@ -140,8 +141,7 @@ def mixture_loader(
         own = Masker(dataset.masking or masker.config, masker.model, masker.special, only=dataset.modalities)
         own_seed, own_cache = derive_seed(seed, "mixture", name), cache_bytes // len(datasets) // max(1, reader.num_workers)
         streams.append(TokenLoader(tokens, images, dataset.split, 1, own, own_seed, shards_at_once, own_cache))
-    weights, mine = [dataset.weight for dataset in datasets.values()], reader.slice_of(batch_size)
-    return MixtureLoader(streams, weights, batch_size, seed, mine, reader)
+    return MixtureLoader(streams, [dataset.weight for dataset in datasets.values()], batch_size, seed, reader=reader)
 
 
 def shares_of(weights: Sequence[float], total: int) -> np.ndarray:

@@ -21,14 +21,13 @@ from fourfold.evaluation import constants, metrics
 from fourfold.evaluation.boxes import average_precision_statistic
 from fourfold.evaluation.captions import caption_statistics, described_shapes, set_f1
 from fourfold.evaluation.figures import Figure, compare, derangement, figures
-from fourfold.evaluation.samples import Samples, load_samples, main_objects
+from fourfold.evaluation.samples import IF_LABELLED, Samples, load_samples, main_objects
 from fourfold.evaluation.statistics import Statistic
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
 from fourfold.generation.config import GenerationConfig
 
 OBJECT_IDS = [CLASS_NAMES.index(name) for name in OBJECT_CLASSES]
 ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
-IF_LABELLED = {"rgb": ("clip_global",), "caption": ("clip_global",)}  # arrows to what only some environments have
 LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects"}
 
 Predictions = dict[str, dict[str, Any]]  # input → target → values of all samples
@@ -54,8 +53,8 @@ class EvaluationConfig(Config):
     @field_validator("arrows")
     @classmethod
     def _known(cls, value: dict[str, ArrowConfig]) -> dict[str, ArrowConfig]:
-        arrows = (*ARROWS.items(), *IF_LABELLED.items())
-        known = [f"{source}->{target}" for source, targets in arrows for target in targets]
+        known = [f"{source}->{target}" for source, targets in ARROWS.items() for target in targets]
+        known += [f"{source}->{target}" for source in ARROWS for target in IF_LABELLED]
         if unknown := sorted(set(value) - set(known)):
             raise ValueError(f"arrows names {', '.join(unknown)}. Allowed: {', '.join(known)}.")
         return value
@@ -172,8 +171,7 @@ def evaluate(
 
 def arrows_of(samples: Samples) -> dict[str, tuple[str, ...]]:
     """Return what is predicted from what: input → targets."""
-    there = {source: tuple(name for name in targets if name in samples.labels) for source, targets in IF_LABELLED.items()}
-    return {source: targets + there[source] for source, targets in ARROWS.items()}
+    return {source: (*targets, *_if_labelled(samples)) for source, targets in ARROWS.items()}
 
 
 def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationConfig, seed: int) -> Predictions:
@@ -244,7 +242,7 @@ def showing(shapes: set[str], background_HW: np.ndarray) -> np.ndarray:
 
 
 def _if_labelled(samples: Samples) -> list[str]:
-    return [name for name in dict.fromkeys(sum(IF_LABELLED.values(), ())) if name in samples.labels]
+    return [name for name in IF_LABELLED if name in samples.labels]
 
 
 def _repeat(answer: np.ndarray, count: int) -> np.ndarray:

@@ -64,8 +64,8 @@ class PlaceEmbedding(nn.Module):
         super().__init__()
         sizes = [modality.num_positions for modality in config.modalities]
         self.modality_ED = nn.Parameter(torch.empty(len(sizes), config.dim))
-        own = torch.empty(len(sizes), config.dim)
-        self.of_targets_ED = None if config.shared_modality_vectors else nn.Parameter(own)
+        own = None if config.shared_modality_vectors else nn.Parameter(torch.empty_like(self.modality_ED))
+        self.of_targets_ED = own
         tables = [position_table(modality, config) for modality in config.modalities]
         self.register_buffer("position_PD", torch.cat(tables), persistent=False)
         self.register_buffer("modality_P", torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), persistent=False)

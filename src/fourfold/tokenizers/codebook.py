@@ -219,8 +219,7 @@ def _gathered_from_ranks(latents_TD: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def _take_from_first_rank(*tensors: Tensor) -> None:
-    """Make tensors those of the first rank: sums of other machines may differ in last bits."""
+def _take_from_first_rank(tensor: Tensor) -> None:
+    """Make a tensor that of the first rank: sums of other machines may differ in last bits."""
     if _num_ranks() > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor, src=0)
+        distributed.broadcast(tensor, src=0)

@@ -68,30 +68,36 @@ def resized(name: str, values: np.ndarray, side: int) -> np.ndarray:
     """
     if values.shape[1:3] == (side, side):
         return values
-    planes_BHWC = values[..., None] if values.ndim == 3 else values
-    planes_BCHW = torch.from_numpy(planes_BHWC.astype(np.float32)).movedim(-1, 1)
-    kind = label(name).kind
+    planes_BCHW, kind = _planes(values), label(name).kind
     if kind in NEAREST:
         seen_BCHW = F.interpolate(planes_BCHW, (side, side), mode="nearest-exact")
     else:
         seen_BCHW = F.interpolate(planes_BCHW, (side, side), mode="bilinear", antialias=True)
     if kind == "normals":
         seen_BCHW = F.normalize(seen_BCHW / 127.5 - 1, dim=1) * 127.5 + 127.5
-    seen = seen_BCHW.movedim(1, -1).numpy().reshape(len(values), side, side, *values.shape[3:])
-    return (np.rint(seen).clip(0, 255) if values.dtype == np.uint8 else seen).astype(values.dtype)
+    return _as_stored(seen_BCHW, values)
+
+
+def _planes(values: np.ndarray) -> Tensor:
+    """Return stored values (B, H, W) or (B, H, W, C) as float32 (B, C, H, W)."""
+    planes_BHWC = values[..., None] if values.ndim == 3 else values
+    return torch.from_numpy(planes_BHWC.astype(np.float32)).movedim(-1, 1)
+
+
+def _as_stored(planes_BCHW: Tensor, like: np.ndarray) -> np.ndarray:
+    """Return planes of any height and width with the axes and the dtype of `like`; the inverse of `_planes`."""
+    values = planes_BCHW.movedim(1, -1).numpy().reshape(len(like), *planes_BCHW.shape[2:], *like.shape[3:])
+    return (np.rint(values).clip(0, 255) if like.dtype == np.uint8 else values).astype(like.dtype)
 
 
 def _resample(values: np.ndarray, shares_B5: np.ndarray, mode: str) -> np.ndarray:
-    planes_BHWC = values[..., None] if values.ndim == 3 else values
-    planes_BCHW = torch.from_numpy(planes_BHWC.astype(np.float32)).permute(0, 3, 1, 2)
+    planes_BCHW = _planes(values)
     top, left, height, width, flip = torch.from_numpy(shares_B5).unbind(1)
     rows, columns = planes_BCHW.shape[2:]
     y_BH, x_BW = _places(top, height, rows), _places(left, width, columns)
     x_BW = torch.where(flip[:, None] > 0, x_BW.flip(1), x_BW)
     places_BHW2 = torch.stack([x_BW[:, None].expand(-1, rows, -1), y_BH[:, :, None].expand(-1, -1, columns)], dim=-1)
-    seen_BCHW = F.grid_sample(planes_BCHW, places_BHW2, mode, padding_mode="border", align_corners=False)
-    seen = seen_BCHW.permute(0, 2, 3, 1).numpy().reshape(values.shape)
-    return (np.rint(seen) if values.dtype == np.uint8 else seen).astype(values.dtype)
+    return _as_stored(F.grid_sample(planes_BCHW, places_BHW2, mode, padding_mode="border", align_corners=False), values)
 
 
 def _places(first_B: Tensor, extent_B: Tensor, size: int) -> Tensor:

@@ -103,7 +103,6 @@ def train_diffusion_decoder(
     path = ("tokenizers", tokenizer.name, "diffusion")
 
     unet = ParallelModel(decoder.unet, world, "ddp")
-    share = (mine.stop - mine.start) / config.batch_size
 
     def batches(start: Cursor) -> Iterator[tuple[tuple[Tensor, Tensor], Cursor]]:
         for indices, cursor in index_batches(len(values), config.batch_size, seed, *path, start=start):
@@ -115,7 +114,7 @@ def train_diffusion_decoder(
         # the noise of the whole batch, whoever computes which of its samples
         noisy_BCHW, step_B = add_noise(clean_BCHW, config.noise, torch_generator(seed, *path, "noise", step))
         mean = tokenizer.format.loss(unet(noisy_BCHW[mine], step_B[mine], codes_BDhw), clean_BCHW[mine])
-        return mean if world.size == 1 else mean * share, {}
+        return world.part(mean, mine.stop - mine.start, config.batch_size), {}
 
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * config.steps))
     train(

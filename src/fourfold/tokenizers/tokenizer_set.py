@@ -164,9 +164,8 @@ class TokenizerSet:
 
     def _grid(self, name: str) -> tuple[int, int]:
         """Return the grid that a name says; raises ValueError for a resolution that this set does not make."""
-        base, at, side = name.partition("@")
-        token_name = (target_of(base).name if base in LABELS else base) + at + side
-        grids = self.grids()
+        _, at, side = name.partition("@")
+        token_name, grids = target_of(self._label(name)).name + at + side, self.grids()
         if token_name not in grids:
             raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
         return grids[token_name]

@@ -124,9 +124,7 @@ class _Phases:
 
     def _part(self, mean: Tensor) -> Tensor:
         """Return the part that the mean over this process's samples has in the mean over all."""
-        if self.world.size == 1:
-            return mean
-        return mean * ((self.mine.stop - self.mine.start) / self.config.batch_size)
+        return self.world.part(mean, self.mine.stop - self.mine.start, self.config.batch_size)
 
     def _inputs(self, indices: np.ndarray) -> Tensor:
         return self.format.inputs(self.values[indices]).to(default_device())

@@ -50,6 +50,10 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def part(self, mean: Tensor, mine: int, whole: int) -> Tensor:
+        """Return the part that a mean over this process's samples, `mine` of `whole`, has in the mean over all."""
+        return mean if self.size == 1 else mean * (mine / whole)
+
     def agreed(self, value: T) -> T:
         """Return what the first process has."""
         if self.size == 1:
