@@ -103,7 +103,7 @@ def test_the_registered_model_takes_any_subset_of_inputs_and_has_a_signature(sto
 
 def test_the_registered_model_loads_in_a_process_that_has_no_such_package(store, dataset, tmp_path):
     dataset.save(folder_with(tmp_path / "model", 1))
-    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
     done = subprocess.run([sys.executable, "-c", USE, store[1]], **options)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"x": [{"caption": ["a", "b"]}, 6]}

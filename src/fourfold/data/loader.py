@@ -17,8 +17,9 @@ import torch
 
 from fourfold.data.codecs import CROP_SETTINGS
 from fourfold.data.cursor import Cursor, epoch_order, share_of
+from fourfold.data.manifests import require_equal_keys
 from fourfold.data.open_shards import Columns, OpenShard, OpenShards
-from fourfold.data.shards import ShardSet, require_equal_keys
+from fourfold.data.shards import ShardSet
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
 from fourfold.modalities import base_name

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fourfold.data import codecs
-from fourfold.data.shards import ShardSet, require_equal_keys
+from fourfold.data.manifests import require_equal_keys
+from fourfold.data.shards import ShardSet
 
 Columns = dict[str, np.ndarray]  # modality → (samples, ...)
 

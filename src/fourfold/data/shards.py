@@ -9,45 +9,28 @@ shorter data set.
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from fourfold.configuration import Config
 from fourfold.data import codecs, tars
+from fourfold.data.manifests import (
+    MANIFEST_FILE,
+    Manifest,
+    ShardInfo,
+    describe,
+    read_manifest,
+    require_equal_keys,
+    survey,
+    write_manifest,
+)
 from fourfold.data.remote import Place, place, version
-from fourfold.storage import atomic_path, read_json, write_json
+from fourfold.storage import atomic_path
 
-SCHEMA_VERSION = 1
-MANIFEST_FILE = "manifest.json"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots or slashes: readers split member names there; fits a ustar header
 
 Sample = dict[str, Any]  # "__key__": str, and one decoded value per modality
-
-
-class ShardInfo(Config):
-    """What a manifest says of one shard; `keys` in the order of the tar."""
-
-    name: str
-    sha256: str
-    bytes: int
-    samples: int
-    keys: tuple[str, ...]
-
-
-class Manifest(Config):
-    """What one modality of one split consists of."""
-
-    schema_version: int = SCHEMA_VERSION
-    modality: str
-    shards: tuple[ShardInfo, ...]
-
-    def keys_by_shard(self) -> dict[str, tuple[str, ...]]:
-        """Return the keys of each shard, in order."""
-        return {shard.name: shard.keys for shard in self.shards}
 
 
 def shard_name(index: int) -> str:
@@ -77,19 +60,12 @@ def write_members(path: Path, members: Iterable[tuple[str, str, bytes]]) -> Shar
             file.write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
         file.write(bytes(2 * tars.BLOCK))
         file.write(bytes(-file.tell() % tars.RECORD))
-    return _info(path, path.read_bytes(), tuple(keys))
+    return describe(path, path.read_bytes(), tuple(keys))
 
 
 def read_members(path: Path) -> list[tuple[str, bytes]]:
     """Return key and stored bytes of each sample of one shard file, whatever its manifest says."""
     return list(tars.members(path, path.read_bytes()))
-
-
-def write_manifest(folder: Path, modality: str) -> Manifest:
-    """Write the manifest of the shards that lie in `folder`, as they are now, and return it."""
-    manifest = _survey(folder, modality)
-    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
-    return manifest
 
 
 def write_columns(root: Path, split: str, name: str, columns: Mapping[str, Iterable[tuple[str, Any]]]) -> None:
@@ -108,12 +84,12 @@ def finish_split(root: Path, split: str, modalities: Sequence[str], like: "Shard
 
     `like` is the set the work was made from: shards and keys must then equal its own. Raises ValueError otherwise.
     """
-    manifests = {modality: _survey(root / split / modality, modality) for modality in modalities}
+    manifests = {modality: survey(root / split / modality, modality) for modality in modalities}
     wanted = like.keys_by_shard(split) if like is not None else manifests[modalities[0]].keys_by_shard()
     for modality, manifest in manifests.items():
         require_equal_keys(wanted, manifest.keys_by_shard(), f"{root / split}: {modality}")
     for modality, manifest in manifests.items():
-        write_json(root / split / modality / MANIFEST_FILE, manifest.model_dump(mode="json"))
+        write_manifest(root / split / modality, manifest)
 
 
 class ShardSet:
@@ -146,7 +122,7 @@ class ShardSet:
         if not path.exists():
             there = ", ".join(self.modalities(split))
             raise ValueError(f"Split {split!r} under {self.root} has no {modality!r}. Modalities there: {there}.")
-        return _read_manifest(path, version(path))
+        return read_manifest(path, version(path))
 
     def keys_by_shard(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the keys of each shard of a split, in order."""
@@ -258,44 +234,3 @@ def collate(samples: Sequence[Sample]) -> Sample:
         stackable = all(isinstance(value, np.ndarray) and value.shape == values[0].shape for value in values)
         batch[name] = np.stack(values) if stackable else values
     return batch
-
-
-@lru_cache(maxsize=256)
-def _read_manifest(path: Any, _version: str) -> Manifest:
-    """Parse a manifest once; its version makes a rewritten file a new entry."""
-    try:
-        manifest = Manifest.model_validate(read_json(path))
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a shard manifest: {error}. Run the stage that writes it again.") from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {manifest.schema_version}; this code reads {SCHEMA_VERSION}. Run its stage."
-        )
-    return manifest
-
-
-def _info(path: Path, content: bytes, keys: tuple[str, ...]) -> ShardInfo:
-    sha256 = hashlib.sha256(content).hexdigest()
-    return ShardInfo(name=path.name, sha256=sha256, bytes=len(content), samples=len(keys), keys=keys)
-
-
-def _survey(folder: Path, modality: str) -> Manifest:
-    """Return the manifest of the shards that lie in `folder`, read one at a time."""
-    shards = []
-    for path in sorted(folder.glob("shard-*.tar")):
-        content = path.read_bytes()
-        shards.append(_info(path, content, tuple(key for key, _ in tars.members(path, content))))
-    return Manifest(modality=modality, shards=tuple(shards))
-
-
-def require_equal_keys(wanted: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]], where: str) -> None:
-    """Raise ValueError that names the first shard, and the first key in it, where two modalities differ."""
-    if list(wanted) != list(found):
-        odd = sorted(set(wanted) ^ set(found))
-        raise ValueError(f"{where} does not have the same shards as the other modalities of its split: {', '.join(odd[:5])}.")
-    for name, keys in wanted.items():
-        if keys == found[name]:
-            continue
-        pairs = zip((*keys, None), (*found[name], None), strict=False)
-        index, (key, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise ValueError(f"{where}, {name}: not aligned with the other modalities, sample {index} is {other!r}, not {key!r}.")

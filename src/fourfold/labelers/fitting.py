@@ -12,9 +12,10 @@ from fourfold.configuration import Config
 from fourfold.data.cursor import index_batches
 from fourfold.metric_log import MetricLog
 from fourfold.seeds import derive_seed
-from fourfold.training.loop import LoopConfig, train
+from fourfold.training.loop import train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.schedules import ScheduleConfig, factor
+from fourfold.training.state import LoopConfig
 
 Losses = Callable[[np.ndarray, int], dict[str, Tensor]]  # (indices of samples, step) → parts, to be summed
 

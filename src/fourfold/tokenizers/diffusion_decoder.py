@@ -20,10 +20,11 @@ from fourfold.tokenizers.diffusion import add_noise, denoise
 from fourfold.tokenizers.unet import UNet
 from fourfold.tokenizers.visual import SETTINGS_FILE, WEIGHTS_FILE, VisualTokenizer
 from fourfold.tokenizers.vqvae import channels_first
-from fourfold.training.loop import LoopConfig, train
+from fourfold.training.loop import train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.schedules import ScheduleConfig, factor
+from fourfold.training.state import LoopConfig
 from fourfold.training.world import World
 
 TOKENISED_AT_ONCE = 100  # images

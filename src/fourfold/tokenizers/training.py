@@ -25,11 +25,12 @@ from fourfold.tokenizers.formats import DenseFormat, dense_format, measure_stati
 from fourfold.tokenizers.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.visual import VisualTokenizer, build_vqvae
 from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
-from fourfold.training.loop import LoopConfig, train
+from fourfold.training.loop import train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.precision import default_device
 from fourfold.training.schedules import ScheduleConfig, factor
+from fourfold.training.state import LoopConfig
 from fourfold.training.world import World
 
 LATENTS_PER_CODE = 24  # for k-means

@@ -11,15 +11,13 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from fourfold.configuration import Config
 from fourfold.data.cursor import Cursor
 from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.progress import progress
@@ -32,6 +30,7 @@ from fourfold.training.parallel import whole, whole_tensors
 from fourfold.training.precision import subnormals_as_zero
 from fourfold.training.preemption import Preempted, Termination, noticing_termination
 from fourfold.training.profiling import profiling
+from fourfold.training.state import LoopConfig, TrainingState
 from fourfold.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -46,45 +45,6 @@ Part = tuple[Tensor, dict[str, Tensor]]  # what to minimise, what to report
 LossFunction = Callable[[Batch, int], Part | Iterator[Part]]
 BatchSource = Callable[[Cursor], Iterable[tuple[Batch, Cursor]]]  # endless; each batch with the cursor behind it
 Validation = Callable[[], dict[str, float]]  # must hold "loss", lower is better
-
-
-class LoopConfig(Config):
-    """How long to train and what to keep of it. Everything is counted in steps."""
-
-    num_steps: int = Field(ge=0)
-    clip_norm: float | None = Field(default=1.0, gt=0)  # of the whole gradient; None: no clipping
-    average_decay: float | None = Field(default=None, gt=0, lt=1)  # keep a moving average of the weights and validate with it
-    log_every: int = Field(default=50, ge=1)
-    validate_every: int | None = Field(default=None, ge=1)  # None: never; the last step is always validated otherwise
-    checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step (when there is a folder)
-    keep_checkpoints: int = Field(default=1, ge=1)
-    max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # of steps whose gradient is not finite; more is an error
-    max_skipped_in_a_row: int = Field(default=10, ge=1)  # as many are an error
-    profile_steps: int = Field(default=0, ge=0)  # of which a trace is kept
-
-
-@dataclass
-class TrainingState:
-    """What changes while training, beside the tensors; stored in every checkpoint. Also what `train` returns."""
-
-    step: int = 0
-    cursor: Cursor = field(default_factory=Cursor)
-    skipped_steps: int = 0
-    skipped_in_a_row: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    history: list[dict[str, float]] = field(default_factory=list)  # what was logged: {"step": ..., name: value}
-    window: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since the last log line
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the state as JSON values."""
-        return asdict(self) | {"best_loss": None if math.isinf(self.best_loss) else self.best_loss}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "TrainingState":
-        """Return the state that `as_json` wrote."""
-        best = math.inf if values["best_loss"] is None else values["best_loss"]
-        return cls(**values | {"cursor": Cursor(**values["cursor"]), "best_loss": best})
 
 
 def train(
@@ -193,7 +153,7 @@ class _Run:
             self.state.skipped_in_a_row = 0
         else:
             self.optimizer.zero_grad()
-            self._count_skip()
+            self.state.count_skip(self.config, self.description)
         self.state.step += 1
         if self.average:
             self.average.update(self.state.step)
@@ -219,21 +179,6 @@ class _Run:
         found = dict(zip(["gradient_norm", *sums], values, strict=True))
         told = found.pop("told", float(told)) > 0
         return {"loss": found["loss"], **found}, told
-
-    def _count_skip(self) -> None:
-        self.state.skipped_steps += 1
-        self.state.skipped_in_a_row += 1
-        allowed = self.config.max_skipped_share * self.config.num_steps
-        if self.state.skipped_steps > max(1.0, allowed):
-            raise FloatingPointError(
-                f"{self.description}: {self.state.skipped_steps} gradients up to step {self.state.step} were not finite "
-                f"(at most {allowed:.0f} are allowed). Lower the learning rate or use fp32."
-            )
-        if self.state.skipped_in_a_row >= self.config.max_skipped_in_a_row:
-            raise FloatingPointError(
-                f"{self.description}: the last {self.state.skipped_in_a_row} gradients up to step {self.state.step} were not "
-                "finite. Lower the learning rate or use fp32."
-            )
 
     def after_step(self) -> None:
         """Log, validate and save when it is time to; the last step always is."""
@@ -277,22 +222,13 @@ class _Run:
 
     def note(self) -> str:
         """What the progress line says beside the rate."""
-        losses = [figures["loss"] for figures in self.state.window] or self._loss_of_last_report()
-        return f"loss {sum(losses) / len(losses):.4g}" if losses else "no loss yet"
-
-    def _loss_of_last_report(self) -> list[float]:
-        return next(([figures["loss"]] for figures in reversed(self.state.history) if "loss" in figures), [])
+        loss = self.state.recent_loss()
+        return "no loss yet" if loss is None else f"loss {loss:.4g}"
 
     def _report(self) -> None:
-        """Log the means since the last report; a figure that only some steps have is averaged over those."""
-        names = dict.fromkeys(name for figures in self.state.window for name in figures)
-        found = {name: [figures[name] for figures in self.state.window if name in figures] for name in names}
-        means = {name: sum(values) / len(values) for name, values in found.items()} | {
-            "skipped_steps": self.state.skipped_steps
-        }
+        """Log the means since the last report."""
         num_steps = self.state.step - self.reported
-        self.state.window.clear()
-        self._record(means)
+        self._record(self.state.take_means() | {"skipped_steps": self.state.skipped_steps})
         if self.world.is_first and num_steps:  # not part of the history: no two runs are equally fast
             self.log.log_metrics(self.meter.figures(num_steps, self.world.size), self.state.step)
         self.reported = self.state.step

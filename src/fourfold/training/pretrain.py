@@ -24,13 +24,14 @@ from fourfold.seeds import derive_seed
 from fourfold.storage import claim, fingerprint, write_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.training.checkpoints import load_tensors
-from fourfold.training.loop import BEST_FILE, LoopConfig, LossFunction, Part, TrainingState, train
+from fourfold.training.loop import BEST_FILE, LossFunction, Part, train
 from fourfold.training.meter import Meter
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel, whole_tensors
 from fourfold.training.precision import Precision, autocast, default_device
 from fourfold.training.pretrain_config import PlaceConfig, PretrainConfig
 from fourfold.training.schedules import factor
+from fourfold.training.state import LoopConfig, TrainingState
 from fourfold.training.world import World
 
 BEST, LAST = "best", "last"  # model folders, see fourfold.model.files

@@ -26,10 +26,11 @@ from fourfold.model.fourm import FourM
 from fourfold.progress import progress
 from fourfold.seeds import derive_seed, numpy_generator
 from fourfold.storage import claim, fingerprint, read_json, write_json
-from fourfold.training.loop import LoopConfig, train
+from fourfold.training.loop import train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.precision import autocast, default_device
 from fourfold.training.schedules import ScheduleConfig, factor
+from fourfold.training.state import LoopConfig
 from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline
 from fourfold.transfer.config import ARMS, Arm, TaskName, TransferConfig
 from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner

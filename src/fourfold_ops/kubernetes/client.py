@@ -1,12 +1,10 @@
 """The one module that talks to Kubernetes: few calls, all of them listed, counted, and repeated while the server is away.
 
-The `kubernetes` package is used for what it does well, finding and refreshing credentials. Objects stay the dictionaries that
-`manifest.py` made and the server sent: its typed models would say everything a second time.
+Objects stay the dictionaries that `manifest.py` made and the server sent: typed models would say everything a second time.
 """
 
 import json
 import logging
-import os
 import random
 import threading
 import time
@@ -15,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.kubernetes.connection import connection_pool, credentials
 
 logger = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -64,8 +62,8 @@ class Cluster:
         self.away_since: float | None = None
         self.closed = threading.Event()  # set: nothing waits or tries again
         self._answered = False
-        self._configuration = _configuration(context)
-        self._pool = _pool(self._configuration)
+        self._configuration = credentials(context)
+        self._pool = connection_pool(self._configuration)
 
     @property
     def server(self) -> str:
@@ -261,30 +259,3 @@ def _in_words(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     text = str(reason).rpartition(": ")[2] if ": " in str(reason) else str(reason)
     return text or type(error).__name__
-
-
-def _configuration(context: str | None) -> Any:
-    from kubernetes.client import Configuration
-    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-    from yaml import YAMLError
-
-    configuration = Configuration()
-    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and context is None and "KUBECONFIG" not in os.environ
-    try:
-        if in_cluster:
-            load_incluster_config(client_configuration=configuration)
-        else:
-            load_kube_config(os.environ.get("KUBECONFIG"), context, configuration)
-    except (ConfigException, OSError, YAMLError, TypeError) as error:  # the last where the file is no mapping
-        words = " ".join(str(error).split()).strip(".")
-        raise UserError(
-            f"There is no way to a cluster: {words}.", "Set KUBECONFIG, or correct `context` in kubernetes.yml."
-        ) from None
-    return configuration
-
-
-def _pool(configuration: Any) -> Any:
-    from kubernetes.client.rest import RESTClientObject
-
-    configuration.connection_pool_maxsize = 32
-    return RESTClientObject(configuration).pool_manager

@@ -14,7 +14,7 @@ from kedro.pipeline import Pipeline
 from fourfold_ops import handover
 from fourfold_ops.failures import UserError
 from fourfold_ops.kubernetes import names
-from fourfold_ops.kubernetes.manifest import JobSpec
+from fourfold_ops.kubernetes.job_spec import JobSpec
 from fourfold_ops.kubernetes.placement import check_placement, local_path, place
 from fourfold_ops.kubernetes.settings import KubernetesSettings, Request
 from fourfold_ops.kubernetes.steps import Step, plan_steps

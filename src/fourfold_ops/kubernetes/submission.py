@@ -7,7 +7,8 @@ from typing import Any
 from fourfold_ops.failures import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import ApiError, Cluster
-from fourfold_ops.kubernetes.manifest import JobSpec, job, service
+from fourfold_ops.kubernetes.job_spec import JobSpec
+from fourfold_ops.kubernetes.manifest import job, service
 from fourfold_ops.kubernetes.plan import RunPlan
 from fourfold_ops.kubernetes.steps import Step
 from fourfold_ops.kubernetes.verdicts import Verdict

@@ -8,7 +8,8 @@ from fourfold_ops import handover
 from fourfold_ops.failures import EXIT_FAILED
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.hook import SETTINGS_VARIABLE
-from fourfold_ops.kubernetes.manifest import JobSpec, job
+from fourfold_ops.kubernetes.job_spec import JobSpec
+from fourfold_ops.kubernetes.manifest import job
 from fourfold_ops.kubernetes.plan import DRIVER_JOB, DRIVER_UID, RunPlan
 from fourfold_ops.kubernetes.settings import BUILT_IN, KubernetesSettings
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fourfold_ops.kubernetes.following import Follower
-from fourfold_ops.kubernetes.manifest import JobSpec
+from fourfold_ops.kubernetes.job_spec import JobSpec
 from fourfold_ops.kubernetes.objects import OWNER_LABEL, Object, phase
 from fourfold_ops.kubernetes.progress import Progress
 from fourfold_ops.kubernetes.steps import Step

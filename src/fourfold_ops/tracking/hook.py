@@ -19,14 +19,13 @@ from kedro.pipeline.node import Node
 from fourfold_ops import handover
 from fourfold_ops.failures import UserError
 from fourfold_ops.stages import stage_of
-from fourfold_ops.tracking.active import ActiveRun, metric_name, set_active_run
-from fourfold_ops.tracking.provenance import command_line, flat, git_tags, lock_digest, machine_tags
+from fourfold_ops.tracking.active import ActiveRun, set_active_run
+from fourfold_ops.tracking.provenance import command_line, git_tags, lock_digest, machine_tags
+from fourfold_ops.tracking.recording import log_data, log_parameters
 from fourfold_ops.tracking.store import TrackingStore
 
 logger = logging.getLogger(__name__)
-PARAMETERS_PER_BATCH = 100  # MLflow's limit
 MAX_TAG = 5000
-DIGEST_LENGTH = 36  # MLflow's limit
 SECTIONS_OF_ALL = ("seed", "num_threads")
 
 
@@ -87,7 +86,7 @@ class TrackingHook:
         }
         self._parent = self._open(f"{environment} {run_params.get('run_id', '')}".strip(), tags)
         parameters = self._context.config_loader["parameters"]
-        self._log_parameters(self._parent, parameters)
+        log_parameters(self._parent, parameters)
         self._parent.log_json(json.loads(json.dumps(parameters, default=str)), "parameters.json")
         set_active_run(self._parent)
         atexit.register(self._end_killed)
@@ -168,7 +167,7 @@ class TrackingHook:
     def _new_stage_run(self, stage: str) -> ActiveRun:
         run = self._open(stage, {"mlflow.parentRunId": self._parent.run_id, "stage": stage})
         parameters = self._context.config_loader["parameters"]
-        self._log_parameters(run, {k: v for k, v in parameters.items() if k in (stage, *SECTIONS_OF_ALL)})
+        log_parameters(run, {k: v for k, v in parameters.items() if k in (stage, *SECTIONS_OF_ALL)})
         return run
 
     def _left_open(self, stage: str) -> ActiveRun | None:
@@ -255,27 +254,13 @@ class TrackingHook:
         set_active_run(self._parent)
         return True
 
-    def _log_parameters(self, run: ActiveRun, parameters: dict[str, Any]) -> None:
-        """Log every leaf under its dotted name, e.g. `pretraining.model.dim`, as JSON so that its type is kept."""
-        from mlflow.entities import Param
-
-        params = [Param(metric_name(key), json.dumps(value, default=str)) for key, value in flat(parameters).items()]
-        for start in range(0, len(params), PARAMETERS_PER_BATCH):
-            run.client.log_batch(run.run_id, params=params[start : start + PARAMETERS_PER_BATCH])
-
     def _log_data(self, dataset_name: str, data: Any, node: Node, context: str) -> None:
-        """Log one data set that has a digest (its own, or its catalog entry's) as an input or output of the stage."""
+        """Log one data set as an input or output of the stage, once."""
         run = self._stages.get(stage_of(node))
-        entry: Any = self._catalog.get(dataset_name) if run and not dataset_name.startswith("params:") else None
-        source: Any = data if hasattr(data, "digest") else entry
-        if run is None or not hasattr(source, "digest") or (run.run_id, dataset_name, context) in self._logged:
+        if run is None or dataset_name.startswith("params:") or (run.run_id, dataset_name, context) in self._logged:
             return
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        self._logged.add((run.run_id, dataset_name, context))
-        place = json.dumps({"place": str(next(iter(entry._describe().values()), ""))})
-        dataset = Dataset(dataset_name, str(source.digest())[:DIGEST_LENGTH], type(entry).__name__, place)
-        run.client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        if log_data(run, dataset_name, data, self._catalog.get(dataset_name), context):
+            self._logged.add((run.run_id, dataset_name, context))
 
     def _end(self, status: str) -> None:
         """End all open runs; a second call does nothing. A guest only sends what is waiting."""

@@ -10,15 +10,8 @@ import torch
 
 from fourfold.data.cursor import Cursor
 from fourfold.data.loader import Reader, TokenLoader, fixed_batches
-from fourfold.data.shards import (
-    ShardSet,
-    finish_split,
-    read_members,
-    shard_name,
-    write_columns,
-    write_manifest,
-    write_members,
-)
+from fourfold.data.manifests import survey, write_manifest
+from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import joined
 from fourfold.storage import read_json
@@ -179,7 +172,7 @@ def test_a_key_that_differs_between_modalities_is_named_with_its_shard(world, tm
     write_members(folder / name, [(key, "npy", content) for key, content in members[::-1]])
     manifest = read_json(folder / "manifest.json")
     keys = manifest["shards"][1]["keys"]
-    write_manifest(folder, "tok_semseg")
+    write_manifest(folder, survey(folder, "tok_semseg"))
     with pytest.raises(
         ValueError, match=rf"tok_semseg/{name}, {name}: not aligned .* sample 0 is '{keys[-1]}', not '{keys[0]}'"
     ):

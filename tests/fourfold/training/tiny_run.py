@@ -11,9 +11,10 @@ from torch import nn
 from fourfold.data.cursor import index_batches
 from fourfold.seeds import torch_generator
 from fourfold.storage import claim, write_json
-from fourfold.training.loop import LoopConfig, train
+from fourfold.training.loop import train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.schedules import ScheduleConfig, factor
+from fourfold.training.state import LoopConfig
 
 
 def main(folder: Path, result: Path, kill_at: int) -> None:

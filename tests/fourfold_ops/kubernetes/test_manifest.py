@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from fourfold_ops.kubernetes import names
-from fourfold_ops.kubernetes.manifest import JobSpec, job, resources, service
+from fourfold_ops.kubernetes.job_spec import JobSpec
+from fourfold_ops.kubernetes.manifest import job, service
+from fourfold_ops.kubernetes.pod import resources
 from fourfold_ops.kubernetes.settings import BUILT_IN, KubernetesSettings, Request
 
 GOLDEN = Path(__file__).parent / "golden"

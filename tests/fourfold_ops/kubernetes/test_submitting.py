@@ -4,10 +4,11 @@ import click
 import pytest
 
 from fourfold_ops.kubernetes import names
-from fourfold_ops.kubernetes.commands import with_kubernetes, without_runner
+from fourfold_ops.kubernetes.commands import with_kubernetes
 from fourfold_ops.kubernetes.hook import SETTINGS_VARIABLE
 from fourfold_ops.kubernetes.overview import entries
 from fourfold_ops.kubernetes.plan import DRIVER_JOB, DRIVER_UID, Origin, RunPlan, driver_owner
+from fourfold_ops.kubernetes.planned_commands import without_runner
 from fourfold_ops.kubernetes.settings import read_settings
 from fourfold_ops.kubernetes.submitting import RUNNER, driver_job, driver_spec
 from fourfold_ops.tracking.provenance import git_tags

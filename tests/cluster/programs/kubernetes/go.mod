@@ -1,4 +1,4 @@
-// The programs of a Kubernetes cluster, built from the published module by tests/cluster/build.py.
+// The programs of a Kubernetes cluster, built from the published module by tests/cluster/testcluster/programs.py.
 //
 // k8s.io/kubernetes keeps 31 modules in its own tree and names them by path. Here each is replaced by the module that was published from
 // that tree in the same release.

@@ -1,0 +1,88 @@
+"""Manifests: what the shards of one modality of a split hold, and whether modalities are aligned."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fourfold.configuration import Config
+from fourfold.data import tars
+from fourfold.storage import read_json, write_json
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+
+class ShardInfo(Config):
+    """What a manifest says of one shard; `keys` in the order of the tar."""
+
+    name: str
+    sha256: str
+    bytes: int
+    samples: int
+    keys: tuple[str, ...]
+
+
+class Manifest(Config):
+    """What one modality of one split consists of."""
+
+    schema_version: int = SCHEMA_VERSION
+    modality: str
+    shards: tuple[ShardInfo, ...]
+
+    def keys_by_shard(self) -> dict[str, tuple[str, ...]]:
+        """Return the keys of each shard, in order."""
+        return {shard.name: shard.keys for shard in self.shards}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of the shards in `folder`, whole or not at all."""
+    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
+
+
+@lru_cache(maxsize=256)
+def read_manifest(path: Any, _version: str) -> Manifest:
+    """Return the manifest at `path`, parsed once; `_version` makes a rewritten file a new entry.
+
+    Raises ValueError when it is not one of ours.
+    """
+    try:
+        manifest = Manifest.model_validate(read_json(path))
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a shard manifest: {error}. Run the stage that writes it again.") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema version {manifest.schema_version}; this code reads {SCHEMA_VERSION}. Run its stage."
+        )
+    return manifest
+
+
+def describe(path: Path, content: bytes, keys: tuple[str, ...]) -> ShardInfo:
+    """Return what a manifest says of a shard with this content."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ShardInfo(name=path.name, sha256=sha256, bytes=len(content), samples=len(keys), keys=keys)
+
+
+def survey(folder: Path, modality: str) -> Manifest:
+    """Return the manifest of the shards that lie in `folder`, read one at a time."""
+    shards = []
+    for path in sorted(folder.glob("shard-*.tar")):
+        content = path.read_bytes()
+        shards.append(describe(path, content, tuple(key for key, _ in tars.members(path, content))))
+    return Manifest(modality=modality, shards=tuple(shards))
+
+
+def require_equal_keys(wanted: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]], where: str) -> None:
+    """Raise ValueError that names the first shard, and the first key in it, where two modalities differ."""
+    if list(wanted) != list(found):
+        odd = sorted(set(wanted) ^ set(found))
+        raise ValueError(f"{where} does not have the same shards as the other modalities of its split: {', '.join(odd[:5])}.")
+    for name, keys in wanted.items():
+        if keys == found[name]:
+            continue
+        pairs = zip((*keys, None), (*found[name], None), strict=False)
+        index, (key, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise ValueError(f"{where}, {name}: not aligned with the other modalities, sample {index} is {other!r}, not {key!r}.")
