@@ -7,6 +7,7 @@ al. 2014), segmentation over the summed confusion (PASCAL VOC), boxes as COCO's 
 # N samples, H height, W width, C classes or channels, Q queries, G gallery, R weightings
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from fourfold.evaluation.boxes import average_precision_50 as average_precision_50  # found here with the others
 from fourfold.evaluation.statistics import Statistic, SumStatistic, mean, ratio, value, values
@@ -106,6 +107,23 @@ def segmentation_statistics(
         return SumStatistic(sums_NK, lambda sums: mean_iou(sums.reshape(-1, num_classes, num_classes), classes))  # type: ignore[arg-type, return-value]
 
     return {"miou": over(None), "miou_objects": over(object_classes)}
+
+
+def edge_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
+    """Return F1 of edge pixels within one pixel of an edge of the other, counted over all images (as in the BSDS benchmark).
+
+    Edges are (N, H, W), any value above 0.
+    """
+    found, known = (edges > 0 for edges in _aligned(predicted, truth))
+    near = np.ones((1, 3, 3), bool)
+    matched = (found & binary_dilation(known, near), known & binary_dilation(found, near))
+    sums_N4 = np.stack([_per_sample(pixels) for pixels in (matched[0], found, matched[1], known)], axis=1)
+
+    def harmonic_mean(sums: np.ndarray) -> np.ndarray:
+        hits, found, recalled, known = sums.T  # precision hits / found, recall recalled / known
+        return np.where(hits * recalled > 0, 2 * hits * recalled / (hits * known + recalled * found), 0.0)
+
+    return SumStatistic(sums_N4, harmonic_mean)
 
 
 def psnr(predicted: np.ndarray, truth: np.ndarray) -> float:

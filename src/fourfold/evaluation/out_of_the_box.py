@@ -1,8 +1,8 @@
 """What the pretrained model can do as it is: every arrow against a trivial answer, shuffled inputs and the teacher.
 
-RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB; both → global features
-where those are labelled. `test` is read here and nowhere else. Where the source has no exact truth, the teachers' labels are
-the reference and `reference` says so.
+RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB; where they are labelled,
+both → global features, and RGB → edges, palettes and metadata. `test` is read here and nowhere else. Where the source has no
+exact truth, the labels are the reference and `reference` says so.
 """
 
 # N samples, H height, W width, C channels or classes
@@ -15,20 +15,21 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
-from fourfold.data.scenes.vocabulary import CLASS_NAMES, OBJECT_CLASSES
+from fourfold.data.scenes.vocabulary import CLASS_NAMES
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation import constants, metrics
+from fourfold.evaluation import metrics
 from fourfold.evaluation.boxes import average_precision_statistic
 from fourfold.evaluation.captions import caption_statistics, described_shapes, set_f1
+from fourfold.evaluation.computed import metadata_statistics, palette_statistics
+from fourfold.evaluation.constants import OBJECT_IDS, trivial_answers
 from fourfold.evaluation.figures import Figure, compare, derangement, figures
-from fourfold.evaluation.samples import IF_LABELLED, Samples, load_samples, main_objects
+from fourfold.evaluation.samples import IF_LABELLED, LABELLED, Samples, load_samples, main_objects
 from fourfold.evaluation.statistics import Statistic
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
 from fourfold.generation.config import GenerationConfig
 
-OBJECT_IDS = [CLASS_NAMES.index(name) for name in OBJECT_CLASSES]
 ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
-LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects"}
+LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects", "colour_distance"}
 
 Predictions = dict[str, dict[str, Any]]  # input → target → values of all samples
 
@@ -54,7 +55,7 @@ class EvaluationConfig(Config):
     @classmethod
     def _known(cls, value: dict[str, ArrowConfig]) -> dict[str, ArrowConfig]:
         known = [f"{source}->{target}" for source, targets in ARROWS.items() for target in targets]
-        known += [f"{source}->{target}" for source in ARROWS for target in IF_LABELLED]
+        known += [f"{source}->{target}" for target, sources in IF_LABELLED.items() for source in sources]
         if unknown := sorted(set(value) - set(known)):
             raise ValueError(f"arrows names {', '.join(unknown)}. Allowed: {', '.join(known)}.")
         return value
@@ -108,6 +109,18 @@ class Judge:
         texts_NC = self.encoder.encode_text(self.samples.captions)
         cosine = metrics.cosine_statistic(predicted, self.samples.labels["clip_global"])
         return {"cosine": cosine, "recall_at_1": metrics.recall_statistic(predicted, texts_NC, 1)}
+
+    def rgb_to_canny_edge(self, predicted: np.ndarray) -> dict[str, Statistic]:
+        """Return `f1`, within one pixel."""
+        return {"f1": metrics.edge_statistic(predicted, self.samples.labels["canny_edge"])}
+
+    def rgb_to_color_palette(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
+        """Return `colour_distance`."""
+        return palette_statistics(predicted, self.samples.labels["color_palette"])
+
+    def rgb_to_metadata(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
+        """Return `same_bin` and `near_bin`."""
+        return metadata_statistics(predicted, self.samples.labels["metadata"])
 
     def caption_to_clip_global(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return the cosine to the embedding of the real image and its retrieval among all, by the caption alone."""
@@ -171,7 +184,8 @@ def evaluate(
 
 def arrows_of(samples: Samples) -> dict[str, tuple[str, ...]]:
     """Return what is predicted from what: input → targets."""
-    return {source: (*targets, *_if_labelled(samples)) for source, targets in ARROWS.items()}
+    there = {target: sources for target, sources in IF_LABELLED.items() if target in samples.labels}
+    return {source: (*targets, *(t for t, sources in there.items() if source in sources)) for source, targets in ARROWS.items()}
 
 
 def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationConfig, seed: int) -> Predictions:
@@ -188,29 +202,9 @@ def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationCo
     return predictions
 
 
-def trivial_answers(fitted: Samples, count: int) -> Predictions:
-    """Return, for `count` samples, the best answers that ignore the input, fitted on other samples."""
-    truth = fitted.truth
-    classes = constants.commonest_class(truth["semseg"], len(CLASS_NAMES))
-    shapes = constants.best_shapes(fitted.captions)
-    rgb = {
-        "depth": constants.mean_depth(truth["depth"]),
-        "normal": constants.mean_normal(truth["normal"]),
-        "semseg": classes,
-        "clip": constants.mean_feature(fitted.labels["clip"]),
-    }
-    repeated: dict[str, Any] = {target: _repeat(answer, count) for target, answer in rgb.items()}
-    repeated |= {"det": [{"instances": []}] * count, "caption": [constants.best_caption(fitted.captions)] * count}
-    picture = np.round(fitted.rgb.mean(axis=0)).astype(np.uint8)
-    of_caption = {"semseg": _repeat(showing(shapes, classes), count), "rgb": _repeat(picture, count)}
-    means = {name: _repeat(constants.mean_feature(fitted.labels[name]), count) for name in _if_labelled(fitted)}
-    return {"rgb": repeated | means, "caption": of_caption | means}
-
-
 def teacher_answers(samples: Samples) -> Predictions:
-    """Return what the teachers said; for caption → image arrows, what the real image gives."""
-    there = {name: samples.labels[name] for name in _if_labelled(samples)}
-    labelled = {target: samples.labels[target] for target in ("depth", "normal", "semseg", "det", "clip")} | there
+    """Return what the networks among the labelers said; for caption → image arrows, what the real image gives."""
+    labelled = {target: samples.labels[target] for target in (*LABELLED, "clip_global") if target in samples.labels}
     return {"rgb": labelled, "caption": {"semseg": samples.labels["semseg"], "rgb": samples.rgb}}
 
 
@@ -230,20 +224,3 @@ def shown_shapes(classes_HW: np.ndarray, least_share: float) -> set[str]:
     """Return the shapes that cover at least this share of a class map."""
     counts = np.bincount(classes_HW.ravel(), minlength=len(CLASS_NAMES))
     return {CLASS_NAMES[i] for i in OBJECT_IDS if counts[i] > 0 and counts[i] >= least_share * classes_HW.size}
-
-
-def showing(shapes: set[str], background_HW: np.ndarray) -> np.ndarray:
-    """Return a class map (H, W) that shows just these shapes, as blocks side by side: a trivial answer."""
-    picture = np.where(np.isin(background_HW, OBJECT_IDS), CLASS_NAMES.index("ground"), background_HW).astype(np.uint8)
-    width = picture.shape[1] // max(len(OBJECT_CLASSES), 1)
-    for place, shape in enumerate(sorted(shapes)):
-        picture[picture.shape[0] // 2 :, place * width : (place + 1) * width] = CLASS_NAMES.index(shape)
-    return picture
-
-
-def _if_labelled(samples: Samples) -> list[str]:
-    return [name for name in IF_LABELLED if name in samples.labels]
-
-
-def _repeat(answer: np.ndarray, count: int) -> np.ndarray:
-    return np.repeat(answer[None], count, axis=0)

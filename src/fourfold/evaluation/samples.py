@@ -13,7 +13,13 @@ from fourfold.data.scenes.vocabulary import GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet, collate
 
 LABELLED = ("depth", "normal", "semseg", "clip", "det")
-IF_LABELLED = ("clip_global",)  # what only some environments have
+# What only some environments have, and what it is predicted from.
+IF_LABELLED = {
+    "clip_global": ("rgb", "caption"),
+    "canny_edge": ("rgb",),
+    "color_palette": ("rgb",),
+    "metadata": ("rgb",),
+}
 WITH_TRUTH = ("depth", "normal", "semseg", "det", "attributes")
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from fourfold.data.scenes import GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.metrics import cosine_statistic, depth_errors, miou, normal_angles, psnr
+from fourfold.evaluation.metrics import cosine_statistic, depth_errors, edge_statistic, miou, normal_angles, psnr
 from fourfold.evaluation.statistics import value
 from fourfold.modalities import label
 from fourfold.tokenizers.crops import resized
@@ -106,13 +105,7 @@ def _plain(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes
 
 
 def _edges(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    """F1 of edge pixels within one pixel of an edge of the other, counted over all images (as in the BSDS benchmark)."""
-    near = np.ones((1, 3, 3), bool)
-    shares = []
-    for these, others in ((found > 0, truth > 0), (truth > 0, found > 0)):
-        matched = these & binary_dilation(others, near)
-        shares.append(float(matched.sum() / max(these.sum(), 1)))
-    return {"f1": 2 * shares[0] * shares[1] / max(sum(shares), 1e-9)}
+    return {"f1": value(edge_statistic(found, truth))}
 
 
 _MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures]] = {  # by the kind of a label

@@ -116,6 +116,33 @@ def test_global_features_are_judged_where_they_are_labelled(tmp_path):
     )
 
 
+EDGES = np.zeros((12, 32, 32), np.uint8)
+EDGES[np.arange(12), np.arange(12) * 2] = 255  # a line in each image, another one each time
+PALETTES = [{"1": [[20 * i, 0, 0]], "2": [[20 * i, 0, 0], [0, 255 - 20 * i, 0]]} for i in range(12)]
+METADATA = [{"brightness": 20.0 * i, "caption_n_words": i % 4} for i in range(12)]
+COMPUTED = {"canny_edge": EDGES, "color_palette": PALETTES, "metadata": METADATA}
+
+
+def test_what_is_computed_from_images_is_judged_where_it_is_labelled(tmp_path):
+    for split in ("val", "test"):
+        write_split(tmp_path, split, 12)
+        keys = ShardSet(tmp_path / "labels").keys(split)
+        write_columns(tmp_path / "labels", split, shard_name(0), {n: zip(keys, v, strict=True) for n, v in COMPUTED.items()})
+        finish_split(tmp_path / "labels", split, list(COMPUTED))
+    world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
+    oracle = Oracle(world)
+    oracle.answers |= COMPUTED | {"color_palette": [{"2": palettes["2"]} for palettes in PALETTES]}
+    table = run(world, oracle)["out_of_the_box"]
+    assert set(table) == {f"{s}->{t}" for s, ts in ARROWS.items() for t in ts} | {f"rgb->{name}" for name in COMPUTED}
+    perfect = {"canny_edge": {"f1": 1}, "color_palette": {"colour_distance": 0}, "metadata": {"same_bin": 1, "near_bin": 1}}
+    for name, figures in perfect.items():
+        for metric, best in figures.items():
+            figure = table[f"rgb->{name}"][metric]
+            assert figure["value"] == best and figure["teacher"] is None
+            worse = -1 if best else 1
+            assert worse * (figure["shuffled"] - best) > 0.1 and worse * (figure["trivial"] - best) > 0.1
+
+
 def test_zero_shot_by_true_features_beats_the_majority(world):
     table = run(world, Oracle(world))["out_of_the_box"]["rgb->clip"]
     for figure in (table["zero_shot_shape"], table["zero_shot_colour"]):
