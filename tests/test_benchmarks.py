@@ -8,7 +8,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import all as bench
-from step import deviation_from_line
+from loading import write_shards
+from step import SENTINELS, deviation_from_line, released_config
+
+from fourfold.data.loader import TokenLoader
+from fourfold.masking.config import MaskingConfig
+from fourfold.masking.masker import Masker
+from fourfold.masking.spans import SpecialIds
 
 
 def test_times_on_a_line_do_not_deviate_from_it_whatever_they_cost_at_zero():
@@ -41,3 +47,11 @@ def test_a_measurement_that_fails_is_named_in_its_lines(monkeypatch, tmp_path):
 def test_every_line_needs_measurements_that_there_are_of_files_that_there_are():
     for line in bench.LINES.values():
         assert all((bench.FOLDER / bench.MEASUREMENTS[name][0]).is_file() for name in line.needs)
+
+
+def test_the_loader_reads_the_shards_that_its_benchmark_writes(tmp_path):
+    config = released_config("Ti")
+    tokens, images = write_shards(tmp_path, config, num_shards=1, per_shard=4, num_crops=2)
+    masker = Masker(MaskingConfig(input_tokens=16, target_tokens=16), config, SpecialIds(3, SENTINELS))
+    batch, _ = next(iter(TokenLoader(tokens, images, "train", 4, masker, 0)))
+    assert batch.batch_size == 4 and batch.pixels_BHWC.shape == (4, 224, 224, 3)
