@@ -111,7 +111,9 @@ def finetune(
     claim(folder, fingerprint(work="transfer", config=config, seed=seed, data=[shards.digest(), truth.digest()], model=digest))
     bench = Bench(model, text, shards, truth, config, seed, folder, log)
     arms = list(product(config.tasks, ARMS))
-    chosen = {(name, arm): choose_factor(bench, name, arm) for name, arm in progress(arms, "Choosing learning rates", unit="arm")}
+    chosen = {
+        (name, arm): choose_factor(bench, name, arm) for name, arm in progress(arms, "Choosing learning rates", unit="arm")
+    }
     runs = [
         Run(name, arm, count, one, chosen[name, arm])
         for name, count, arm, one in product(config.tasks, config.num_labels, ARMS, range(config.num_seeds))
