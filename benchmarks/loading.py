@@ -25,13 +25,12 @@ from fourfold.masking.spans import SpecialIds
 from fourfold.model.config import ModelConfig
 from fourfold.seeds import numpy_generator
 
-SIDE = 224  # pixels
-
 
 def write_shards(
     root: Path, config: ModelConfig, num_shards: int, per_shard: int, num_crops: int = 10
 ) -> tuple[ShardSet, ShardSet]:
     """Random tokens in ten crops, as 4M keeps them, and images that a PNG cannot shrink to nothing."""
+    height, width = config.pixel_sizes["rgb"]
     for shard in range(num_shards):
         rng, keys = numpy_generator(0, "shards", shard), [f"s{shard:03d}-{index:04d}" for index in range(per_shard)]
         columns: dict[str, list] = {}
@@ -40,10 +39,10 @@ def write_shards(
                 shape = (per_shard, num_crops, modality.num_positions)
                 ids = rng.integers(204, min(modality.vocabulary_size, 2**15), shape).astype(np.int16)
                 columns[modality.name] = list(zip(keys, ids, strict=True))
-        whole = np.int32([0, 0, SIDE, SIDE, 0])
+        whole = np.int32([0, 0, height, width, 0])
         columns[CROP_SETTINGS] = [(key, np.tile(whole, (num_crops, 1))) for key in keys]
         write_columns(root / "tokens", "train", shard_name(shard), columns)
-        smooth = rng.integers(0, 256, (per_shard, SIDE // 8, SIDE // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        smooth = rng.integers(0, 256, (per_shard, height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
         write_columns(root / "images", "train", shard_name(shard), {"rgb": list(zip(keys, smooth, strict=True))})
     finish_split(root / "tokens", "train", list(columns))
     finish_split(root / "images", "train", ["rgb"])

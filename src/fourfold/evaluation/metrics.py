@@ -116,12 +116,13 @@ def edge_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
     """
     found, known = (edges > 0 for edges in _aligned(predicted, truth))
     near = np.ones((1, 3, 3), bool)
-    matched = (found & binary_dilation(known, near), known & binary_dilation(found, near))
-    sums_N4 = np.stack([_per_sample(pixels) for pixels in (matched[0], found, matched[1], known)], axis=1)
+    right, met = found & binary_dilation(known, near), known & binary_dilation(found, near)
+    sums_N4 = np.stack([_per_sample(pixels) for pixels in (right, found, met, known)], axis=1)
 
     def harmonic_mean(sums: np.ndarray) -> np.ndarray:
-        hits, found, recalled, known = sums.T  # precision hits / found, recall recalled / known
-        return np.where(hits * recalled > 0, 2 * hits * recalled / (hits * known + recalled * found), 0.0)
+        num_right, num_found, num_met, num_known = sums.T  # precision right / found, recall met / known
+        both = num_right * num_met
+        return np.where(both > 0, 2 * both / (num_right * num_known + num_met * num_found), 0.0)
 
     return SumStatistic(sums_N4, harmonic_mean)
 

@@ -23,7 +23,7 @@ from fourfold.evaluation.captions import caption_statistics, described_shapes, s
 from fourfold.evaluation.computed import metadata_statistics, palette_statistics
 from fourfold.evaluation.constants import OBJECT_IDS, trivial_answers
 from fourfold.evaluation.figures import Figure, compare, derangement, figures
-from fourfold.evaluation.samples import IF_LABELLED, LABELLED, Samples, load_samples, main_objects
+from fourfold.evaluation.samples import COMPUTED, IF_LABELLED, Samples, load_samples, main_objects
 from fourfold.evaluation.statistics import Statistic
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
 from fourfold.generation.config import GenerationConfig
@@ -204,7 +204,7 @@ def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationCo
 
 def teacher_answers(samples: Samples) -> Predictions:
     """Return what the networks among the labelers said; for caption → image arrows, what the real image gives."""
-    labelled = {target: samples.labels[target] for target in (*LABELLED, "clip_global") if target in samples.labels}
+    labelled = {target: values for target, values in samples.labels.items() if target not in COMPUTED}
     return {"rgb": labelled, "caption": {"semseg": samples.labels["semseg"], "rgb": samples.rgb}}
 
 

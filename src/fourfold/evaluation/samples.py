@@ -13,13 +13,9 @@ from fourfold.data.scenes.vocabulary import GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet, collate
 
 LABELLED = ("depth", "normal", "semseg", "clip", "det")
+COMPUTED = ("canny_edge", "color_palette", "metadata")  # by arithmetic: the labels are right, and no teacher is
 # What only some environments have, and what it is predicted from.
-IF_LABELLED = {
-    "clip_global": ("rgb", "caption"),
-    "canny_edge": ("rgb",),
-    "color_palette": ("rgb",),
-    "metadata": ("rgb",),
-}
+IF_LABELLED = {"clip_global": ("rgb", "caption"), **dict.fromkeys(COMPUTED, ("rgb",))}
 WITH_TRUTH = ("depth", "normal", "semseg", "det", "attributes")
 
 

@@ -13,7 +13,7 @@ from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.errors import in_words
 from fourfold_ops.kubernetes.objects import JOB_LABEL
-from fourfold_ops.kubernetes.planned_commands import project_context, render_command, submit_command
+from fourfold_ops.kubernetes.planned_commands import PATIENCE, project_context, render_command, submit_command
 from fourfold_ops.kubernetes.settings import KubernetesSettings
 from fourfold_ops.kubernetes.submitting import RUNNER
 
@@ -159,7 +159,7 @@ def _cluster(site: str | None) -> Iterator[tuple[Cluster, KubernetesSettings]]:
 
     with project_context(site) as context:
         settings = site_settings(context, None)
-    cluster = Cluster(settings.namespace, settings.context, patience=30)
+    cluster = Cluster(settings.namespace, settings.context, patience=PATIENCE)
     with in_words("kubernetes"):
         yield cluster, settings
 

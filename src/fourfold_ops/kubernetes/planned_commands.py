@@ -12,6 +12,8 @@ from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.errors import in_words
 
+PATIENCE = 30  # seconds that a command waits for a server that is away: somebody sits before it
+
 
 @contextlib.contextmanager
 def project_context(
@@ -60,7 +62,7 @@ def submit_command(run: click.Command) -> click.Command:
 
         plan = plan_of(options)
         arguments = without_runner(sys.argv[sys.argv.index("submit") + 1 :])
-        cluster = Cluster(plan.settings.namespace, plan.settings.context, patience=30)
+        cluster = Cluster(plan.settings.namespace, plan.settings.context, patience=PATIENCE)
         with in_words(plan.name):
             drivers = cluster.all("jobs", names.selector(run=plan.name, role="driver"))
             if live := [driver["metadata"]["name"] for driver in drivers if not is_finished(driver)]:
