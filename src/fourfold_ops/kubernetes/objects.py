@@ -148,5 +148,6 @@ def trimmed_event(event: Object) -> dict[str, Any]:
 
 
 def latest(events: Iterable[Object]) -> Object | None:
-    """Return the event that was seen last."""
-    return max(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""), default=None)
+    """Return the event that was seen last; of those of one moment, the one that was told last."""
+    newest_first = reversed(list(events))
+    return max(newest_first, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""), default=None)

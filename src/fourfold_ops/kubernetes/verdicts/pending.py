@@ -27,16 +27,18 @@ IMAGE = (
     "RegistryUnavailable",
 )
 START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
+UNPLACED = ("FailedScheduling", "NotTriggerScaleUp")  # once a pod has a node, what the scheduler had said is history
 TELLING = (  # events that say why a pod or Job waits; anything else is not an explanation
-    "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedScheduling", "FailedCreatePodSandBox", "Pending",
-    "QuotaReserved", "Suspended", "FailedBinding", "ProvisioningFailed", "NotTriggerScaleUp",
+    *UNPLACED, "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "Pending",
+    "QuotaReserved", "Suspended", "FailedBinding", "ProvisioningFailed",
 )  # fmt: skip
 
 
 def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[Object]]) -> Verdict | None:
     """Return why a Job has no running pod yet; None while there is nothing to explain.
 
-    `events` are by the name of the object that they are about.
+    `events` are by the name of the object that they are about. Of a pod's, only the last one counts: a volume that could not be
+    mounted at first is no reason to wait once the image is being pulled.
     """
     leaving = [pod for pod in pods if pod.get("metadata", {}).get("deletionTimestamp")]
     pods = [pod for pod in pods if pod not in leaving]
@@ -69,7 +71,8 @@ def _pod_waits(pod: Object, events: Sequence[Object]) -> Verdict | None:
     for status in objects.container_statuses(pod):
         if verdict := _container_waits(pod, status):
             return verdict
-    if event := _last(events):
+    event = objects.latest(events)
+    if event and event.get("reason") in TELLING and not (node_of(pod) and event["reason"] in UNPLACED):
         kind = "volume" if "olume" in event.get("message", "") else "start"
         return Verdict(kind, f"{event['reason']}", node_of(pod), _message(event))
     return None

@@ -54,6 +54,21 @@ def test_a_volume_that_cannot_be_mounted_is_told_from_the_pods_events():
     assert found.kind == "volume" and "MountVolume.SetUp failed" in found.evidence
 
 
+@pytest.mark.parametrize(
+    ("reason", "message", "then"),
+    [
+        ("FailedScheduling", "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "Scheduled"),
+        ("FailedScheduling", "0/1 nodes are available: 1 Insufficient cpu.", None),  # its successor was not seen
+        ("FailedAttachVolume", "Multi-Attach error for volume", "SuccessfulAttachVolume"),
+        ("FailedMount", "MountVolume.SetUp failed for volume", "Pulling"),
+    ],
+)
+def test_what_a_pod_has_behind_it_is_no_reason_to_wait(reason, message, then):
+    events = [{"reason": reason, "message": message, "lastTimestamp": "2026-01-01T00:00:00Z"}]
+    events += [{"reason": then, "message": "", "lastTimestamp": "2026-01-01T00:00:00Z"}] if then else []
+    assert waiting(PENDING, [pod(phase="Pending", node="node-0")], {"p": events}) is None
+
+
 def test_a_quota_that_refuses_the_pod_is_named():
     message = (
         'Error creating: pods "train-0a1b-x" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=1, '
