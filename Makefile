@@ -27,7 +27,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup run test lint bench ui viz clean cluster-install cluster-up cluster-down test-cluster bench-cluster
+.PHONY: help setup run test lint bench ui viz clean cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ CLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m testcluster
 
 cluster-install: $(READY) ## Install the packages that a cluster on this machine needs (Debian, root)
 	@$(CLUSTER) install
+
+cluster-build: $(READY) ## Build the programs of that cluster, once (ten minutes on two cores)
+	@$(CLUSTER) build
 
 test-cluster: $(READY) ## Test on a real Kubernetes cluster; builds its programs once (ten minutes), starts and removes it
 	@$(if $(filter command line,$(origin KUBECONFIG)),,$(CLUSTER) build &&) \

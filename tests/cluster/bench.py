@@ -1,15 +1,21 @@
 """What the runner costs: from `kedro run` to a step's first line, and 200 steps driven at once. It needs a quiet machine.
 
 Overhead is what is left of a step's way when the time is taken out that its own process needs to import things, which it would
-need anywhere. Calls are counted where they arrive, in the API server's audit log.
+need anywhere. Calls are counted where they arrive, in the API server's audit log. The record is once a SQLite file, as on one
+machine, once a server of MLflow, as a cluster has it: its driver need not load what reads and writes a database.
 """
 
 import contextlib
 import itertools
 import json
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,8 +24,10 @@ from pathlib import Path
 import psutil
 from projects import Driver, Project, miniature
 from testcluster.cluster import Cluster, running
+from testcluster.machine import HOST_ADDRESS
 
 REPEATS = 3
+SERVER_SECONDS = 60
 STEPS = 200
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
@@ -43,10 +51,40 @@ def project(cluster: Cluster, number: int) -> Iterator[Project]:
         shutil.rmtree(folder)
 
 
-def first_line(made: Project) -> dict[str, float]:
+@contextlib.contextmanager
+def record_server() -> Iterator[str]:
+    """Yield the address of a server of MLflow on this machine, which driver and pods reach."""
+    with socket.create_server((HOST_ADDRESS, 0)) as listening:
+        port = listening.getsockname()[1]
+    address, folder = f"http://{HOST_ADDRESS}:{port}", Path(tempfile.mkdtemp())
+    command = [sys.executable, "-m", "mlflow", "server", f"--host={HOST_ADDRESS}", f"--port={port}", "--workers=1"]
+    command += [f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}", f"--artifacts-destination={folder / 'artifacts'}"]
+    with (folder / "log").open("w") as log:
+        serving = subprocess.Popen([*command, f"--allowed-hosts={HOST_ADDRESS}:{port}"], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + SERVER_SECONDS
+        while not _is_healthy(address):
+            assert serving.poll() is None and time.monotonic() < end, (folder / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield address
+    finally:
+        serving.terminate()
+        serving.wait()
+        shutil.rmtree(folder)
+
+
+def _is_healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def first_line(made: Project, **environment: str) -> dict[str, float]:
     """Run one step; return the seconds of each part of its way."""
     begin = time.time()
-    driver = made.run("--pipelines=training", "--params=training.seconds=0.0")
+    driver = made.run("--pipelines=training", "--params=training.seconds=0.0", **environment)
     assert driver.code == 0, driver.output
     (job,), (pod,) = made.jobs(), made.pods()
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
@@ -80,13 +118,18 @@ def many(made: Project, **environment: str) -> tuple[float, float, Counter[str]]
     assert driver.code == 0, driver.output[-3000:]
     with audit.open() as file:
         file.seek(before)
-        calls = [json.loads(line) for line in file]
+        told = map(json.loads, file)
+        calls = {call["auditID"]: call for call in told}.values()  # a stream is told of twice, when it begins and when it ends
     agents = [c for c in calls if "kubectl" not in c.get("userAgent", "") and "serviceaccount" not in c["user"]["username"]]
     return (
         time.monotonic() - begin,
         peak,
-        Counter(f"{c['verb']} {c['objectRef']['resource']}" for c in agents if "objectRef" in c),
+        Counter(_name(call["verb"], call["objectRef"]) for call in agents if "objectRef" in call),
     )
+
+
+def _name(verb: str, about: dict[str, str]) -> str:
+    return f"{verb} {'/'.join(filter(None, (about['resource'], about.get('subresource'))))}"
 
 
 def peak_memory(driver: Driver) -> float:
@@ -106,20 +149,21 @@ def seconds(moment: str) -> float:
 
 def main(cluster: Cluster) -> None:
     """Print the figures."""
-    for number in range(REPEATS):
-        with project(cluster, number) as made:
-            parts = first_line(made)
-        print(f"run {number}: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
-        overhead = parts["driver until it submits"] + parts["cluster until the process runs"]
-        print(f"       from `kedro run` to the step's first line, without the step's imports: {overhead:.1f} s")
-    for number, variables in enumerate(({}, {"MINIATURE_UNTRACKED": "1"}), start=REPEATS):
-        with project(cluster, number) as made:
-            taken, peak, calls = many(made, **variables)
-        print(
-            f"{STEPS} steps {'without' if variables else 'with'} MLflow: {taken:.0f} s, {taken / STEPS:.2f} s a step, "
-            f"the driver's peak {peak:.0f} MB, {calls.total()} calls:"
-        )
-        print("       " + ", ".join(f"{count} × {call}" for call, count in calls.most_common()))
+    numbers = itertools.count()
+    with record_server() as address:
+        records = {"a SQLite file": {}, "a server of MLflow": {"MLFLOW_TRACKING_URI": address}}
+        for (record, variables), _ in itertools.product(records.items(), range(REPEATS)):
+            with project(cluster, next(numbers)) as made:
+                parts = first_line(made, **variables)
+            overhead = parts["driver until it submits"] + parts["cluster until the process runs"]
+            print(f"record in {record}: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
+            print(f"    from `kedro run` to the step's first line, without the step's imports: {overhead:.1f} s", flush=True)
+        for record, variables in {**records, "nothing": {"MINIATURE_UNTRACKED": "1"}}.items():
+            with project(cluster, next(numbers)) as made:
+                taken, peak, calls = many(made, **variables)
+            print(f"{STEPS} steps, record in {record}: {taken:.0f} s, {taken / STEPS:.2f} s a step, ", end="")
+            print(f"the driver's peak {peak:.0f} MB, {calls.total()} calls:")
+            print("    " + ", ".join(f"{count} × {call}" for call, count in calls.most_common()), flush=True)
 
 
 if __name__ == "__main__":

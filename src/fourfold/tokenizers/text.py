@@ -31,7 +31,7 @@ class TextTokenizer:
         self.sentinel_ids = list(range(4, 4 + config.num_sentinels))
         self._first_coordinate = 4 + config.num_sentinels
         self._first_class = self._first_coordinate + SIDES * config.coordinate_bins
-        self._wordpiece = wordpiece(vocabulary, [name for name in config.object_classes if " " in name])
+        self._wordpiece = wordpiece(vocabulary, config.object_classes)
 
     @classmethod
     def train(cls, captions: Iterable[str], config: TextTokenizerConfig) -> "TextTokenizer":

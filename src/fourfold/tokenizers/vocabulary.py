@@ -38,14 +38,15 @@ def learn_vocabulary(texts: Iterable[str], config: TextTokenizerConfig) -> list[
     return list(dict.fromkeys([*fixed, *merged]))[: config.vocabulary_size]
 
 
-def wordpiece(vocabulary: list[str], phrases: Sequence[str] = ()) -> Tokenizer:
+def wordpiece(vocabulary: list[str], names: Sequence[str] = ()) -> Tokenizer:
     """Return BERT's lower-case WordPiece tokenizer over `vocabulary`; no entry is special to it, so no text can inject one.
 
-    `phrases`: entries of several words ("hot dog") that are one token wherever a text has them as whole words, as in 4M.
+    `names`: entries, also of several words ("hot dog"), that are one token wherever a text has them as whole words, as in 4M:
+    before a symbol that is no punctuation too ("tv¢"), where WordPiece alone would see one unknown word.
     """
     ids = {entry: number for number, entry in enumerate(vocabulary)}
     tokenizer = _tokenizer(models.WordPiece(vocab=ids, unk_token=UNK, max_input_chars_per_word=100))
-    tokenizer.add_tokens([AddedToken(phrase, single_word=True, normalized=True) for phrase in phrases])
+    tokenizer.add_tokens([AddedToken(name, single_word=True, normalized=True) for name in names])
     return tokenizer
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 Open = Callable[[str | None], Iterable[bytes]]  # since when → lines with their times
+LONGEST_PAUSE = 30.0  # seconds between two streams of a log in which nothing is new
 STAMP = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?")
 
 
@@ -76,11 +77,16 @@ def whole_log(open_stream: Open, ended: Callable[[], bool], pause: Callable[[], 
 
 
 class Follower(threading.Thread):
-    """Follows one pod's log into a file, and hands each line to `on_line`."""
+    """Follows one pod's log into a file, and hands each line to `on_line`.
+
+    A stream that ended is opened again at first after `pause_seconds`, and later and later while nothing new comes: a process
+    may be over long before the cluster says so of its pod, and hundreds of those must not be asked for every moment.
+    """
 
     def __init__(self, open_stream: Open, path: Path, on_line: Callable[[str], None], pause_seconds: float = 3.0) -> None:
         super().__init__(daemon=True, name=f"log of {path.stem}")
-        self._open, self._path, self._on_line, self._pause = open_stream, path, on_line, pause_seconds
+        self._open, self._path, self._on_line = open_stream, path, on_line
+        self._first_pause = self._pause = pause_seconds
         self._ended = threading.Event()
 
     def end(self) -> None:
@@ -92,9 +98,15 @@ class Follower(threading.Thread):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._path.open("w", encoding="utf-8") as file:
-                for line in whole_log(self._open, self._ended.is_set, lambda: self._ended.wait(self._pause)):
+                for line in whole_log(self._open, self._ended.is_set, self._rest):
+                    self._pause = self._first_pause
                     file.write(line + "\n")
                     file.flush()
                     self._on_line(line)
         except Exception as error:  # a log that cannot be had must not stop the work that it is about
             logger.debug("The log of %s ends early: %s", self._path.stem, error)
+
+    def _rest(self) -> None:
+        """Wait for the next stream, or for the end."""
+        self._ended.wait(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -1,11 +1,12 @@
 """The log of a pod is whole and without repetition, however its stream is cut. The reference is the log itself."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourfold_ops.kubernetes.following import Seen, whole_log
+from fourfold_ops.kubernetes.following import Follower, Seen, whole_log
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -67,3 +68,20 @@ def test_times_of_other_zones_and_precisions_are_compared_as_moments():
 
 def test_a_remark_of_the_server_without_a_time_is_passed_on():
     assert Seen().new(b"unable to retrieve container logs\n") == b"unable to retrieve container logs\n"
+
+
+def test_a_log_in_which_nothing_is_new_is_asked_for_less_and_less_often_until_it_ends(tmp_path):
+    opened = []
+
+    def stream(since):
+        opened.append(time.monotonic())
+        return [b"2026-01-01T00:00:00.1Z over\n"]
+
+    follower = Follower(stream, tmp_path / "pod.txt", lambda line: None, pause_seconds=0.05)
+    follower.start()
+    time.sleep(1)
+    follower.end()
+    follower.join(5)
+    assert not follower.is_alive()
+    assert len(opened) <= 7  # at .05, .1, .2, .4 and .8 s at the earliest, and once more at the end; 20 would be every .05 s
+    assert (tmp_path / "pod.txt").read_text() == "over\n"
