@@ -30,7 +30,7 @@ START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErro
 UNPLACED = ("FailedScheduling", "NotTriggerScaleUp")  # once a pod has a node, what the scheduler had said is history
 TELLING = (  # events that say why a pod or Job waits; anything else is not an explanation
     *UNPLACED, "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "Pending",
-    "QuotaReserved", "Suspended", "FailedBinding", "ProvisioningFailed",
+    "QuotaReserved", "FailedBinding", "ProvisioningFailed",
 )  # fmt: skip
 
 
@@ -113,9 +113,13 @@ def _no_pod(events: Sequence[Object]) -> Verdict | None:
 
 def _queue(job: Object, events: Mapping[str, Sequence[Object]]) -> Verdict:
     queue = job.get("metadata", {}).get("labels", {}).get(objects.QUEUE_LABEL, "")
-    event = _last([event for key, found in events.items() if name_of(job) in key for event in found])
-    evidence = _message(event) if event else "Kueue has not admitted it yet"
-    return Verdict("queue", f"waits in queue {queue!r}" if queue else "is suspended", "", evidence)
+    if not queue:
+        return Verdict("queue", "is suspended", "", "no queue holds it", "whoever suspended it must let it go on")
+    what = f"waits in queue {queue!r}"
+    if event := _last([event for key, found in events.items() if name_of(job) in key for event in found]):
+        return Verdict("queue", what, "", _message(event))
+    mend = f"see whether the namespace has a LocalQueue {queue!r}: kubectl get localqueues,workloads"
+    return Verdict("queue", what, "", "Kueue says nothing of it", mend)
 
 
 def _last(events: Iterable[Object]) -> Object | None:

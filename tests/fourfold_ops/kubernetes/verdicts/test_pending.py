@@ -90,6 +90,25 @@ def test_a_job_in_a_queue_says_so_and_what_kueue_says():
     assert line(found, "t") == "t: waits in queue 'research'; couldn't assign flavors: insufficient unused quota."
 
 
+def test_a_job_of_which_kueue_says_nothing_may_name_a_queue_that_is_not_there():
+    queued = {
+        "metadata": {"name": "train-0a1b", "labels": {"kueue.x-k8s.io/queue-name": "nowhere"}},
+        "spec": {"suspend": True},
+    }
+    events = {"train-0a1b": [{"reason": "Suspended", "message": "Job suspended"}]}
+    assert line(waiting(queued, [], events), "t") == (
+        "t: waits in queue 'nowhere'; Kueue says nothing of it; "
+        "see whether the namespace has a LocalQueue 'nowhere': kubectl get localqueues,workloads."
+    )
+
+
+def test_a_job_that_somebody_suspended_is_in_no_queue():
+    suspended = {"metadata": {"name": "train-0a1b"}, "spec": {"suspend": True}}
+    assert line(waiting(suspended, [], {}), "t") == (
+        "t: is suspended; no queue holds it; whoever suspended it must let it go on."
+    )
+
+
 def test_a_pod_that_does_not_end_holds_up_its_successor_and_is_named():
     leaving = pod("old", phase="Running", node="node-7", conditions=[DISRUPTED])
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
