@@ -47,10 +47,10 @@ class RanksHook:
         self._met: set[str] = set()
 
     @hook_impl(trylast=True)
-    def after_catalog_created(self, catalog: CatalogProtocol) -> None:
-        """Let other processes read every data set and write none."""
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Let other processes read what the nodes save, and not write it."""
         if not is_first():
-            for name in list(catalog.keys()):
+            for name in sorted(pipeline.all_outputs() & set(catalog.keys())):
                 catalog[name] = ReadOnlyDataset(catalog.get(name))
 
     @hook_impl(tryfirst=True)
