@@ -3,8 +3,11 @@
 Overhead is what is left of a step's way when the time is taken out that its own process needs to import things, which it would
 need anywhere. Calls are counted where they arrive, in the API server's audit log. The record is once a SQLite file, as on one
 machine, once a server of MLflow, as a cluster has it: its driver need not load what reads and writes a database.
+
+`--driver FOLDER` takes the kedro of another environment (docs/kubernetes.md, "What the driver takes"), which needs a server.
 """
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -26,6 +29,7 @@ from projects import Driver, Project, miniature
 from testcluster.cluster import Cluster, running
 from testcluster.machine import HOST_ADDRESS
 
+HERE = Path(sys.prefix)
 REPEATS = 3
 SERVER_SECONDS = 60
 STEPS = 200
@@ -33,7 +37,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @contextlib.contextmanager
-def project(cluster: Cluster, number: int) -> Iterator[Project]:
+def project(cluster: Cluster, number: int, driver: Path) -> Iterator[Project]:
     """Yield a fresh miniature in a namespace of its own."""
     import mlflow
 
@@ -44,6 +48,7 @@ def project(cluster: Cluster, number: int) -> Iterator[Project]:
     mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
     try:
         with miniature(folder / "project", cluster, name, folder / "mlflow.db") as made:
+            made.driver = driver
             yield made
     finally:
         cluster.kubectl("delete", "namespace", name)
@@ -147,19 +152,20 @@ def seconds(moment: str) -> float:
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 
-def main(cluster: Cluster) -> None:
-    """Print the figures."""
+def main(cluster: Cluster, driver: Path) -> None:
+    """Print the figures of a driver that runs in the environment `driver`."""
     numbers = itertools.count()
     with record_server() as address:
-        records = {"a SQLite file": {}, "a server of MLflow": {"MLFLOW_TRACKING_URI": address}}
+        records = {} if driver != HERE else {"a SQLite file": {}}
+        records |= {"a server of MLflow": {"MLFLOW_TRACKING_URI": address}}
         for (record, variables), _ in itertools.product(records.items(), range(REPEATS)):
-            with project(cluster, next(numbers)) as made:
+            with project(cluster, next(numbers), driver) as made:
                 parts = first_line(made, **variables)
             overhead = parts["driver until it submits"] + parts["cluster until the process runs"]
             print(f"record in {record}: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
             print(f"    from `kedro run` to the step's first line, without the step's imports: {overhead:.1f} s", flush=True)
         for record, variables in {**records, "nothing": {"MINIATURE_UNTRACKED": "1"}}.items():
-            with project(cluster, next(numbers)) as made:
+            with project(cluster, next(numbers), driver) as made:
                 taken, peak, calls = many(made, **variables)
             print(f"{STEPS} steps, record in {record}: {taken:.0f} s, {taken / STEPS:.2f} s a step, ", end="")
             print(f"the driver's peak {peak:.0f} MB, {calls.total()} calls:")
@@ -167,10 +173,13 @@ def main(cluster: Cluster) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--driver", type=Path, default=HERE, help="environment whose kedro drives; default: this one")
+    chosen = parser.parse_args().driver.absolute()
     kept = running(kept=True)
     started = Cluster.attach(kept) if kept else Cluster.start()
     try:
-        main(started)
+        main(started, chosen)
     finally:
         if kept is None:
             started.stop()

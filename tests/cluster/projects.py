@@ -46,6 +46,7 @@ class Project:
         self.folder, self.cluster, self.namespace = folder, cluster, namespace
         self.site: dict[str, Any] = json.loads(json.dumps(KUBERNETES))
         self.image = ""
+        self.driver = Path(sys.prefix)  # the environment whose kedro drives
 
     def configure(self, **changes: Any) -> None:
         """Write `kubernetes.yml`; `default`, `tags` and `nodes` are added to, other settings replaced."""
@@ -71,14 +72,14 @@ class Project:
         """Return the command line of `kedro …` as the pods' user, who may pass through folders of root."""
         user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
         passing = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        return [*user, *passing, "--", str(Path(sys.prefix) / "bin/kedro"), *arguments]
+        return [*user, *passing, "--", str(self.driver / "bin/kedro"), *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the driver's environment."""
         own = {
             "HOME": str(self.folder / ".home"),
             "KUBECONFIG": str(self.cluster.kubeconfig),
-            "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
+            "PATH": f"{self.driver / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": f"{self.folder / 'src'}:{self.folder}",
             "COLUMNS": "2000",  # rich must not break the lines that are looked for
             "DO_NOT_TRACK": "1",
