@@ -17,12 +17,12 @@ import numpy as np
 from machine import cpu_name
 from step import SENTINELS, released_config
 
-from fourfold.data.loader import CROP_SETTINGS, Reader, TokenLoader
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SpecialIds
 from fourfold.model.config import ModelConfig
+from fourfold.pretraining.loader import CROP_SETTINGS, Reader, TokenLoader
 from fourfold.seeds import numpy_generator
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fourfold.data import codecs
-from fourfold.data.scenes import ScenesConfig, caption, render, scene
+from fourfold.scenes.world import ScenesConfig, caption, render, scene
 
 
 def rates(work: Callable[[], Any], images: int, repeats: int) -> dict[str, float]:

@@ -12,14 +12,14 @@ import json
 
 import torch
 
-from fourfold.data.loader import TokenLoader, fixed_batches
-from fourfold.data.scenes.vocabulary import COLOURS, SHAPES
 from fourfold.data.shards import ShardSet
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch
-from fourfold.training.pretrain import special_ids, validation_losses
+from fourfold.pretraining.loader import TokenLoader, fixed_batches
+from fourfold.pretraining.pretrain import special_ids, validation_losses
+from fourfold.scenes.world.vocabulary import COLOURS, SHAPES
 from fourfold_ops.catalog import catalog_path
 
 WORDS = {"colour": COLOURS, "shape": SHAPES, "size": ("large", "small"), "side": ("left", "right")}

@@ -3,11 +3,11 @@
 from pydantic import Field
 
 from fourfold.configuration import Config
-from fourfold.data.ingest import IngestionConfig
+from fourfold.data.ingestion.ingest import IngestionConfig
 from fourfold.evaluation.out_of_the_box import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
+from fourfold.pretraining.config import PretrainConfig
 from fourfold.tokenizers.config import TokenizersConfig
-from fourfold.training.pretrain_config import PretrainConfig
 from fourfold.transfer.config import TransferConfig
 
 

@@ -11,10 +11,10 @@ import all as bench
 from loading import write_shards
 from step import SENTINELS, deviation_from_line, released_config
 
-from fourfold.data.loader import TokenLoader
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SpecialIds
+from fourfold.pretraining.loader import TokenLoader
 
 
 def test_times_on_a_line_do_not_deviate_from_it_whatever_they_cost_at_zero():

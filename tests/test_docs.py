@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fourfold.pretraining.config import PretrainConfig
 from fourfold.tokenizers.config import TokenizersConfig
-from fourfold.training.pretrain_config import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {"tokenizer_training": TokenizersConfig, "pretraining": PretrainConfig}

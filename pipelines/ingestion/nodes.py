@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fourfold.data.ingest import IngestionConfig, ingest, open_truth
+from fourfold.data.ingestion.ingest import IngestionConfig, ingest, open_truth
 from fourfold.data.shards import ShardSet
 
 

@@ -7,10 +7,10 @@ from fourfold.data.shards import ShardSet
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.metric_log import MetricLog
 from fourfold.model.files import load_model
+from fourfold.pretraining.config import PretrainConfig
+from fourfold.pretraining.pretrain import BEST, HISTORY_FILE, METRICS_FILE, pretrain
 from fourfold.storage import read_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.training.pretrain import BEST, HISTORY_FILE, METRICS_FILE, pretrain
-from fourfold.training.pretrain_config import PretrainConfig
 
 
 def pretrain_model(

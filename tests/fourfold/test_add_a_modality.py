@@ -14,12 +14,12 @@ from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SpecialIds
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.fourm import FourM
+from fourfold.pretraining.pretrain import model_config
 from fourfold.tokenizers import formats
 from fourfold.tokenizers.config import TextTokenizerConfig, TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training import train_visual_tokenizer
-from fourfold.training.pretrain import model_config
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 TINY = VisualTokenizerConfig(

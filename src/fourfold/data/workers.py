@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Reading(Protocol):
-    """How to read: see `fourfold.data.loader.Reader`."""
+    """How to read: see `fourfold.pretraining.loader.Reader`."""
 
     @property
     def num_workers(self) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from fourfold.evaluation.statistics import Statistic, mean, ratio
-from fourfold.metadata import METADATA_TYPES
+from fourfold.metrics.statistics import Statistic, mean, ratio
+from fourfold.modalities.metadata import METADATA_TYPES
 
 Palettes = Mapping[str, Sequence[Sequence[float]]]  # by their number of colours, `{"1": [[r, g, b]], "2": ...}`
 FURTHEST = 255 * 3**0.5  # black from white
@@ -43,7 +43,7 @@ def mean_palette(known: Sequence[Palettes]) -> Palettes:
 def metadata_statistics(predicted: Sequence[Mapping[str, float]], truth: Sequence[Mapping[str, float]]) -> dict[str, Statistic]:
     """Return `same_bin` and `near_bin`: shares of the true values whose bin is predicted, exactly or next to it.
 
-    Bins are those that metadata are written in (`fourfold.metadata`); a value that is not predicted counts as wrong.
+    Bins are those that metadata are written in (`fourfold.modalities.metadata`); a value that is not predicted counts as wrong.
     """
     apart = [
         [_bins_apart(kind, said.get(kind), value) for kind, value in known.items()]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.data.scenes.vocabulary import CLASS_NAMES, OBJECT_CLASSES
-from fourfold.evaluation.captions import caption_statistics, described_shapes, set_f1
 from fourfold.evaluation.computed import commonest_metadata, mean_palette
-from fourfold.evaluation.metrics import edge_statistic, unit_normals
 from fourfold.evaluation.samples import Samples
-from fourfold.evaluation.statistics import value
+from fourfold.metrics.dense import edge_statistic, unit_normals
+from fourfold.metrics.statistics import value
+from fourfold.scenes.scoring import caption_statistics, described_shapes, set_f1
+from fourfold.scenes.world.vocabulary import CLASS_NAMES, OBJECT_CLASSES
 
 OBJECT_IDS = [CLASS_NAMES.index(name) for name in OBJECT_CLASSES]
 EDGE_QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995)

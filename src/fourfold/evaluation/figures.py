@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.evaluation.statistics import Statistic, confidence_interval, value
+from fourfold.metrics.statistics import Statistic, confidence_interval, value
 from fourfold.seeds import numpy_generator
 
 Score = Callable[[Any], dict[str, Statistic]]  # predictions of all samples → its metrics

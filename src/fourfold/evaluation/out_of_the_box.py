@@ -15,18 +15,18 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
-from fourfold.data.scenes.vocabulary import CLASS_NAMES
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation import metrics
-from fourfold.evaluation.boxes import average_precision_statistic
-from fourfold.evaluation.captions import caption_statistics, described_shapes, set_f1
 from fourfold.evaluation.computed import metadata_statistics, palette_statistics
 from fourfold.evaluation.constants import OBJECT_IDS, trivial_answers
 from fourfold.evaluation.figures import Figure, compare, derangement, figures
 from fourfold.evaluation.samples import COMPUTED, IF_LABELLED, Samples, load_samples, main_objects
-from fourfold.evaluation.statistics import Statistic
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
 from fourfold.generation.config import GenerationConfig
+from fourfold.metrics import dense
+from fourfold.metrics.boxes import average_precision_statistic
+from fourfold.metrics.statistics import Statistic
+from fourfold.scenes.scoring import caption_statistics, described_shapes, set_f1
+from fourfold.scenes.world.vocabulary import CLASS_NAMES
 
 ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
 LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects", "colour_distance"}
@@ -80,15 +80,15 @@ class Judge:
 
     def rgb_to_depth(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return `abs_rel` and `delta1`."""
-        return metrics.depth_statistics(predicted, self.samples.truth["depth"], self.samples.valid)
+        return dense.depth_statistics(predicted, self.samples.truth["depth"], self.samples.valid)
 
     def rgb_to_normal(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return `mean_angle` and `mean_angle_objects`."""
-        return metrics.normal_statistics(predicted, self.samples.truth["normal"], self.samples.valid, self.samples.objects)
+        return dense.normal_statistics(predicted, self.samples.truth["normal"], self.samples.valid, self.samples.objects)
 
     def rgb_to_semseg(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return `miou` and `miou_objects`."""
-        return metrics.segmentation_statistics(predicted, self.samples.truth["semseg"], len(CLASS_NAMES), OBJECT_IDS)
+        return dense.segmentation_statistics(predicted, self.samples.truth["semseg"], len(CLASS_NAMES), OBJECT_IDS)
 
     def rgb_to_det(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
         """Return `ap50`."""
@@ -101,18 +101,18 @@ class Judge:
     def rgb_to_clip(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return the cosine to the teacher's features and the retrieval of the own caption."""
         pooled_NC, texts_NC = self.encoder.pool(predicted), self.encoder.encode_text(self.samples.captions)
-        cosine = metrics.cosine_statistic(predicted, self.samples.labels["clip"])
-        return {"cosine": cosine, "recall_at_1": metrics.recall_statistic(pooled_NC, texts_NC, 1)}
+        cosine = dense.cosine_statistic(predicted, self.samples.labels["clip"])
+        return {"cosine": cosine, "recall_at_1": dense.recall_statistic(pooled_NC, texts_NC, 1)}
 
     def rgb_to_clip_global(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return the cosine to the teacher's embedding and the retrieval of the own caption."""
         texts_NC = self.encoder.encode_text(self.samples.captions)
-        cosine = metrics.cosine_statistic(predicted, self.samples.labels["clip_global"])
-        return {"cosine": cosine, "recall_at_1": metrics.recall_statistic(predicted, texts_NC, 1)}
+        cosine = dense.cosine_statistic(predicted, self.samples.labels["clip_global"])
+        return {"cosine": cosine, "recall_at_1": dense.recall_statistic(predicted, texts_NC, 1)}
 
     def rgb_to_canny_edge(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return `f1`, within one pixel."""
-        return {"f1": metrics.edge_statistic(predicted, self.samples.labels["canny_edge"])}
+        return {"f1": dense.edge_statistic(predicted, self.samples.labels["canny_edge"])}
 
     def rgb_to_color_palette(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
         """Return `colour_distance`."""
@@ -125,8 +125,8 @@ class Judge:
     def caption_to_clip_global(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return the cosine to the embedding of the real image and its retrieval among all, by the caption alone."""
         images_NC, k = self.samples.labels["clip_global"], self.config.recall_k
-        cosine = metrics.cosine_statistic(predicted, images_NC)
-        return {"cosine": cosine, f"image_recall_at_{k}": metrics.recall_statistic(predicted, images_NC, k)}
+        cosine = dense.cosine_statistic(predicted, images_NC)
+        return {"cosine": cosine, f"image_recall_at_{k}": dense.recall_statistic(predicted, images_NC, k)}
 
     def caption_to_semseg(self, predicted: np.ndarray) -> dict[str, Statistic]:
         """Return `shape_f1`: are the shapes that the caption names, and no others, shown?"""
@@ -137,7 +137,7 @@ class Judge:
         """Return `clip_recall_at_k`: is the caption among the k that the teacher finds nearest to the picture?"""
         pictures_NC, texts_NC = self.encoder.encode_image(predicted)[1], self.encoder.encode_text(self.samples.captions)
         k = self.config.recall_k
-        return {f"clip_recall_at_{k}": metrics.recall_statistic(pictures_NC, texts_NC, k)}
+        return {f"clip_recall_at_{k}": dense.recall_statistic(pictures_NC, texts_NC, k)}
 
     def score(self, source: str, target: str) -> Any:
         """Return the score of one arrow."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fourfold.data.scenes.vocabulary import CLASS_NAMES
-from fourfold.evaluation.metrics import unit_normals
+from fourfold.metrics.dense import unit_normals
+from fourfold.scenes.world.vocabulary import CLASS_NAMES
 
 # near to far, light to dark: reads the same in grey
 DEPTH_STOPS = np.array([(253, 246, 211), (250, 196, 116), (226, 113, 92), (148, 60, 110), (69, 41, 96), (18, 18, 48)], float)

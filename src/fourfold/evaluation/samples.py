@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.data.scenes.vocabulary import GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet, collate
+from fourfold.scenes.world.vocabulary import GROUND_ID, SKY_ID
 
 LABELLED = ("depth", "normal", "semseg", "clip", "det")
 COMPUTED = ("canny_edge", "color_palette", "metadata")  # by arithmetic: the labels are right, and no teacher is

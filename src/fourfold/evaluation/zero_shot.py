@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from fourfold.data.scenes.vocabulary import COLOURS, SHAPES, SIZES
-from fourfold.evaluation.metrics import accuracy_statistic
-from fourfold.evaluation.statistics import Statistic
+from fourfold.metrics.dense import accuracy_statistic
+from fourfold.metrics.statistics import Statistic
+from fourfold.scenes.world.vocabulary import COLOURS, SHAPES, SIZES
 
 CHOICES = {"shape": SHAPES, "colour": COLOURS}
 

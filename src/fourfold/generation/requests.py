@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from fourfold.data.cleaning import CleaningConfig, Unusable, clean_caption, clean_image, to_rgb
+from fourfold.data.ingestion.cleaning import CleaningConfig, Unusable, clean_caption, clean_image, to_rgb
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.generation.config import GenerationConfig, base_name, find_preset
 from fourfold.seeds import derive_seed

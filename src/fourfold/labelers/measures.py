@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from fourfold.data.scenes import CLASS_NAMES, GROUND_ID, SKY_ID
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.boxes import average_precision_50
-from fourfold.evaluation.metrics import depth_errors, miou, normal_angles, recall_at_k
 from fourfold.labelers.teachers import TeacherSet
+from fourfold.metrics.boxes import average_precision_50
+from fourfold.metrics.dense import depth_errors, miou, normal_angles, recall_at_k
+from fourfold.scenes.world import CLASS_NAMES, GROUND_ID, SKY_ID
 
 STAND_IN = "transfer_val"  # always rendered, so it has truth when `val` holds photographs
 

@@ -1,7 +1,7 @@
 """What can be said of an image in a number, from its pixels, its caption and other labels (4M-21, appendix).
 
-Of the 21 types of `fourfold.metadata`, these need no network of their own; the rest (SAM instances, watermark, aesthetic score)
-another labeler may add. `original_*` is the size of the picture as it is handed over, after ingestion.
+Of the 21 types of `fourfold.modalities.metadata`, these need no network of their own; another labeler may add the rest (SAM
+instances, watermark, aesthetic score). `original_*` is the size of the image after ingestion.
 """
 
 # H, W pixels
@@ -19,10 +19,10 @@ from skimage.color import rgb2hsv
 from skimage.measure import shannon_entropy
 
 from fourfold.configuration import Config
-from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.labelers.edges import grey
 from fourfold.labelers.protocol import Batch
-from fourfold.metadata import known_type
+from fourfold.modalities.metadata import known_type
+from fourfold.scenes.world import CLASS_NAMES, OBJECT_CLASSES
 
 Sample = Mapping[str, Any]
 HUMAN = "person"

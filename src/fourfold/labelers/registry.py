@@ -20,9 +20,9 @@ from fourfold.labelers.mini_clip import GlobalClip
 from fourfold.labelers.normals import NormalsFromDepth
 from fourfold.labelers.palettes import ColourPalettes
 from fourfold.labelers.protocol import Labeler
-from fourfold.labelers.scene_labelers import SceneBoxes, SceneDepth, SceneSegmentation, train_scene_network
-from fourfold.labelers.scene_network import SceneNetwork
 from fourfold.metric_log import MetricLog
+from fourfold.scenes.teachers.labelers import SceneBoxes, SceneDepth, SceneSegmentation, train_scene_network
+from fourfold.scenes.teachers.network import SceneNetwork
 
 if TYPE_CHECKING:
     from fourfold.labelers.config import LabelingConfig

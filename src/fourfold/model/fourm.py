@@ -124,14 +124,14 @@ class FourM(nn.Module):
 
     @classmethod
     def load_released(cls, path: Path) -> "FourM":
-        """Return the model of a released file of the reference, see `fourfold.model.released`."""
-        from fourfold.model.released import load_released  # it builds models, so it imports this file
+        """Return the model of a released file of the reference, see `fourfold.model.released.checkpoint`."""
+        from fourfold.model.released.checkpoint import load_released  # it builds models, so it imports this file
 
         return load_released(path)
 
     def export_released(self, path: Path) -> None:
-        """Write the model as a file of the reference, see `fourfold.model.released`."""
-        from fourfold.model.released import export_released
+        """Write the model as a file of the reference, see `fourfold.model.released.checkpoint`."""
+        from fourfold.model.released.checkpoint import export_released
 
         export_released(self, path)
 

@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from fourfold.configuration import Config
-from fourfold.data.scenes import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.modalities import LABELS, label, target_of, token_modality
+from fourfold.scenes.world import CLASS_NAMES, OBJECT_CLASSES
 from fourfold.tokenizers.coco import COCO_CLASSES
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.unet import UNetConfig

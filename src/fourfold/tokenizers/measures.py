@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fourfold.data.scenes import GROUND_ID, SKY_ID
+from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.metrics import cosine_statistic, depth_errors, edge_statistic, miou, normal_angles, psnr
-from fourfold.evaluation.statistics import value
+from fourfold.metrics.dense import cosine_statistic, depth_errors, edge_statistic, miou, normal_angles, psnr
+from fourfold.metrics.statistics import value
 from fourfold.modalities import label
-from fourfold.tokenizers.crops import resized
+from fourfold.scenes.world import GROUND_ID, SKY_ID
 from fourfold.tokenizers.text import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
 from fourfold.tokenizers.train_set import FROM_THE_SOURCE, load_values

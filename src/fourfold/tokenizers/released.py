@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fourfold.released_files import check_tensors, image_size, image_size_value, read_released, write_released
+from fourfold.model.released.files import check_tensors, image_size, image_size_value, read_released, write_released
 from fourfold.tokenizers.diffusion import BETAS, PREDICTIONS, NoiseConfig
 from fourfold.tokenizers.divae import DiVAE, DiVAEConfig
 from fourfold.tokenizers.released_names import STARTED, released_name, unet_of

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from fourfold.metadata import METADATA_TYPES, metadata_places, metadata_value
 from fourfold.modalities import label
+from fourfold.modalities.metadata import METADATA_TYPES, metadata_places, metadata_value
 from fourfold.tokenizers.bodies import InstancesFormat, PosesFormat
 from fourfold.tokenizers.sequence_format import SequenceFormat, Value
 from fourfold.tokenizers.text import TOKENS_PER_BOX, TextTokenizer

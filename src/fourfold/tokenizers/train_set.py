@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.storage import claim, fingerprint, write_json
 from fourfold.tokenizers.config import TokenizersConfig, is_image
-from fourfold.tokenizers.crops import resized
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder, train_diffusion_decoder
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, DIFFUSION_FOLDER, TEXT_FILE, TokenizerSet

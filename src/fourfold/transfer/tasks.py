@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.data.scenes.vocabulary import COLOURS, SHAPES, TEXTURES
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.captions import caption_statistics
-from fourfold.evaluation.statistics import values
+from fourfold.metrics.statistics import values
+from fourfold.scenes.scoring import caption_statistics
+from fourfold.scenes.world.vocabulary import COLOURS, SHAPES, TEXTURES
 from fourfold.seeds import numpy_generator
 
 MOST_OBJECTS = 6

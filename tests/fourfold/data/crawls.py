@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fourfold.data.scenes import ScenesConfig
+from fourfold.scenes.world import ScenesConfig
 from fourfold.seeds import numpy_generator
 
 NO_SCENES = ScenesConfig(image_size=16, num_samples={})

@@ -5,8 +5,8 @@ import pytest
 
 from fourfold.evaluation.computed import commonest_metadata, mean_palette, metadata_statistics, palette_statistics
 from fourfold.evaluation.constants import commonest_edges
-from fourfold.evaluation.metrics import edge_statistic
-from fourfold.evaluation.statistics import value, values
+from fourfold.metrics.dense import edge_statistic
+from fourfold.metrics.statistics import value, values
 
 
 def colour_distance(predicted, truth):

@@ -5,15 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from fourfold.data.scenes.captions import caption
-from fourfold.data.scenes.config import ScenesConfig
-from fourfold.data.scenes.render import render
-from fourfold.data.scenes.scene import scene
-from fourfold.data.scenes.vocabulary import COLOURS, SHAPES
-from fourfold.data.scenes.writing import TRUTH, truth_columns
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.evaluation.figures import derangement
 from fourfold.evaluation.out_of_the_box import ARROWS, EvaluationConfig, evaluate, shown_shapes
+from fourfold.scenes.world.captions import caption
+from fourfold.scenes.world.config import ScenesConfig
+from fourfold.scenes.world.render import render
+from fourfold.scenes.world.scene import scene
+from fourfold.scenes.world.vocabulary import COLOURS, SHAPES
+from fourfold.scenes.world.writing import TRUTH, truth_columns
 
 WORDS = (*COLOURS, *SHAPES)
 CONFIG = ScenesConfig(image_size=32, max_objects=1)

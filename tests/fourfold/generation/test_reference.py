@@ -13,7 +13,7 @@ from fourfold.generation.decoding import SpecialIds, generate_tokens
 from fourfold.generation.sampling import keep_top
 from fourfold.generation.schedules import remaining_schedule, temperatures, token_schedule
 from fourfold.model.fourm import FourM
-from fourfold.model.released import load_released
+from fourfold.model.released.checkpoint import load_released
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 DEPTH, CLIP, SEMSEG, RGB = "tok_depth@224", "tok_clip@224", "tok_semseg@224", "tok_rgb@224"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fourfold.data.scenes import ScenesConfig, caption, render, scene
-from fourfold.data.scenes.writing import truth_columns
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig
+from fourfold.scenes.world import ScenesConfig, caption, render, scene
+from fourfold.scenes.world.writing import truth_columns
 
 NUM_SAMPLES = {"annotated": 24, "train": 12, "val": 10}
 SHARD = 6

@@ -13,15 +13,15 @@ from scipy.ndimage import binary_dilation
 
 from fourfold.data import codecs
 from fourfold.data.facts import fact_table
-from fourfold.data.scenes import CLASS_NAMES, GROUND_ID, ScenesConfig, caption, render, scene
-from fourfold.data.scenes.writing import truth_columns
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels, labeler
 from fourfold.labelers.edges import CannyConfig, CannyEdges
 from fourfold.labelers.metadata import MEASURES, MetadataConfig, colourfulness, geometric_complexity, num_sentences, occlusion
 from fourfold.labelers.palettes import PaletteConfig, palettes
 from fourfold.labelers.protocol import in_order
-from fourfold.metadata import METADATA_TYPES, Range
+from fourfold.modalities.metadata import METADATA_TYPES, Range
+from fourfold.scenes.world import CLASS_NAMES, GROUND_ID, ScenesConfig, caption, render, scene
+from fourfold.scenes.world.writing import truth_columns
 
 CONFIG = LabelingConfig()
 SCENES = [scene(0, "val", index, ScenesConfig()) for index in range(8)]

@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fourfold.data.scenes import CLASS_NAMES, Camera, ScenesConfig, render, scene
-from fourfold.data.scenes.writing import truth_columns
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels
 from fourfold.labelers.integration import normal_angles_to_depth
+from fourfold.scenes.world import CLASS_NAMES, Camera, ScenesConfig, render, scene
+from fourfold.scenes.world.writing import truth_columns
 
 CONFIG = LabelingConfig()
 SPHERE = CLASS_NAMES.index("sphere")

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourfold.data.scenes import Camera, ScenesConfig, render, scene
-from fourfold.evaluation.metrics import normal_angles
 from fourfold.labelers.normals import NormalsConfig, NormalsFromDepth, normals_from_depth
+from fourfold.metrics.dense import normal_angles
+from fourfold.scenes.world import Camera, ScenesConfig, render, scene
 
 CAMERA = Camera()
 CONFIG = NormalsConfig()

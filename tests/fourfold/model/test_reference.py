@@ -10,7 +10,7 @@ import torch
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.fourm import FourM
 from fourfold.model.positions import sincos_1d, sincos_2d
-from fourfold.model.released import DECODER_LAYERS, ENCODER_LAYERS, load_released
+from fourfold.model.released.checkpoint import DECODER_LAYERS, ENCODER_LAYERS, load_released
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 HIDDEN, LOSS, GRADIENT = {"atol": 5e-5, "rtol": 0}, {"atol": 1e-5, "rtol": 0}, {"atol": 1e-7, "rtol": 1e-4}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fourfold.model.batch import MaskedBatch
-from fourfold.model.released import export_released, load_released
+from fourfold.model.released.checkpoint import export_released, load_released
 
 from .plain_reference import Plain
 from .released_files import SMALL, VALUES, as_ours, batch_of, below_each_other, checkpoint, write

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fourfold.data.scenes import CLASS_NAMES, ScenesConfig, caption, render, scene
 from fourfold.data.shards import ShardSet, finish_split, write_columns
+from fourfold.scenes.world import CLASS_NAMES, ScenesConfig, caption, render, scene
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.config import TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet

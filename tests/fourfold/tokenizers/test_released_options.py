@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from fourfold.released_files import image_size, image_size_value, read_released, write_released
+from fourfold.model.released.files import image_size, image_size_value, read_released, write_released
 from fourfold.seeds import torch_generator
 from fourfold.tokenizers.diffusion import NoiseConfig
 from fourfold.tokenizers.divae import DiVAE, DiVAEConfig

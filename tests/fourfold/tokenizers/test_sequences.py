@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.data import codecs
-from fourfold.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_places, metadata_value
+from fourfold.modalities.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_places, metadata_value
 from fourfold.model.config import ArchitectureConfig
+from fourfold.pretraining.pretrain import model_config
 from fourfold.tokenizers.config import TextTokenizerConfig, TokenizersConfig
 from fourfold.tokenizers.sequences import SEQUENCE_FORMATS, sequence_format
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.training.pretrain import model_config
 
 SENTENCES = ["a human with a polygon at a point", "none of the pose is global", "shape and camera", "a red sphere"] * 3
 RELEASED = TextTokenizer.train(SENTENCES, TextTokenizerConfig(vocabulary_size=30_000, coordinate_bins=1000, num_sentinels=200))

@@ -25,7 +25,7 @@ from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
 from fourfold.training.state import LoopConfig
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))
+sys.path.append(str(Path(__file__).parents[1] / "pretraining"))
 import processes
 
 SIZE = {"codebook_size": 16, "latent_width": 4, "width": 16, "fine_width": 8}

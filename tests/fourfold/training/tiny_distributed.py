@@ -13,9 +13,9 @@ import torch.distributed.fsdp
 import torch.distributed.tensor
 from tiny_world import TinyTokenizers, tiny_config, write_world
 
-from fourfold.training import pretrain as module
+from fourfold.pretraining import pretrain as module
+from fourfold.pretraining.config import PlaceConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
-from fourfold.training.pretrain_config import PlaceConfig
 
 STEPS, BATCH = 14, 8
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from fourfold.data.scenes.captions import caption
-from fourfold.data.scenes.config import ScenesConfig
-from fourfold.data.scenes.render import render
-from fourfold.data.scenes.scene import scene
-from fourfold.data.scenes.writing import truth_columns
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.generation.conditions import visible_batch
 from fourfold.metric_log import NullMetricLog
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
+from fourfold.scenes.world.captions import caption
+from fourfold.scenes.world.config import ScenesConfig
+from fourfold.scenes.world.render import render
+from fourfold.scenes.world.scene import scene
+from fourfold.scenes.world.writing import truth_columns
 from fourfold.tokenizers.config import TextTokenizerConfig
 from fourfold.tokenizers.text import TextTokenizer
 from fourfold.training.optimizers import OptimizerConfig

@@ -1,0 +1,77 @@
+"""What ingestion lost and why: counted by reason, bounded by the configuration, reported with examples."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from fourfold.data.ingestion.sources import SourceConfig, source_files
+from fourfold.data.shards import ShardSet
+
+NUM_EXAMPLES = 3
+
+
+class Tally:
+    """What became of the items of one stream."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.reasons: dict[str, Counter[str]] = defaultdict(Counter)  # "sample" | "member" | "archive" → reason → number
+        self.examples: dict[str, list[str]] = defaultdict(list)
+
+    def drop(self, name: str, reason: str, what: str = "sample") -> None:
+        """Count one drop, and keep the first few names for the report."""
+        self.reasons[what][reason] += 1
+        if len(self.examples[reason]) < NUM_EXAMPLES:
+            self.examples[reason].append(name)
+
+    @property
+    def seen(self) -> int:
+        """Number of samples that the source had, usable or not."""
+        return self.kept + self.reasons["sample"].total()
+
+    @property
+    def drop_share(self) -> float:
+        """Share of the samples that was dropped."""
+        return self.reasons["sample"].total() / max(self.seen, 1)
+
+
+def check_drops(tally: Tally, source: SourceConfig, max_drop_share: float) -> None:
+    """Raise ValueError when a source lost more of its samples, or of its archives, than is allowed."""
+    reasons = tally.reasons["sample"] + tally.reasons["archive"]
+    why = (
+        "; ".join(f"{count} × {reason}, e.g. {tally.examples[reason][0]}" for reason, count in reasons.items()) or "it is empty"
+    )
+    advice = "Repair the source, loosen ingestion.cleaning, or raise ingestion.max_drop_share."
+    if tally.drop_share > max_drop_share or not tally.kept:
+        share = f"{tally.drop_share:.0%}, allowed {max_drop_share:.0%}"
+        lost = f"{tally.seen - tally.kept} of {tally.seen} samples"
+        raise ValueError(f"{lost} of {source.path} cannot be used ({share}): {why}. {advice}")
+    damaged, archives = tally.reasons["archive"].total(), len(source_files(source))
+    if damaged > max_drop_share * archives:
+        share = f"allowed {max_drop_share:.0%}"
+        raise ValueError(f"{damaged} of {archives} archives of {source.path} are damaged ({share}): {why}. {advice}")
+
+
+def loss_report(shards: ShardSet, tallies: dict[str, Tally]) -> dict[str, Any]:
+    """Return the counts of all streams together and of each, as JSON; the same samples always give the same report."""
+    by_source = {
+        stream: {
+            "seen": tally.seen,
+            "kept": tally.kept,
+            "drop_share": tally.drop_share,
+            **{f"{what}s_dropped": dict(reasons) for what, reasons in tally.reasons.items()},
+            "examples": dict(tally.examples),
+        }
+        for stream, tally in tallies.items()
+    }
+    drops = sum((tally.reasons["sample"] for tally in tallies.values()), Counter[str]())
+    seen = sum(tally.seen for tally in tallies.values())
+    return {
+        "seen": seen,
+        "kept": {split: shards.num_samples(split) for split in shards.splits()},
+        "dropped": dict(drops),
+        "drop_share": drops.total() / seen,
+        "max_drop_share_of_a_source": max(tally.drop_share for tally in tallies.values()),
+        "members_ignored": dict(sum((tally.reasons["member"] for tally in tallies.values()), Counter[str]())),
+        "archives_damaged": sum(tally.reasons["archive"].total() for tally in tallies.values()),
+        "by_source": by_source,
+    }

@@ -1,0 +1,106 @@
+"""Cleaning in pieces that survive a kill.
+
+A source is cleaned chunk by chunk into a staging folder; a chunk counts once its record is there, and what is staged is
+never cleaned again. Assigning splits, removing duplicates and filling shards happens afterwards, over the staged chunks in
+order: cheap, a pure function of what is staged, and so the same bytes however often the work was interrupted. Memory holds
+one chunk of cleaned samples, whatever the size of the source.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fourfold.configuration import Config
+from fourfold.data.ingestion.cleaning import CleaningConfig, CleanSample, clean
+from fourfold.data.ingestion.sources import Drop, Part, SourceConfig, parts
+from fourfold.data.shards import read_members, write_shard
+from fourfold.progress import progress
+from fourfold.storage import read_json, write_json
+
+PART_FILE = "part.json"
+MODALITIES = ("rgb", "caption")
+
+
+class StagedDrop(Config):
+    """A drop as it is recorded."""
+
+    name: str
+    reason: str
+    what: str
+
+
+class ChunkRecord(Config):
+    """What became of one chunk: the digests of kept samples, in the order of the tars beside the record, and the drops."""
+
+    digests: tuple[str, ...]
+    drops: tuple[StagedDrop, ...]
+
+
+@dataclass(frozen=True)
+class StagedSample:
+    """One cleaned sample as it lies in staging: still encoded, ready to be copied into its shard."""
+
+    key: str
+    png: bytes
+    caption: bytes
+    digest: str
+
+
+def stage(source: SourceConfig, cleaning: CleaningConfig, image_size: int, chunk_size: int, folder: Path) -> None:
+    """Clean all of `source` into `folder`, going on where an interrupted call stopped."""
+    for index, part in enumerate(parts(source)):
+        part_folder = folder / f"part-{index:05d}"
+        if not (part_folder / PART_FILE).exists():
+            _stage_part(part, cleaning, image_size, chunk_size, part_folder)
+
+
+def staged_chunks(folder: Path) -> Iterator[tuple[list[StagedSample], tuple[StagedDrop, ...]]]:
+    """Yield the samples and drops of each staged chunk, in the order of the source."""
+    for part_folder in sorted(folder.glob("part-*")):
+        for number in range(read_json(part_folder / PART_FILE)["chunks"]):
+            chunk = part_folder / f"chunk-{number:05d}"
+            record = ChunkRecord.model_validate(read_json(chunk.with_suffix(".json")))
+            pngs, captions = (read_members(chunk.with_suffix(f".{modality}.tar")) for modality in MODALITIES)
+            rows = zip(pngs, captions, record.digests, strict=True)
+            yield [StagedSample(key, png, caption, digest) for (key, png), (_, caption), digest in rows], record.drops
+
+
+def _stage_part(part: Part, cleaning: CleaningConfig, image_size: int, chunk_size: int, folder: Path) -> None:
+    """Clean one part in chunks of `chunk_size` items; chunks that have a record are read past, not cleaned."""
+    number = 0
+    results: list[CleanSample | Drop] = []
+    count = 0
+    for count, raw in enumerate(progress(part.read(), f"cleaning {part.name}", unit="image"), 1):
+        chunk = folder / f"chunk-{number:05d}"
+        if not chunk.with_suffix(".json").exists():
+            results.append(raw if isinstance(raw, Drop) else clean(raw, cleaning, image_size))
+        if count % chunk_size == 0:
+            _write_chunk(chunk, results)
+            number, results = number + 1, []
+    if count % chunk_size:
+        _write_chunk(folder / f"chunk-{number:05d}", results)
+        number += 1
+    write_json(folder / PART_FILE, {"chunks": number, "name": part.name})
+
+
+def _write_chunk(chunk: Path, results: list[CleanSample | Drop]) -> None:
+    """Write the tars of a chunk and then, to make it count, its record; leaves a chunk that has one as it is."""
+    record_path = chunk.with_suffix(".json")
+    if record_path.exists():
+        return
+    kept: dict[str, CleanSample] = {}
+    drops: list[Drop] = []
+    for result in results:
+        if isinstance(result, Drop):
+            drops.append(result)
+        elif result.key in kept:
+            drops.append(Drop(result.key, "duplicate key"))
+        else:
+            kept[result.key] = result
+    write_shard(chunk.with_suffix(".rgb.tar"), ((key, sample.rgb_HW3) for key, sample in kept.items()), "rgb")
+    write_shard(chunk.with_suffix(".caption.tar"), ((key, sample.caption) for key, sample in kept.items()), "caption")
+    record = ChunkRecord(
+        digests=tuple(sample.digest for sample in kept.values()),
+        drops=tuple(StagedDrop(name=drop.name, reason=drop.reason, what=drop.what) for drop in drops),
+    )
+    write_json(record_path, record.model_dump(mode="json"))

@@ -1,0 +1,119 @@
+"""Boxes: average precision at IoU 0.5 as COCO computes it (101 recall points, greedy matching by score)."""
+
+# N images, D detections (sorted by score), R weightings, T truths
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fourfold.metrics.statistics import Statistic, value
+
+RECALL_POINTS = np.linspace(0, 1, 101)
+MOST_DETECTIONS = 100  # per image, as COCO
+
+
+def box_iou(first_DB: np.ndarray, second_TB: np.ndarray) -> np.ndarray:
+    """Return IoU (D, T) of boxes (xmin, ymin, xmax, ymax)."""
+    low = np.maximum(first_DB[:, None, :2], second_TB[None, :, :2])
+    high = np.minimum(first_DB[:, None, 2:], second_TB[None, :, 2:])
+    overlap = np.prod(np.clip(high - low, 0, None), axis=-1)
+    area = np.prod(np.clip(first_DB[:, 2:] - first_DB[:, :2], 0, None), axis=-1)[:, None]
+    other = np.prod(np.clip(second_TB[:, 2:] - second_TB[:, :2], 0, None), axis=-1)[None]
+    union = area + other - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+@dataclass(frozen=True)
+class _ClassDetections:
+    """Detections of one class over all images, best score first, and the number of truths in each image."""
+
+    image: np.ndarray  # (D,) index of the image
+    hit: np.ndarray  # (D,) 1 where it found a truth
+    truths: np.ndarray  # (N,)
+
+    def average_precision(self, weights_RN: np.ndarray) -> np.ndarray:
+        """Return AP (R,); NaN where the class has no truth."""
+        weight_RD = weights_RN[:, self.image]
+        hits_RD = np.cumsum(weight_RD * self.hit, axis=1)
+        seen_RD = np.cumsum(weight_RD, axis=1)
+        truths_R1 = (weights_RN @ self.truths)[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall_RD = hits_RD / truths_R1
+            precision_RD = np.where(seen_RD > 0, hits_RD / np.maximum(seen_RD, 1e-12), 0.0)
+        envelope_RD = np.maximum.accumulate(precision_RD[:, ::-1], axis=1)[:, ::-1]
+        result_R = np.array([_interpolated(*pair) for pair in zip(recall_RD, envelope_RD, strict=True)])
+        return np.where(truths_R1[:, 0] > 0, result_R, np.nan)
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """AP50: the mean over classes that have truths."""
+
+    classes: tuple[_ClassDetections, ...]
+    num_samples: int
+
+    def weighted(self, weights_RN: np.ndarray) -> np.ndarray:
+        """Return AP50 (R,) under R weightings of the images."""
+        if not self.classes:
+            return np.full(len(weights_RN), np.nan)
+        each_KR = np.stack([c.average_precision(weights_RN) for c in self.classes])
+        present_KR = np.isfinite(each_KR)
+        with np.errstate(invalid="ignore"):
+            return np.where(present_KR, each_KR, 0).sum(0) / present_KR.sum(0)
+
+
+def average_precision_statistic(predictions: Sequence[dict], truths: Sequence[dict], iou: float = 0.5) -> Statistic:
+    """Return AP of boxes as a statistic over images.
+
+    Args:
+        predictions, truths: `{"instances": [{"box": [xmin, ymin, xmax, ymax], "class_name": str, "score": float}]}`, one
+            an image; a missing score counts as 1.
+        iou: least overlap of a hit.
+    """
+    if len(predictions) != len(truths):
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(truths)} images. Give one per image, empty where nothing was found."
+        )
+    names = sorted({i["class_name"] for t in truths for i in t["instances"]})
+    return AveragePrecision(tuple(_matched(predictions, truths, name, iou) for name in names), len(truths))
+
+
+def average_precision_50(predictions: Sequence[dict], truths: Sequence[dict]) -> float:
+    """Return COCO's AP at IoU 0.5, the mean over classes, between 0 and 1; NaN without any truth."""
+    return value(average_precision_statistic(predictions, truths))
+
+
+def _matched(predictions: Sequence[dict], truths: Sequence[dict], name: str, iou: float) -> _ClassDetections:
+    image, hit, score, counts = [], [], [], []
+    for index, (predicted, truth) in enumerate(zip(predictions, truths, strict=True)):
+        found = [i for i in predicted["instances"] if i["class_name"] == name]
+        found = sorted(found, key=lambda i: -i.get("score", 1.0))[:MOST_DETECTIONS]
+        real = [i for i in truth["instances"] if i["class_name"] == name]
+        counts.append(len(real))
+        hit += _greedy_hits(found, real, iou)
+        score += [i.get("score", 1.0) for i in found]
+        image += [index] * len(found)
+    order = np.argsort(-np.array(score, dtype=np.float64), kind="stable")
+    return _ClassDetections(
+        np.array(image, dtype=np.int64)[order], np.array(hit, dtype=np.float64)[order], np.array(counts, float)
+    )
+
+
+def _greedy_hits(found: list[dict], real: list[dict], iou: float) -> list[bool]:
+    """Give each detection, best first, the free truth it overlaps most."""
+    if not found or not real:
+        return [False] * len(found)
+    overlap_DT = box_iou(np.array([i["box"] for i in found], float), np.array([i["box"] for i in real], float))
+    hits = []
+    for row in overlap_DT:
+        best = int(row.argmax())
+        hits.append(bool(row[best] >= iou))
+        if hits[-1]:
+            overlap_DT[:, best] = -1
+    return hits
+
+
+def _interpolated(recall_D: np.ndarray, precision_D: np.ndarray) -> float:
+    place = np.searchsorted(recall_D, RECALL_POINTS - 1e-12, side="left")
+    return float(np.append(precision_D, 0.0)[np.minimum(place, len(precision_D))].mean())

@@ -1,0 +1,29 @@
+"""Modalities: the table of labels and token modalities, and the value types that only some of them need."""
+
+from fourfold.modalities.table import (
+    FOUR_M_7,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LABELS,
+    TOKEN_MODALITIES,
+    Label,
+    TokenModality,
+    base_name,
+    label,
+    target_of,
+    token_modality,
+)
+
+__all__ = [
+    "FOUR_M_7",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "LABELS",
+    "TOKEN_MODALITIES",
+    "Label",
+    "TokenModality",
+    "base_name",
+    "label",
+    "target_of",
+    "token_modality",
+]

@@ -1,0 +1,134 @@
+"""Scenes on disk: shards as a web crawl leaves them, and shards of the exact truth.
+
+The crawl (img2dataset layout: key.png, key.txt, key.json) goes through the same cleaning as real data; the truth is written
+afterwards, for the keys that cleaning kept.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fourfold.data import codecs
+from fourfold.data.shards import finish_split, missing_columns, shard_name, write_columns
+from fourfold.progress import progress
+from fourfold.scenes.world.captions import caption
+from fourfold.scenes.world.config import ScenesConfig
+from fourfold.scenes.world.questions import questions
+from fourfold.scenes.world.render import RenderedBatch, render
+from fourfold.scenes.world.scene import Scene, parse_key, scene
+from fourfold.storage import atomic_path, claim, fingerprint
+
+TRUTH = ("depth", "normal", "semseg", "det", "attributes")
+MIN_PIXELS = 4  # an object with fewer visible pixels has no box
+
+
+def write_crawl(folder: Path, split: str, seed: int, config: ScenesConfig) -> list[Path]:
+    """Write the images and captions of a split as `<folder>/<split>/00000.tar`, …; returns the paths.
+
+    Shards that an earlier run of the same settings left whole are kept. Raises ValueError when the split has no size.
+    """
+    if split not in config.num_samples:
+        raise ValueError(f"num_samples does not say how large {split!r} is. Sizes given: {config.num_samples}.")
+    claim(folder / split, fingerprint(work="crawl", seed=seed, split=split, config=config))
+    starts = range(0, config.num_samples[split], config.images_per_shard)
+    paths = [folder / split / f"{number:05d}.tar" for number in range(len(starts))]
+    missing = [(path, start) for path, start in zip(paths, starts, strict=True) if not path.exists()]
+    for path, start in progress(missing, f"Rendering {split}", unit="shard"):
+        indices = range(start, min(start + config.images_per_shard, config.num_samples[split]))
+        _write_crawl_shard(path, [scene(seed, split, index, config) for index in indices], config)
+    return paths
+
+
+def _write_crawl_shard(path: Path, scenes: Sequence[Scene], config: ScenesConfig) -> None:
+    rgb_SHW3 = render(scenes, config).rgb
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for one, rgb_HW3 in zip(scenes, rgb_SHW3, strict=True):
+            text, (height, width, _) = caption(one), rgb_HW3.shape
+            metadata = {
+                "key": one.key,
+                "caption": text,
+                "status": "success",
+                "width": width,
+                "height": height,
+            }
+            for extension, content in (
+                ("png", codecs.encode("rgb", rgb_HW3)),
+                ("txt", text.encode()),
+                ("json", json.dumps(metadata, sort_keys=True).encode()),
+            ):
+                member = tarfile.TarInfo(f"{one.key}.{extension}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def write_truth(
+    folder: Path, split: str, keys: Sequence[str], seed: int, config: ScenesConfig, samples_per_shard: int | None = None
+) -> None:
+    """Write the exact truth of the samples `keys` (of one split, in this order) as `<folder>/<split>/<modality>/…`.
+
+    Shards hold `samples_per_shard` keys (default: `config.images_per_shard`), so that they align with those of the cleaned
+    images. Whole shards of an earlier run of the same settings are kept. Raises ValueError for keys of another split.
+    """
+    for key in keys:
+        if parse_key(key)[0] != split:
+            raise ValueError(f"{key!r} is not of split {split!r}; truth is written one split at a time.")
+    step = samples_per_shard or config.images_per_shard
+    claim(folder / split, fingerprint(work="truth", seed=seed, split=split, config=config, keys=list(keys), step=step))
+    starts = list(range(0, len(keys), step))
+    missing = [start for start in starts if missing_columns(folder, split, shard_name(start // step), TRUTH)]
+    for start in progress(missing, f"Truth of {split}", unit="shard"):
+        scenes = [scene(seed, split, parse_key(key)[1], config) for key in keys[start : start + step]]
+        write_columns(folder, split, shard_name(start // step), truth_columns(scenes, render(scenes, config)))
+    finish_split(folder, split, TRUTH)
+
+
+def truth_columns(scenes: Sequence[Scene], rendered: RenderedBatch) -> dict[str, list[tuple[str, Any]]]:
+    """Return, per modality of TRUTH, (key, value) pairs in the form that shards store."""
+    keys = [one.key for one in scenes]
+    normal = np.rint(rendered.normal * 127.5 + 127.5).astype(np.uint8)
+    attributes = [_attributes(one, rendered, row) for row, one in enumerate(scenes)]
+    columns: dict[str, Iterable[Any]] = {
+        "depth": rendered.depth.astype(np.float16),
+        "normal": normal,
+        "semseg": rendered.semseg,
+        "det": [{"instances": [_instance(thing) for thing in one["objects"] if thing["box"]]} for one in attributes],
+        "attributes": attributes,
+    }
+    return {name: list(zip(keys, values, strict=True)) for name, values in columns.items()}
+
+
+def _instance(thing: dict[str, Any]) -> dict[str, Any]:
+    return {"box": thing["box"], "class_name": thing["shape"], "score": 1.0}
+
+
+def _attributes(one: Scene, rendered: RenderedBatch, row: int) -> dict[str, Any]:
+    """Return the description of a scene as JSON: objects, floor, the text of the transfer tasks.
+
+    `main_object` is the index of the object with the most visible pixels.
+    """
+    objects = []
+    for slot, thing in enumerate(one.objects):
+        seen = rendered.num_pixels[row, slot] >= MIN_PIXELS
+        objects.append(
+            {
+                "shape": thing.shape,
+                "colour": thing.colour,
+                "texture": thing.texture,
+                "size": thing.size,
+                "position": [round(thing.x, 4), round(thing.z, 4)],
+                "box": [round(float(v), 6) for v in rendered.boxes[row, slot]] if seen else None,
+                "visible_share": round(float(rendered.visible[row, slot]), 4),
+            }
+        )
+    return {
+        "objects": objects,
+        "main_object": int(rendered.num_pixels[row].argmax()),
+        "floor": one.floor,
+        "transfer_caption": caption(one, "transfer"),
+        "questions": [{"text": q.text, "answer": q.answer, "kind": q.kind} for q in questions(one)],
+    }

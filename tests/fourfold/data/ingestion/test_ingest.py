@@ -1,0 +1,255 @@
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fourfold.data.ingestion.cleaning import CleaningConfig
+from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report, open_truth
+from fourfold.data.ingestion.sources import SourceConfig
+from fourfold.data.shards import ShardSet
+from fourfold.scenes.world import TRUTH, ScenesConfig
+from tests.fourfold.data.crawls import NO_SCENES, members_of, picture, write_folder, write_tar
+
+SCENES = IngestionConfig(
+    scenes=ScenesConfig(image_size=16, num_samples={"annotated": 5, "train": 12, "val": 4, "test": 3}, images_per_shard=5),
+    cleaning=CleaningConfig(min_side=16),
+    image_size=16,
+    samples_per_shard=4,
+)
+
+
+def settings(path, kind="webdataset", **options):
+    defaults = {"samples_per_shard": 8, "max_drop_share": 0.5, "val_share": 0.2, "test_share": 0.2, "scenes": NO_SCENES}
+    cleaning = CleaningConfig(min_side=16)
+    return IngestionConfig(
+        source=SourceConfig(kind=kind, path=str(path)), cleaning=cleaning, image_size=16, **(defaults | options)
+    )
+
+
+def bytes_under(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_scenes_go_the_way_of_a_crawl_and_their_truth_is_aligned_with_the_shards(tmp_path):
+    shards = ingest(SCENES, 0, tmp_path)
+    truth = open_truth(tmp_path)
+    assert {split: shards.num_samples(split) for split in shards.splits()} == SCENES.scenes.num_samples
+    assert truth.splits() == ["annotated", "test", "val"] and truth.modalities("val") == sorted(TRUTH)
+    for split in truth.splits():
+        assert truth.keys_by_shard(split) == shards.keys_by_shard(split)
+    sample = next(shards.iterate("val", ["rgb", "caption"]))
+    assert sample["__key__"] == "val-000000" and sample["rgb"].shape == (16, 16, 3) and len(sample["caption"].split()) > 2
+    shards.verify()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(tmp_path):
+    digests = [ingest(SCENES, seed, tmp_path / name).digest() for seed, name in ((0, "a"), (0, "b"), (1, "c"))]
+    assert digests[0] == digests[1] != digests[2]
+    assert bytes_under(tmp_path / "a") == bytes_under(tmp_path / "b")
+
+
+@pytest.mark.parametrize("damaged", ["shards/train/rgb/shard-00001.tar", "truth/val/depth/shard-00000.tar"])
+def test_a_finished_ingestion_is_not_repeated_and_a_damaged_shard_is_made_again(tmp_path, damaged):
+    digest = ingest(SCENES, 0, tmp_path).digest()
+    path = tmp_path / damaged
+    before = path.stat().st_mtime_ns
+    ingest(SCENES, 0, tmp_path)
+    assert path.stat().st_mtime_ns == before
+    path.write_bytes(path.read_bytes()[:900])
+    shards = ingest(SCENES, 0, tmp_path)
+    shards.verify()
+    open_truth(tmp_path).verify()
+    assert shards.digest() == digest
+
+
+def test_a_split_that_is_no_longer_wanted_leaves_no_trace(tmp_path):
+    ingest(SCENES, 0, tmp_path)
+    fewer = {k: v for k, v in SCENES.scenes.num_samples.items() if k != "annotated"}
+    ingest(SCENES.model_copy(update={"scenes": SCENES.scenes.model_copy(update={"num_samples": fewer})}), 0, tmp_path)
+    assert not [name for name in bytes_under(tmp_path) if "annotated" in name]
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "folder"])
+def test_a_real_source_is_split_by_key_and_has_no_truth(tmp_path, kind):
+    if kind == "folder":
+        write_folder(tmp_path / "source", range(60))
+    else:
+        write_tar(tmp_path / "source" / "0.tar", members_of(range(60)))
+    scenes = SCENES.scenes
+    shards = ingest(settings(tmp_path / "source", kind, scenes=scenes), 0, tmp_path / "out")
+    assert shards.splits() == ["annotated", "test", "train", "val"] and open_truth(tmp_path / "out").splits() == ["annotated"]
+    assert sum(shards.num_samples(split) for split in ("train", "val", "test")) == 60
+    assert len({key for split in shards.splits() for key in shards.keys(split)}) == 65
+    again = ingest(settings(tmp_path / "source", kind, scenes=scenes), 1, tmp_path / "other seed")
+    assert shards.keys("val") == again.keys("val")
+
+
+def test_every_bad_input_is_dropped_and_counted_by_its_reason(tmp_path):
+    good = members_of(range(40))
+    bad = [
+        *members_of([3]),  # duplicate key
+        ("copy.png", picture(4)), ("copy.txt", b"the same image again"),
+        ("cut.png", picture(90)[:60]), ("cut.txt", b"an image cut off"),
+        ("html.jpg", b"<html>"), ("html.txt", b"not an image"),
+        ("empty.png", picture(91)), ("empty.txt", b""),
+        ("long.png", picture(92)), ("long.txt", b"x" * 10_000),
+        ("latin.png", picture(93)), ("latin.txt", b"caf\xe9 au lait"),
+        ("small.png", picture(94, side=8)), ("small.txt", b"a tiny one"),
+        ("../../x.png", picture(95)), ("../../x.txt", b"escapes"),
+        ("photo00001.pkl", b"cos\nsystem\n(S'touch pwned'\ntR."),
+        ("alone.txt", b"no image here"),
+    ]  # fmt: skip
+    write_tar(tmp_path / "in" / "0.tar", good)
+    write_tar(tmp_path / "in" / "1.tar", bad)
+    whole = write_tar(tmp_path / "in" / "2.tar", members_of(range(50, 60))).read_bytes()
+    (tmp_path / "in" / "2.tar").write_bytes(whole[: len(whole) // 3])
+    shards = ingest(settings(tmp_path / "in"), 0, tmp_path / "out")
+    report = ingestion_report(tmp_path / "out")
+    assert report["dropped"] == {
+        "duplicate key": 1,
+        "duplicate image": 1,
+        "image unreadable": 2,
+        "caption empty": 1,
+        "caption too long": 1,
+        "caption is not UTF-8": 1,
+        "image too small": 1,
+        "no image": 1,
+    } | {reason: count for reason, count in report["dropped"].items() if reason == "no caption"}  # where the cut fell
+    assert report["members_ignored"] == {"member has an unsafe name": 2, "member of a kind that is not read": 1}
+    assert report["archives_damaged"] == 1
+    kept = sum(report["kept"].values())
+    assert report["seen"] == kept + sum(report["dropped"].values()) and 40 <= kept < 50
+    assert kept == sum(shards.num_samples(split) for split in shards.splits())
+    assert report["by_source"]["source"]["examples"]["duplicate image"] == ["copy"]
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(("x.", "pwned"))] and not Path("pwned").exists()
+
+
+def test_more_drops_than_allowed_is_one_error_with_counts_and_examples(tmp_path):
+    bad = [member for n in range(10) for member in ((f"bad{n}.png", b"no"), (f"bad{n}.txt", b"caption"))]
+    write_tar(tmp_path / "in" / "0.tar", [*members_of(range(10)), *bad])
+    with pytest.raises(
+        ValueError, match=r"10 of 20 samples of .* \(50%, allowed 20%\): 10 × image unreadable, e.g. bad0. .*max_drop"
+    ):
+        ingest(settings(tmp_path / "in", max_drop_share=0.2), 0, tmp_path / "out")
+    assert ShardSet(tmp_path / "out" / "shards").splits() == []
+
+
+def test_more_damaged_archives_than_allowed_is_one_error(tmp_path):
+    for n in range(2):
+        path = write_tar(tmp_path / "in" / f"{n}.tar", members_of(range(20 * n, 20 * n + 20)))
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ValueError, match=r"1 of 2 archives of .* damaged .*1\.tar"):
+        ingest(settings(tmp_path / "in", max_drop_share=0.3), 0, tmp_path / "out")
+
+
+def test_a_source_without_one_usable_sample_or_too_few_for_its_splits_is_one_error(tmp_path):
+    write_tar(tmp_path / "none" / "0.tar", [("x.pkl", b"")])
+    with pytest.raises(ValueError, match=r"0 of 0 samples .* it is empty"):
+        ingest(settings(tmp_path / "none"), 0, tmp_path / "out")
+    write_tar(tmp_path / "few" / "0.tar", members_of([1]))
+    with pytest.raises(ValueError, match=r"No sample fell into .* Give more images"):
+        ingest(settings(tmp_path / "few"), 0, tmp_path / "out")
+
+
+def test_a_source_inside_the_folder_that_is_filled_is_refused_and_left_alone(tmp_path):
+    write_folder(tmp_path / "photos", range(3))
+    with pytest.raises(ValueError, match="Keep the source elsewhere"):
+        ingest(settings(tmp_path / "photos", "folder"), 0, tmp_path)
+    assert len(list((tmp_path / "photos").iterdir())) == 6
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"scenes.image_size \(64\) must equal image_size \(32\)"):
+        IngestionConfig(image_size=32)
+    with pytest.raises(ValueError, match=r"cleaning.min_side \(65\) would drop every scene"):
+        IngestionConfig(cleaning=CleaningConfig(min_side=65))
+
+
+def run_script(script, *arguments):
+    """Run one of the scripts below in a process of its own; returns its standard output."""
+    command = [sys.executable, str(Path(__file__).with_name("hardship.py")), script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    write_tar(tmp_path / "in" / "0.tar", [*members_of(range(40)), ("copy.png", picture(4)), ("copy.txt", b"the same again")])
+    config = settings(tmp_path / "in", scenes=SCENES.scenes, samples_per_shard=16)
+    lines = run_script("kill", config.model_dump_json(), tmp_path / "killed", tmp_path / "unbroken")
+    assert lines.count("killed") > 8 and lines[0] == lines[-2] == "finished"
+    assert bytes_under(tmp_path / "killed") == bytes_under(tmp_path / "unbroken")
+
+
+def test_a_disk_that_fills_up_is_one_clear_error_and_the_next_run_continues(tmp_path):
+    config = settings(write_folder(tmp_path / "in", range(40)), "folder")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))  # no larger file can be written: a full disk, without needing one
+    try:
+        with pytest.raises(ValueError, match=r"Ingestion cannot work on .* Free some space; the next run continues"):
+            ingest(config, 0, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ShardSet(tmp_path / "out" / "shards").splits() == []
+    ingest(config, 0, tmp_path / "out")
+    ingest(config, 0, tmp_path / "unbroken")
+    assert bytes_under(tmp_path / "out") == bytes_under(tmp_path / "unbroken")
+
+
+def test_on_a_full_tmpfs_it_is_the_same_clear_error(tmp_path):
+    config = settings(write_folder(tmp_path / "in", range(40)), "folder")
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(
+            f"a tmpfs cannot be mounted here ({mounted.stderr.strip()}); the test above fills the disk by a limit instead"
+        )
+    try:
+        with pytest.raises(ValueError, match=r"No space left on device. Free some space; the next run continues"):
+            ingest(config, 0, small / "out")
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_folder_without_write_permission_is_one_clear_error():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = settings(write_folder(folder / "in", range(20)), "folder")
+        (folder / "out").mkdir()
+        for path in (folder / "out", folder):
+            path.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may write anywhere; nobody may not
+        try:
+            with pytest.raises(ValueError, match=r"Permission denied. Give this user access to it, or another folder"):
+                ingest(config, 0, folder / "out")
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o755)
+            (folder / "out").chmod(0o755)
+
+
+def test_a_target_that_is_a_file_is_one_clear_error(tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(ValueError, match=r"Ingestion cannot work on .*out"):
+        ingest(settings(write_folder(tmp_path / "in", range(20)), "folder"), 0, tmp_path / "out")
+
+
+@pytest.mark.parametrize("counts", [(500, 2_000), pytest.param((1_000, 10_000), marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path, counts):
+    for count in counts:
+        write_tar(tmp_path / str(count) / "0.tar", members_of(range(count)))
+    configs = [settings(tmp_path / str(count), samples_per_shard=100).model_dump_json() for count in counts]
+    small, large = map(int, run_script("memory", *configs, tmp_path)[:2])  # kB, the most the process ever held
+    assert large - small < 16_000, f"{small} kB at {counts[0]} samples, {large} kB at {counts[1]}"

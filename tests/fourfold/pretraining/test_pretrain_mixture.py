@@ -1,0 +1,44 @@
+"""Pretraining on a mixture of data sets goes on, after an interruption, as if there had been none."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fourfold.masking.config import MaskingConfig, MixtureComponent
+from fourfold.pretraining import pretrain as module
+from fourfold.pretraining.mixture import DatasetConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_world import TinyTokenizers, tiny_config, write_world
+
+SMALL = MaskingConfig(
+    components=(MixtureComponent(alpha_in={"tok_depth": 1.0}, alpha_target={"caption": 1.0, "tok_depth": 1.0}),),
+    input_tokens=4,
+    target_tokens=6,
+)
+MIXTURE = {
+    "all": DatasetConfig(weight=0.6),
+    "some": DatasetConfig(weight=0.4, modalities=("tok_depth", "caption"), masking=SMALL),
+}
+
+
+def test_an_interrupted_run_on_a_mixture_ends_in_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
+    world = write_world(tmp_path / "world")
+    config = tiny_config(datasets=MIXTURE, total_tokens=12 * 3 * 18)
+    whole = module.pretrain(*world, TinyTokenizers(), config, 0, tmp_path / "whole")
+
+    def interrupted(schedule, step, num_steps):
+        if step == 8:
+            raise KeyboardInterrupt
+        return original(schedule, step, num_steps)
+
+    original = module.factor
+    monkeypatch.setattr(module, "factor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.pretrain(*world, TinyTokenizers(), config, 0, tmp_path / "broken")
+    monkeypatch.setattr(module, "factor", original)
+    broken = module.pretrain(*world, TinyTokenizers(), config, 0, tmp_path / "broken")
+    plain = module.pretrain(*world, TinyTokenizers(), tiny_config(total_tokens=12 * 3 * 18), 0, tmp_path / "plain")
+    weights = [(folder / "last/model.safetensors").read_bytes() for folder in (whole, broken, plain)]
+    assert weights[0] == weights[1] != weights[2]
