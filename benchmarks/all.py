@@ -65,7 +65,7 @@ LINES = {
         needs_bfloat16=True,
     ),
     "fp32": Line("training step, fp32, against the plain way", STEP, "≥ 1.0 ×", ("fp32",), lambda step: step["ratio"]),
-    "optimizer": Line("optimiser and clipping, share of a step", STEP, "≤ 0.12", ("fp32",), lambda step: step["update_share"]),
+    "optimizer": Line("optimizer and clipping, share of a step", STEP, "≤ 0.12", ("fp32",), lambda step: step["update_share"]),
     "captions": Line(
         "caption, tokens/s against recomputing everything",
         "Ti, 64 tokens, batch 8",

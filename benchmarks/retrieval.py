@@ -1,9 +1,9 @@
-"""How well a trained model finds: neighbours across modalities and a kNN classifier, on the small world.
+"""How well a trained model finds: neighbors across modalities and a kNN classifier, on the small world.
 
     python benchmarks/retrieval.py   # after `make run`; --env smoke for the model of that environment
 
 Recall at 1 and at 10 among the images of `test` (chance: k / N) in both spaces of fourfold.generation.retrieval, for queries
-by caption, depth, classes and boxes (the teachers' labels); then the main object's shape and colour by the k = 20 nearest of
+by caption, depth, classes and boxes (the teachers' labels); then the main object's shape and color by the k = 20 nearest of
 `annotated`. Ties count as under random order.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
     attributes = {s: columns(truth, s, ("attributes",), size)["attributes"] for s, size in sizes.items()}
     for space in SPACES:
         fitted = embed(model, {"rgb": train}, space)
-        for name in ("shape", "colour"):
+        for name in ("shape", "color"):
             classes, truths = (np.array(main_objects(attributes[s], (name,))[name]) for s in sizes)
             choices, classes_N = np.unique(classes, return_inverse=True)
             right = choices[knn_classify(fitted, classes_N, gallery[space])] == truths

@@ -72,7 +72,7 @@ class Samples:
 
 
 class Step:
-    """One model, one optimiser, one batch, and the parts of a step."""
+    """One model, one optimizer, one batch, and the parts of a step."""
 
     def __init__(self, config: ModelConfig, size: int, budget: int, precision: Precision) -> None:
         self.config, self.precision = config, precision
@@ -151,7 +151,7 @@ def peak_megabytes(config: ModelConfig, way: str, options: argparse.Namespace) -
 def growth(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a whole step over batch and over budget, and how far from linear they are without attention's own term.
 
-    That is taken out by its share of the arithmetic. A line has two numbers, since tables and optimiser cost the same whatever
+    That is taken out by its share of the arithmetic. A line has two numbers, since tables and optimizer cost the same whatever
     the batch; it is fitted to four points over the tokens that exist, and the largest relative distance counts.
     """
     model = FourM(config)

@@ -2,7 +2,7 @@
 
     python benchmarks/words.py            # after `make run`; --env smoke for the model of that environment
 
-Nats per token of caption → each image modality on `val`, with the own caption, and how much more with every colour (shape,
+Nats per token of caption → each image modality on `val`, with the own caption, and how much more with every color (shape,
 size, side) replaced by the next one. 0.00: the model does not look at these words.
 """
 
@@ -19,10 +19,10 @@ from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch
 from fourfold.pretraining.loader import TokenLoader, fixed_batches
 from fourfold.pretraining.pretrain import special_ids, validation_losses
-from fourfold.scenes.world.vocabulary import COLOURS, SHAPES
+from fourfold.scenes.world.vocabulary import COLORS, SHAPES
 from fourfold_ops.catalog import catalog_path
 
-WORDS = {"colour": COLOURS, "shape": SHAPES, "size": ("large", "small"), "side": ("left", "right")}
+WORDS = {"color": COLORS, "shape": SHAPES, "size": ("large", "small"), "side": ("left", "right")}
 
 
 def replaced(batch: MaskedBatch, ids: list[int]) -> MaskedBatch:

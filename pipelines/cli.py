@@ -81,7 +81,7 @@ def generate(
     show_default=True,
     help="A feature label that the model predicts (clip, clip_global), or encoder.",
 )
-@click.option("-k", "count", type=click.IntRange(1, 100), default=7, show_default=True, help="How many neighbours.")
+@click.option("-k", "count", type=click.IntRange(1, 100), default=7, show_default=True, help="How many neighbors.")
 @click.option("--index", type=FOLDER, default=Path("retrieved/index"), show_default=True, help="Where vectors are kept.")
 @click.option("--out", type=FOLDER, default=Path("retrieved"), show_default=True)
 def retrieve(
@@ -99,7 +99,7 @@ def retrieve(
 ) -> None:
     """Find the images of a shard folder that are nearest to an image, a caption or other labels."""
     from fourfold.data.shards import ShardSet
-    from fourfold.evaluation.answers import write_neighbours
+    from fourfold.evaluation.answers import write_neighbors
     from fourfold.generation.any_to_any import AnyToAny
     from fourfold.generation.retrieval import build_index, embed
 
@@ -111,7 +111,7 @@ def retrieve(
     vectors = build_index(any_to_any, samples, split, index / f"{split}-{space}", space=space)
     places, cosines = vectors.nearest(query, count)
     ranked = {vectors.keys[place]: float(cosine) for place, cosine in zip(places[0], cosines[0], strict=True)}
-    for path in write_neighbours(conditions, ranked, samples, split, out):
+    for path in write_neighbors(conditions, ranked, samples, split, out):
         click.echo(path)
 
 

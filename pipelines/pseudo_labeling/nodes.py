@@ -1,4 +1,4 @@
-"""Verbs of pseudo-labelling: train, label, integrate, measure."""
+"""Verbs of pseudo-labeling: train, label, integrate, measure."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Verbs of tokenizer training: train, measure, pre-tokenise."""
+"""Verbs of tokenizer training: train, measure, pre-tokenize."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import train_tokenizers
 
-TOKENISED_SPLITS = ("train", "val")  # test is tokenised by nobody: evaluation starts from pixels and text
+TOKENIZED_SPLITS = ("train", "val")  # test is tokenized by nobody: evaluation starts from pixels and text
 
 
 def train_all_tokenizers(
@@ -37,4 +37,4 @@ def tokenize_shards(
     part: tuple[int, int],
 ) -> ShardSet:
     """Turn every modality of every sample, or of this process's part of them, into integers, once."""
-    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENISED_SPLITS, seed, Part(*part))
+    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENIZED_SPLITS, seed, Part(*part))

@@ -22,7 +22,7 @@ SITE = {
 PRETRAINING = ["--pipelines=pretraining", "--env=smoke"]
 LONGER = {"num_threads": 1, "pretraining.total_tokens": 345_600, "pretraining.precision": "fp32", "pretraining.log_every": 1}
 STEPS = 150
-LABELLING = ["--pipelines=pseudo_labeling", "--env=smoke"]
+LABELING = ["--pipelines=pseudo_labeling", "--env=smoke"]
 
 
 def outputs(folder, place="0[1-5]_*"):
@@ -142,10 +142,10 @@ def test_a_pretraining_pod_that_is_deleted_and_then_driven_off_its_node_goes_on_
 
 
 @pytest.mark.timeout(1200)
-def test_labelling_in_four_parts_of_which_one_is_killed_twice_gives_the_bytes_of_one_process(chain, whole_chain):
+def test_labeling_in_four_parts_of_which_one_is_killed_twice_gives_the_bytes_of_one_process(chain, whole_chain):
     take_over(whole_chain, chain.folder, "01_*")
     chain.configure(nodes={"label_images": {"shards": 4, "parallelism": 2, "cpu": "900m", "retries": 3}})
-    driver = chain.start(*chain.on_cluster(*LABELLING))
+    driver = chain.start(*chain.on_cluster(*LABELING))
     killed = set()
     while len(killed) < 2:
         pod = chain.wait_for_pod("Running", "label", seconds=CHAIN_SECONDS)

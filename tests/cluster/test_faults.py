@@ -6,7 +6,7 @@ import pytest
 from projects import SITE
 from testcluster.identities import NODE
 
-TRAINING, LABELLING = "--pipelines=training", "--pipelines=labelling"
+TRAINING, LABELING = "--pipelines=training", "--pipelines=labeling"
 
 
 def expected_state(steps, size=7):
@@ -18,7 +18,7 @@ def expected_state(steps, size=7):
 
 
 def expected_labels(shards=4, size=7):
-    """Return what labelling must give, computed here."""
+    """Return what labeling must give, computed here."""
     return {str(shard): {str(n): (n * 2654435761 + shard) % 1000 for n in range(size)} for shard in range(shards)}
 
 
@@ -76,7 +76,7 @@ def test_a_pod_that_is_taken_away_is_started_again_and_does_not_count_as_a_failu
 
 def test_four_parts_of_which_one_is_killed_twice_give_the_bytes_of_one_undisturbed_process(project):
     project.configure(default={"retries": 3})
-    driver = project.start(*project.on_cluster(LABELLING, "--params=labelling.shards=8,labelling.seconds=6.0"))
+    driver = project.start(*project.on_cluster(LABELING, "--params=labeling.shards=8,labeling.seconds=6.0"))
     for _ in range(2):
         pod = project.wait_for_pod("Running", "label")
         project.cluster.kubectl("delete", "pod", pod, f"--namespace={project.namespace}", "--grace-period=1")
@@ -86,7 +86,7 @@ def test_four_parts_of_which_one_is_killed_twice_give_the_bytes_of_one_undisturb
     (project.folder / "data/labels.json").unlink()
     for path in (project.folder / "data/labels").iterdir():
         path.unlink()
-    alone = project.start("run", LABELLING, "--params=labelling.shards=8,labelling.seconds=0.0")
+    alone = project.start("run", LABELING, "--params=labeling.shards=8,labeling.seconds=0.0")
     assert alone.wait() == 0, alone.output
     assert project.read("labels.json") == there
 
@@ -103,7 +103,7 @@ def test_ctrl_c_stops_what_the_run_started_says_so_and_leaves_nothing(project):
 
 def test_two_runs_at_once_keep_to_themselves_and_clean_leaves_nothing_behind(project):
     short = project.on_cluster(TRAINING, "--params=training.steps=13,training.seconds=0.1")
-    other = project.on_cluster(LABELLING)
+    other = project.on_cluster(LABELING)
     drivers = [project.start(*short), project.start(*other)]
     assert [driver.wait() for driver in drivers] == [0, 0], "\n".join(driver.output for driver in drivers)
     assert json.loads(project.read("trained.json")) == expected_state(13)
@@ -112,7 +112,7 @@ def test_two_runs_at_once_keep_to_themselves_and_clean_leaves_nothing_behind(pro
     listed = project.start("k8s", "list", f"--site={SITE}")
     assert listed.wait() == 0, listed.output
     assert "training/train" in listed.output
-    assert "labelling/label" in listed.output
+    assert "labeling/label" in listed.output
     cleaned = project.start("k8s", "clean", f"--site={SITE}")
     assert cleaned.wait() == 0, cleaned.output
     left = project.cluster.get("jobs,pods,services,configmaps,secrets", f"--namespace={project.namespace}")["items"]

@@ -23,7 +23,7 @@ from fourfold.tokenizers.training import train_visual_tokenizer
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 TINY = VisualTokenizerConfig(
-    codebook_size=16, latent_width=4, width=16, fine_width=8, unquantised_steps=2, steps=30, decoder_steps=2, batch_size=8
+    codebook_size=16, latent_width=4, width=16, fine_width=8, unquantized_steps=2, steps=30, decoder_steps=2, batch_size=8
 )
 
 
@@ -32,7 +32,7 @@ def lines_of_contributing() -> str:
     return code
 
 
-def test_the_lines_of_contributing_add_a_modality_that_is_stored_tokenised_masked_and_learnt():
+def test_the_lines_of_contributing_add_a_modality_that_is_stored_tokenized_masked_and_learned():
     code = lines_of_contributing()
     assert len(code.splitlines()) < 20
     tables = {
@@ -59,7 +59,7 @@ def use_heat() -> None:
     # stored
     stored = codecs.decode("heat", codecs.encode("heat", heat[0]))
     np.testing.assert_array_equal(stored, heat[0])
-    # tokenised, and back in kelvin
+    # tokenized, and back in kelvin
     tokenizer = train_visual_tokenizer("heat", heat, 6, (4, 4), TINY, seed=0)
     text = TextTokenizer.train(["warm and cold"], TextTokenizerConfig())
     tokenizers = TokenizerSet(TokenizersConfig(grid=(4, 4), visual={"heat": TINY}), text, {"heat": tokenizer})
@@ -67,7 +67,7 @@ def use_heat() -> None:
     decoded = tokenizers.decode("tok_heat", tokens)
     assert decoded.dtype == np.float16 and decoded.shape == heat.shape
     assert np.abs(decoded.astype(float) - heat).mean() < heat.astype(float).std()  # better than saying the mean everywhere
-    # known to the model, masked and learnt
+    # known to the model, masked and learned
     config = model_config(ArchitectureConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2), tokenizers, None)
     assert "tok_heat" in config.names
     component = MixtureComponent(alpha_in={"tok_heat": 1.0}, alpha_target={"tok_heat": 1.0})

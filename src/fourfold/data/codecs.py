@@ -25,7 +25,7 @@ COMPRESS_LEVEL = 3  # 64 x 64 pictures gain < 2 % from 9 and cost four times the
 CROP_SETTINGS = "crop_settings"
 EXTRA_EXTENSIONS = {"attributes": "json", CROP_SETTINGS: "npy"}  # stored beside labels and tokens, seen by no model
 EXTRA_DTYPES = {CROP_SETTINGS: "int32"}
-STORED_TOKENS = "int16"  # the format of pre-tokenised samples
+STORED_TOKENS = "int16"  # the format of pre-tokenized samples
 
 
 def extension(name: str, value: Any = None) -> str:

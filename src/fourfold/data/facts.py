@@ -31,7 +31,7 @@ COLUMNS = (
     "num_instances",
     "min_score",
     "boxes_valid",  # 0 <= min <= max <= 1 on both axes
-    "num_colours",  # of the largest palette
+    "num_colors",  # of the largest palette
     "num_metadata",  # types that are said
 )
 
@@ -72,7 +72,7 @@ def _json_facts(modality: str, value: Any) -> Fact:
     kind = LABELS[modality].kind if modality in LABELS else ""
     if kind == "palette":
         return {
-            "num_colours": max(map(int, value), default=0),
+            "num_colors": max(map(int, value), default=0),
             **_extent(level for p in value.values() for c in p for level in c),
         }
     if kind == "metadata":

@@ -16,7 +16,7 @@ from fourfold.storage import write_bytes, write_json
 
 CELL, GAP, TITLE = 256, 12, 24  # pixels of the contact sheet
 CELLS_IN_A_ROW = 8
-SHEET_FILE, ANSWERS_FILE, NEIGHBOURS_FILE = "sheet.png", "answers.json", "neighbours.json"
+SHEET_FILE, ANSWERS_FILE, NEIGHBORS_FILE = "sheet.png", "answers.json", "neighbors.json"
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,24 @@ def write_answers(
     return [*written, folder / ANSWERS_FILE, folder / SHEET_FILE]
 
 
-def write_neighbours(
+def write_neighbors(
     conditions: dict[str, Any], ranked: dict[str, float], shards: ShardSet, split: str, folder: Path
 ) -> list[Path]:
-    """Write what was found for a query, `ranked` cosines by key, as `neighbours.json` and as `sheet.png` of the images."""
+    """Write what was found for a query, `ranked` cosines by key, as `neighbors.json` and as `sheet.png` of the images."""
     images: dict[str, np.ndarray] = {}
     for name, keys in shards.keys_by_shard(split).items():
         if ranked.keys() & set(keys):
             images |= {sample["__key__"]: sample["rgb"] for sample in shards.read(split, ["rgb"], name)}
     cells = [Cell(f"{name} in", name, value) for name, value in conditions.items()]
     cells += [Cell(f"{key}  {cosine:.3f}", "rgb", images[key]) for key, cosine in ranked.items()]
-    neighbours = [{"key": key, "cosine": round(cosine, 6)} for key, cosine in ranked.items()]
-    write_json(folder / NEIGHBOURS_FILE, {"split": split, "neighbours": neighbours})
+    neighbors = [{"key": key, "cosine": round(cosine, 6)} for key, cosine in ranked.items()]
+    write_json(folder / NEIGHBORS_FILE, {"split": split, "neighbors": neighbors})
     write_bytes(folder / SHEET_FILE, pictures.png(contact_sheet(cells, conditions.get("rgb"))))
-    return [folder / NEIGHBOURS_FILE, folder / SHEET_FILE]
+    return [folder / NEIGHBORS_FILE, folder / SHEET_FILE]
 
 
 def picture_of(name: str, value: Any, rgb_HWC: np.ndarray | None) -> np.ndarray | None:
-    """Return a label's value as a picture uint8 (H, W, 3), None for text. Boxes are drawn on the image, or on grey."""
+    """Return a label's value as a picture uint8 (H, W, 3), None for text. Boxes are drawn on the image, or on gray."""
     drawn = {
         "rgb": lambda: value,
         "depth": lambda: pictures.depth_picture(value, NEAREST, FARTHEST),

@@ -1,4 +1,4 @@
-"""Small charts as SVG text that takes its colours from the page, so that they are readable on light and dark."""
+"""Small charts as SVG text that takes its colors from the page, so that they are readable on light and dark."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -72,7 +72,7 @@ def arms_chart(arms: Mapping[str, Sequence[tuple[str, float, float]]], label: st
 
 
 def curves(series: Mapping[str, Sequence[Point]], label: str, width: int = 300, height: int = 150) -> str:
-    """Return lines over steps; each series has its own colour (`c0`, `c1`, ...) and its name at its end."""
+    """Return lines over steps; each series has its own color (`c0`, `c1`, ...) and its name at its end."""
     points = [point for line in series.values() for point in line]
     if not points:
         return ""

@@ -1,6 +1,6 @@
-"""Scores of what is computed from images rather than labelled by a network: palettes and metadata (4M-21), as sequences."""
+"""Scores of what is computed from images rather than labeled by a network: palettes and metadata (4M-21), as sequences."""
 
-# N samples, P predicted colours, T true colours
+# N samples, P predicted colors, T true colors
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from scipy.spatial.distance import cdist
 from fourfold.metrics.statistics import Statistic, mean, ratio
 from fourfold.modalities.metadata import METADATA_TYPES
 
-Palettes = Mapping[str, Sequence[Sequence[float]]]  # by their number of colours, `{"1": [[r, g, b]], "2": ...}`
+Palettes = Mapping[str, Sequence[Sequence[float]]]  # by their number of colors, `{"1": [[r, g, b]], "2": ...}`
 FURTHEST = 255 * 3**0.5  # black from white
 
 
 def palette_statistics(predicted: Sequence[Palettes], truth: Sequence[Palettes]) -> dict[str, Statistic]:
-    """Return `colour_distance`: from each colour of one palette to the nearest of the other, in both directions (RGB, 0-255).
+    """Return `color_distance`: from each color of one palette to the nearest of the other, in both directions (RGB, 0-255).
 
     A prediction holds one palette; it is compared with the true one of its size, or with the largest where there is none.
     """
-    return {"colour_distance": mean([_distance(*pair) for pair in zip(predicted, truth, strict=True)])}
+    return {"color_distance": mean([_distance(*pair) for pair in zip(predicted, truth, strict=True)])}
 
 
 def _distance(predicted: Palettes, truth: Palettes) -> float:
     if not predicted or not truth:
         return 0.0 if predicted == truth else FURTHEST
-    size, colours = next(iter(predicted.items()))
-    distance_PT = cdist(colours, truth.get(size) or truth[max(truth, key=int)])
+    size, colors = next(iter(predicted.items()))
+    distance_PT = cdist(colors, truth.get(size) or truth[max(truth, key=int)])
     return float(distance_PT.min(axis=0).mean() + distance_PT.min(axis=1).mean()) / 2
 
 
 def mean_palette(known: Sequence[Palettes]) -> Palettes:
-    """Return one palette for all: the means of the colours, by rank, of the palettes of the commonest largest size."""
+    """Return one palette for all: the means of the colors, by rank, of the palettes of the commonest largest size."""
     largest = [max(palettes, key=int) for palettes in known if palettes]
     if not largest:
         return {}

@@ -31,7 +31,7 @@ def trivial_answers(fitted: Samples, count: int) -> dict[str, dict[str, Any]]:
     }
     picture = np.round(fitted.rgb.mean(axis=0)).astype(np.uint8)
     of_caption = {"semseg": showing(best_shapes(fitted.captions), classes), "rgb": picture}
-    of_others = {name: fit(fitted.labels[name]) for name, fit in CONSTANTS_IF_LABELLED.items() if name in fitted.labels}
+    of_others = {name: fit(fitted.labels[name]) for name, fit in CONSTANTS_IF_LABELED.items() if name in fitted.labels}
     return {
         source: {target: _repeat(answer, count) for target, answer in answers.items()}
         for source, answers in {"rgb": of_rgb | of_others, "caption": of_caption | of_others}.items()
@@ -39,7 +39,7 @@ def trivial_answers(fitted: Samples, count: int) -> dict[str, dict[str, Any]]:
 
 
 def mean_depth(depth_NHW: np.ndarray) -> np.ndarray:
-    """Return the median depth of each pixel (H, W), which minimises the absolute error."""
+    """Return the median depth of each pixel (H, W), which minimizes the absolute error."""
     return np.median(depth_NHW.astype(np.float32), axis=0)
 
 
@@ -93,7 +93,7 @@ def _repeat(answer: Any, count: int) -> Any:
     return np.repeat(answer[None], count, axis=0) if isinstance(answer, np.ndarray) else [answer] * count
 
 
-CONSTANTS_IF_LABELLED: dict[str, Callable[[Any], Any]] = {  # labels of all samples → one answer
+CONSTANTS_IF_LABELED: dict[str, Callable[[Any], Any]] = {  # labels of all samples → one answer
     "clip_global": mean_feature,
     "canny_edge": commonest_edges,
     "color_palette": mean_palette,

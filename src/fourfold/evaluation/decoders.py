@@ -36,7 +36,7 @@ def collect_decoders(tokenizers: "TokenizerSet", samples: "Samples") -> list[Dec
             "vq": tokenizers.decode(name, tokens_NL),
             "diffusion": tokenizers.decode(name, tokens_NL, "diffusion"),
         }
-        drawn = {who: [_PICTURES.get(name, _grey)(value) for value in some] for who, some in made.items()}
+        drawn = {who: [_PICTURES.get(name, _gray)(value) for value in some] for who, some in made.items()}
         rows.append(DecoderRow(name, samples.keys, drawn))
     return rows
 
@@ -57,7 +57,7 @@ def without_decoders(figures: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in figures.items() if key.count("/") < 2}
 
 
-def _grey(value_HW: np.ndarray) -> np.ndarray:
+def _gray(value_HW: np.ndarray) -> np.ndarray:
     return np.repeat(value_HW[..., None], 3, axis=-1)
 
 

@@ -15,7 +15,7 @@ from fourfold.evaluation.out_of_the_box import EvaluationConfig, Predictor, pred
 from fourfold.evaluation.samples import Samples, load_samples
 
 COLUMNS = {"depth": "Depth", "normal": "Normals", "semseg": "Segmentation", "det": "Boxes", "clip": "CLIP features"}
-NEAREST, FARTHEST = 2.0, 10.0  # metres, the ends of the depth colours
+NEAREST, FARTHEST = 2.0, 10.0  # meters, the ends of the depth colors
 CELL, GAP, MARGIN = 128, 10, 28  # pixels of the README's picture
 INK, PALE, PAPER = (34, 34, 40), (112, 112, 122), (255, 255, 255)
 

@@ -1,6 +1,6 @@
 """What the pretrained model can do as it is: every arrow against a trivial answer, shuffled inputs and the teacher.
 
-RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB; where they are labelled,
+RGB → depth, normals, segmentation, boxes, caption, CLIP features; caption → segmentation and → RGB; where they are labeled,
 both → global features, and RGB → edges, palettes and metadata. `test` is read here and nowhere else. Where the source has no
 exact truth, the labels are the reference and `reference` says so.
 """
@@ -19,7 +19,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.evaluation.computed import metadata_statistics, palette_statistics
 from fourfold.evaluation.constants import OBJECT_IDS, trivial_answers
 from fourfold.evaluation.figures import Figure, compare, derangement, figures
-from fourfold.evaluation.samples import COMPUTED, IF_LABELLED, Samples, load_samples, main_objects
+from fourfold.evaluation.samples import COMPUTED, IF_LABELED, Samples, load_samples, main_objects
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
 from fourfold.generation.config import GenerationConfig
 from fourfold.metrics import dense
@@ -29,7 +29,7 @@ from fourfold.scenes.scoring import caption_statistics, described_shapes, set_f1
 from fourfold.scenes.world.vocabulary import CLASS_NAMES
 
 ARROWS = {"rgb": ("depth", "normal", "semseg", "det", "caption", "clip"), "caption": ("semseg", "rgb")}
-LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects", "colour_distance"}
+LOWER_IS_BETTER = {"abs_rel", "mean_angle", "mean_angle_objects", "color_distance"}
 
 Predictions = dict[str, dict[str, Any]]  # input → target → values of all samples
 
@@ -55,7 +55,7 @@ class EvaluationConfig(Config):
     @classmethod
     def _known(cls, value: dict[str, ArrowConfig]) -> dict[str, ArrowConfig]:
         known = [f"{source}->{target}" for source, targets in ARROWS.items() for target in targets]
-        known += [f"{source}->{target}" for target, sources in IF_LABELLED.items() for source in sources]
+        known += [f"{source}->{target}" for target, sources in IF_LABELED.items() for source in sources]
         if unknown := sorted(set(value) - set(known)):
             raise ValueError(f"arrows names {', '.join(unknown)}. Allowed: {', '.join(known)}.")
         return value
@@ -115,7 +115,7 @@ class Judge:
         return {"f1": dense.edge_statistic(predicted, self.samples.labels["canny_edge"])}
 
     def rgb_to_color_palette(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
-        """Return `colour_distance`."""
+        """Return `color_distance`."""
         return palette_statistics(predicted, self.samples.labels["color_palette"])
 
     def rgb_to_metadata(self, predicted: Sequence[dict]) -> dict[str, Statistic]:
@@ -184,7 +184,7 @@ def evaluate(
 
 def arrows_of(samples: Samples) -> dict[str, tuple[str, ...]]:
     """Return what is predicted from what: input → targets."""
-    there = {target: sources for target, sources in IF_LABELLED.items() if target in samples.labels}
+    there = {target: sources for target, sources in IF_LABELED.items() if target in samples.labels}
     return {source: (*targets, *(t for t, sources in there.items() if source in sources)) for source, targets in ARROWS.items()}
 
 
@@ -204,14 +204,14 @@ def predict_arrows(any_to_any: Predictor, samples: Samples, config: EvaluationCo
 
 def teacher_answers(samples: Samples) -> Predictions:
     """Return what the networks among the labelers said; for caption → image arrows, what the real image gives."""
-    labelled = {target: values for target, values in samples.labels.items() if target not in COMPUTED}
-    return {"rgb": labelled, "caption": {"semseg": samples.labels["semseg"], "rgb": samples.rgb}}
+    labeled = {target: values for target, values in samples.labels.items() if target not in COMPUTED}
+    return {"rgb": labeled, "caption": {"semseg": samples.labels["semseg"], "rgb": samples.rgb}}
 
 
 def zero_shot(
     encoder: ImageTextEncoder, samples: Samples, fitted: Samples, predicted: np.ndarray, config: EvaluationConfig, seed: int
 ) -> dict[str, Figure]:
-    """Return accuracy of the main object's shape and colour through predicted CLIP features and texts."""
+    """Return accuracy of the main object's shape and color through predicted CLIP features and texts."""
     truth, known = (main_objects(s.truth["attributes"], tuple(CHOICES)) for s in (samples, fitted))
     pooled = {"value": encoder.pool(predicted), "teacher": encoder.pool(samples.labels["clip"])}
     pooled["shuffled"] = pooled["value"][derangement(len(samples), seed)]

@@ -11,7 +11,7 @@ from fourfold.evaluation import charts
 from fourfold.evaluation.decoders import DecoderRow, decoder_figures, without_decoders
 from fourfold.evaluation.gallery import COLUMNS, GalleryRow
 from fourfold.evaluation.out_of_the_box import LOWER_IS_BETTER
-from fourfold.evaluation.pictures import CLASS_COLOURS, data_url
+from fourfold.evaluation.pictures import CLASS_COLORS, data_url
 
 TEMPLATE = "report.html.jinja"
 LABEL_NAMES = {
@@ -27,24 +27,24 @@ METRIC_NAMES = {
     "miou": ("mIoU", "mean over classes of intersection over union"),
     "miou_objects": ("mIoU, objects", "the same over the four shapes"),
     "ap50": ("AP50", "average precision of boxes at IoU 0.5"),
-    "exact": ("exact", "captions that name the right (colour, shape) pairs, none missing, none too many"),
+    "exact": ("exact", "captions that name the right (color, shape) pairs, none missing, none too many"),
     "exact_objects": ("exact with size, texture", "captions whose objects are right in every attribute"),
-    "pair_f1": ("pair F1", "F1 over (colour, shape) pairs"),
+    "pair_f1": ("pair F1", "F1 over (color, shape) pairs"),
     "count": ("count", "captions that name the right number of objects"),
     "verbatim": ("verbatim", "captions that are the truth's word by word"),
     "cosine": ("cosine", "cosine to the teacher's features"),
     "recall_at_1": ("caption R@1", "the picture's caption is the nearest of all"),
     "zero_shot_shape": ("zero-shot shape", "accuracy of the main object's shape, against text embeddings"),
-    "zero_shot_colour": ("zero-shot colour", "accuracy of the main object's colour, against text embeddings"),
+    "zero_shot_color": ("zero-shot color", "accuracy of the main object's color, against text embeddings"),
     "f1": ("edge F1", "F1 of edge pixels, within one pixel"),
-    "colour_distance": ("colour distance", "from a colour to the nearest of the true palette and back, levels of 0–255"),
+    "color_distance": ("color distance", "from a color to the nearest of the true palette and back, levels of 0–255"),
     "same_bin": ("same bin", "metadata whose bin is predicted"),
     "near_bin": ("near bin", "metadata whose bin, or the one next to it, is predicted"),
     "shape_f1": ("shape F1", "F1 of the shapes that are shown, against those in the caption"),
     "accuracy": ("accuracy", "answers that are right"),
     "count_accuracy": ("count", "accuracy of the number of objects"),
     "shape_accuracy": ("shape", "accuracy of the main object's shape"),
-    "colour_accuracy": ("colour", "accuracy of the main object's colour"),
+    "color_accuracy": ("color", "accuracy of the main object's color"),
     "texture_accuracy": ("texture", "accuracy of the main object's texture"),
     "mean_accuracy": ("mean accuracy", "the mean of the attributes' accuracies"),
 }
@@ -81,7 +81,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(data_url=data_url, columns=COLUMNS, class_colours=CLASS_COLOURS, arm_names=ARM_NAMES)
+    environment.globals.update(data_url=data_url, columns=COLUMNS, class_colors=CLASS_COLORS, arm_names=ARM_NAMES)
     table, tokenizers = metrics.get("out_of_the_box", {}), metrics.get("tokenizers", {})
     return environment.get_template(TEMPLATE).render(
         facts=facts or {},

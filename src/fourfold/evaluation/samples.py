@@ -12,10 +12,10 @@ import numpy as np
 from fourfold.data.shards import ShardSet, collate
 from fourfold.scenes.world.vocabulary import GROUND_ID, SKY_ID
 
-LABELLED = ("depth", "normal", "semseg", "clip", "det")
+LABELED = ("depth", "normal", "semseg", "clip", "det")
 COMPUTED = ("canny_edge", "color_palette", "metadata")  # by arithmetic: the labels are right, and no teacher is
 # What only some environments have, and what it is predicted from.
-IF_LABELLED = {"clip_global": ("rgb", "caption"), **dict.fromkeys(COMPUTED, ("rgb",))}
+IF_LABELED = {"clip_global": ("rgb", "caption"), **dict.fromkeys(COMPUTED, ("rgb",))}
 WITH_TRUTH = ("depth", "normal", "semseg", "det", "attributes")
 
 
@@ -55,13 +55,13 @@ def load_samples(shards: ShardSet, labels: ShardSet, truth: ShardSet | None, spl
     """
     seen = _columns(shards, split, ("rgb", "caption"), most)
     there = labels.modalities(split)
-    labelled = _columns(labels, split, (*LABELLED, *(name for name in IF_LABELLED if name in there)), most)
+    labeled = _columns(labels, split, (*LABELED, *(name for name in IF_LABELED if name in there)), most)
     exact = truth is not None and split in truth.splits()
-    known = _columns(truth, split, WITH_TRUTH, most) if truth is not None and exact else labelled
-    for name, columns in (("labels", labelled), ("truth", known)):
+    known = _columns(truth, split, WITH_TRUTH, most) if truth is not None and exact else labeled
+    for name, columns in (("labels", labeled), ("truth", known)):
         if columns["__key__"] != seen["__key__"]:
             raise ValueError(f"The {name} of split {split!r} have other keys than its images. Run the stages before again.")
-    return Samples(seen["__key__"], seen["rgb"], seen["caption"], labelled, known, exact)
+    return Samples(seen["__key__"], seen["rgb"], seen["caption"], labeled, known, exact)
 
 
 def main_objects(attributes: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[str]]:

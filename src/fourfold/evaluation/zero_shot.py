@@ -13,9 +13,9 @@ import numpy as np
 
 from fourfold.metrics.dense import accuracy_statistic
 from fourfold.metrics.statistics import Statistic
-from fourfold.scenes.world.vocabulary import COLOURS, SHAPES, SIZES
+from fourfold.scenes.world.vocabulary import COLORS, SHAPES, SIZES
 
-CHOICES = {"shape": SHAPES, "colour": COLOURS}
+CHOICES = {"shape": SHAPES, "color": COLORS}
 
 
 class ImageTextEncoder(Protocol):
@@ -34,7 +34,7 @@ class ImageTextEncoder(Protocol):
 def prompts(attribute: str, choice: str) -> list[str]:
     """Return texts that say `choice` and leave everything else evenly open."""
     if attribute == "shape":
-        return [f"a {size} {colour} {choice}" for size in SIZES for colour in COLOURS]
+        return [f"a {size} {color} {choice}" for size in SIZES for color in COLORS]
     return [f"a {size} {choice} {shape}" for size in SIZES for shape in SHAPES]
 
 
@@ -47,7 +47,7 @@ def text_classifier(encoder: ImageTextEncoder, attribute: str) -> np.ndarray:
 def zero_shot_statistics(
     encoder: ImageTextEncoder, pooled_NC: np.ndarray, truth: Mapping[str, Sequence[str]]
 ) -> dict[str, Statistic]:
-    """Return `zero_shot_shape` and `zero_shot_colour` accuracy of global features.
+    """Return `zero_shot_shape` and `zero_shot_color` accuracy of global features.
 
     `truth` has, for each attribute, the main object's value in every sample.
     """

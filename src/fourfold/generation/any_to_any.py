@@ -1,7 +1,7 @@
 """The model as its users see it: values of any labels in, values of any labels out; a folder that needs nothing else.
 
 model = AnyToAny.load(folder)
-model.predict({"rgb": images}, ["depth", "caption"])   # → {"depth": metres (B, H, W), "caption": list of texts}
+model.predict({"rgb": images}, ["depth", "caption"])   # → {"depth": meters (B, H, W), "caption": list of texts}
 """
 
 # B samples, H W image height and width, L tokens, D width
@@ -174,7 +174,7 @@ class AnyToAny:
 
     def _with_gaps(self, text: str) -> list[int]:
         """Return the ids of a caption whose gaps are successive sentinels, with EOS."""
-        parts = re.split(rf"(?:{GAP}\s*)+", text)  # neighbours are one gap: masking never makes two in a row
+        parts = re.split(rf"(?:{GAP}\s*)+", text)  # neighbors are one gap: masking never makes two in a row
         first, *rest = (self.tokenizers.text.encode_caption(part) for part in parts)
         if len(rest) + 2 > len(self.special_ids.sentinels):
             raise ValueError(f"A caption has {len(rest)} gaps; at most {len(self.special_ids.sentinels) - 2} are allowed.")

@@ -1,7 +1,7 @@
 """One call from values to values, and many different ones at once.
 
 generate(model, conditions={"rgb": image}, targets=["depth", "caption"], preset="dense")
-# → {"depth": metres (H, W), "caption": "a large red sphere …"}
+# → {"depth": meters (H, W), "caption": "a large red sphere …"}
 """
 
 # H W image height and width
@@ -46,7 +46,7 @@ def generate(
 
     Args:
         model: a model with its tokenizers.
-        conditions: by label. rgb: a uint8 array (H, W, 3), a Pillow image or a path, of any size (its centre square is seen);
+        conditions: by label. rgb: a uint8 array (H, W, 3), a Pillow image or a path, of any size (its center square is seen);
             caption: text, `___` for a gap; others: as the shards hold them. Token modalities (`tok_depth`): ids (L,).
         targets: labels, e.g. "depth"; `rgb@448` for a resolution of its own.
         preset: a name of `PRESETS`, or settings.
@@ -104,7 +104,7 @@ def prepare(model: AnyToAny, name: str, value: Any) -> Any:
 
 
 def as_image(value: Any, size: int) -> np.ndarray:
-    """Return the centre square of an array (H, W, 3) uint8, a Pillow image, a path or a file's bytes, uint8 (size, size, 3).
+    """Return the center square of an array (H, W, 3) uint8, a Pillow image, a path or a file's bytes, uint8 (size, size, 3).
 
     Raises ValueError for anything else and for files that are no image.
     """

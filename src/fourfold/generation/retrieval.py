@@ -1,11 +1,11 @@
-"""Nearest neighbours with any modality as the query, and the kNN classifier (4M-21 §4; 4m-facts §6 and §7).
+"""Nearest neighbors with any modality as the query, and the kNN classifier (4M-21 §4; 4m-facts §6 and §7).
 
 Two spaces. A feature label, e.g. "clip": the model predicts it from whatever is known, and it is pooled over its places, so a
-caption and an image of one thing meet. "encoder": the mean of the encoder's features over visible tokens, for neighbours of
+caption and an image of one thing meet. "encoder": the mean of the encoder's features over visible tokens, for neighbors of
 one modality.
 """
 
-# N samples of the index, Q queries, C channels, K neighbours or classes
+# N samples of the index, Q queries, C channels, K neighbors or classes
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Pseudo-labelling: teachers are trained, label every picture, and their labels are brought together."""
+"""Pseudo-labeling: teachers are trained, label every picture, and their labels are brought together."""
 
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
 from fourfold.labelers.integration import integrate_labels

@@ -1,4 +1,4 @@
-"""Settings of the labelling stage."""
+"""Settings of the labeling stage."""
 
 from pydantic import Field, field_validator
 
@@ -27,7 +27,7 @@ class IntegrationConfig(Config):
     min_score: float = Field(0.3, ge=0, le=1)  # boxes below are left out
     min_class_overlap: float = Field(0.15, ge=0, le=1)  # share of a box's pixels that the segmentation gives to its class
     max_normal_angle: float = Field(60.0, gt=0, le=180)  # degrees, mean of a picture, between normals and those of its depth
-    max_depth: float = Field(1000.0, gt=0)  # metres
+    max_depth: float = Field(1000.0, gt=0)  # meters
 
 
 class LabelingConfig(Config):
@@ -41,9 +41,9 @@ class LabelingConfig(Config):
     palette: PaletteConfig = Field(PaletteConfig(), exclude_if=lambda value: value == PaletteConfig())
     metadata: MetadataConfig = Field(MetadataConfig(), exclude_if=lambda value: value == MetadataConfig())
     camera: Camera = Camera()  # assumed for every picture
-    annotated_split: str = "annotated"  # has exact truth; teachers learn from it and it is not labelled
+    annotated_split: str = "annotated"  # has exact truth; teachers learn from it and it is not labeled
     caption_splits: tuple[str, ...] = ("annotated", "train")  # the mini-CLIP learns from their pictures and captions
-    batch_size: int = Field(125, ge=1)  # pictures that are labelled at once
+    batch_size: int = Field(125, ge=1)  # pictures that are labeled at once
     integration: IntegrationConfig = IntegrationConfig()
 
     @field_validator("labelers")

@@ -7,11 +7,11 @@ from skimage.feature import canny
 from fourfold.configuration import Config
 from fourfold.labelers.protocol import Batch
 
-GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+GRAY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 class CannyConfig(Config):
-    """Settings of the detector; thresholds are of the gradient's size, grey being 0-1."""
+    """Settings of the detector; thresholds are of the gradient's size, gray being 0-1."""
 
     sigma: float = Field(1.0, ge=0)  # pixels, of the Gaussian that comes first
     low: float = Field(0.1, ge=0, le=1)  # an edge goes on down to this
@@ -36,11 +36,11 @@ class CannyEdges:
     def label(self, batch: Batch) -> list[np.ndarray]:
         """Return (H, W) uint8 arrays: 255 on an edge, 0 elsewhere."""
         config = self.config
-        greys = (grey(rgb_HW3) / 255 for rgb_HW3 in batch["rgb"])
-        edges = (canny(values, config.sigma, config.low, config.high) for values in greys)
+        grays = (gray(rgb_HW3) / 255 for rgb_HW3 in batch["rgb"])
+        edges = (canny(values, config.sigma, config.low, config.high) for values in grays)
         return [found.astype(np.uint8) * 255 for found in edges]
 
 
-def grey(rgb_HW3: np.ndarray) -> np.ndarray:
+def gray(rgb_HW3: np.ndarray) -> np.ndarray:
     """Return the luma of a picture, float64 (H, W), 0-255."""
-    return rgb_HW3 @ GREY
+    return rgb_HW3 @ GRAY

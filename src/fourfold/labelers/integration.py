@@ -81,7 +81,7 @@ def _require_possible(sample: Sample, split: str, config: IntegrationConfig) -> 
         "clip": lambda features: np.isfinite(features).all(),
         "clip_global": lambda vector: abs(np.linalg.norm(vector.astype(np.float32)) - 1) < UNIT_TOLERANCE,
         "canny_edge": lambda edges: np.isin(edges, (0, 255)).all(),
-        "color_palette": lambda palettes: all(_is_palette(size, colours) for size, colours in palettes.items()),
+        "color_palette": lambda palettes: all(_is_palette(size, colors) for size, colors in palettes.items()),
         "metadata": lambda values: values.keys() <= METADATA_TYPES.keys() and np.isfinite(list(values.values())).all(),
     }
     for modality, is_possible in tests.items():
@@ -89,12 +89,12 @@ def _require_possible(sample: Sample, split: str, config: IntegrationConfig) -> 
             raise ValueError(
                 f"Split {split!r}, sample {sample['__key__']!r}: its {modality} label cannot be right. Allowed: depth of at "
                 f"most {config.max_depth} m, unit normals, classes below {len(CLASS_NAMES)}, finite features, unit vectors, "
-                "edges of 0 or 255, palettes by their number of colours, known types of metadata. Mend its labeler."
+                "edges of 0 or 255, palettes by their number of colors, known types of metadata. Mend its labeler."
             )
 
 
-def _is_palette(size: str, colours: list[list[int]]) -> bool:
-    return size == str(len(colours)) and all(len(c) == 3 and all(0 <= level <= 255 for level in c) for c in colours)
+def _is_palette(size: str, colors: list[list[int]]) -> bool:
+    return size == str(len(colors)) and all(len(c) == 3 and all(0 <= level <= 255 for level in c) for c in colors)
 
 
 def _lengths(normal_HW3: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def _check(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
 
 
 def normal_angles_to_depth(normal_BHW3: np.ndarray, depth_BHW: np.ndarray, camera: Camera) -> np.ndarray:
-    """Return the mean angle in degrees (B,) between stored normals uint8 and a blunt plane fit to the depth (metres)."""
+    """Return the mean angle in degrees (B,) between stored normals uint8 and a blunt plane fit to the depth (meters)."""
     fitted_Bhw3 = blunt_normals(torch.from_numpy(np.asarray(depth_BHW, np.float32)), camera).numpy()
     stored_Bhw3 = np.asarray(normal_BHW3[:, 1:-1, 1:-1], np.float32) / 127.5 - 1
     cosine_Bhw = (fitted_Bhw3 * stored_Bhw3).sum(-1).clip(-1, 1)

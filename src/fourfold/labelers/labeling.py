@@ -1,4 +1,4 @@
-"""Labelling shards: every picture of every split that has no need of truth, one shard at a time."""
+"""Labeling shards: every picture of every split that has no need of truth, one shard at a time."""
 
 import logging
 from pathlib import Path
@@ -26,10 +26,10 @@ def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig,
     claim(folder, name, shared=not part.is_whole)
     labelers = teachers.labelers()
     modalities = [labeler.modality for labeler in labelers]
-    splits = labelled_splits(shards, config)
+    splits = labeled_splits(shards, config)
     work = part.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     waiting = [(split, shard) for split, shard in work if missing_columns(folder, split, shard, modalities)]
-    for split, shard in progress(waiting, "labelling", unit="shard"):
+    for split, shard in progress(waiting, "labeling", unit="shard"):
         samples = shards.read(split, SOURCE_COLUMNS, shard)
         labels = label_samples(samples, labelers, config.batch_size)
         keys = [sample["__key__"] for sample in samples]
@@ -39,8 +39,8 @@ def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig,
     return ShardSet(folder)
 
 
-def labelled_splits(shards: ShardSet, config: LabelingConfig) -> list[str]:
-    """Return the splits that are labelled."""
+def labeled_splits(shards: ShardSet, config: LabelingConfig) -> list[str]:
+    """Return the splits that are labeled."""
     return [split for split in shards.splits() if split != config.annotated_split]
 
 

@@ -19,7 +19,7 @@ from skimage.color import rgb2hsv
 from skimage.measure import shannon_entropy
 
 from fourfold.configuration import Config
-from fourfold.labelers.edges import grey
+from fourfold.labelers.edges import gray
 from fourfold.labelers.protocol import Batch
 from fourfold.modalities.metadata import known_type
 from fourfold.scenes.world import CLASS_NAMES, OBJECT_CLASSES
@@ -39,8 +39,8 @@ class Measure:
     value: Callable[[Sample], float]
 
 
-def colourfulness(rgb_HW3: np.ndarray) -> float:
-    """Return the colourfulness of a picture 0-255 (Hasler and Süsstrunk 2003, the metric M3)."""
+def colorfulness(rgb_HW3: np.ndarray) -> float:
+    """Return the colorfulness of a picture 0-255 (Hasler and Süsstrunk 2003, the metric M3)."""
     red, green, blue = rgb_HW3.astype(np.float64).reshape(-1, 3).T
     opponents_2N = np.stack([red - green, (red + green) / 2 - blue])
     return float(np.linalg.norm(opponents_2N.std(1)) + 0.3 * np.linalg.norm(opponents_2N.mean(1)))
@@ -52,8 +52,8 @@ def saturation(rgb_HW3: np.ndarray) -> float:
 
 
 def entropy(rgb_HW3: np.ndarray) -> float:
-    """Return Shannon's entropy of the grey levels, in bits: 0 to 8."""
-    return float(shannon_entropy(np.rint(grey(rgb_HW3)).astype(np.uint8)))
+    """Return Shannon's entropy of the gray levels, in bits: 0 to 8."""
+    return float(shannon_entropy(np.rint(gray(rgb_HW3)).astype(np.uint8)))
 
 
 def geometric_complexity(normal_HW3: np.ndarray) -> float:
@@ -105,9 +105,9 @@ MEASURES: dict[str, Measure] = {
     "caption_n_words": Measure(("caption",), lambda sample: len(sample["caption"].split())),
     "caption_n_sentences": Measure(("caption",), lambda sample: num_sentences(sample["caption"])),
     **{name: Measure(("det",), partial(_count_of_boxes, name)) for name in instance_counts([])},
-    "colorfulness": Measure(("rgb",), lambda sample: colourfulness(sample["rgb"])),
-    "brightness": Measure(("rgb",), lambda sample: float(grey(sample["rgb"]).mean())),
-    "contrast": Measure(("rgb",), lambda sample: float(grey(sample["rgb"]).std())),
+    "colorfulness": Measure(("rgb",), lambda sample: colorfulness(sample["rgb"])),
+    "brightness": Measure(("rgb",), lambda sample: float(gray(sample["rgb"]).mean())),
+    "contrast": Measure(("rgb",), lambda sample: float(gray(sample["rgb"]).std())),
     "saturation": Measure(("rgb",), lambda sample: saturation(sample["rgb"])),
     "entropy": Measure(("rgb",), lambda sample: entropy(sample["rgb"])),
     "walkability": Measure(("semseg",), partial(_share_of, ("ground",))),

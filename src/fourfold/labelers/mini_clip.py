@@ -2,7 +2,7 @@
 
 What makes it a good modality: the picture's vector is nothing but the *mean* of its patch features, so the features of a
 patch say what is there in the very space in which captions live, and features that a student predicts can be compared with
-text by the same `pool`. Each channel has zero mean and unit variance over the training pictures: easy to tokenise.
+text by the same `pool`. Each channel has zero mean and unit variance over the training pictures: easy to tokenize.
 
 Shapes: B batch, H, W pixels, h, w patches of 8 × 8 pixels, C channels, L words, D width of the text tower.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from fourfold.configuration import Config
 from fourfold.labelers.fitting import FitConfig
-from fourfold.labelers.networks import Residual, convolution, normalise_pixels
+from fourfold.labelers.networks import Residual, convolution, normalize_pixels
 from fourfold.labelers.protocol import Batch
 from fourfold.labelers.words import PADDING, Words
 
@@ -32,8 +32,8 @@ class MiniClipConfig(Config):
     text_blocks: int = Field(2, ge=1)
     max_words: int = Field(40, ge=4)  # L
     vocabulary_size: int = Field(2000, ge=1)  # words
-    max_pairs: int = Field(10000, ge=2)  # image-caption pairs that are learnt from
-    temperature: float = Field(0.07, gt=0)  # where it starts; learnt
+    max_pairs: int = Field(10000, ge=2)  # image-caption pairs that are learned from
+    temperature: float = Field(0.07, gt=0)  # where it starts; learned
     fit: FitConfig = FitConfig(steps=110, batch_size=96)
 
 
@@ -55,7 +55,7 @@ class ImageTower(nn.Module):
 
     def forward(self, rgb_BHWC: Tensor) -> Tensor:
         """Return features (B, h, w, C) of uint8 pixels (B, H, W, 3)."""
-        return self.layers(normalise_pixels(rgb_BHWC)).movedim(1, -1)
+        return self.layers(normalize_pixels(rgb_BHWC)).movedim(1, -1)
 
 
 class PhraseBlock(nn.Module):
@@ -144,7 +144,7 @@ class ClipTeacher(nn.Module):
 
 
 class GlobalClip:
-    """The embedding of a whole picture in the space of captions, from the patch features that were labelled before."""
+    """The embedding of a whole picture in the space of captions, from the patch features that were labeled before."""
 
     name, modality, version = "mini_clip_global", "clip_global", "1"
     needs: tuple[str, ...] = ("clip",)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
 
 
-def normalise_pixels(rgb_BHWC: Tensor) -> Tensor:
+def normalize_pixels(rgb_BHWC: Tensor) -> Tensor:
     """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) with ImageNet's mean and deviation."""
     mean, std = torch.tensor(IMAGENET_MEAN) * 255, torch.tensor(IMAGENET_STD) * 255
     return ((rgb_BHWC.float() - mean) / std).movedim(-1, 1)
@@ -25,7 +25,7 @@ def with_coordinates(x_BCHW: Tensor) -> Tensor:
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         self.coarse = nn.Sequential(*(Residual(widths[2]) for _ in range(blocks[2])))
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the fine (1/2), middle (1/4) and coarse (1/8) maps of pixels that `normalise_pixels` made.
+        """Return the fine (1/2), middle (1/4) and coarse (1/8) maps of pixels that `normalize_pixels` made.
 
         The first convolution sees 2 × 2 pixels at once, as channels: nothing is lost and full resolution is never paid for.
         """

@@ -25,7 +25,7 @@ class NormalsConfig(Config):
     """Settings of the heuristic, in pixels."""
 
     window: int = Field(3, ge=3, le=31)  # side of the square a plane is fitted to; odd
-    reach: int = Field(2, ge=1, le=15)  # how far the centre of a candidate window may lie from the pixel
+    reach: int = Field(2, ge=1, le=15)  # how far the center of a candidate window may lie from the pixel
     tolerance: float = Field(0.01, gt=0)  # deviation from a plane, as a share of 1/z, at which a window loses its say
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ def normals_from_depth(depth_BHW: Tensor, camera: Camera, config: NormalsConfig)
     """Return unit normals (B, H, W, 3) float32 in camera axes (x right, y down, z into the scene), facing the camera.
 
     Args:
-        depth_BHW: metres along the viewing axis, > 0, float32.
+        depth_BHW: meters along the viewing axis, > 0, float32.
         camera: the pinhole camera that took the picture.
         config: size of the windows and strictness at edges.
     """
@@ -117,7 +117,7 @@ def _choose_planes(plane_B3hw: Tensor, residual_Bhw: Tensor, inverse_BHW: Tensor
     border, reach = config.window // 2, config.reach
     around = [border + reach] * 4
     plane_B3YX = functional.pad(plane_B3hw, around)
-    residual_BYX = functional.pad(residual_Bhw, around, value=torch.inf)  # no window is centred there
+    residual_BYX = functional.pad(residual_Bhw, around, value=torch.inf)  # no window is centered there
     u, v = torch.arange(W) + 0.5, torch.arange(H)[:, None] + 0.5
     logits, planes = [], []
     for top in range(2 * reach + 1):

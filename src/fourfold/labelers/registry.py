@@ -18,7 +18,7 @@ from fourfold.labelers.edges import CannyEdges
 from fourfold.labelers.metadata import ImageMetadata
 from fourfold.labelers.mini_clip import GlobalClip
 from fourfold.labelers.normals import NormalsFromDepth
-from fourfold.labelers.palettes import ColourPalettes
+from fourfold.labelers.palettes import ColorPalettes
 from fourfold.labelers.protocol import Labeler
 from fourfold.metric_log import MetricLog
 from fourfold.scenes.teachers.labelers import SceneBoxes, SceneDepth, SceneSegmentation, train_scene_network
@@ -65,7 +65,7 @@ LABELERS: dict[str, LabelerEntry] = {
     # those that 4M-21 adds, and a global feature like its own; the default leaves them out
     "mini_clip_global": LabelerEntry("clip_global", None, lambda _, config: GlobalClip()),
     "canny_edges": LabelerEntry("canny_edge", None, lambda _, config: CannyEdges(config.canny)),
-    "colour_palettes": LabelerEntry("color_palette", None, lambda _, config: ColourPalettes(config.palette)),
+    "color_palettes": LabelerEntry("color_palette", None, lambda _, config: ColorPalettes(config.palette)),
     "image_metadata": LabelerEntry("metadata", None, lambda _, config: ImageMetadata(config.metadata)),
 }
 

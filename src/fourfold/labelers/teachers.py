@@ -68,8 +68,8 @@ def train_teachers(
     `shards` holds pictures and captions, `truth` the exact truth of `config.annotated_split`. A teacher that an interrupted
     run of the same settings has finished is not trained again.
     """
-    nothing_is_learnt_from = {"integration", "normals", "canny", "palette", "metadata", "camera", "batch_size"}
-    settings = config.model_dump(mode="json", exclude=nothing_is_learnt_from)
+    nothing_is_learned_from = {"integration", "normals", "canny", "palette", "metadata", "camera", "batch_size"}
+    settings = config.model_dump(mode="json", exclude=nothing_is_learned_from)
     claim(folder, fingerprint(kind="teachers", settings=settings, seed=seed, shards=shards.digest(), truth=truth.digest()))
     for name in needed_teachers(config):
         if _path(folder, name).exists():

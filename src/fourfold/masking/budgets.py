@@ -6,7 +6,7 @@ import numpy as np
 
 
 def dirichlet_logits(alphas_BE: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return logarithms of unnormalised Dirichlet shares, float64 of the shape of `alphas_BE`; −inf where alpha is 0.
+    """Return logarithms of unnormalized Dirichlet shares, float64 of the shape of `alphas_BE`; −inf where alpha is 0.
 
     ln Gamma(α) variates as ln Gamma(α + 1) + ln(U) / α: exact, and no underflow for alphas as small as 0.01.
     """

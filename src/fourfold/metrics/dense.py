@@ -19,7 +19,7 @@ def depth_statistics(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray
     """Return `abs_rel` = mean |d − d*| / d* and `delta1` = share of pixels with max(d/d*, d*/d) < 1.25.
 
     Args:
-        predicted, truth: (N, H, W) metres, any float type.
+        predicted, truth: (N, H, W) meters, any float type.
         valid: (N, H, W) bool, e.g. pixels that are not sky.
     """
     predicted, truth, valid = _aligned(predicted, truth, valid)
@@ -142,7 +142,7 @@ def psnr_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
 def cosine_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
     """Return the mean cosine between feature vectors (N, ..., C), one figure a sample."""
     predicted, truth = _aligned(predicted, truth)
-    cosine = (_normalised(predicted) * _normalised(truth)).sum(axis=-1)
+    cosine = (_normalized(predicted) * _normalized(truth)).sum(axis=-1)
     return mean(cosine.reshape(len(truth), -1).mean(axis=1))
 
 
@@ -157,7 +157,7 @@ def recall_statistic(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1)
     Ties count as their expectation under random order, so constant features score k / G, which is chance.
     """
     queries_QC, gallery_GC = _aligned(queries_QC, gallery_GC)
-    similarity_QG = np.round(_normalised(queries_QC) @ _normalised(gallery_GC).T, 9)
+    similarity_QG = np.round(_normalized(queries_QC) @ _normalized(gallery_GC).T, 9)
     own_Q1 = np.diagonal(similarity_QG)[:, None]
     better_Q = (similarity_QG > own_Q1).sum(axis=1)
     tied_Q = (similarity_QG == own_Q1).sum(axis=1)  # with itself
@@ -170,7 +170,7 @@ def accuracy_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
     return mean((predicted == truth).astype(np.float64))
 
 
-def _normalised(features: np.ndarray) -> np.ndarray:
+def _normalized(features: np.ndarray) -> np.ndarray:
     features = features.astype(np.float64)
     return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 

@@ -87,10 +87,10 @@ METADATA_TYPES: dict[str, Bins] = {  # in the order of their numbers
     "n_coco_instances": Count(),  # boxes
     "coco_instance_diversity": Count(),  # classes among them
     "colorfulness": Range(0, 150),  # Hasler and Süsstrunk (2003)
-    "brightness": Range(0, 255),  # mean of grey
-    "contrast": Range(0, 127),  # standard deviation of grey
+    "brightness": Range(0, 255),  # mean of gray
+    "contrast": Range(0, 127),  # standard deviation of gray
     "saturation": Range(0, 255),  # mean of HSV's S
-    "entropy": Range(0, 10),  # bits of the histogram of grey
+    "entropy": Range(0, 10),  # bits of the histogram of gray
     "walkability": Range(0, 1),  # share of pixels of classes one can walk on
     "objectness": Range(0, 1),  # share of pixels of classes of things
     "semantic_diversity": Count(),  # classes in the segmentation

@@ -1,4 +1,4 @@
-"""The one table of modalities: what each is called, how it is stored, normalised and turned into tokens.
+"""The one table of modalities: what each is called, how it is stored, normalized and turned into tokens.
 
 Two names for one thing: a *label* is what a sample carries (`depth`, a metric array), a *token* modality is what the
 transformer sees (`tok_depth`, an 8 × 8 or 14 × 14 grid of codes). RGB is seen twice: as pixel patches (`rgb`, input only)
@@ -25,7 +25,7 @@ class Label:
 
     `kind` names its encoding: a dense one of `fourfold.tokenizers.formats`, or a sequence of `fourfold.tokenizers.sequences`.
     `extension` and `dtype` say how it is stored in a shard; `channels` is the last axis of dense arrays (H, W, channels),
-    0 where there is none (H, W) or it depends on the configuration. `normalised` is what its tokenizer sees of a stored value.
+    0 where there is none (H, W) or it depends on the configuration. `normalized` is what its tokenizer sees of a stored value.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Label:
     extension: str
     dtype: str
     channels: int
-    labelled_by: str
+    labeled_by: str
     reconstruction_loss: Literal["mse", "smooth_l1", "cross_entropy", "cosine"] | None
-    normalised: str
+    normalized: str
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,26 @@ class TokenModality:
         return self.kind in ("pixels", "vectors")
 
 
-CENTRED = "0-255 as [-1, 1]: mean = std = 0.5"
+CENTERED = "0-255 as [-1, 1]: mean = std = 0.5"
 AS_TEXT = "WordPiece"
-STANDARDISED = "per channel by the statistics of the training set"
+STANDARDIZED = "per channel by the statistics of the training set"
 
 LABELS: dict[str, Label] = {
     label.name: label
     for label in (
         # 4M-7
-        Label("rgb", "image", "png", "uint8", 3, "the source", "mse", f"{CENTRED}; as patches by IMAGENET_MEAN and _STD"),
+        Label("rgb", "image", "png", "uint8", 3, "the source", "mse", f"{CENTERED}; as patches by IMAGENET_MEAN and _STD"),
         Label("caption", "text", "txt", "str", 0, "the source", None, AS_TEXT),
-        Label("depth", "depth", "npy", "float16", 0, "teacher (metres along the viewing axis)", "smooth_l1", "log metres"),
-        Label("normal", "normals", "png", "uint8", 3, "heuristic on depth (unit vectors, camera axes)", "mse", CENTRED),
+        Label("depth", "depth", "npy", "float16", 0, "teacher (meters along the viewing axis)", "smooth_l1", "log meters"),
+        Label("normal", "normals", "png", "uint8", 3, "heuristic on depth (unit vectors, camera axes)", "mse", CENTERED),
         Label("semseg", "classes", "png", "uint8", 0, "teacher (class ids)", "cross_entropy", "one-hot"),
-        Label("clip", "features", "npy", "float16", 0, "teacher (patch features)", "smooth_l1", STANDARDISED),
+        Label("clip", "features", "npy", "float16", 0, "teacher (patch features)", "smooth_l1", STANDARDIZED),
         Label("det", "boxes", "json", "json", 0, "teacher (boxes 0-1, class, score)", None, "sides in bins of v0 to v3"),
         # 4M-21
-        Label("canny_edge", "edges", "png", "uint8", 0, "Canny (1986) on grey", "smooth_l1", CENTRED),
-        Label("sam_edge", "edges", "png", "uint8", 0, "Canny on the masks of SAM", "smooth_l1", CENTRED),
-        Label("dinov2", "features", "npy", "float16", 768, "DINOv2-B/14 patch features", "smooth_l1", STANDARDISED),
-        Label("imagebind", "features", "npy", "float16", 1280, "ImageBind-H/14 patch features", "smooth_l1", STANDARDISED),
+        Label("canny_edge", "edges", "png", "uint8", 0, "Canny (1986) on gray", "smooth_l1", CENTERED),
+        Label("sam_edge", "edges", "png", "uint8", 0, "Canny on the masks of SAM", "smooth_l1", CENTERED),
+        Label("dinov2", "features", "npy", "float16", 768, "DINOv2-B/14 patch features", "smooth_l1", STANDARDIZED),
+        Label("imagebind", "features", "npy", "float16", 1280, "ImageBind-H/14 patch features", "smooth_l1", STANDARDIZED),
         Label("dinov2_global", "vector", "npy", "float16", 768, "DINOv2-B/14 class token", "cosine", "unit length"),
         Label("imagebind_global", "vector", "npy", "float16", 1280, "ImageBind-H/14 class token", "cosine", "unit length"),
         Label("t5_caption", "embeddings", "npy", "float16", 4096, "T5-XXL on the caption", None, "not at all"),

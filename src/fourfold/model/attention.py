@@ -28,7 +28,7 @@ def attention_bias(keep: Tensor) -> Tensor | None:
 def attend(num_heads: int, bias: Tensor | None, backend: Backend, *fused: Tensor) -> Tensor:
     """Return softmax(q kᵀ / √K + bias) v, (B, N, D).
 
-    `fused`: q (B, N, D), k and v (B, M, D) in this order, neighbours possibly joined along the last axis. `bias` broadcasts
+    `fused`: q (B, N, D), k and v (B, M, D) in this order, neighbors possibly joined along the last axis. `bias` broadcasts
     to (B, H, N, M).
     """
     if backend == "auto":

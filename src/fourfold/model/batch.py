@@ -4,7 +4,7 @@ Only the tokens that masking *selected* are here, as flat lists; a slot names it
 the model embeds N + M tokens a sample and never the ≈ 1,900 that a sample has.
 """
 
-# B batch, N input budget, M target budget, H W image height and width, C 3 colours, L vectors in a row, E their width
+# B batch, N input budget, M target budget, H W image height and width, C 3 colors, L vectors in a row, E their width
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -33,7 +33,7 @@ class MaskedBatch:
     target_position_BM: Tensor  # as above, counted separately from the inputs
     target_input_BM: Tensor  # sequences: the id before the one to predict (teacher forcing); 0 for grids (mask token)
     target_id_BM: Tensor  # what to predict; 0 where unknown (generation)
-    # uint8 0-255 (floats: already normalised). Of a model that sees several resolutions: one image a sample, a smaller one in
+    # uint8 0-255 (floats: already normalized). Of a model that sees several resolutions: one image a sample, a smaller one in
     # the top left corner, or all below each other (`ModelConfig.pixel_windows`); None when no input is pixels
     pixels_BHWC: Tensor | None = None
     vectors_BLE: Tensor | None = None  # float; the `input_token` of a slot of vectors is its row here
@@ -93,7 +93,7 @@ def _joined_column(name: str, values: Sequence[Tensor | None], sizes: Sequence[i
         return None
     if there[0].ndim == 2:
         return _joined_slots(there, PADDING if name in ("input_modality_BN", "target_modality_BM") else 0)
-    # rows of vectors, height and width of images may differ; the last axis is a width, or colours
+    # rows of vectors, height and width of images may differ; the last axis is a width, or colors
     *extents, _ = zip(*(value.shape[1:] for value in there), strict=True)
     widths = {value.shape[-1] for value in there}
     if len(widths) > 1:

@@ -91,7 +91,7 @@ class ArchitectureConfig(Config):
     num_registers: int = Field(default=0, ge=0)  # learned tokens before the encoder's input (Darcet et al., arXiv 2309.16588)
     patch_size: int = Field(default=16, ge=1)  # pixels
     patch_stem: Literal["linear", "conv"] = "linear"
-    image_temperature: float = Field(default=1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbours apart on an 8 × 8 grid
+    image_temperature: float = Field(default=1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbors apart on an 8 × 8 grid
     sequence_temperature: float = Field(default=1e4, gt=1)
     embedding_std: float = Field(default=0.02, gt=0)  # initial scale of token, modality and mask embeddings
     tied_heads: bool = True  # a head is its modality's decoder table, as the reference trains them

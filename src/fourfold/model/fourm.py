@@ -20,7 +20,7 @@ from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable, offsets, vector_projection
 from fourfold.model.heads import Head
-from fourfold.model.initialisation import initialise
+from fourfold.model.initialization import initialize
 from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
 from fourfold.model.losses import Losses, LossName, cross_entropies
 from fourfold.model.packing import Packing
@@ -80,7 +80,7 @@ class FourM(nn.Module):
         self.decoder_norm = layer_norm(config.dim, config)
         is_sequence = [modality.kind == "sequence" for modality in config.modalities]
         self.register_buffer("is_sequence_E", torch.tensor(is_sequence), persistent=False)
-        initialise(self, config, seed)
+        initialize(self, config, seed)
 
     @property
     def device(self) -> torch.device:

@@ -23,7 +23,7 @@ LossName = Literal["modality", "token", "reference_modality", "reference_token"]
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step minimises and what it reports: scalars in nats per token."""
+    """What a step minimizes and what it reports: scalars in nats per token."""
 
     total: Tensor
     per_modality: dict[str, Tensor]  # mean cross-entropy of each modality present; reported, so without a gradient

@@ -23,7 +23,7 @@ class Packing:
 
     @classmethod
     def of(cls, keep_BN: Tensor, rank_BN: Tensor | None = None) -> "Packing":
-        """Return the packing of the slots that are kept; `rank_BN` sorts rows (stably), so that equal ranks are neighbours."""
+        """Return the packing of the slots that are kept; `rank_BN` sorts rows (stably), so that equal ranks are neighbors."""
         batch_size, num_slots = keep_BN.shape
         flat = keep_BN.flatten()
         if rank_BN is None and bool(flat.all()):

@@ -14,7 +14,7 @@ from fourfold.training.schedules import ScheduleConfig, steps_of_tokens
 
 
 class PlaceConfig(Config):
-    """Where and how to compute. Nothing here changes what is learnt, by more than last bits, so a run may go on elsewhere."""
+    """Where and how to compute. Nothing here changes what is learned, by more than last bits, so a run may go on elsewhere."""
 
     parallel: Parallel = "auto"  # under torchrun: whole models, or in shards; auto shards what would not fit a GPU
     micro_batch_size: int | None = Field(default=None, ge=1)  # samples that a process computes at once; None: its whole share
@@ -26,7 +26,7 @@ class PlaceConfig(Config):
 
 
 class PretrainConfig(Config):
-    """Model, masking, optimiser and budget. Tokens count inputs and targets of every sample, as in 4M."""
+    """Model, masking, optimizer and budget. Tokens count inputs and targets of every sample, as in 4M."""
 
     model: ArchitectureConfig = ArchitectureConfig()
     masking: MaskingConfig = MaskingConfig()

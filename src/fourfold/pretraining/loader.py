@@ -4,10 +4,10 @@ Each epoch: the shards are permuted, taken a few at a time, and the samples of t
 bounded, and a cursor (epoch, samples handed out) is all that a resumed run needs: it goes straight to the shards in question.
 
 Batches are those of the whole run, whoever reads them: a rank takes its slice of each, a worker process every n-th unit of
-work. So neither changes what is learnt, a run goes on anywhere with any number of both, and no sample is lost or repeated.
+work. So neither changes what is learned, a run goes on anywhere with any number of both, and no sample is lost or repeated.
 """
 
-# B batch (of all ranks), K crops, L tokens, H W image height and width, C 3 colours, R rows of some shards
+# B batch (of all ranks), K crops, L tokens, H W image height and width, C 3 colors, R rows of some shards
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -60,7 +60,7 @@ class TokenLoader:
     """Endless stream of (MaskedBatch, cursor behind it) over one split; iterate it, or start anywhere with `batches(cursor)`.
 
     `tokens` holds int16 (K, L) per token modality and crop_settings; `images` the pixels under "rgb", None if the model has
-    none. `shards_at_once` bounds memory and how far a sample can be from its neighbours on disk; decoded shards are kept up to
+    none. `shards_at_once` bounds memory and how far a sample can be from its neighbors on disk; decoded shards are kept up to
     `cache_bytes`. Raises ValueError when the split is smaller than a batch, a batch smaller than the number of ranks, or tokens
     and images are not aligned.
     """

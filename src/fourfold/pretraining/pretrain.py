@@ -1,4 +1,4 @@
-"""Pretraining of 4M: any modality from any other, on tokenised shards (4M-7, arXiv 2312.06647 §2)."""
+"""Pretraining of 4M: any modality from any other, on tokenized shards (4M-7, arXiv 2312.06647 §2)."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,11 +58,11 @@ def pretrain(
     # 1) Resume, or start fresh
     world, place = World.join(), config.place
     parts = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
-    learnt = config.model_copy(update={"place": PlaceConfig()})
+    learned = config.model_copy(update={"place": PlaceConfig()})
     if world.is_first:
-        claim(folder, fingerprint(config=learnt, seed=seed, threads=torch.get_num_threads(), **parts))
+        claim(folder, fingerprint(config=learned, seed=seed, threads=torch.get_num_threads(), **parts))
     world.wait()
-    # 2) Model, data and optimiser: pure functions of settings and seed
+    # 2) Model, data and optimizer: pure functions of settings and seed
     device = default_device()
     model = FourM(model_config(config.model, tokenizers, images), derive_seed(seed, "weights")).to(device)
     loader, held_out = _loaders(tokens, images, tokenizers, config, model.config, seed, world)

@@ -4,31 +4,31 @@ import re
 from collections.abc import Sequence
 
 from fourfold.metrics.statistics import Statistic, f1, mean
-from fourfold.scenes.world.vocabulary import COLOURS, SHAPES, SIZES, TEXTURES
+from fourfold.scenes.world.vocabulary import COLORS, SHAPES, SIZES, TEXTURES
 
 WORD = re.compile(r"[a-z]+")
 ITEM_ENDS = re.compile(r"[;:]")
 SINGULAR = {plural: shape for shape in SHAPES for plural in (shape, f"{shape}s", f"{shape}es")}
 UNSAID_TEXTURE = "plain"  # goes without saying
 
-Pair = tuple[str | None, str]  # colour, shape
-Description = tuple[str | None, str | None, str, str]  # size, colour, texture, shape
+Pair = tuple[str | None, str]  # color, shape
+Description = tuple[str | None, str | None, str, str]  # size, color, texture, shape
 
 
 def described_objects(text: str) -> list[Description]:
-    """Return the objects that a text names, in order of first mention, each once per (colour, shape).
+    """Return the objects that a text names, in order of first mention, each once per (color, shape).
 
     A shape takes the attributes said since the shape before it: "a large red striped sphere left of a box" gives
     ("large", "red", "striped", "sphere") and (None, None, "plain", "box"). In an item of a list ("two objects: red sphere,
-    large, plain; ...") what follows a lone shape belongs to it too. In the scenes colour and shape tell objects apart, so a
-    second mention adds nothing; one without a colour adds nothing either once its shape has been named.
+    large, plain; ...") what follows a lone shape belongs to it too. In the scenes color and shape tell objects apart, so a
+    second mention adds nothing; one without a color adds nothing either once its shape has been named.
     """
     objects: dict[Pair, Description] = {}
     for item in ITEM_ENDS.split(text.lower()):
         for found in _in_item(WORD.findall(item)):
-            _, colour, _, shape = found
-            if colour is not None or all(shape != known for _, known in objects):
-                objects.setdefault((colour, shape), found)
+            _, color, _, shape = found
+            if color is not None or all(shape != known for _, known in objects):
+                objects.setdefault((color, shape), found)
     return list(objects.values())
 
 
@@ -40,19 +40,19 @@ def _in_item(words: list[str]) -> list[Description]:
 
 
 def _description(words: list[str]) -> Description:
-    """Return what some words say of the one shape among them; of two colours the last one before it counts."""
+    """Return what some words say of the one shape among them; of two colors the last one before it counts."""
     place = next(i for i, word in enumerate(words) if word in SINGULAR)
     near = words[place::-1] + words[place + 1 :]  # nearest first, before it before after it
 
     def first(known: tuple[str, ...]) -> str | None:
         return next((word for word in near if word in known), None)
 
-    return first(SIZES), first(COLOURS), first(TEXTURES) or UNSAID_TEXTURE, SINGULAR[words[place]]
+    return first(SIZES), first(COLORS), first(TEXTURES) or UNSAID_TEXTURE, SINGULAR[words[place]]
 
 
 def described_pairs(text: str) -> set[Pair]:
-    """Return the (colour, shape) pairs that a text names."""
-    return {(colour, shape) for _, colour, _, shape in described_objects(text)}
+    """Return the (color, shape) pairs that a text names."""
+    return {(color, shape) for _, color, _, shape in described_objects(text)}
 
 
 def described_shapes(text: str) -> set[str]:
@@ -63,7 +63,7 @@ def described_shapes(text: str) -> set[str]:
 def caption_statistics(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, Statistic]:
     """Return how well texts describe what other texts describe.
 
-    `exact`: the same (colour, shape) pairs, none missing and none too many · `exact_objects`: the same objects with size and
+    `exact`: the same (color, shape) pairs, none missing and none too many · `exact_objects`: the same objects with size and
     texture as well · `pair_f1`: micro-F1 over pairs · `count`: as many objects · `verbatim`: the same words.
     """
     ours, theirs = ([described_objects(text) for text in texts] for texts in (predicted, truth))
@@ -84,4 +84,4 @@ def set_f1(predicted: Sequence[set], truth: Sequence[set]) -> Statistic:
 
 
 def _pairs(objects: Sequence[Description]) -> set[Pair]:
-    return {(colour, shape) for _, colour, _, shape in objects}
+    return {(color, shape) for _, color, _, shape in objects}

@@ -1,6 +1,6 @@
 """Human poses and SAM instances as sequences: words that open a block, and numbers within (4M-21, appendix).
 
-Both rest on tokens of a quantiser of their own (8 for a body's pose, 16 for a mask, of 1,024 codes): a code below 512 is
+Both rest on tokens of a quantizer of their own (8 for a body's pose, 16 for a mask, of 1,024 codes): a code below 512 is
 written `v0=`, one above `v1=`.
 """
 
@@ -16,7 +16,7 @@ from fourfold.tokenizers.sequence_format import Number, SequenceFormat, Symbol, 
 
 HALF_OF_THE_CODES = 512
 SIDES = 4
-# Blocks of a body: word, field, how many numbers, their range; None: codes of the pose quantiser.
+# Blocks of a body: word, field, how many numbers, their range; None: codes of the pose quantizer.
 BLOCKS: dict[str, tuple[str, int, tuple[float, float] | None]] = {
     "pose": ("pose_tokens", 8, None),
     "global": ("global_orient", 9, (-1.0, 1.0)),  # a rotation matrix, row by row

@@ -37,7 +37,7 @@ class Codebook(nn.Module):
     copy of a code that is used most, to `split` its cell (Linde, Buzo & Gray 1980; an option of the reference).
 
     Under `torch.distributed` each rank brings its own latents, and all ranks end with the same codes: sums and counts are
-    added up over the ranks, and replacements are drawn from the latents of all, in the order of ranks. What `initialise` and
+    added up over the ranks, and replacements are drawn from the latents of all, in the order of ranks. What `initialize` and
     `settle` do is not shared out: every rank brings the same latents to them, and the first one's codes are kept.
     """
 
@@ -68,7 +68,7 @@ class Codebook(nn.Module):
         """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
 
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantise latents (..., D). Changes nothing: training calls `update` on its own."""
+        """Quantize latents (..., D). Changes nothing: training calls `update` on its own."""
         tokens = self.match(latents.detach().flatten(0, -2)).view(latents.shape[:-1])
         codes = self.codes(tokens)
         return Quantized(tokens, codes, latents + (codes - latents).detach(), F.mse_loss(latents, codes))
@@ -79,7 +79,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def replace_dead(self, latents_TD: Tensor, generator: torch.Generator | None = None) -> int:
-        """Replace codes under the threshold by normalised latents (T, D), in order of id; counts stay, as in 4M.
+        """Replace codes under the threshold by normalized latents (T, D), in order of id; counts stay, as in 4M.
 
         Raises ValueError on several ranks without a generator that is the same on all of them.
         """
@@ -97,7 +97,7 @@ class Codebook(nn.Module):
         return num_dead
 
     def _split(self, num_needed: int, generator: torch.Generator | None) -> Tensor:
-        """Return normalised copies of the codes that are used most, the most used first."""
+        """Return normalized copies of the codes that are used most, the most used first."""
         copied_KD = self.codes_KD[self.counts_K.argsort(descending=True)[:num_needed]]
         noise_KD = torch.randn(copied_KD.shape, generator=generator).to(copied_KD)
         return F.normalize(copied_KD + SPLIT_NOISE * noise_KD, dim=-1)
@@ -128,7 +128,7 @@ class Codebook(nn.Module):
 class CosineCodebook(Codebook):
     """Codes matched by cosine in float32.
 
-    `update` moves a used code by c ← decay·c + (1 − decay)·normalise(mean of its normalised latents); an unused one drifts to
+    `update` moves a used code by c ← decay·c + (1 − decay)·normalize(mean of its normalized latents); an unused one drifts to
     unit length.
     """
 
@@ -148,7 +148,7 @@ class CosineCodebook(Codebook):
         return self.replace_dead(latents_TD, generator)
 
     @torch.no_grad()
-    def initialise(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
+    def initialize(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
         """Place the codes by spherical k-means++ (Arthur & Vassilvitskii 2007) on latents (..., D).
 
         Random codes, as in the reference, take longer to be found than a run of minutes lasts.

@@ -34,9 +34,9 @@ class VisualTokenizerConfig(Config):
         None,
         exclude_if=lambda value: value is None,
         description="for global vectors, and only those: MLPs on both sides. Codes (`latent_width` wide, `codebook_size` for "
-        "each token) are learnt by gradient from the first step, so what is said of averaged codes below means nothing",
+        "each token) are learned by gradient from the first step, so what is said of averaged codes below means nothing",
     )
-    unquantised_steps: int = Field(40, ge=0, description="as a plain autoencoder, before k-means places the codes")
+    unquantized_steps: int = Field(40, ge=0, description="as a plain autoencoder, before k-means places the codes")
     steps: int = Field(240, ge=1, description="up to the end of training through the codebook; includes the above")
     decoder_steps: int = Field(60, ge=0, description="more steps for the decoder alone, on the final, frozen codes")
     batch_size: int = Field(24, ge=1)
@@ -52,8 +52,8 @@ class VisualTokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "VisualTokenizerConfig":
-        if self.vector is None and self.unquantised_steps >= self.steps:
-            raise ValueError(f"unquantised_steps is {self.unquantised_steps}; it must be less than steps ({self.steps}).")
+        if self.vector is None and self.unquantized_steps >= self.steps:
+            raise ValueError(f"unquantized_steps is {self.unquantized_steps}; it must be less than steps ({self.steps}).")
         return self
 
 
@@ -94,7 +94,7 @@ class TextTokenizerConfig(Config):
     object_classes: tuple[str, ...] = Field(OBJECT_CLASSES, min_length=1, description="names, or `coco`: its 80 classes")
     caption_tokens: int = Field(48, ge=1, le=1024, description="longest caption, without EOS")
     det_tokens: int = Field(30, ge=5, le=1024, description="longest box sequence, 5 tokens a box, without EOS")
-    max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learnt from")
+    max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learned from")
     extra_texts: tuple[str, ...] = Field(
         (
             "what colour is the shape of the object? which material or texture does it have, plain or striped?",
@@ -123,7 +123,7 @@ class TextTokenizerConfig(Config):
 
 
 class CropConfig(Config):
-    """How a sample is seen when it is pre-tokenised: crop 0 is the whole image; others are 4M's random resized crops."""
+    """How a sample is seen when it is pre-tokenized: crop 0 is the whole image; others are 4M's random resized crops."""
 
     num_crops: int = Field(1, ge=1, le=64)
     min_scale: float = Field(0.8, gt=0, le=1, description="smallest share of the area")
@@ -142,7 +142,7 @@ def _is_diffusible(name: str) -> bool:
 
 
 def _default_visual() -> dict[str, VisualTokenizerConfig]:
-    """Return what was measured to fit a minute on two cores; colours need the most, features lie on the grid already."""
+    """Return what was measured to fit a minute on two cores; colors need the most, features lie on the grid already."""
     return {
         "rgb": VisualTokenizerConfig(codebook_size=1024, steps=360, decoder_steps=90),
         "depth": VisualTokenizerConfig(steps=240, decoder_steps=60),

@@ -27,7 +27,7 @@ from fourfold.training.schedules import ScheduleConfig, factor
 from fourfold.training.state import LoopConfig
 from fourfold.training.world import World
 
-TOKENISED_AT_ONCE = 100  # images
+TOKENIZED_AT_ONCE = 100  # images
 
 
 class DiffusionDecoder:
@@ -99,8 +99,8 @@ def train_diffusion_decoder(
     world = world or World()
     mine = share_of(config.batch_size, world.rank, world.size)
     decoder = DiffusionDecoder.untrained(tokenizer, config, seed)
-    parts = range(0, len(values), TOKENISED_AT_ONCE)
-    tokens_NL = np.concatenate([tokenizer.tokens(values[start : start + TOKENISED_AT_ONCE]) for start in parts])
+    parts = range(0, len(values), TOKENIZED_AT_ONCE)
+    tokens_NL = np.concatenate([tokenizer.tokens(values[start : start + TOKENIZED_AT_ONCE]) for start in parts])
     path = ("tokenizers", tokenizer.name, "diffusion")
 
     unet = ParallelModel(decoder.unet, world, "ddp")

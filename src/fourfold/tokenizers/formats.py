@@ -1,7 +1,7 @@
 """How each dense label enters its VQ-VAE, what its reconstruction is compared with, and how it comes back as a label.
 
 Losses are those of 4M (arXiv 2312.06647 §A.3): MSE for rgb and normals, smooth L1 for depth and features, cross-entropy a pixel
-for classes. Where we part from it: depth is standardised in *log metres by fixed statistics*, not per image, so that metric
+for classes. Where we part from it: depth is standardized in *log meters by fixed statistics*, not per image, so that metric
 depth comes back from tokens alone.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from fourfold.modalities import label
 
 Statistics = dict[str, list[float]]
-SMALLEST_DEPTH = 0.01  # metres
+SMALLEST_DEPTH = 0.01  # meters
 SMOOTH_L1_BETA = 0.1  # in standard deviations; 4M's 1 is all but MSE here
 
 
@@ -91,7 +91,7 @@ class EdgeFormat(RgbFormat):
 
 
 class DepthFormat(DenseFormat):
-    """Metres (H, W) as standardised log metres; the reconstruction is held within the range seen in training."""
+    """Metres (H, W) as standardized log meters; the reconstruction is held within the range seen in training."""
 
     channels = 1
 
@@ -138,7 +138,7 @@ class ClassFormat(DenseFormat):
 
 
 class FeatureFormat(DenseFormat):
-    """Feature maps float16 (h, w, C), standardised per channel by fixed statistics."""
+    """Feature maps float16 (h, w, C), standardized per channel by fixed statistics."""
 
     @staticmethod
     def measure(values: np.ndarray) -> Statistics:  # noqa: D102
@@ -167,7 +167,7 @@ class FeatureFormat(DenseFormat):
 class VectorFormat(FeatureFormat):
     """Global vectors float16 (C,) as images of one place; only their direction counts: 1 − cosine, unit length (4M-21 §3).
 
-    What the network sees and says is standardised per channel, as of feature maps: directions may differ by little.
+    What the network sees and says is standardized per channel, as of feature maps: directions may differ by little.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Codebooks learnt by gradient, one for each slice of the latent: the quantiser of 4M-21's global vectors and poses.
+"""Codebooks learned by gradient, one for each slice of the latent: the quantizer of 4M-21's global vectors and poses.
 
 NWT's memcodes (arXiv 2106.04283 §3.2): a slice of the latent asks, a code's key answers, its value goes on; while training, the
 choice is a hard Gumbel-softmax sample (arXiv 1611.01144) at temperature 1, whose gradient is that of the softmax. There is no

@@ -60,10 +60,10 @@ def read_labels(shards: ShardSet, labels: ShardSet, split: str, shard: str) -> S
     """Return one shard's samples as columns, from both sets; raises ValueError when their keys differ."""
     source = collate(shards.read(split, FROM_THE_SOURCE, shard))
     others = [name for name in labels.modalities(split) if name not in FROM_THE_SOURCE]
-    labelled = collate(labels.read(split, others, shard))
-    if source["__key__"] != labelled["__key__"]:
+    labeled = collate(labels.read(split, others, shard))
+    if source["__key__"] != labeled["__key__"]:
         raise ValueError(f"{split}/{shard}: images and labels do not hold the same keys. Run pseudo_labeling again.")
-    return source | labelled
+    return source | labeled
 
 
 def _write(

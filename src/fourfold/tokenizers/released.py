@@ -100,7 +100,7 @@ def tokenizer_metadata(config: VQConfig) -> dict[str, Any]:
         "code_replacement_policy": next(theirs for theirs, ours in REPLACEMENTS.items() if ours == config.code_replacement),
         "commitment_weight": config.commitment_weight,
         "sync_codebook": False,
-        "undo_std": config.imagenet_standardised,
+        "undo_std": config.imagenet_standardized,
     }
     for key, size in (("image_size_enc", config.encoder_image_size), ("image_size_dec", config.decoder_image_size)):
         values |= {key: image_size_value(size)} if size else {}
@@ -112,7 +112,7 @@ def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None)
     """Return the settings of encoder and bottleneck."""
     kind, replacement = values.get("quant_type", "lucid"), values.get("code_replacement_policy", "batch_random")
     if kind not in ("lucid", "memcodes"):
-        raise ValueError(f"This tokenizer's quantiser is {kind!r}; 'lucid' (averaged codes) and 'memcodes' are supported.")
+        raise ValueError(f"This tokenizer's quantizer is {kind!r}; 'lucid' (averaged codes) and 'memcodes' are supported.")
     if replacement not in REPLACEMENTS:
         raise ValueError(f"Dead codes are replaced by {replacement!r}; {', '.join(map(repr, REPLACEMENTS))} are supported.")
     averaged = "cosine" if values.get("norm_codes", True) else "euclidean"
@@ -124,7 +124,7 @@ def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None)
     return sizes | {
         "channels": values.get("n_channels", 3),
         "num_classes": values.get("n_labels"),
-        "imagenet_standardised": values.get("undo_std", False),
+        "imagenet_standardized": values.get("undo_std", False),
         "image_size": image_size(values.get("image_size", 224)),
         "patch_size": values.get("patch_size", 16),
         "feature_map": not values.get("patch_proj", True),
@@ -187,7 +187,7 @@ def _decoder_metadata(config: VQConfig) -> dict[str, Any]:
 
 def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
     if config.decoder.num_groups != 32 or (config.noise.first_beta, config.noise.last_beta) != (1e-4, 0.02):
-        raise ValueError("The reference's U-Nets have 32 groups in normalisation and β from 1e-4 to 0.02; this one has others.")
+        raise ValueError("The reference's U-Nets have 32 groups in normalization and β from 1e-4 to 0.02; this one has others.")
     return {
         "dec_type": UNET_NAME,
         "num_train_timesteps": config.noise.num_steps,

@@ -15,8 +15,8 @@ from fourfold.tokenizers.bodies import InstancesFormat, PosesFormat
 from fourfold.tokenizers.sequence_format import SequenceFormat, Value
 from fourfold.tokenizers.text import TOKENS_PER_BOX, TextTokenizer
 
-COLOURS = 3  # of a pixel
-LEVELS = 256  # of a colour
+COLORS = 3  # of a pixel
+LEVELS = 256  # of a color
 
 
 class CaptionFormat(SequenceFormat):
@@ -40,10 +40,10 @@ class BoxesFormat(SequenceFormat):
 
 
 class PaletteFormat(SequenceFormat):
-    """`v1=<number of colours>`, then `v0=red v0=green v0=blue` of each.
+    """`v1=<number of colors>`, then `v0=red v0=green v0=blue` of each.
 
-    A value holds palettes by their number of colours, `{"1": [[r, g, b]], "2": ...}`, 0-255: one of them is drawn, by default
-    the largest is written. A vocabulary of less than 256 places has coarser colours.
+    A value holds palettes by their number of colors, `{"1": [[r, g, b]], "2": ...}`, 0-255: one of them is drawn, by default
+    the largest is written. A vocabulary of less than 256 places has coarser colors.
     """
 
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
@@ -52,15 +52,15 @@ class PaletteFormat(SequenceFormat):
         sizes = sorted(value, key=int)
         chosen = value[sizes[-1] if rng is None else sizes[rng.integers(len(sizes))]]
         levels = self._levels
-        colours = [(0, round(min(max(level, 0), LEVELS - 1) * levels / (LEVELS - 1))) for colour in chosen for level in colour]
-        return self.ids([(1, min(len(chosen), self.num_places - 1)), *colours])
+        colors = [(0, round(min(max(level, 0), LEVELS - 1) * levels / (LEVELS - 1))) for color in chosen for level in color]
+        return self.ids([(1, min(len(chosen), self.num_places - 1)), *colors])
 
     def decode(self, ids: Iterable[int]) -> Value:  # noqa: D102
         places = [symbol[1] for symbol in self.symbols(ids) if not isinstance(symbol, str) and symbol[0] == 0]
         levels = [round(min(place, self._levels) * (LEVELS - 1) / self._levels) for place in places]
-        whole = len(levels) // COLOURS * COLOURS
-        colours = [levels[start : start + COLOURS] for start in range(0, whole, COLOURS)]
-        return {str(len(colours)): colours} if colours else {}
+        whole = len(levels) // COLORS * COLORS
+        colors = [levels[start : start + COLORS] for start in range(0, whole, COLORS)]
+        return {str(len(colors)): colors} if colors else {}
 
     @property
     def _levels(self) -> int:

@@ -34,7 +34,7 @@ from fourfold.training.state import LoopConfig
 from fourfold.training.world import World
 
 LATENTS_PER_CODE = 24  # for k-means
-Phase = Literal["plain", "quantised", "decoder"]
+Phase = Literal["plain", "quantized", "decoder"]
 
 
 def train_visual_tokenizer(
@@ -61,7 +61,7 @@ def train_visual_tokenizer(
         torch.manual_seed(derive_seed(seed, "tokenizers", name, "weights"))
         model = build_vqvae(shape, config).to(default_device())
     learning = (name, values, values_format, config, seed, world)
-    phases = _AveragedCodes(model, *learning) if isinstance(model, VQVAE) else _LearntCodes(model, *learning)
+    phases = _AveragedCodes(model, *learning) if isinstance(model, VQVAE) else _LearnedCodes(model, *learning)
     num_steps = config.steps + config.decoder_steps
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
     matrices = {key: 1 for key, weight in model.named_parameters() if weight.ndim == 4 and "embedding" not in key}
@@ -99,7 +99,7 @@ class _Pass(nn.Module):
 
 
 class _Phases:
-    """What is minimised at which step. All that is drawn at random comes from the step, so that resuming is exact."""
+    """What is minimized at which step. All that is drawn at random comes from the step, so that resuming is exact."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Phases:
         return torch_generator(self.seed, "tokenizers", self.name, purpose, step)
 
 
-class _LearntCodes(_Phases):
+class _LearnedCodes(_Phases):
     """Global vectors: codes by gradient, then the decoder alone."""
 
     def __init__(self, model: VectorVQVAE, *learning: Any):
@@ -164,15 +164,15 @@ class _AveragedCodes(_Phases):
 
     def loss(self, inputs_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this process's part of the loss of the phase that `step` lies in, and of figures."""
-        phase: Phase = "decoder" if step >= self.config.steps else "quantised"
-        phase = "plain" if step < self.config.unquantised_steps else phase
-        if step == self.config.unquantised_steps:
-            self.model.codebook.initialise(self._sample_latents("place"), self._generator("place", step))
+        phase: Phase = "decoder" if step >= self.config.steps else "quantized"
+        phase = "plain" if step < self.config.unquantized_steps else phase
+        if step == self.config.unquantized_steps:
+            self.model.codebook.initialize(self._sample_latents("place"), self._generator("place", step))
         if step == self.config.steps:
             self.model.codebook.settle(self._sample_latents("settle"), self._generator("settle", step))
         output_BCHW, latents_BhwD, quantized = self.run(inputs_BCHW, phase)
         reconstruction = self._part(self.format.loss(output_BCHW, inputs_BCHW))
-        if phase != "quantised" or quantized is None:
+        if phase != "quantized" or quantized is None:
             return reconstruction, {}
         replaced = self.model.codebook.update(latents_BhwD, quantized.tokens, self._generator("replace", step))
         commitment = self._part(quantized.commitment)

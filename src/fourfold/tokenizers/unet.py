@@ -1,7 +1,7 @@
 """The U-Net of 4M's diffusion decoders: denoises an image, given the codes of its tokens (arXiv 2312.06647 §A.3).
 
 ADM's residual and attention blocks (arXiv 2105.05233) on 4 × 4 patches (arXiv 2207.04316): space becomes depth, the codes are
-brought to that grid by nearest neighbour and stand beside the noisy patches as further channels. The last layer of every
+brought to that grid by nearest neighbor and stand beside the noisy patches as further channels. The last layer of every
 block, and of the whole, starts at zero. Names follow the order of ADM's, so that released weights find their place.
 """
 
@@ -29,7 +29,7 @@ class UNetConfig(Config):
     )
     blocks_per_level: int = Field(default=3, ge=1)
     attention_at: tuple[int, ...] = Field(default=(4, 8), description="downsampling factors whose levels have attention")
-    num_groups: int = Field(default=32, ge=1, description="of group normalisation")
+    num_groups: int = Field(default=32, ge=1, description="of group normalization")
 
     @model_validator(mode="after")
     def _groups_divide_widths(self) -> "UNetConfig":

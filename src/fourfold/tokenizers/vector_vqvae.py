@@ -1,6 +1,6 @@
 """The VQ-VAE of global vectors: an MLP on both sides, and several tokens that stand for the one vector together.
 
-4M-21 (arXiv 2406.09406 §3) tokenises the class tokens of DINOv2 and ImageBind so: 16 tokens of 8,192, MLPs of 6 blocks of width
+4M-21 (arXiv 2406.09406 §3) tokenizes the class tokens of DINOv2 and ImageBind so: 16 tokens of 8,192, MLPs of 6 blocks of width
 1,024, memcodes, and 1 − cosine as the loss. The latent is cut into as many slices as there are tokens, each with codes of its
 own, so a token's place says what it is about and forms no image: the transformer learns its positions.
 """

@@ -26,7 +26,7 @@ class VQConfig(Config):
 
     channels: int = Field(default=3, ge=1)  # of the input; of the class embedding when there are classes
     num_classes: int | None = Field(default=None, ge=2)  # segmentation: ids in, logits out
-    imagenet_standardised: bool = False  # inputs carry ImageNet's mean and deviation and are brought to [-1, 1] first
+    imagenet_standardized: bool = False  # inputs carry ImageNet's mean and deviation and are brought to [-1, 1] first
     image_size: tuple[int, int] = (224, 224)  # pixels, or places of a feature map times `patch_size`
     encoder_image_size: tuple[int, int] | None = None  # that the positions were made for, where it is another
     decoder_image_size: tuple[int, int] | None = None
@@ -40,7 +40,7 @@ class VQConfig(Config):
     codebook_decay: float = Field(default=0.99, ge=0, lt=1)
     dead_code_threshold: float = Field(default=0.0, ge=0)
     code_replacement: Literal["random", "split"] = "random"
-    unit_latents: bool = False  # latents are normalised before the commitment loss
+    unit_latents: bool = False  # latents are normalized before the commitment loss
     commitment_weight: float = Field(default=1.0, ge=0)
 
     @property
@@ -127,14 +127,14 @@ class VQEncoder(nn.Module):
         self.bottleneck = MemcodesBottleneck(config) if config.codebook == "memcodes" else Bottleneck(config)
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Return (B, C, H, W): class ids (B, H, W) are embedded, ImageNet's standardisation is undone where it is expected."""
-        if self.config.imagenet_standardised:
+        """Return (B, C, H, W): class ids (B, H, W) are embedded, ImageNet's standardization is undone where it is expected."""
+        if self.config.imagenet_standardized:
             mean_C11, deviation_C11 = (inputs.new_tensor(row)[:, None, None] for row in (IMAGENET_MEAN, IMAGENET_STD))
             inputs = 2 * (inputs * deviation_C11 + mean_C11) - 1
         return inputs if self.classes is None else self.classes(inputs).permute(0, 3, 1, 2)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Return the latents (B, D, h, w) before quantisation."""
+        """Return the latents (B, D, h, w) before quantization."""
         return self.to_latents(self.encoder(self.prepare(inputs)))
 
     def tokens(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The words of the text tokenizer, learnt from captions in a way that gives the same list on every machine and in every run."""
+"""The words of the text tokenizer, learned from captions; the same list on every machine and in every run."""
 
 import string
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation  # so t
 
 
 def fixed_entries(config: TextTokenizerConfig) -> list[str]:
-    """Return what comes before all learnt words: specials, sentinels, coordinates of the four sides, class names (4M §A.2)."""
+    """Return what comes before all learned words: specials, sentinels, coordinates of the four sides, class names (4M §A.2)."""
     sentinels = [f"[S_{number}]" for number in range(config.num_sentinels)]
     coordinates = [f"v{side}={place}" for side in range(4) for place in range(config.coordinate_bins)]
     return [PAD, UNK, SOS, EOS, *sentinels, *coordinates, *config.object_classes]

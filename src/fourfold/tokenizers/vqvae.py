@@ -19,7 +19,7 @@ from fourfold.tokenizers.vit import TrunkConfig, ViTDecoder, ViTEncoder
 
 
 class ResidualBlock(nn.Module):
-    """x + 1×1(SiLU(3×3(x))): the last layer starts at zero, so that no normalisation is needed."""
+    """x + 1×1(SiLU(3×3(x))): the last layer starts at zero, so that no normalization is needed."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -97,9 +97,9 @@ class VQVAE(nn.Module):
             _keep_variance(self)
 
     def encode(self, inputs_BCHW: Tensor) -> Tensor:
-        """Return the latents (B, h, w, D) before quantisation, of unit length as codes are.
+        """Return the latents (B, h, w, D) before quantization, of unit length as codes are.
 
-        4M leaves their length free. Here the decoder has learnt from plain latents when codes take their place, and a jump
+        4M leaves their length free. Here the decoder has learned from plain latents when codes take their place, and a jump
         in scale would throw it back.
         """
         latents_BDhw = self.encoder(inputs_BCHW.contiguous(memory_format=torch.channels_last))
@@ -145,7 +145,7 @@ def _encoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
 
 
 def _decoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
-    """Grid, where neighbours are compared (3 × 3) → twice the grid → pixels."""
+    """Grid, where neighbors are compared (3 × 3) → twice the grid → pixels."""
     width, fine = config.width, config.fine_width
     trunk: list[nn.Module] = [nn.Conv2d(config.latent_width, width, 3, padding=1), Position(width, shape.grid)]
     trunk += [*_blocks(width, config.decoder_blocks), nn.SiLU()]

@@ -1,6 +1,6 @@
 """A training run on disk: tensors and progress together, so that a checkpoint is whole or absent.
 
-`step-00001200.safetensors` holds the tensors of model, optimiser and average under prefixes (`model/encoder.0...`); the rest
+`step-00001200.safetensors` holds the tensors of model, optimizer and average under prefixes (`model/encoder.0...`); the rest
 (step, cursor, figures) is JSON in the file's own header. A run whose tensors are sharded over processes writes a folder
 `step-00001200` instead: a safetensors file a process (torch.distributed.checkpoint) and `progress.json`. Either is read by any
 number of processes, sharded or not. Nothing is unpickled.

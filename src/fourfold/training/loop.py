@@ -40,7 +40,7 @@ BEST_FILE = "best.safetensors"  # weights at the lowest validation loss (average
 HISTORY_FILE = "history.json"
 TRACE_FILE = "profile/rank-{}.json.gz"
 
-Part = tuple[Tensor, dict[str, Tensor]]  # what to minimise, what to report
+Part = tuple[Tensor, dict[str, Tensor]]  # what to minimize, what to report
 # (batch, step) → the loss; or several parts of it that add up, one backward pass each (gradient accumulation)
 LossFunction = Callable[[Batch, int], Part | Iterator[Part]]
 BatchSource = Callable[[Cursor], Iterable[tuple[Batch, Cursor]]]  # endless; each batch with the cursor behind it

@@ -19,13 +19,13 @@ NEWTON_SCHULZ: dict[int, tuple[tuple[float, float, float], ...]] = {
 }
 
 
-def orthogonalise(matrices_KRC: Tensor, steps: int = 3) -> Tensor:
+def orthogonalize(matrices_KRC: Tensor, steps: int = 3) -> Tensor:
     """Return the semi-orthogonal factor of each matrix, approximately (Newton-Schulz); float32 or bfloat16 (K, R, C).
 
     The start is scaled by √‖X Xᵀ‖, a bound on the largest singular value that is tighter than ‖X‖ and free.
     """
     if matrices_KRC.shape[1] > matrices_KRC.shape[2]:
-        return orthogonalise(matrices_KRC.mT, steps).mT
+        return orthogonalize(matrices_KRC.mT, steps).mT
     # Gradients of 1e-20 are real (saturated attention); their products would underflow and the bound with them
     matrices_KRC = matrices_KRC / matrices_KRC.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-30)
     gram_KRR = matrices_KRC @ matrices_KRC.mT

@@ -4,11 +4,11 @@ Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces 
 semi-orthogonal matrix, approximately. On two cores with small batches that would be a third of a step, so we part from
 `torch.optim.Muon`: matrices of one shape share one batched iteration, which works on small Gram matrices, in float32 where
 there is no fast bfloat16. Three minimax steps, and q, k, v taken apart by head, cost less and are equal over the mean of all
-modalities at width 64, but learn weak signals (colours of a caption) far later at 128; without weight decay attention
+modalities at width 64, but learn weak signals (colors of a caption) far later at 128; without weight decay attention
 saturates within minutes: docs/log.md.
 
 Parameters may be sharded over processes (FSDP2): AdamW, being element by element, updates the part that is here; Muon needs
-whole matrices and gathers each one's update, so that every process orthogonalises it and applies its own rows.
+whole matrices and gathers each one's update, so that every process orthogonalizes it and applies its own rows.
 """
 
 # K matrices of one shape, R rows, C columns
@@ -24,12 +24,12 @@ from torch.optim.adamw import adamw
 
 from fourfold.configuration import Config
 from fourfold.model.layers import CrossAttention, FeedForward, SelfAttention
-from fourfold.training.newton_schulz import orthogonalise
+from fourfold.training.newton_schulz import orthogonalize
 from fourfold.training.parallel import is_sharded, local, shard_like, whole_like
 
 
 class OptimizerConfig(Config):
-    """Which optimiser, and how fast. Learning rates are peaks; the schedule multiplies them."""
+    """Which optimizer, and how fast. Learning rates are peaks; the schedule multiplies them."""
 
     kind: Literal["adamw", "muon"] = "muon"
     learning_rate: float = Field(default=1e-3, gt=0)  # of AdamW: embeddings, heads, norms; everything when kind is adamw
@@ -40,7 +40,7 @@ class OptimizerConfig(Config):
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     muon_weight_decay: float = Field(default=0.0, ge=0)  # long runs need it: 0.1 is what torch.optim.Muon takes
     newton_schulz_steps: Literal[3, 5] = 5  # 3: minimax polynomials, cheaper; docs/log.md
-    muon_per_head: bool = False  # orthogonalise q, k and v of each attention head by itself: cheaper
+    muon_per_head: bool = False  # orthogonalize q, k and v of each attention head by itself: cheaper
 
 
 def block_matrices(model: nn.Module, per_head: bool = True) -> dict[str, int]:
@@ -70,7 +70,7 @@ class UpdateRule(Protocol):
 
 
 class Muon:
-    """Nesterov momentum, orthogonalised. `splits`: how many matrices lie in each parameter along its rows.
+    """Nesterov momentum, orthogonalized. `splits`: how many matrices lie in each parameter along its rows.
 
     Kernels of convolutions (out, in, h, w) count as (out, in · h · w) matrices. The step is lr · √max(1, R / C), as in the
     original.
@@ -103,9 +103,9 @@ class Muon:
             weight.add_(shard_like(step, self.parameters[name]))
 
     def _descend(self, names: list[str], weights: list[Tensor], updates: list[Tensor], rate: float) -> None:
-        """Subtract the orthogonalised updates from whole weights."""
+        """Subtract the orthogonalized updates from whole weights."""
         for matrices, directions in self._batches(names, weights, updates):
-            directions_KRC = orthogonalise(_batch(directions), self.config.newton_schulz_steps).to(weights[0].dtype)
+            directions_KRC = orthogonalize(_batch(directions), self.config.newton_schulz_steps).to(weights[0].dtype)
             scales = [rate * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5 for matrix in matrices]
             steps = [
                 step_RC if _is_wide(matrix) else step_RC.mT for matrix, step_RC in zip(matrices, directions_KRC, strict=True)
@@ -219,7 +219,7 @@ class OptimizerSet:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, matrices: Mapping[str, int] | None = None) -> OptimizerSet:
-    """Return the optimisers of a model's trainable parameters.
+    """Return the optimizers of a model's trainable parameters.
 
     `matrices` names the parameters for Muon and how many matrices each holds (default: `block_matrices(model)`); it is
     ignored when `config.kind` is adamw. Call it after the model is on its device.

@@ -1,4 +1,4 @@
-"""How a model lies on several processes: whole on each (DDP), or in shards (FSDP2). What is learnt is the same.
+"""How a model lies on several processes: whole on each (DDP), or in shards (FSDP2). What is learned is the same.
 
 DDP: Li et al., 2020 (arXiv 2006.15704); FSDP2: `torch.distributed.fsdp.fully_shard`, after ZeRO-3 (arXiv 1910.02054).
 """

@@ -1,1 +1,1 @@
-"""Tasks that pretraining never saw, learnt from few labels: what is pretraining worth?"""
+"""Tasks that pretraining never saw, learned from few labels: what is pretraining worth?"""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fourfold.labelers.networks import convolution, normalise_pixels
+from fourfold.labelers.networks import convolution, normalize_pixels
 from fourfold.transfer.learners import AT_ONCE, TextCodec, class_heads, class_loss, likeliest
 from fourfold.transfer.tasks import Examples
 
@@ -34,7 +34,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, rgb: np.ndarray) -> Tensor:
         """Return the mean and the largest value of each channel, summed, of uint8 (B, H, W, 3)."""
-        pixels_BCHW = normalise_pixels(torch.from_numpy(np.ascontiguousarray(rgb)))
+        pixels_BCHW = normalize_pixels(torch.from_numpy(np.ascontiguousarray(rgb)))
         features = self.layers(pixels_BCHW.to(_device(self)).contiguous(memory_format=torch.channels_last))
         return features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))
 

@@ -19,7 +19,7 @@ FACTORS: dict[Arm, tuple[float, ...]] = {
 
 
 class TransferConfig(Config):
-    """What is learnt, from how many labels, and for how long."""
+    """What is learned, from how many labels, and for how long."""
 
     tasks: tuple[TaskName, ...] = ("vqa", "captioning", "attributes")
     num_labels: tuple[int, ...] = Field((200, 500), min_length=1)  # one label an image

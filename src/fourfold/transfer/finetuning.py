@@ -152,9 +152,9 @@ def execute(bench: Bench, run: Run, split: str) -> dict[str, Any]:
     pool = bench.data(which, "transfer_train", len(bench.shards.keys("transfer_train")))
     if run.num_labels > len(pool):
         raise ValueError(f"{run.num_labels} labels are more than the {len(pool)} of transfer_train. Lower num_labels.")
-    labelled = pool.subset(numpy_generator(seed, "labels").permutation(len(pool))[: run.num_labels])
-    learner = build_learner(bench, run, which, labelled, seed).to(default_device())
-    fit(learner, labelled, config, run, seed)
+    labeled = pool.subset(numpy_generator(seed, "labels").permutation(len(pool))[: run.num_labels])
+    learner = build_learner(bench, run, which, labeled, seed).to(default_device())
+    fit(learner, labeled, config, run, seed)
     most = config.num_test if split == "transfer_test" else config.num_selection
     judged = bench.data(which, split, most)
     with torch.inference_mode():
@@ -163,15 +163,15 @@ def execute(bench: Bench, run: Run, split: str) -> dict[str, Any]:
     return {"metrics": metrics, "examples": _first(judged, predicted) if which.kind == "text" else []}
 
 
-def build_learner(bench: Bench, run: Run, which: Task, labelled: Examples, seed: int) -> Any:
+def build_learner(bench: Bench, run: Run, which: Task, labeled: Examples, seed: int) -> Any:
     """Return the untrained learner of a run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         if run.arm == "baseline":
             if which.kind == "classes":
                 return ClassBaseline(seed)
-            if any(labelled.prompts):
-                return AnswerBaseline(labelled, bench.text)
+            if any(labeled.prompts):
+                return AnswerBaseline(labeled, bench.text)
             return CaptionBaseline(bench.text, bench.config.max_tokens)
         model = fresh_model(bench, run.arm, seed)
         return ClassLearner(model, seed) if which.kind == "classes" else TextLearner(model, bench.text, bench.config.max_tokens)
@@ -185,7 +185,7 @@ def fresh_model(bench: Bench, arm: Arm, seed: int) -> FourM:
     return model
 
 
-def fit(learner: nn.Module, labelled: Examples, config: TransferConfig, run: Run, seed: int) -> None:
+def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run, seed: int) -> None:
     """Train a learner in place, all arms alike."""
     rates = {name: getattr(config.optimizer, name) * run.factor for name in ("learning_rate", "muon_learning_rate")}
     kernels = {f"{name}.weight": 1 for name, module in learner.named_modules() if isinstance(module, nn.Conv2d)}
@@ -196,14 +196,14 @@ def fit(learner: nn.Module, labelled: Examples, config: TransferConfig, run: Run
 
     def compute_loss(indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(config.precision, default_device()):
-            loss = learner.loss(labelled.subset(indices))  # type: ignore[operator]
+            loss = learner.loss(labeled.subset(indices))  # type: ignore[operator]
         return loss, {"loss": loss.detach()}
 
-    size = min(config.batch_size, len(labelled))
+    size = min(config.batch_size, len(labeled))
     train(
         learner,
         compute_loss,
-        lambda cursor: index_batches(len(labelled), size, seed, "order", start=cursor),
+        lambda cursor: index_batches(len(labeled), size, seed, "order", start=cursor),
         optimizer,
         lambda step: factor(schedule, step, num_steps),
         LoopConfig(num_steps=num_steps),

@@ -87,7 +87,7 @@ class ClassLearner(nn.Module):
     """Image in, classes out; the decoder is discarded, as in 4M (appendix B): pool → norm → linear.
 
     We part from its mean-pool → LN in two ways, which help every arm here: the largest value of each channel goes beside
-    its mean, since objects are a small share of the patches; and each pooled channel is standardised over the batch (the
+    its mean, since objects are a small share of the patches; and each pooled channel is standardized over the batch (the
     parameter-free batch norm of MAE's probes, arXiv 2111.06377), since what all images share outweighs what tells them apart.
     """
 

@@ -1,7 +1,7 @@
 """The transfer tasks, and their examples: made from the images and the exact attributes of the `transfer_*` splits.
 
 `vqa`: a question as text in, the answer as text out. `captioning`: a style of caption that pretraining never saw.
-`attributes`: how many objects, and shape, colour and texture of the main one, as classes.
+`attributes`: how many objects, and shape, color and texture of the main one, as classes.
 """
 
 # N examples, H height, W width
@@ -16,14 +16,14 @@ import numpy as np
 from fourfold.data.shards import ShardSet
 from fourfold.metrics.statistics import values
 from fourfold.scenes.scoring import caption_statistics
-from fourfold.scenes.world.vocabulary import COLOURS, SHAPES, TEXTURES
+from fourfold.scenes.world.vocabulary import COLORS, SHAPES, TEXTURES
 from fourfold.seeds import numpy_generator
 
 MOST_OBJECTS = 6
 CLASSES: dict[str, tuple[Any, ...]] = {
     "count": tuple(range(1, MOST_OBJECTS + 1)),
     "shape": SHAPES,
-    "colour": COLOURS,
+    "color": COLORS,
     "texture": TEXTURES,
 }
 
@@ -106,7 +106,7 @@ def _captions(scenes: list[dict[str, Any]], seed: int) -> tuple[list[str], list[
 
 def _attributes(scenes: list[dict[str, Any]], seed: int) -> tuple[list[str], list[str], dict[str, np.ndarray]]:
     main = [scene["objects"][scene["main_object"]] for scene in scenes]
-    said: dict[str, list[Any]] = {name: [thing[name] for thing in main] for name in ("shape", "colour", "texture")}
+    said: dict[str, list[Any]] = {name: [thing[name] for thing in main] for name in ("shape", "color", "texture")}
     said["count"] = [min(len(scene["objects"]), MOST_OBJECTS) for scene in scenes]
     return [], [], {name: np.array([names.index(v) for v in said[name]]) for name, names in CLASSES.items()}
 

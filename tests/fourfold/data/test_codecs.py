@@ -38,7 +38,7 @@ def test_any_caption_comes_back_unchanged(caption):
     assert codecs.decode("caption", codecs.encode("caption", caption)) == caption
 
 
-def test_depth_is_stored_as_half_precision_metres():
+def test_depth_is_stored_as_half_precision_meters():
     depth = np.linspace(0.1, 12, 16, dtype=np.float64).reshape(4, 4)
     decoded = codecs.decode("depth", codecs.encode("depth", depth))
     assert decoded.dtype == np.float16 and np.allclose(decoded, depth, rtol=1e-3)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from fourfold.data.codecs import decode
 from fourfold.data.shards import ShardSet, finish_split, write_columns
-from fourfold.evaluation.answers import ANSWERS_FILE, NEIGHBOURS_FILE, SHEET_FILE, write_answers, write_neighbours
+from fourfold.evaluation.answers import ANSWERS_FILE, NEIGHBORS_FILE, SHEET_FILE, write_answers, write_neighbors
 from fourfold.storage import read_json
 
 RNG = np.random.default_rng(0)
@@ -44,16 +44,16 @@ def test_an_image_from_a_caption_is_its_own_picture(tmp_path):
     assert np.array_equal(decode("rgb", (tmp_path / "rgb.png").read_bytes()), RGB)
 
 
-def test_neighbours_are_listed_and_shown_nearest_first(tmp_path):
+def test_neighbors_are_listed_and_shown_nearest_first(tmp_path):
     images = {f"k{row}": RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8) for row in range(12)}
     for shard in range(2):
         some = list(images.items())[shard * 6 : shard * 6 + 6]
         write_columns(tmp_path / "shards", "test", f"shard-0000{shard}.tar", {"rgb": some})
     finish_split(tmp_path / "shards", "test", ["rgb"])
     ranked = {f"k{row}": 1 - row / 20 for row in (11, 2, 7, 0, 1, 3, 4, 5)}
-    written = write_neighbours({"caption": "a cone"}, ranked, ShardSet(tmp_path / "shards"), "test", tmp_path / "new")
-    assert [path.name for path in written] == [NEIGHBOURS_FILE, SHEET_FILE]
-    assert [found["key"] for found in read_json(written[0])["neighbours"]] == list(ranked)
+    written = write_neighbors({"caption": "a cone"}, ranked, ShardSet(tmp_path / "shards"), "test", tmp_path / "new")
+    assert [path.name for path in written] == [NEIGHBORS_FILE, SHEET_FILE]
+    assert [found["key"] for found in read_json(written[0])["neighbors"]] == list(ranked)
     with Image.open(written[1]) as sheet:
         assert sheet.size == (12 + 8 * 268, 12 + 2 * 292)  # nine cells in two rows
         first = np.asarray(sheet.crop((280, 36, 536, 292)).resize((16, 16), Image.Resampling.NEAREST))

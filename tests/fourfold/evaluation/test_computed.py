@@ -9,21 +9,21 @@ from fourfold.metrics.dense import edge_statistic
 from fourfold.metrics.statistics import value, values
 
 
-def colour_distance(predicted, truth):
-    return value(palette_statistics([predicted], [truth])["colour_distance"])
+def color_distance(predicted, truth):
+    return value(palette_statistics([predicted], [truth])["color_distance"])
 
 
 def test_a_palette_is_compared_with_that_of_its_size_in_any_order():
     truth = {"1": [[100, 0, 0]], "2": [[0, 0, 0], [200, 0, 0]]}
-    assert colour_distance({"2": [[200, 0, 0], [0, 0, 0]]}, truth) == 0
-    assert colour_distance({"1": [[103, 4, 0]]}, truth) == 5
-    # three colours where the truth has two at most: 0, 10 and 0 away one way, 0 and 0 the other
-    assert colour_distance({"3": [[0, 0, 0], [0, 10, 0], [200, 0, 0]]}, truth) == pytest.approx((10 / 3 + 0) / 2)
+    assert color_distance({"2": [[200, 0, 0], [0, 0, 0]]}, truth) == 0
+    assert color_distance({"1": [[103, 4, 0]]}, truth) == 5
+    # three colors where the truth has two at most: 0, 10 and 0 away one way, 0 and 0 the other
+    assert color_distance({"3": [[0, 0, 0], [0, 10, 0], [200, 0, 0]]}, truth) == pytest.approx((10 / 3 + 0) / 2)
 
 
 def test_a_palette_that_is_missing_is_as_far_away_as_can_be():
-    assert colour_distance({}, {"1": [[0, 0, 0]]}) == pytest.approx(np.sqrt(3) * 255)
-    assert colour_distance({}, {}) == 0
+    assert color_distance({}, {"1": [[0, 0, 0]]}) == pytest.approx(np.sqrt(3) * 255)
+    assert color_distance({}, {}) == 0
 
 
 def test_the_mean_palette_has_the_commonest_size():

@@ -12,15 +12,15 @@ from fourfold.scenes.world.captions import caption
 from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.render import render
 from fourfold.scenes.world.scene import scene
-from fourfold.scenes.world.vocabulary import COLOURS, SHAPES
+from fourfold.scenes.world.vocabulary import COLORS, SHAPES
 from fourfold.scenes.world.writing import TRUTH, truth_columns
 
-WORDS = (*COLOURS, *SHAPES)
+WORDS = (*COLORS, *SHAPES)
 CONFIG = ScenesConfig(image_size=32, max_objects=1)
 
 
 class Encoder:
-    """Knows which colours and shapes a text names, and which stand in the corner of a picture that `drawn` made."""
+    """Knows which colors and shapes a text names, and which stand in the corner of a picture that `drawn` made."""
 
     def encode_text(self, texts: list[str]) -> np.ndarray:
         return np.array([[word in text.split() for word in WORDS] for text in texts], float) + 0.01
@@ -96,7 +96,7 @@ def test_an_oracle_is_perfect_shuffling_it_is_not_and_ignoring_the_input_is_wors
     assert oracle.asked == [({s}, (t,), False) for s, targets in ARROWS.items() for t in targets]
 
 
-def test_global_features_are_judged_where_they_are_labelled(tmp_path):
+def test_global_features_are_judged_where_they_are_labeled(tmp_path):
     for split in ("val", "test"):
         write_split(tmp_path, split, 12, with_global=True)
     world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
@@ -123,7 +123,7 @@ METADATA = [{"brightness": 20.0 * i, "caption_n_words": i % 4} for i in range(12
 COMPUTED = {"canny_edge": EDGES, "color_palette": PALETTES, "metadata": METADATA}
 
 
-def test_what_is_computed_from_images_is_judged_where_it_is_labelled(tmp_path):
+def test_what_is_computed_from_images_is_judged_where_it_is_labeled(tmp_path):
     for split in ("val", "test"):
         write_split(tmp_path, split, 12)
         keys = ShardSet(tmp_path / "labels").keys(split)
@@ -134,7 +134,7 @@ def test_what_is_computed_from_images_is_judged_where_it_is_labelled(tmp_path):
     oracle.answers |= COMPUTED | {"color_palette": [{"2": palettes["2"]} for palettes in PALETTES]}
     table = run(world, oracle)["out_of_the_box"]
     assert set(table) == {f"{s}->{t}" for s, ts in ARROWS.items() for t in ts} | {f"rgb->{name}" for name in COMPUTED}
-    perfect = {"canny_edge": {"f1": 1}, "color_palette": {"colour_distance": 0}, "metadata": {"same_bin": 1, "near_bin": 1}}
+    perfect = {"canny_edge": {"f1": 1}, "color_palette": {"color_distance": 0}, "metadata": {"same_bin": 1, "near_bin": 1}}
     for name, figures in perfect.items():
         for metric, best in figures.items():
             figure = table[f"rgb->{name}"][metric]
@@ -145,7 +145,7 @@ def test_what_is_computed_from_images_is_judged_where_it_is_labelled(tmp_path):
 
 def test_zero_shot_by_true_features_beats_the_majority(world):
     table = run(world, Oracle(world))["out_of_the_box"]["rgb->clip"]
-    for figure in (table["zero_shot_shape"], table["zero_shot_colour"]):
+    for figure in (table["zero_shot_shape"], table["zero_shot_color"]):
         assert figure["value"] == figure["teacher"] == 1
         assert max(figure["trivial"], figure["shuffled"]) < 1
 

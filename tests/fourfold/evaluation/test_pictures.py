@@ -10,7 +10,7 @@ def test_edges_are_dark_on_white():
     assert picture.shape == (4, 4, 3) and picture[1, 2].tolist() == [0, 0, 0] and picture[0, 0].tolist() == [255, 255, 255]
 
 
-def test_a_palette_is_shown_as_stripes_of_its_colours_from_left_to_right():
+def test_a_palette_is_shown_as_stripes_of_its_colors_from_left_to_right():
     palettes = {"1": [[9, 9, 9]], "3": [[255, 0, 0], [0, 255, 0], [0, 0, 255]]}
     picture = picture_of("color_palette", palettes, None)
     width = picture.shape[1]

@@ -58,11 +58,11 @@ class Nesting(HTMLParser):
 
 
 def a_row(caption: str = "a red sphere") -> GalleryRow:
-    grey = np.full((64, 64, 3), 128, np.uint8)
-    drawn = dict.fromkeys(("depth", "normal", "semseg", "det", "clip"), grey)
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    drawn = dict.fromkeys(("depth", "normal", "semseg", "det", "clip"), gray)
     without = {name: drawn[name] for name in ("depth", "normal", "semseg", "det")}
     rows = {"teacher": drawn, "student": drawn, "truth": without}
-    return GalleryRow("test-000000", grey, caption, "a blue box", rows, {"rgb": grey, "semseg": grey})
+    return GalleryRow("test-000000", gray, caption, "a blue box", rows, {"rgb": gray, "semseg": gray})
 
 
 def parsed(html: str) -> Nesting:
@@ -102,8 +102,8 @@ def test_what_is_missing_is_left_out(metrics):
 def test_two_decoders_stand_side_by_side_only_where_there_are_two():
     single = {"rgb/psnr": 25.0, "rgb/codebook_use": 0.9}
     both = single | {"rgb/vq/psnr": 24.5, "rgb/diffusion/psnr": 21.25, "rgb/diffusion/odd": 1.0, "rgb/vq/odd": 3.0}
-    grey = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 20)]
-    rows = [DecoderRow("rgb", ["a", "b"], dict.fromkeys(("original", "vq", "diffusion"), grey))]
+    gray = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 20)]
+    rows = [DecoderRow("rgb", ["a", "b"], dict.fromkeys(("original", "vq", "diffusion"), gray))]
     without, page = write_report({"tokenizers": single}), write_report({"tokenizers": both}, decoders=rows)
     assert "wo decoders" not in without
     parser = parsed(page)
@@ -144,7 +144,7 @@ def test_the_picture_of_the_readme_is_the_same_bytes_every_time():
         gallery_image([])
 
 
-def test_nearer_is_lighter_and_normals_have_the_usual_colours():
+def test_nearer_is_lighter_and_normals_have_the_usual_colors():
     drawn = pictures.depth_picture(np.array([[2.0, 3.0, 5.0, 10.0]]), 2, 10).astype(int).sum(-1)[0]
     assert all(drawn[:-1] > drawn[1:])
     facing_viewer_up_right = np.array([[[0.0, 0, -1], [0, -1, 0], [1, 0, 0]]])
@@ -152,9 +152,9 @@ def test_nearer_is_lighter_and_normals_have_the_usual_colours():
 
 
 def test_boxes_stay_inside_the_picture_whatever_they_are():
-    grey = np.full((8, 8, 3), 128, np.uint8)
+    gray = np.full((8, 8, 3), 128, np.uint8)
     boxes = [{"box": [-1, 0.5, 2, 0.2], "class_name": "sphere"}, {"box": [0.5, 0.5, 0.5, 0.5], "class_name": "unknown"}]
-    assert pictures.box_picture(grey, boxes).shape == (24, 24, 3)
+    assert pictures.box_picture(gray, boxes).shape == (24, 24, 3)
 
 
 def test_features_are_drawn_the_same_up_to_nothing():

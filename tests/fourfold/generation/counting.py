@@ -16,7 +16,7 @@ CONFIG = ModelConfig(
 
 
 class CountingTokenizers:
-    """Depth tokens are metres; a caption's ids are the lengths of its words + 6."""
+    """Depth tokens are meters; a caption's ids are the lengths of its words + 6."""
 
     class text:  # noqa: N801
         eos_id, sentinel_ids = 3, [4, 5, 6, 39]

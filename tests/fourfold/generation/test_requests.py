@@ -38,7 +38,7 @@ def test_an_image_may_come_in_any_form_and_size(model, tmp_path):
     found = [generate(model, {"rgb": form}, ["depth"])["depth"].tolist() for form in forms]
     assert found == [found[0]] * 4
     wide = np.zeros((8, 20, 3), np.uint8)
-    wide[:, 6:14] = IMAGE  # the centre square
+    wide[:, 6:14] = IMAGE  # the center square
     assert generate(model, {"rgb": wide}, ["depth"])["depth"].tolist() == found[0]
 
 

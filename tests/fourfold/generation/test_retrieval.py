@@ -1,4 +1,4 @@
-"""Neighbours and votes, judged by other implementations (scikit-learn, plain loops)."""
+"""Neighbors and votes, judged by other implementations (scikit-learn, plain loops)."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def shards(tmp_path) -> ShardSet:
 
 
 @pytest.mark.parametrize("k", [1, 5, 300])
-def test_neighbours_are_those_of_scikit_learn(k, monkeypatch):
+def test_neighbors_are_those_of_scikit_learn(k, monkeypatch):
     monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", 7)
     gallery, queries = unit(RNG.normal(size=(120, 16))), unit(RNG.normal(size=(30, 16)))
     places, cosines = nearest(gallery, queries, k)
@@ -48,9 +48,9 @@ def test_neighbours_are_those_of_scikit_learn(k, monkeypatch):
 
 
 def test_votes_are_those_of_scikit_learn_with_the_papers_weights():
-    centres = RNG.normal(size=(5, 12))
+    centers = RNG.normal(size=(5, 12))
     classes, asked = RNG.integers(5, size=400), RNG.integers(5, size=150)
-    gallery, queries = (centres[c] + 1.6 * RNG.normal(size=(len(c), 12)) for c in (classes, asked))
+    gallery, queries = (centers[c] + 1.6 * RNG.normal(size=(len(c), 12)) for c in (classes, asked))
     judge = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)).fit(
         gallery, classes
     )
@@ -61,14 +61,14 @@ def test_votes_are_those_of_scikit_learn_with_the_papers_weights():
     assert (found != uniform).any()
 
 
-def test_of_equal_neighbours_the_first_stands_first():
+def test_of_equal_neighbors_the_first_stands_first():
     gallery = unit(np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]]))
     assert nearest(gallery, gallery[:1], 3)[0].tolist() == [[0, 2, 3]]
     assert knn_classify(gallery[:2], np.array([1, 0]), unit(np.array([[1.0, 1]])), k=2).tolist() == [0]
 
 
 @pytest.mark.parametrize("space", ["encoder", "clip"])
-def test_each_sample_of_an_index_is_its_own_nearest_neighbour(model, shards, tmp_path, space):
+def test_each_sample_of_an_index_is_its_own_nearest_neighbor(model, shards, tmp_path, space):
     index = build_index(model, shards, "test", tmp_path / "index", space=space)
     images = np.stack(shards.load_column("test", "rgb"))
     queries = embed(model, {"rgb": images}, space)

@@ -16,7 +16,7 @@ from fourfold.data.facts import fact_table
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels, labeler
 from fourfold.labelers.edges import CannyConfig, CannyEdges
-from fourfold.labelers.metadata import MEASURES, MetadataConfig, colourfulness, geometric_complexity, num_sentences, occlusion
+from fourfold.labelers.metadata import MEASURES, MetadataConfig, colorfulness, geometric_complexity, num_sentences, occlusion
 from fourfold.labelers.palettes import PaletteConfig, palettes
 from fourfold.labelers.protocol import in_order
 from fourfold.modalities.metadata import METADATA_TYPES, Range
@@ -64,7 +64,7 @@ def test_a_flat_picture_has_no_edge_and_thresholds_must_be_ordered():
         CannyConfig(low=0.5)
 
 
-def test_a_picture_of_three_colours_has_these_as_its_palette_the_most_frequent_first():
+def test_a_picture_of_three_colors_has_these_as_its_palette_the_most_frequent_first():
     picture = np.full((32, 32, 3), (10, 200, 30), np.uint8)
     picture[:8] = (250, 0, 0)
     picture[:8, :8] = (0, 0, 90)
@@ -76,32 +76,32 @@ def test_a_picture_of_three_colours_has_these_as_its_palette_the_most_frequent_f
 
 @settings(max_examples=30, deadline=None)
 @given(images)
-def test_palettes_are_the_same_each_time_and_more_colours_never_lie_farther_from_the_pixels(picture):
+def test_palettes_are_the_same_each_time_and_more_colors_never_lie_farther_from_the_pixels(picture):
     found = palettes(picture, PaletteConfig())
     assert found == palettes(picture, PaletteConfig())
     assert codecs.decode("color_palette", codecs.encode("color_palette", found)) == found
     pixels = picture.reshape(-1, 3).astype(float)
-    distance = [np.linalg.norm(pixels[:, None] - np.array(colours), axis=2).min(1).mean() for colours in found.values()]
+    distance = [np.linalg.norm(pixels[:, None] - np.array(colors), axis=2).min(1).mean() for colors in found.values()]
     assert distance[-1] <= distance[0] + 0.5
-    assert all(len(colours) == int(size) for size, colours in found.items())
+    assert all(len(colors) == int(size) for size, colors in found.items())
 
 
 def test_brightness_contrast_and_saturation_are_those_of_other_libraries(truth):
     for picture, found in zip(truth["rgb"], metadata_of(truth, "brightness", "contrast", "saturation"), strict=True):
-        grey = ImageStat.Stat(Image.fromarray(picture).convert("L"))
-        assert found["brightness"] == pytest.approx(grey.mean[0], abs=0.6)  # Pillow rounds its greys
-        assert found["contrast"] == pytest.approx(grey.stddev[0], abs=0.3)
+        gray = ImageStat.Stat(Image.fromarray(picture).convert("L"))
+        assert found["brightness"] == pytest.approx(gray.mean[0], abs=0.6)  # Pillow rounds its grays
+        assert found["contrast"] == pytest.approx(gray.stddev[0], abs=0.3)
         mean = np.mean([colorsys.rgb_to_hsv(*(pixel / 255))[1] for pixel in picture.reshape(-1, 3)])
         assert found["saturation"] == pytest.approx(255 * mean, abs=1e-3)
 
 
-def test_colourfulness_is_zero_for_grey_and_that_of_the_paper_for_two_colours():
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8, 1).repeat(3, 2)
-    assert colourfulness(grey) == 0
+def test_colorfulness_is_zero_for_gray_and_that_of_the_paper_for_two_colors():
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8, 1).repeat(3, 2)
+    assert colorfulness(gray) == 0
     halves = np.zeros((2, 2, 3), np.uint8)
     halves[0], halves[1] = (255, 0, 0), (0, 0, 255)
     # rg: 255 and 0; yb: 127.5 and -255: deviations 127.5 and 191.25, means 127.5 and -63.75
-    assert colourfulness(halves) == pytest.approx(np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75))
+    assert colorfulness(halves) == pytest.approx(np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75))
 
 
 def test_a_histogram_of_equal_parts_has_the_entropy_of_their_number():
@@ -116,7 +116,7 @@ def test_a_plane_has_no_geometric_complexity_and_opposite_halves_have_all():
     assert geometric_complexity(plane) == pytest.approx(1, abs=1e-6)
 
 
-DECIMETRES = st.integers(1, 5000).map(lambda count: count / 10)  # between neighbouring floats there is no ramp
+DECIMETRES = st.integers(1, 5000).map(lambda count: count / 10)  # between neighboring floats there is no ramp
 
 
 @given(DECIMETRES, DECIMETRES)
@@ -171,7 +171,7 @@ def labels_of(root: Path, truth, **changed) -> ShardSet:
     return ShardSet(root)
 
 
-COMPUTED = {"canny_edge": "canny_edges", "color_palette": "colour_palettes", "metadata": "image_metadata"}
+COMPUTED = {"canny_edge": "canny_edges", "color_palette": "color_palettes", "metadata": "image_metadata"}
 
 
 def test_integration_counts_boxes_anew_and_keeps_all_else_of_the_metadata(truth, tmp_path):
@@ -204,8 +204,7 @@ def test_a_computed_label_that_cannot_be_right_is_an_error_that_names_it(truth, 
 def test_what_a_validation_learns_of_computed_labels(truth, tmp_path):
     facts = {row["modality"]: row for row in fact_table(labels_of(tmp_path, truth)) if row["position"] == 0}
     assert (
-        facts["color_palette"]["num_colours"] == 7
-        and 0 <= facts["color_palette"]["min"] <= facts["color_palette"]["max"] <= 255
+        facts["color_palette"]["num_colors"] == 7 and 0 <= facts["color_palette"]["min"] <= facts["color_palette"]["max"] <= 255
     )
     assert facts["metadata"]["num_metadata"] == len(MEASURES) and facts["metadata"]["finite"]
     assert (facts["canny_edge"]["min"], facts["canny_edge"]["max"]) == (0, 255)

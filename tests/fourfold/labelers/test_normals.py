@@ -55,6 +55,6 @@ def test_normals_are_unit_vectors_that_face_the_camera_and_do_not_depend_on_the_
 
 
 @pytest.mark.parametrize(("window", "reach"), [(4, 2), (5, 1)])
-def test_a_window_without_a_centre_or_a_border_without_windows_is_refused(window: int, reach: int) -> None:
+def test_a_window_without_a_center_or_a_border_without_windows_is_refused(window: int, reach: int) -> None:
     with pytest.raises(ValueError, match="odd"):
         NormalsConfig(window=window, reach=reach)

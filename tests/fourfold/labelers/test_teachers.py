@@ -74,7 +74,7 @@ def test_labels_have_the_keys_of_the_pictures_and_the_formats_of_their_modalitie
     }
 
 
-def test_labelling_that_was_killed_between_shards_ends_in_the_same_bytes(
+def test_labeling_that_was_killed_between_shards_ends_in_the_same_bytes(
     world: World, labels: ShardSet, trained: TeacherSet, tiny: LabelingConfig, tmp_path: Path
 ) -> None:
     label_shards(world[0], trained, tiny, tmp_path)
@@ -93,7 +93,7 @@ def test_four_processes_label_their_own_shards_and_a_run_over_the_whole_makes_th
     assert not list(tmp_path.rglob("manifest.json"))  # parts do not make a set
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
     label_shards(world[0], trained, tiny, tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == shards  # nothing was labelled twice
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == shards  # nothing was labeled twice
     assert files(tmp_path) == files(labels.root)
 
 

@@ -68,7 +68,7 @@ def model(request) -> FourM:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), empty=st.sampled_from([0.0, 0.3, 0.9]))
-def test_neither_empty_slots_nor_neighbours_in_the_batch_change_a_sample(model, seed, empty):
+def test_neither_empty_slots_nor_neighbors_in_the_batch_change_a_sample(model, seed, empty):
     batch = some_batch(seed, empty=empty)
     together = hidden(model, batch)
     for row in range(batch.batch_size):

@@ -27,7 +27,7 @@ from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.train_set import train_tokenizers
 from fourfold.training.optimizers import OptimizerConfig
 
-COLOURS = np.array([(225, 30, 30), (30, 200, 50), (40, 60, 230), (235, 225, 40)])
+COLORS = np.array([(225, 30, 30), (30, 200, 50), (40, 60, 230), (235, 225, 40)])
 NAMES = ("red", "green", "blue", "yellow")
 SIDE, COARSE, PATCH = 32, 16, 4  # pixels: of the images, of their smaller version, of a token
 NUM_SAMPLES, PER_SHARD = 60, 20
@@ -55,16 +55,16 @@ MIXTURE = {
     "super": DatasetConfig(weight=0.5, masking=SUPER),
 }
 VQVAE = VisualTokenizerConfig(
-    codebook_size=12, latent_width=4, width=16, fine_width=8, unquantised_steps=20, steps=60, decoder_steps=10, batch_size=20
+    codebook_size=12, latent_width=4, width=16, fine_width=8, unquantized_steps=20, steps=60, decoder_steps=10, batch_size=20
 )
 
 
 def pictures(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return images of one colour, a little darker from left to right, and the colour's number."""
+    """Return images of one color, a little darker from left to right, and the color's number."""
     rng = numpy_generator(0, "resolutions", split)
     kinds = rng.integers(4, size=NUM_SAMPLES)
     shade = np.linspace(1, 0.8, SIDE)[None, None, :, None] * rng.uniform(0.9, 1, (NUM_SAMPLES, 1, 1, 1))
-    return np.rint(COLOURS[kinds][:, None, None] * shade * np.ones((1, SIDE, 1, 1))).astype(np.uint8), kinds
+    return np.rint(COLORS[kinds][:, None, None] * shade * np.ones((1, SIDE, 1, 1))).astype(np.uint8), kinds
 
 
 def write_world(root: Path) -> tuple[ShardSet, ShardSet]:
@@ -110,8 +110,8 @@ def tokens(world, tokenizers, tmp_path_factory) -> ShardSet:
 ARCHITECTURE = ArchitectureConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, patch_size=PATCH, embedding_std=0.5)
 
 
-def colour_of(images: np.ndarray) -> np.ndarray:
-    distances = np.abs(images.astype(float).mean((1, 2))[:, None] - 0.85 * COLOURS).sum(-1)
+def color_of(images: np.ndarray) -> np.ndarray:
+    distances = np.abs(images.astype(float).mean((1, 2))[:, None] - 0.85 * COLORS).sum(-1)
     return distances.argmin(1)
 
 
@@ -126,7 +126,7 @@ def test_a_tokenizer_serves_a_grid_twice_as_large_as_that_of_its_training(world,
         assert ids.shape == (NUM_SAMPLES, places)
         decoded = tokenizers.decode(f"tok_{name}", ids)
         assert decoded.shape == images.shape
-        assert (colour_of(decoded) == kinds).all()
+        assert (color_of(decoded) == kinds).all()
     with pytest.raises(ValueError, match="height and width are"):
         tokenizers.tokens("rgb@16", fine)
     with pytest.raises(ValueError, match="no tokenizer for 'rgb@48'"):
@@ -220,13 +220,13 @@ def test_a_model_of_both_resolutions_paints_a_large_image_of_the_tokens_of_a_sma
     ids = tokenizers.tokens("rgb@16", resized("rgb", fine, COARSE))
     painted = model.predict({"tok_rgb@16": ids}, ["rgb"], preset="super_resolution")["rgb"]
     assert painted.shape == (NUM_SAMPLES, SIDE, SIDE, 3) and painted.dtype == np.uint8
-    assert (colour_of(painted) == kinds).mean() > 0.9  # by chance a quarter
+    assert (color_of(painted) == kinds).mean() > 0.9  # by chance a quarter
     shuffled = model.predict({"tok_rgb@16": np.roll(ids, 1, axis=0)}, ["rgb"], preset="super_resolution")["rgb"]
-    assert (colour_of(shuffled) == kinds).mean() < 0.5
+    assert (color_of(shuffled) == kinds).mean() < 0.5
     # from small pixels as well, and one call of any size of image
     small = model.predict({"rgb@16": resized("rgb", fine, COARSE)}, ["rgb"], preset="super_resolution")["rgb"]
-    assert (colour_of(small) == kinds).mean() > 0.9
+    assert (color_of(small) == kinds).mean() > 0.9
     found = generate(model, {"rgb@16": fine[0]}, ["rgb", "rgb@16"])
     assert found["rgb"].shape == (SIDE, SIDE, 3) and found["rgb@16"].shape == (COARSE, COARSE, 3)
     both = model.predict({"rgb": fine, "rgb@16": resized("rgb", fine, COARSE)}, ["rgb@16"])["rgb@16"]
-    assert (colour_of(both) == kinds).mean() > 0.9
+    assert (color_of(both) == kinds).mean() > 0.9

@@ -50,13 +50,13 @@ def write_world(root: Path, num_train: int = 40, num_val: int = 12, num_crops: i
             rng = numpy_generator(0, "tiny world", split, shard)
             columns = {name: [] for name in (*TOKENS, "crop_settings")}
             for number in numbers:
-                key, colour = f"{split}-{number:04d}", int(rng.integers(5))
-                caption = [40 + colour, 41 + colour, 42][: int(rng.integers(1, 4))]
+                key, color = f"{split}-{number:04d}", int(rng.integers(5))
+                caption = [40 + color, 41 + color, 42][: int(rng.integers(1, 4))]
                 rows = {
                     "tok_depth": [number] * 4,
-                    "tok_semseg": [colour] * 4,
+                    "tok_semseg": [color] * 4,
                     "caption": caption + [0] * (8 - len(caption)),
-                    "det": [50, 51, 52, 53, 54 + colour] + [0] * 5,
+                    "det": [50, 51, 52, 53, 54 + color] + [0] * 5,
                 }
                 for name, row in rows.items():
                     columns[name].append((key, np.tile(np.array(row, np.int16), (num_crops, 1))))

@@ -16,7 +16,7 @@ CONFIG = ScenesConfig()
 @given(st.integers(0, 10_000), st.sampled_from(["web", "transfer"]))
 def test_every_object_of_a_scene_is_read_back_from_its_caption(index, style):
     one = scene(3, "val", index, CONFIG)
-    truth = {(thing.size, thing.colour, thing.texture, thing.shape) for thing in one.objects}
+    truth = {(thing.size, thing.color, thing.texture, thing.shape) for thing in one.objects}
     assert set(described_objects(caption(one, style))) == truth
 
 

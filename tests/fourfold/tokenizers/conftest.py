@@ -18,14 +18,14 @@ LABELS = ("depth", "normal", "semseg", "clip", "clip_global", "det")
 
 def tiny_config(**changes) -> TokenizersConfig:
     visual = VisualTokenizerConfig(
-        codebook_size=16, latent_width=4, width=16, fine_width=8, unquantised_steps=2, steps=6, decoder_steps=2, batch_size=8
+        codebook_size=16, latent_width=4, width=16, fine_width=8, unquantized_steps=2, steps=6, decoder_steps=2, batch_size=8
     ).model_copy(update=changes)
     names = ("rgb", "depth", "normal", "semseg", "clip")
     return TokenizersConfig(grid=(GRID, GRID), visual=dict.fromkeys(names, visual), batch_size=5)
 
 
 def tiny_samples(split: str) -> dict[str, list]:
-    """Return every label of a few scenes; features are colours, coarsely."""
+    """Return every label of a few scenes; features are colors, coarsely."""
     config = ScenesConfig(image_size=SIZE)
     scenes = [scene(0, split, index, config) for index in range(NUM_SAMPLES)]
     seen = render(scenes, config)

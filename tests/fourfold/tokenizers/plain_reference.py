@@ -23,8 +23,8 @@ class Plain:
         return F.conv2d(x, self.get(f"{p}.weight"), self.get(f"{p}.bias"), **options)
 
     def layer_norm(self, p: str, x: Tensor, eps: float) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        unit = centred / (x.var(-1, correction=0, keepdim=True) + eps).sqrt()
+        centered = x - x.mean(-1, keepdim=True)
+        unit = centered / (x.var(-1, correction=0, keepdim=True) + eps).sqrt()
         return unit * self.get(f"{p}.weight") + self.get(f"{p}.bias")
 
     def group_norm(self, p: str, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Plain:
     # Averaged codebooks ---------------------------------------------------------------------------------------------------
 
     def averaged(self, latents: Tensor, heads: int, unit: bool, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """(T, D) → ids (T, N), codes (T, D) as they leave the quantiser, commitment loss."""
+        """(T, D) → ids (T, N), codes (T, D) as they leave the quantizer, commitment loss."""
         x = self.linear("quantize.project_in", latents) if heads > 1 else latents
         parts = x.reshape(len(x), heads, -1)
         parts = parts / parts.norm(dim=-1, keepdim=True) if unit else parts

@@ -78,10 +78,10 @@ def test_the_gradient_passes_straight_through_to_the_latents(reference):
 
 def test_kmeans_finds_well_separated_clusters():
     generator = torch_generator(0, "clusters")
-    centres = F.normalize(torch.eye(8), dim=-1)
-    latents = (centres[:, None] + 0.05 * torch.randn(8, 100, 8, generator=generator)).flatten(0, 1)
+    centers = F.normalize(torch.eye(8), dim=-1)
+    latents = (centers[:, None] + 0.05 * torch.randn(8, 100, 8, generator=generator)).flatten(0, 1)
     codebook = CosineCodebook(32, 8)
-    codebook.initialise(latents, generator)
+    codebook.initialize(latents, generator)
     similarity = F.cosine_similarity(codebook.codes(codebook.match(latents)), latents)
     assert similarity.min() > 0.9
     assert len(codebook.match(latents).unique()) == 32

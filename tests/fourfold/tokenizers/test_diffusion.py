@@ -133,7 +133,7 @@ PALETTE = np.array([(230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 230, 240)
 
 
 class PaletteTokenizer(VisualTokenizer):
-    """Images of 2 × 2 colour fields; a token is the number of a colour, its code a direction of its own."""
+    """Images of 2 × 2 color fields; a token is the number of a color, its code a direction of its own."""
 
     def __init__(self):
         config = VisualTokenizerConfig(codebook_size=4, latent_width=4, width=16, fine_width=8)

@@ -35,7 +35,7 @@ def test_classes_come_back_exactly(values):
 
 
 @given(depths)
-def test_metres_come_back_to_the_precision_of_their_storage(values):
+def test_meters_come_back_to_the_precision_of_their_storage(values):
     np.testing.assert_allclose(there_and_back("depth", values), values, rtol=2e-3)
 
 
@@ -62,7 +62,7 @@ def test_normals_come_back_with_unit_length_whatever_the_network_says():
     np.testing.assert_allclose(vectors, expected, atol=0.005)
 
 
-def test_features_enter_standardised_and_come_back():
+def test_features_enter_standardized_and_come_back():
     values = np.random.default_rng(0).normal(3, 2, (5, 4, 4, 7)).astype(np.float16)
     inputs_BCHW = dense_format("clip", measure_statistics("clip", values), 6).inputs(values)
     np.testing.assert_allclose(inputs_BCHW.mean((0, 2, 3)), 0, atol=1e-4)

@@ -104,7 +104,7 @@ def test_every_sample_comes_with_all_its_modalities_in_their_shapes(root, world)
 
 
 def test_crops_cut_with_pillow_are_what_the_tokens_of_that_crop_saw(root):
-    """The reference cuts (left, top, left + w, top + h), resizes, then mirrors; it starts from the unflipped centre crop."""
+    """The reference cuts (left, top, left + w, top + h), resizes, then mirrors; it starts from the unflipped center crop."""
     for sample in read(f"{root}/[rgb,crop_settings]/shard-00000.tar"):
         settings = sample["crop_settings"]
         assert settings[0].tolist() == [0, 0, SIZE, SIZE, 0]

@@ -193,10 +193,10 @@ def test_the_default_diffusion_decoder_has_the_layout_of_the_released_ones():
         DIFFUSION.model_copy(update={"clip_sample": True}),
         ViTVQVAEConfig(**SMALL, decoder=TRUNK, num_codebooks=2, codebook="memcodes"),
         ViTVQVAEConfig(**SMALL, decoder=TRUNK, num_codebooks=1, codebook="memcodes"),
-        ViTVQVAEConfig(**SMALL, decoder=TRUNK, imagenet_standardised=True, code_replacement="split"),
+        ViTVQVAEConfig(**SMALL, decoder=TRUNK, imagenet_standardized=True, code_replacement="split"),
         ViTVQVAEConfig(**SMALL, decoder=TRUNK, decoder_patch_size=8, encoder_image_size=(8, 8), decoder_image_size=(32, 16)),
     ],
-    ids=["vectors", "diffusion", "clipped diffusion", "memcodes", "one table", "standardised", "other sizes"],
+    ids=["vectors", "diffusion", "clipped diffusion", "memcodes", "one table", "standardized", "other sizes"],
 )
 def test_a_file_that_is_loaded_and_exported_again_has_the_same_bytes_and_tokens(tmp_path, config):
     model, path = exported(config, tmp_path)
@@ -213,12 +213,12 @@ def test_a_file_that_is_loaded_and_exported_again_has_the_same_bytes_and_tokens(
             torch.testing.assert_close(model.reconstruct(tokens), model(inputs)[0], **CLOSE)
 
 
-def test_standardised_images_are_brought_back_before_the_encoder(tmp_path):
-    model, _ = exported(ViTVQVAEConfig(**SMALL, decoder=TRUNK, imagenet_standardised=True), tmp_path)
+def test_standardized_images_are_brought_back_before_the_encoder(tmp_path):
+    model, _ = exported(ViTVQVAEConfig(**SMALL, decoder=TRUNK, imagenet_standardized=True), tmp_path)
     pixels = torch.rand(1, 3, 16, 16)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    standardised = (pixels - mean[:, None, None]) / deviation[:, None, None]
-    torch.testing.assert_close(model.prepare(standardised), pixels * 2 - 1, atol=1e-6, rtol=0)
+    standardized = (pixels - mean[:, None, None]) / deviation[:, None, None]
+    torch.testing.assert_close(model.prepare(standardized), pixels * 2 - 1, atol=1e-6, rtol=0)
 
 
 def test_memcodes_in_training_are_the_hard_gumbel_softmax_of_torch():

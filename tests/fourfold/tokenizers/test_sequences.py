@@ -19,7 +19,7 @@ RELEASED = TextTokenizer.train(SENTENCES, TextTokenizerConfig(vocabulary_size=30
 SMALL = TextTokenizer.train(SENTENCES, TextTokenizerConfig(coordinate_bins=64))
 
 shares = st.floats(0, 1)
-colours = st.lists(st.tuples(*[st.integers(0, 255)] * 3).map(list), min_size=1, max_size=7)
+colors = st.lists(st.tuples(*[st.integers(0, 255)] * 3).map(list), min_size=1, max_size=7)
 metadata = st.dictionaries(
     st.sampled_from(list(METADATA_TYPES)), st.one_of(st.integers(0, 2000), st.floats(-5, 300)), max_size=21
 )
@@ -81,8 +81,8 @@ def test_counts_beyond_the_vocabulary_stay_in_its_last_place_and_unknown_types_a
         sequence_format("metadata", TextTokenizer.train(SENTENCES, TextTokenizerConfig(coordinate_bins=32)), 40)
 
 
-@given(colours)
-def test_colours_come_back_exactly_where_there_are_256_places_and_within_half_a_step_elsewhere(palette):
+@given(colors)
+def test_colors_come_back_exactly_where_there_are_256_places_and_within_half_a_step_elsewhere(palette):
     value = {str(len(palette)): palette}
     exact, coarse = (sequence_format("color_palette", text, 22) for text in (RELEASED, SMALL))
     assert exact.decode(exact.encode(value)) == value
@@ -169,7 +169,7 @@ def test_vectors_are_padded_with_rows_of_zeros_and_come_back():
     )
     for found, value in zip(tokenizers.decode("t5_caption", stored), values, strict=True):
         np.testing.assert_array_equal(found, value[:5])
-    content = codecs.encode("t5_caption", stored[:2])  # two crops of a sample, as pre-tokenising stores them
+    content = codecs.encode("t5_caption", stored[:2])  # two crops of a sample, as pre-tokenizing stores them
     np.testing.assert_array_equal(codecs.decode("t5_caption", content), stored[:2])
     with pytest.raises(ValueError, match=r"\(2, 4\)"):
         tokenizers.tokens("t5_caption", [np.zeros((2, 4), np.float16)])

@@ -107,7 +107,7 @@ def test_codebook_figures_are_those_of_the_definition():
     assert codebook_figures(np.zeros(9, int), 4) == {"codebook_use": 0.25, "perplexity": pytest.approx(1)}
 
 
-def test_pretokenised_shards_hold_the_tokens_of_each_sample_under_its_key(world, tokenizers, tmp_path):
+def test_pretokenized_shards_hold_the_tokens_of_each_sample_under_its_key(world, tokenizers, tmp_path):
     tokens = pretokenize(*world, tokenizers, CropConfig(), tmp_path, ["train", "val"])
     tokens.verify()
     assert tokens.modalities("val") == sorted([*tokenizers.modalities, "crop_settings"])
@@ -119,7 +119,7 @@ def test_pretokenised_shards_hold_the_tokens_of_each_sample_under_its_key(world,
     np.testing.assert_array_equal(tokens.load_column("val", "crop_settings")[:, 0], [[0, 0, SIZE, SIZE, 0]] * NUM_SAMPLES)
 
 
-def test_pretokenising_again_or_after_a_kill_gives_the_same_bytes(world, tokenizers, tmp_path):
+def test_pretokenizing_again_or_after_a_kill_gives_the_same_bytes(world, tokenizers, tmp_path):
     config = CropConfig(num_crops=3, flip_probability=0.5)
     pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
     pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
@@ -130,7 +130,7 @@ def test_pretokenising_again_or_after_a_kill_gives_the_same_bytes(world, tokeniz
     assert ShardSet(tmp_path / "one").load_column("val", "tok_rgb").shape == (NUM_SAMPLES, 3, GRID * GRID)
 
 
-def test_pretokenising_in_parts_gives_the_same_bytes(world, tokenizers, tmp_path):
+def test_pretokenizing_in_parts_gives_the_same_bytes(world, tokenizers, tmp_path):
     config = CropConfig(num_crops=3, flip_probability=0.5)
     pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
     for index in (1, 0, 2):

@@ -19,7 +19,7 @@ def network(patch: int, channels: int = 3) -> VQVAE:
     model = VQVAE(VQVAEShape(channels, channels, patch, (4, 6)), CONFIG)
     for parameter in model.parameters():  # the residual branches start at zero
         parameter.data += 0.1 * torch.randn(parameter.shape)
-    model.codebook.initialise(torch.randn(200, 4), torch_generator(0, "codes"))
+    model.codebook.initialize(torch.randn(200, 4), torch_generator(0, "codes"))
     return model.eval()
 
 
@@ -73,7 +73,7 @@ def test_the_signal_neither_vanishes_nor_explodes_at_the_start():
 def test_latents_and_codes_have_one_scale_so_that_the_codebook_does_not_throw_the_decoder_back():
     model, inputs_BCHW = network(8), torch.randn(8, 3, 32, 48)
     latents_BhwD = model.encode(inputs_BCHW)
-    model.codebook.initialise(latents_BhwD, torch_generator(0, "codes"))
+    model.codebook.initialize(latents_BhwD, torch_generator(0, "codes"))
     for vectors in (latents_BhwD, model.codebook.codes_KD):
         torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(vectors.shape[:-1]))
 
@@ -84,7 +84,7 @@ def test_a_vit_of_any_size_can_stand_on_both_sides(tmp_path):
     errors = []
     for steps in (6, 60):
         config = CONFIG.model_copy(
-            update={"vit": vit, "unquantised_steps": steps // 2, "steps": steps, "decoder_steps": 2, "batch_size": 20}
+            update={"vit": vit, "unquantized_steps": steps // 2, "steps": steps, "decoder_steps": 2, "batch_size": 20}
         )
         tokenizer = train_visual_tokenizer("rgb", blocks, 6, (4, 4), config, 0)
         tokens = tokenizer.tokens(blocks)

@@ -31,12 +31,12 @@ import processes
 SIZE = {"codebook_size": 16, "latent_width": 4, "width": 16, "fine_width": 8}
 # a batch that two cannot halve; codes that die within two steps
 VISUAL = VisualTokenizerConfig(
-    **SIZE, unquantised_steps=3, steps=9, decoder_steps=3, batch_size=9, codebook_decay=0.5, checkpoint_every=4
+    **SIZE, unquantized_steps=3, steps=9, decoder_steps=3, batch_size=9, codebook_decay=0.5, checkpoint_every=4
 )
 VECTOR = VectorMlpConfig(num_blocks=1, width=16, expansion=2)
 ADAMW = OptimizerConfig(kind="adamw")
 GLOBAL = VisualTokenizerConfig(
-    **SIZE, vector=VECTOR, optimizer=ADAMW, unquantised_steps=0, steps=6, decoder_steps=3, batch_size=9
+    **SIZE, vector=VECTOR, optimizer=ADAMW, unquantized_steps=0, steps=6, decoder_steps=3, batch_size=9
 )
 UNET = UNetConfig(width=16, multipliers=(1, 2), blocks_per_level=1, attention_at=(2,), num_groups=4)
 DIFFUSION = DiffusionDecoderConfig(

@@ -6,17 +6,17 @@ from torch.optim.adamw import adamw as judge_adamw
 
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
-from fourfold.training.newton_schulz import NEWTON_SCHULZ, orthogonalise
+from fourfold.training.newton_schulz import NEWTON_SCHULZ, orthogonalize
 from fourfold.training.optimizers import AdamW, Muon, OptimizerConfig, block_matrices, build_optimizer
 from fourfold.training.precision import subnormals_as_zero
 
 
 @pytest.mark.parametrize(("steps", "least"), [(3, 0.75), (5, 0.65)])
 @pytest.mark.parametrize("shape", [(3, 24, 24), (2, 16, 40), (2, 48, 16)])
-def test_orthogonalising_brings_all_singular_values_near_one_and_keeps_the_singular_vectors(shape, steps, least):
+def test_orthogonalizing_brings_all_singular_values_near_one_and_keeps_the_singular_vectors(shape, steps, least):
     torch.manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-    result = orthogonalise(1e-7 * left * torch.linspace(1, 20, left.shape[-1]) @ right, steps)
+    result = orthogonalize(1e-7 * left * torch.linspace(1, 20, left.shape[-1]) @ right, steps)
     diagonal = left.mT @ result @ right.mT
     values = diagonal.diagonal(dim1=1, dim2=2)
     assert values.min() > least and values.max() < 1.25
@@ -31,8 +31,8 @@ def test_the_form_on_gram_matrices_gives_what_the_plain_iteration_gives(steps):
     for a, b, c in NEWTON_SCHULZ[steps]:
         gram = plain @ plain.mT
         plain = a * plain + (b * gram + c * gram @ gram) @ plain
-    assert torch.allclose(orthogonalise(matrices.float(), steps).double(), plain, atol=2e-5)
-    assert torch.allclose(orthogonalise(matrices.bfloat16(), steps).double(), plain, atol=0.1)
+    assert torch.allclose(orthogonalize(matrices.float(), steps).double(), plain, atol=2e-5)
+    assert torch.allclose(orthogonalize(matrices.bfloat16(), steps).double(), plain, atol=0.1)
 
 
 @pytest.mark.parametrize(("steps", "smallest"), [(3, 0.02)])
@@ -56,9 +56,9 @@ def named(parameters):
 def test_the_scale_of_a_matrix_does_not_matter_even_where_its_products_underflow(scale):
     matrices = torch.randn(2, 16, 24, generator=torch.Generator().manual_seed(0))
     with subnormals_as_zero():
-        found = orthogonalise(matrices * scale)
-    torch.testing.assert_close(found, orthogonalise(matrices), rtol=1e-4, atol=1e-5)
-    assert not orthogonalise(torch.zeros(1, 4, 6)).any()
+        found = orthogonalize(matrices * scale)
+    torch.testing.assert_close(found, orthogonalize(matrices), rtol=1e-4, atol=1e-5)
+    assert not orthogonalize(torch.zeros(1, 4, 6)).any()
 
 
 def test_subnormals_are_as_they_were_after_the_block_that_takes_them_for_zero():
@@ -114,7 +114,7 @@ def test_adamw_moves_as_torch_adamw_moves_and_leaves_vectors_undecayed():
     assert all(torch.allclose(parameter, twin) for parameter, twin in zip(ours, theirs, strict=True))
 
 
-def test_matrices_stored_as_one_are_orthogonalised_one_by_one():
+def test_matrices_stored_as_one_are_orthogonalized_one_by_one():
     torch.manual_seed(0)
     scales = torch.tensor([100.0, 1.0, 0.01]).repeat_interleave(8)
     gradient = torch.randn(24, 8) * scales[:, None]
@@ -149,7 +149,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_the_rest():
     assert set(optimizer.rules["muon"].parameters) == set(splits)
 
 
-def test_state_tensors_restore_an_optimiser():
+def test_state_tensors_restore_an_optimizer():
     models = [tiny_model(), tiny_model()]
     optimizers = [build_optimizer(model, OptimizerConfig()) for model in models]
 

@@ -101,7 +101,7 @@ def test_the_pretrained_arm_starts_from_the_model_which_is_left_as_it_was(world,
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_few_answers_can_be_learnt_by_heart(world, model, text):
+def test_a_few_answers_can_be_learned_by_heart(world, model, text):
     which = task("vqa")
     examples = load_examples(which, "transfer_train", *world, most=8, seed=0)
     learner = TextLearner(model, text, most_tokens=6)

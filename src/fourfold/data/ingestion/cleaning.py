@@ -18,7 +18,7 @@ from fourfold.data.ingestion.sources import Drop, RawSample
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # no decoder runs that nobody needs
 BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
-WIDE_GREYS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+WIDE_GRAYS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 class CleaningConfig(Config):
@@ -26,8 +26,8 @@ class CleaningConfig(Config):
 
     min_side: int = Field(32, ge=1)  # pixels, of the shorter side as found
     max_pixels: int = Field(40_000_000, ge=1, le=80_000_000)  # declared width × height; checked before anything is decoded
-    max_aspect_ratio: float = Field(4.0, ge=1)  # longer side / shorter side; the centre crop shows little of wider ones
-    min_caption_length: int = Field(3, ge=1)  # characters, after white space is normalised
+    max_aspect_ratio: float = Field(4.0, ge=1)  # longer side / shorter side; the center crop shows little of wider ones
+    min_caption_length: int = Field(3, ge=1)  # characters, after white space is normalized
     max_caption_length: int = Field(1_000, ge=1)
 
     @model_validator(mode="after")
@@ -82,7 +82,7 @@ def clean_caption(content: bytes, config: CleaningConfig) -> str:
 
 
 def clean_image(content: bytes, config: CleaningConfig, image_size: int) -> np.ndarray:
-    """Return the first frame as RGB, upright, its centre square resized: uint8 (image_size, image_size, 3).
+    """Return the first frame as RGB, upright, its center square resized: uint8 (image_size, image_size, 3).
 
     Raises `Unusable`. The declared size is checked before a pixel is decoded, so a decompression bomb costs nothing.
     """
@@ -104,8 +104,8 @@ def clean_image(content: bytes, config: CleaningConfig, image_size: int) -> np.n
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return any Pillow image as 8-bit RGB: 16-bit greys scaled, transparency laid on white, CMYK and palettes converted."""
-    if image.mode in WIDE_GREYS:
+    """Return any Pillow image as 8-bit RGB: 16-bit grays scaled, transparency laid on white, CMYK and palettes converted."""
+    if image.mode in WIDE_GRAYS:
         values_HW = np.asarray(image).astype(np.int64)
         wide = image.mode != "I" or values_HW.max(initial=0) > 255
         return Image.fromarray(np.clip(values_HW // 257 if wide else values_HW, 0, 255).astype(np.uint8)).convert("RGB")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST_BOXES = 20  # of one picture
 LEAST_SCORE = 0.05  # of a raw box; integration is stricter
-DEPTH_RANGE = (0.1, 1000.0)  # metres
+DEPTH_RANGE = (0.1, 1000.0)  # meters
 
 
 def train_scene_network(

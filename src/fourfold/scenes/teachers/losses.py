@@ -16,7 +16,7 @@ from fourfold.scenes.teachers.network import SceneNetworkConfig, SceneOutputs
 from fourfold.scenes.world.vocabulary import OBJECT_CLASSES, SKY_ID
 
 CELL = 4  # pixels
-EDGE = 0.1  # neighbours whose log depth differs by more lie on two surfaces
+EDGE = 0.1  # neighbors whose log depth differs by more lie on two surfaces
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def scene_losses(outputs: SceneOutputs, truth: SceneTruth, config: SceneNetworkC
 
 
 def depth_loss(predicted_BHW: Tensor, truth_BHW: Tensor, classes_BHW: Tensor, config: SceneNetworkConfig) -> Tensor:
-    """Return the weighted L1 of log depth plus that of its differences between neighbours on one surface."""
+    """Return the weighted L1 of log depth plus that of its differences between neighbors on one surface."""
     weight_BHW = torch.where(classes_BHW == SKY_ID, config.sky_weight, 1.0)
     weight_BHW = torch.where(classes_BHW > SKY_ID + 1, config.object_weight, weight_BHW)
     error_BHW = predicted_BHW - truth_BHW

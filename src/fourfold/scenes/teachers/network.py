@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from fourfold.configuration import Config
 from fourfold.labelers.fitting import FitConfig
-from fourfold.labelers.networks import Decoder, Encoder, normalise_pixels
+from fourfold.labelers.networks import Decoder, Encoder, normalize_pixels
 from fourfold.labelers.protocol import Batch
 from fourfold.scenes.world.vocabulary import CLASS_NAMES, OBJECT_CLASSES
 
-TYPICAL_DEPTH = 5.0  # metres; where the untrained network starts
+TYPICAL_DEPTH = 5.0  # meters; where the untrained network starts
 RARE_HEAT = math.log(0.02 / 0.98)  # the untrained heat-map is almost nowhere hot
 
 
@@ -33,7 +33,7 @@ class SceneNetworkConfig(Config):
     flip: bool = True  # half of the samples of a batch are mirrored
     object_weight: float = Field(2.0, gt=0)  # of object pixels, in depth
     sky_weight: float = Field(0.2, gt=0)  # of sky pixels, in depth
-    slope_weight: float = Field(2.0, ge=0)  # of depth differences between neighbours on one surface: normals live on them
+    slope_weight: float = Field(2.0, ge=0)  # of depth differences between neighbors on one surface: normals live on them
     object_class_weight: float = Field(3.0, gt=0)  # of object pixels, in segmentation
     depth_gain: float = Field(6.0, ge=0)  # of the three losses
     semseg_gain: float = Field(2.0, ge=0)
@@ -47,7 +47,7 @@ class SceneOutputs:
     log_depth_BHW: Tensor
     classes_BKHW: Tensor  # logits over CLASS_NAMES
     heat_BKhw: Tensor  # logits over OBJECT_CLASSES
-    offsets_B4hw: Tensor  # box sides relative to the cell's centre, in 0-1
+    offsets_B4hw: Tensor  # box sides relative to the cell's center, in 0-1
 
 
 class SceneNetwork(nn.Module):
@@ -64,7 +64,7 @@ class SceneNetwork(nn.Module):
 
     def forward(self, rgb_BHWC: Tensor) -> SceneOutputs:
         """Return what is seen in uint8 pixels (B, H, W, 3)."""
-        fine, middle = self.decoder(*self.encoder(normalise_pixels(rgb_BHWC)))
+        fine, middle = self.decoder(*self.encoder(normalize_pixels(rgb_BHWC)))
         dense_BKHW = functional.pixel_shuffle(self.dense(fine), 2)
         boxes_BChw = self.boxes(middle)
         return SceneOutputs(

@@ -15,16 +15,16 @@ from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.scene import Scene
 
 SUN, FILL = np.float32(0.72), np.float32(0.36)  # direct light and light from the sky
-HAZE = 0.6  # share of the horizon's colour in the ground at the far plane
+HAZE = 0.6  # share of the horizon's color in the ground at the far plane
 
 
 @dataclass(frozen=True)
 class Backdrop:
     """What lies behind the objects of S scenes."""
 
-    depth_P: np.ndarray  # metres; the far plane's in the sky
-    is_ground_P: np.ndarray  # of the ray through the centre of the pixel
-    sunlit_3SP: np.ndarray  # colours where no shadow falls
+    depth_P: np.ndarray  # meters; the far plane's in the sky
+    is_ground_P: np.ndarray  # of the ray through the center of the pixel
+    sunlit_3SP: np.ndarray  # colors where no shadow falls
     shadow_S: np.ndarray  # what a shadow leaves of the ground's own light
     haze_3SP: np.ndarray  # light that haze adds whether in shadow or not; one row's value per pixel
 
@@ -33,7 +33,7 @@ def backdrop(scenes: Sequence[Scene], config: ScenesConfig) -> Backdrop:
     """Compute sky and ground of scenes."""
     size = config.image_size
     depth_H, ground_share_H = _rows(config)
-    light_S, floor_23S, sky_23S = _colours(scenes)
+    light_S, floor_23S, sky_23S = _colors(scenes)
     haze_H = (HAZE * (depth_H / config.far) ** 2).astype(np.float32)
     row_H = (np.arange(size) + 0.5) / size
     horizon_H = np.interp(0.5, ground_share_H, row_H) if ground_share_H.any() else 1.0
@@ -61,7 +61,7 @@ def backdrop(scenes: Sequence[Scene], config: ScenesConfig) -> Backdrop:
 
 
 def _rows(config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return per row the depth (float64) through pixel centres and the share of the row's height that is ground."""
+    """Return per row the depth (float64) through pixel centers and the share of the row's height that is ground."""
 
     def depth_at(offset: float) -> np.ndarray:
         rays_3P = config.camera.to_world(config.camera.rays(config.image_size, config.image_size, (offset, 0.5)))
@@ -73,7 +73,7 @@ def _rows(config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(depth_at(0.5), config.far), share_H
 
 
-def _colours(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _colors(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the light's upward part (S), both floor tones and horizon and zenith ((2, 3, S) each), about linear."""
     light_S = np.array([scene.light[1] for scene in scenes], dtype=np.float32)
     floor_S23 = np.array([scene.floor_tones for scene in scenes], dtype=np.float32)

@@ -1,6 +1,6 @@
 """The pinhole camera of the scenes, also the assumed camera of real photographs.
 
-Two frames, both in metres. *Camera*: x right, y down, z into the scene; depth is z. *World*: x right, y up, z forward
+Two frames, both in meters. *Camera*: x right, y down, z into the scene; depth is z. *World*: x right, y up, z forward
 along the ground, origin on the ground right below the camera.
 """
 
@@ -14,7 +14,7 @@ from fourfold.configuration import Config
 
 
 class Intrinsics(NamedTuple):
-    """Pinhole intrinsics in pixels; the centre of pixel (row, column) lies at (column + 0.5, row + 0.5)."""
+    """Pinhole intrinsics in pixels; the center of pixel (row, column) lies at (column + 0.5, row + 0.5)."""
 
     fx: float
     fy: float
@@ -31,7 +31,7 @@ class View(NamedTuple):
     slope: float
 
     def project(self, x: float, y: float, z: float) -> tuple[float, float]:
-        """Return where a world point is seen, right and down, in multiples of half the shorter side (0 is the centre)."""
+        """Return where a world point is seen, right and down, in multiples of half the shorter side (0 is the center)."""
         y -= self.height
         scale = 1 / (max(self.cos * z - self.sin * y, 1e-6) * self.slope)
         return x * scale, (-self.cos * y - self.sin * z) * scale
@@ -41,7 +41,7 @@ class Camera(Config):
     """A pinhole camera that looks forward and down at a level ground."""
 
     fov: float = Field(default=50.0, gt=5, lt=150)  # degrees, over the shorter side of the image
-    height: float = Field(default=2.0, gt=0)  # metres above the ground
+    height: float = Field(default=2.0, gt=0)  # meters above the ground
     pitch: float = Field(default=18.0, ge=0, lt=80)  # degrees below the horizon
 
     def intrinsics(self, height: int, width: int) -> Intrinsics:
@@ -52,7 +52,7 @@ class Camera(Config):
     def rays(self, height: int, width: int, offset: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
         """Return camera-frame rays (3, height · width) float64 with z = 1, so that depth × ray is a point in space.
 
-        `offset` is the place (row, column) inside each pixel; (0.5, 0.5) is its centre.
+        `offset` is the place (row, column) inside each pixel; (0.5, 0.5) is its center.
         """
         fx, fy, cx, cy = self.intrinsics(height, width)
         x, y = np.meshgrid((np.arange(width) + offset[1] - cx) / fx, (np.arange(height) + offset[0] - cy) / fy)

@@ -76,5 +76,5 @@ def _place(thing: SceneObject) -> str:
 def _transfer(scene: Scene) -> str:
     things = left_to_right(scene)
     noun = "object" if len(things) == 1 else "objects"
-    items = [f"{thing.colour} {thing.shape}, {thing.size}, {thing.texture}" for thing in things]
+    items = [f"{thing.color} {thing.shape}, {thing.size}, {thing.texture}" for thing in things]
     return f"{NUMBERS[len(things)]} {noun}: " + "; ".join(items)

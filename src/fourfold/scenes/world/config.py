@@ -1,4 +1,4 @@
-"""Settings of the scene world. Defaults are the embedded world of this project: 64 × 64, learnt in minutes on two cores."""
+"""Settings of the scene world. Defaults are the embedded world of this project: 64 × 64, learned in minutes on two cores."""
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,7 +18,7 @@ DEFAULT_NUM_SAMPLES = {
 
 
 class ScenesConfig(Config):
-    """What is in the scenes, how they are seen and how many there are. Lengths in metres."""
+    """What is in the scenes, how they are seen and how many there are. Lengths in meters."""
 
     image_size: int = Field(default=64, ge=16, le=1024)  # pixels, square
     num_samples: dict[str, int] = Field(default_factory=lambda: dict(DEFAULT_NUM_SAMPLES))
@@ -26,7 +26,7 @@ class ScenesConfig(Config):
     max_objects: int = Field(default=3, ge=1, le=4)
     large: float = Field(default=0.85, gt=0.05, lt=2)  # radius of a large sphere; the other shapes follow
     small: float = Field(default=0.55, gt=0.05, lt=2)
-    nearest: float = Field(default=3.2, gt=1)  # distance of object centres along the ground
+    nearest: float = Field(default=3.2, gt=1)  # distance of object centers along the ground
     farthest: float = Field(default=5.2, gt=1)
     max_occlusion: float = Field(default=0.4, ge=0, lt=1)  # share of an object's width that nearer ones may cover
     far: float = Field(default=12.0, gt=1)  # depth at which the ground ends and the sky begins; also the depth of the sky

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from fourfold.scenes.world.captions import BESIDE, is_clear, relation
 from fourfold.scenes.world.scene import Scene
-from fourfold.scenes.world.vocabulary import COLOURS, NUMBERS, SHAPES
+from fourfold.scenes.world.vocabulary import COLORS, NUMBERS, SHAPES
 
-KINDS = ("colour", "shape", "count", "relation")
-ANSWERS = (*COLOURS, *SHAPES, *NUMBERS[:4])
+KINDS = ("color", "shape", "count", "relation")
+ANSWERS = (*COLORS, *SHAPES, *NUMBERS[:4])
 
 
 @dataclass(frozen=True)
@@ -22,29 +22,29 @@ class Question:
 
 def questions(scene: Scene) -> list[Question]:
     """Return every question of the four kinds that the scene answers without ambiguity, in a fixed order."""
-    return [*_colours(scene), *_shapes(scene), *_counts(scene), *_relations(scene)]
+    return [*_colors(scene), *_shapes(scene), *_counts(scene), *_relations(scene)]
 
 
-def _colours(scene: Scene) -> list[Question]:
-    """Ask for the colour of what is the only one of its shape, or of its shape and size."""
+def _colors(scene: Scene) -> list[Question]:
+    """Ask for the color of what is the only one of its shape, or of its shape and size."""
     found = []
     by_shape = Counter(thing.shape for thing in scene.objects)
     by_size = Counter((thing.size, thing.shape) for thing in scene.objects)
     for thing in scene.objects:
         if by_shape[thing.shape] == 1:
-            found.append(Question(f"what colour is the {thing.shape}?", thing.colour, "colour"))
+            found.append(Question(f"what colour is the {thing.shape}?", thing.color, "color"))
         elif by_size[thing.size, thing.shape] == 1:
-            found.append(Question(f"what colour is the {thing.size} {thing.shape}?", thing.colour, "colour"))
+            found.append(Question(f"what colour is the {thing.size} {thing.shape}?", thing.color, "color"))
     return found
 
 
 def _shapes(scene: Scene) -> list[Question]:
-    """Ask for the shape of what is the only one of its colour."""
-    by_colour = Counter(thing.colour for thing in scene.objects)
+    """Ask for the shape of what is the only one of its color."""
+    by_color = Counter(thing.color for thing in scene.objects)
     return [
-        Question(f"what shape is the {thing.colour} object?", thing.shape, "shape")
+        Question(f"what shape is the {thing.color} object?", thing.shape, "shape")
         for thing in scene.objects
-        if by_colour[thing.colour] == 1
+        if by_color[thing.color] == 1
     ]
 
 
@@ -67,6 +67,6 @@ def _relations(scene: Scene) -> list[Question]:
         for side, prepositions in BESIDE.items():
             there = [thing for thing in others if relation(thing, anchor) == side]
             if len(there) == 1:
-                text = f"what shape is {prepositions[0]} the {anchor.colour} {anchor.shape}?"
+                text = f"what shape is {prepositions[0]} the {anchor.color} {anchor.shape}?"
                 found.append(Question(text, there[0].shape, "relation"))
     return found

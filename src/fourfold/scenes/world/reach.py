@@ -14,7 +14,7 @@ from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.tracing import COS, HEIGHT, RADIUS, SIN, World, X, Z
 from fourfold.scenes.world.vocabulary import SHAPES
 
-NEAR = 0.05  # metres; nearer corners have no useful projection, their object gets the whole image
+NEAR = 0.05  # meters; nearer corners have no useful projection, their object gets the whole image
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Scenes become pictures and exact truth: colours, depth, normals, classes, boxes and visible shares.
+"""Scenes become pictures and exact truth: colors, depth, normals, classes, boxes and visible shares.
 
-Truth belongs to the ray through the centre of each pixel. Colours are that ray's too, except where neighbours differ:
+Truth belongs to the ray through the center of each pixel. Colors are that ray's too, except where neighbors differ:
 there four more rays per pixel smooth the edge (2 × 2, rotated grid).
 
 Shape legend: S scenes, P = H · W pixels, R rays (S · P, or four for each of E pixels at edges), K object slots; see
@@ -25,7 +25,7 @@ from fourfold.scenes.world.tracing import Hits, World, blocked, nearest, world_o
 from fourfold.scenes.world.vocabulary import CLASS_NAMES, GROUND_ID, SHAPES, SKY_ID
 
 CHUNK_PIXELS = 64 * 64 * 64  # rays at a time: many enough to outweigh the calls, few enough for a core's cache
-EDGE = 14  # sRGB steps of 255 between neighbours
+EDGE = 14  # sRGB steps of 255 between neighbors
 EDGE_OFFSETS = ((0.125, 0.375), (0.375, 0.875), (0.875, 0.625), (0.625, 0.125))
 CLASS_OF_SHAPE = np.array([CLASS_NAMES.index(shape) for shape in SHAPES], dtype=np.uint8)
 
@@ -35,7 +35,7 @@ class RenderedBatch:
     """What is seen of S scenes. A slot K beyond a scene's objects, or one that is not seen, has box 0 and share 0."""
 
     rgb: np.ndarray  # (S, H, W, 3) uint8 sRGB
-    depth: np.ndarray  # (S, H, W) float32 metres along the viewing axis; the sky has the far plane's
+    depth: np.ndarray  # (S, H, W) float32 meters along the viewing axis; the sky has the far plane's
     normal: np.ndarray  # (S, H, W, 3) float32 unit vectors in the camera frame; the sky has (0, 0, -1)
     semseg: np.ndarray  # (S, H, W) uint8 ids into CLASS_NAMES
     instance: np.ndarray  # (S, H, W) int8 index of the object, -1 for ground and sky
@@ -78,14 +78,14 @@ def _render_chunk(scenes: Sequence[Scene], config: ScenesConfig) -> RenderedBatc
     light_3S = np.ascontiguousarray(np.array([one.light for one in scenes], dtype=np.float32).T)
     back, bodies = backdrop(scenes, config), reach_of_bodies(world, config)
     shadows, shades_Q2 = reach_of_shadows(world, light_3S, config), shading_pairs(world, light_3S)
-    # 2) One ray through the centre of each pixel
+    # 2) One ray through the center of each pixel
     ray_3P = _rays(config.camera, size)
     flat_C = bodies.scene_C * size**2 + bodies.pixel_C
     hits = nearest(world, _eye(config), flat_C, bodies.object_C, ray_3P[:, bodies.pixel_C], num * size**2)
     dark_SP = _ground_shadows(world, shadows, hits, back, ray_3P, light_3S)
-    colour_3R = _apply_shadows(back, dark_SP).reshape(3, -1)
-    colour_3R[:, hits.ray_H] = shade_objects(world, hits, light_3S, shades_Q2)
-    rgb_3SHW = _to_srgb(colour_3R).reshape(3, num, size, size)
+    color_3R = _apply_shadows(back, dark_SP).reshape(3, -1)
+    color_3R[:, hits.ray_H] = shade_objects(world, hits, light_3S, shades_Q2)
+    rgb_3SHW = _to_srgb(color_3R).reshape(3, num, size, size)
     # 3) Four more where there are edges
     slot_SHW = _slots(world, hits).reshape(num, size, size)
     edge_R = np.flatnonzero(_edges(rgb_3SHW, slot_SHW, dark_SP.reshape(num, size, size)))
@@ -126,7 +126,7 @@ def _slots(world: World, hits: Hits) -> np.ndarray:
 def _ground_shadows(
     world: World, shadows: Reach, hits: Hits, back: Backdrop, ray_3P: np.ndarray, light_3S: np.ndarray
 ) -> np.ndarray:
-    """Return (S, P) bool: pixels whose centre shows ground in shadow."""
+    """Return (S, P) bool: pixels whose center shows ground in shadow."""
     num, num_pixels = light_3S.shape[1], len(back.depth_P)
     flat_C = shadows.scene_C * num_pixels + shadows.pixel_C
     pair = np.flatnonzero(back.is_ground_P[shadows.pixel_C] & (hits.object_R[flat_C] < 0))
@@ -143,17 +143,17 @@ def _is_dark(world: World, depth_C: np.ndarray, ray_3C: np.ndarray, light_3C: np
 
 
 def _apply_shadows(back: Backdrop, dark_SP: np.ndarray) -> np.ndarray:
-    colour_3SP = back.sunlit_3SP.copy()
+    color_3SP = back.sunlit_3SP.copy()
     scene, pixel = np.nonzero(dark_SP)
     left = back.shadow_S[scene]
     haze = back.haze_3SP[:, scene, pixel]
-    colour_3SP[:, scene, pixel] = haze + (colour_3SP[:, scene, pixel] - haze) * left
-    return colour_3SP
+    color_3SP[:, scene, pixel] = haze + (color_3SP[:, scene, pixel] - haze) * left
+    return color_3SP
 
 
-def _to_srgb(colour_3R: np.ndarray) -> np.ndarray:
+def _to_srgb(color_3R: np.ndarray) -> np.ndarray:
     """Return (3, R) uint8; the square root stands in for the sRGB curve (sqrt is exact, pow is not)."""
-    return (np.sqrt(np.minimum(colour_3R, np.float32(1))) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return (np.sqrt(np.minimum(color_3R, np.float32(1))) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _edges(rgb_3SHW: np.ndarray, slot_SHW: np.ndarray, dark_SHW: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ def _edges(rgb_3SHW: np.ndarray, slot_SHW: np.ndarray, dark_SHW: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class _Smoother:
-    """Traces four rays through each of some pixels; the backdrop keeps the colour of the pixel's centre, lit or not."""
+    """Traces four rays through each of some pixels; the backdrop keeps the color of the pixel's center, lit or not."""
 
     world: World
     back: Backdrop
@@ -192,9 +192,9 @@ class _Smoother:
         )
         ray_C, object_C = self._pairs(self.bodies, scene_E, pixel_E)
         hits = nearest(self.world, _eye(self.config), ray_C, object_C, ray_3R[:, ray_C], 4 * len(edge_E))
-        colour_3R = self._backdrop(hits, ray_3R, scene_E, pixel_E)
-        colour_3R[:, hits.ray_H] = shade_objects(self.world, hits, self.light_3S, self.shades_Q2)
-        one, two, three, four = np.minimum(colour_3R, np.float32(1)).reshape(3, 4, -1).transpose(1, 0, 2)
+        color_3R = self._backdrop(hits, ray_3R, scene_E, pixel_E)
+        color_3R[:, hits.ray_H] = shade_objects(self.world, hits, self.light_3S, self.shades_Q2)
+        one, two, three, four = np.minimum(color_3R, np.float32(1)).reshape(3, 4, -1).transpose(1, 0, 2)
         return _to_srgb((one + two + three + four) * np.float32(0.25))
 
     def _pairs(self, reach: Reach, scene_E: np.ndarray, pixel_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from fourfold.scenes.world.camera import View
 from fourfold.scenes.world.config import SPLITS, ScenesConfig
-from fourfold.scenes.world.vocabulary import COLOURS, FLOORS, SHAPES, SIZES, TEXTURES
+from fourfold.scenes.world.vocabulary import COLORS, FLOORS, SHAPES, SIZES, TEXTURES
 from fourfold.seeds import derive_seed
 
 MARGIN = 0.96  # share of the half image in which whole objects must lie
@@ -16,7 +16,7 @@ ARRANGEMENTS = 40  # full restarts before sizes shrink
 
 T = TypeVar("T")
 Tone = tuple[float, float, float]  # sRGB, 0-1
-Look = tuple[str, str, str, str]  # shape, colour, texture, size
+Look = tuple[str, str, str, str]  # shape, color, texture, size
 SKIES: tuple[tuple[Tone, Tone], ...] = (  # horizon and zenith
     ((0.82, 0.89, 0.95), (0.36, 0.56, 0.86)),  # clear
     ((0.98, 0.84, 0.72), (0.52, 0.50, 0.74)),  # evening
@@ -26,10 +26,10 @@ SKIES: tuple[tuple[Tone, Tone], ...] = (  # horizon and zenith
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One upright solid on the ground. Lengths in metres, world frame (see `camera.py`); `yaw` in radians."""
+    """One upright solid on the ground. Lengths in meters, world frame (see `camera.py`); `yaw` in radians."""
 
     shape: str
-    colour: str
+    color: str
     texture: str
     size: str
     x: float
@@ -46,12 +46,12 @@ class SceneObject:
     @property
     def description(self) -> str:
         """All attributes in the order of English: `large red striped sphere`; plain goes without saying."""
-        return " ".join(word for word in (self.size, self.colour, self.texture, self.shape) if word != "plain")
+        return " ".join(word for word in (self.size, self.color, self.texture, self.shape) if word != "plain")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects, ground, sky and light of one image. Colours are sRGB in 0–1."""
+    """Objects, ground, sky and light of one image. Colors are sRGB in 0–1."""
 
     split: str
     index: int
@@ -59,7 +59,7 @@ class Scene:
     floor: str
     floor_tones: tuple[Tone, Tone]  # the same twice on a plain floor
     floor_yaw: float
-    tile: float  # edge of a checker tile in metres
+    tile: float  # edge of a checker tile in meters
     horizon: tuple[float, float, float]
     zenith: tuple[float, float, float]
     light: tuple[float, float, float]  # unit vector towards the light, world frame
@@ -125,7 +125,7 @@ def _draw_floor_tones(rng: random.Random, floor: str) -> tuple[Tone, Tone]:
 
 
 def _draw_sky(rng: random.Random) -> tuple[Tone, Tone]:
-    """Return the colours at the horizon and at the zenith: anything between a clear, an evening and an overcast sky."""
+    """Return the colors at the horizon and at the zenith: anything between a clear, an evening and an overcast sky."""
     weights = [rng.random() ** 2 for _ in SKIES]
     total = sum(weights) + 1e-9
 
@@ -139,12 +139,12 @@ def _draw_sky(rng: random.Random) -> tuple[Tone, Tone]:
 def _draw_objects(rng: random.Random, config: ScenesConfig) -> tuple[SceneObject, ...]:
     """Draw looks, then places; objects that fit nowhere together become small one after the other, then fewer.
 
-    Colour and shape together always tell the objects of a scene apart.
+    Color and shape together always tell the objects of a scene apart.
     """
     count = config.min_objects + int(rng.random() * (config.max_objects - config.min_objects + 1))
     looks: list[Look] = []
     while len(looks) < count:
-        look = (_pick(rng, SHAPES), _pick(rng, COLOURS), _pick(rng, TEXTURES), _pick(rng, SIZES))
+        look = (_pick(rng, SHAPES), _pick(rng, COLORS), _pick(rng, TEXTURES), _pick(rng, SIZES))
         if all(look[:2] != other[:2] for other in looks):
             looks.append(look)
     while True:
@@ -171,7 +171,7 @@ def _arrange(rng: random.Random, looks: Sequence[Look], config: ScenesConfig) ->
         z, footprint = _between(rng, config.nearest, config.farthest), _footprint(shape, radius)
         if not _is_tall_enough_for(view, z, footprint, height):
             return None
-        scale, _ = view.project(1, height / 2, z - 0.5 * footprint)  # half images per metre, rather too large
+        scale, _ = view.project(1, height / 2, z - 0.5 * footprint)  # half images per meter, rather too large
         places.append((z, radius, height, scale, footprint * scale))
     widths = [2 * half * (1 - config.max_occlusion * rng.random()) for *_, half in places]
     gaps, left = sorted(rng.random() for _ in looks), -MARGIN
@@ -181,11 +181,11 @@ def _arrange(rng: random.Random, looks: Sequence[Look], config: ScenesConfig) ->
     placed: dict[int, SceneObject] = {}
     for gap, number in zip(gaps, sorted(range(len(looks)), key=lambda _: rng.random()), strict=True):
         z, radius, height, scale, half = places[number]
-        centre = left + gap * room + before + widths[number] / 2
+        center = left + gap * room + before + widths[number] / 2
         before += widths[number]
-        x = max(half - MARGIN, min(MARGIN - half, centre)) / scale
-        shape, colour, texture, size = looks[number]
-        new = SceneObject(shape, colour, texture, size, x, z, rng.random() * math.pi / 2, radius, height)
+        x = max(half - MARGIN, min(MARGIN - half, center)) / scale
+        shape, color, texture, size = looks[number]
+        new = SceneObject(shape, color, texture, size, x, z, rng.random() * math.pi / 2, radius, height)
         if half > MARGIN or not _fits(new, list(placed.values()), view, config.max_occlusion):
             return None
         placed[number] = new
@@ -197,7 +197,7 @@ def _footprint(shape: str, radius: float) -> float:
 
 
 def _proportions(shape: str, scale: float) -> tuple[float, float]:
-    """Return radius and height in metres, so that shapes of one size look equally large."""
+    """Return radius and height in meters, so that shapes of one size look equally large."""
     return {
         "sphere": (scale, 2 * scale),
         "box": (0.78 * scale, 1.56 * scale),

@@ -9,12 +9,12 @@ from fourfold.scenes.world.backdrop import FILL, SUN
 from fourfold.scenes.world.tracing import BLUE, BOUND, HEIGHT, RED, STRIPES, Hits, World, X, Z, blocked
 
 GLOSS = np.float32(0.16)  # strength of the highlight
-STRIPE_TONE = np.float32(0.86)  # linear; stripes of the object's colour alternate with near-white
-NUM_BANDS = np.float32(5)  # stripes over the height of an object, first and last in its colour
+STRIPE_TONE = np.float32(0.86)  # linear; stripes of the object's color alternate with near-white
+NUM_BANDS = np.float32(5)  # stripes over the height of an object, first and last in its color
 
 
 def shade_objects(world: World, hits: Hits, light_3S: np.ndarray, shades_Q2: np.ndarray) -> np.ndarray:
-    """Return the colours (3, H) of hit points; `shades_Q2` are the pairs (caster, receiver) of `shading_pairs`."""
+    """Return the colors (3, H) of hit points; `shades_Q2` are the pairs (caster, receiver) of `shading_pairs`."""
     light_3H = light_3S[:, world.scene_M[hits.object_H]]
     facing_H = np.maximum(_dot(hits.normal_3H, light_3H), 0)
     _shadow(facing_H, world, hits, light_3H, shades_Q2)
@@ -57,7 +57,7 @@ def _shadow(facing_H: np.ndarray, world: World, hits: Hits, light_3H: np.ndarray
 
 
 def _paint(world: World, hits: Hits) -> np.ndarray:
-    """Return (3, H): the object's colour, or near-white on the second and fourth of five horizontal bands."""
+    """Return (3, H): the object's color, or near-white on the second and fourth of five horizontal bands."""
     height_H = world.facts_FM[HEIGHT][hits.object_H]
     band_H = np.floor(hits.point_3H[1] / height_H * NUM_BANDS)
     white_H = (world.facts_FM[STRIPES][hits.object_H] > 0) & ((band_H == 1) | (band_H == 3))

@@ -94,10 +94,10 @@ def _box_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) ->
     """Return the axis of the face whose plane is nearest to the point."""
     x, y, z = point_3C
     half_C = height_C / 2
-    centred_3C = np.stack([x, y - half_C, z])
-    to_face_3C = np.abs(np.abs(centred_3C) - np.stack([radius_C, half_C, radius_C]))
+    centered_3C = np.stack([x, y - half_C, z])
+    to_face_3C = np.abs(np.abs(centered_3C) - np.stack([radius_C, half_C, radius_C]))
     face_C = np.argmin(to_face_3C, axis=0)
-    return np.where(np.arange(3)[:, None] == face_C, np.sign(centred_3C), 0).astype(np.float32)
+    return np.where(np.arange(3)[:, None] == face_C, np.sign(centered_3C), 0).astype(np.float32)
 
 
 def _cylinder_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:

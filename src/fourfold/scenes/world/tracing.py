@@ -13,11 +13,11 @@ import numpy as np
 
 from fourfold.scenes.world import solids
 from fourfold.scenes.world.scene import Scene
-from fourfold.scenes.world.vocabulary import COLOUR_VALUES, SHAPES
+from fourfold.scenes.world.vocabulary import COLOR_VALUES, SHAPES
 
 X, Z, RADIUS, HEIGHT, COS, SIN, BOUND, STRIPES, RED, GREEN, BLUE = range(11)
 BOX = SHAPES.index("box")  # the only shape that looks different when turned
-SURFACE = np.float32(1e-3)  # metres; what lies nearer along a shadow ray is the surface itself
+SURFACE = np.float32(1e-3)  # meters; what lies nearer along a shadow ray is the surface itself
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class World:
 
 
 def world_of(scenes: Sequence[Scene]) -> World:
-    """Gather the objects of scenes; colours become about linear (squared from sRGB)."""
+    """Gather the objects of scenes; colors become about linear (squared from sRGB)."""
     object_KS = np.full((max(len(s.objects) for s in scenes), len(scenes)), -1)
     facts: list[tuple[float, ...]] = []
     shapes, rows, slots = [], [], []
@@ -41,7 +41,7 @@ def world_of(scenes: Sequence[Scene]) -> World:
             object_KS[slot, row] = len(facts)
             bound = thing.radius if thing.shape == "sphere" else np.hypot(thing.footprint, thing.height / 2)
             place = (thing.x, thing.z, thing.radius, thing.height, np.cos(thing.yaw), np.sin(thing.yaw), bound)
-            facts.append((*place, thing.texture == "striped", *(v * v for v in COLOUR_VALUES[thing.colour])))
+            facts.append((*place, thing.texture == "striped", *(v * v for v in COLOR_VALUES[thing.color])))
             shapes.append(SHAPES.index(thing.shape))
             rows.append(row)
             slots.append(slot)

@@ -7,7 +7,7 @@ FLOORS = ("plain", "checkered")
 NUMBERS = ("zero", "one", "two", "three", "four")  # NUMBERS[3] == "three"
 
 # Eight hues that stay apart in shade; sRGB, 0-1.
-COLOUR_VALUES: dict[str, tuple[float, float, float]] = {
+COLOR_VALUES: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.12, 0.12),
     "orange": (1.00, 0.52, 0.06),
     "yellow": (0.98, 0.88, 0.14),
@@ -17,7 +17,7 @@ COLOUR_VALUES: dict[str, tuple[float, float, float]] = {
     "purple": (0.50, 0.16, 0.72),
     "pink": (1.00, 0.50, 0.74),
 }
-COLOURS = tuple(COLOUR_VALUES)
+COLORS = tuple(COLOR_VALUES)
 
 CLASS_NAMES = ("sky", "ground", *SHAPES)  # the position is the id in the semantic mask
 OBJECT_CLASSES = SHAPES  # classes that have boxes

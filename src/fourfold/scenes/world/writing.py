@@ -117,7 +117,7 @@ def _attributes(one: Scene, rendered: RenderedBatch, row: int) -> dict[str, Any]
         objects.append(
             {
                 "shape": thing.shape,
-                "colour": thing.colour,
+                "color": thing.color,
                 "texture": thing.texture,
                 "size": thing.size,
                 "position": [round(thing.x, 4), round(thing.z, 4)],

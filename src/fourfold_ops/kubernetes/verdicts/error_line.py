@@ -2,7 +2,7 @@
 
 import re
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
 FRAME = re.compile(r"^[\s|+│-]+(?=\S)|\s*[│|]\s*$")  # around what an exception group or rich draws
 OURS = ("Failed in ", "Failed: ", "Error: ")
 NAMED = re.compile(r"^([\w.]+(Error|Exception|Interrupt|ExceptionGroup)|[\w.]+\.[A-Z]\w+): ")
@@ -11,7 +11,7 @@ NAMED_ALONE = re.compile(r"^[\w.]*[A-Z]\w*(Error|Exception|Interrupt)$")  # rais
 
 def python_error(text: str) -> str:
     """Return the line that names the error: ours ("Failed in …"), else the last "…Error: …", else the last line."""
-    lines = [FRAME.sub("", line).strip() for line in COLOURS.sub("", text).splitlines()]
+    lines = [FRAME.sub("", line).strip() for line in COLORS.sub("", text).splitlines()]
     lines = [line for line in lines if line]
     ours = [line for line in lines if line.startswith(OURS)]
     errors = [line for line in lines if NAMED.match(line) or NAMED_ALONE.match(line)]

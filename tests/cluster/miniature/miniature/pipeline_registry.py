@@ -51,20 +51,20 @@ def misbehave(how):
         os._exit(3)
 
 
-def label(numbers, labelling, folder):
+def label(numbers, labeling, folder):
     """One file for each shard; a process does those of its part, and whoever runs the whole finds them done."""
     part, parts = handover.part()
-    for shard in range(labelling["shards"]):
+    for shard in range(labeling["shards"]):
         file = folder / f"{shard}.json"
         if shard % parts != part or file.exists():
             continue
-        time.sleep(labelling["seconds"])
+        time.sleep(labeling["seconds"])
         (folder / f".partial-{shard}").write_text(json.dumps({str(n): (n * 2654435761 + shard) % 1000 for n in numbers}))
         (folder / f".partial-{shard}").replace(file)
-        print(f"labelling: shard {shard} is done by part {part} of {parts}", flush=True)
+        print(f"labeling: shard {shard} is done by part {part} of {parts}", flush=True)
     if parts > 1:
         return {}
-    return {str(shard): json.loads((folder / f"{shard}.json").read_text()) for shard in range(labelling["shards"])}
+    return {str(shard): json.loads((folder / f"{shard}.json").read_text()) for shard in range(labeling["shards"])}
 
 
 def tell(trained, labels):
@@ -92,13 +92,13 @@ def register_pipelines():
     training = Pipeline(
         [node(train, ["numbers", "params:training", "training_folder", "metric_log"], "trained", name="train", tags="gpu")]
     )
-    labelling = Pipeline([node(label, ["numbers", "params:labelling", "labels_folder"], "labels", name="label", tags="split")])
+    labeling = Pipeline([node(label, ["numbers", "params:labeling", "labels_folder"], "labels", name="label", tags="split")])
     telling = Pipeline([node(tell, ["trained", "labels"], "report", name="tell")])
     return {
-        "__default__": making + training + labelling + telling,
+        "__default__": making + training + labeling + telling,
         "making": making,
         "training": making + training,
-        "labelling": making + labelling,
+        "labeling": making + labeling,
         "telling": telling,
         "pair": making + Pipeline([node(pair, "numbers", "summed", name="pair", tags="together")]),
         "many": making + Pipeline([node(empty, "numbers", f"empty_{i}", name=f"empty_{i}", tags="tiny") for i in range(200)]),

@@ -37,7 +37,7 @@ def png_of(width, height, rows, depth=8):
 
 
 def halves(left, right, size=(64, 64)):
-    """A picture whose left half is one colour and whose right half another."""
+    """A picture whose left half is one color and whose right half another."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     pixels[:, : size[0] // 2], pixels[:, size[0] // 2 :] = left, right
     return Image.fromarray(pixels)
@@ -50,8 +50,8 @@ def corners(rgb):
     return rgb[3, 3].astype(int), rgb[3, -4].astype(int), rgb[-4, 3].astype(int)
 
 
-def is_near(colour, wanted, tolerance=12):
-    return np.abs(np.asarray(colour, int) - wanted).max() <= tolerance
+def is_near(color, wanted, tolerance=12):
+    return np.abs(np.asarray(color, int) - wanted).max() <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_picture_of_the_right_size_passes_unchanged():
     assert np.array_equal(cleaned(stored(Image.fromarray(pixels))).rgb_HW3, pixels)
 
 
-def test_the_centre_square_of_a_wide_picture_is_kept():
+def test_the_center_square_of_a_wide_picture_is_kept():
     pixels = np.zeros((64, 192, 3), np.uint8)
     pixels[:, 64:128] = RED
     assert is_near(cleaned(stored(Image.fromarray(pixels))).rgb_HW3.mean(axis=(0, 1)), RED, 8)
@@ -94,12 +94,12 @@ def test_cmyk_becomes_rgb():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_greys_keep_their_brightness(kind):
+def test_sixteen_bit_grays_keep_their_brightness(kind):
     wide = Image.fromarray(np.full((64, 64), 0x8080, np.uint16))
     assert is_near(cleaned(stored(wide, kind)).rgb_HW3.mean(axis=(0, 1)), (128, 128, 128), 1)
 
 
-def test_sixteen_bit_colours_keep_their_brightness():
+def test_sixteen_bit_colors_keep_their_brightness():
     row = b"\x00" + bytes([0x80, 0x80, 0x40, 0x40, 0xFF, 0xFF]) * 64
     content = png_of(64, 64, row * 64, depth=16)
     assert is_near(cleaned(content).rgb_HW3.mean(axis=(0, 1)), (128, 64, 255), 1)
@@ -127,7 +127,7 @@ def test_of_an_animation_the_first_frame_is_taken():
         assert is_near(cleaned(content).rgb_HW3.mean(axis=(0, 1)), RED)
 
 
-def test_what_is_transparent_becomes_white_whatever_colour_hides_there():
+def test_what_is_transparent_becomes_white_whatever_color_hides_there():
     layered = np.zeros((64, 64, 4), np.uint8)
     layered[..., 1] = 200
     for image in (Image.fromarray(layered), Image.fromarray(layered).convert("LA")):
@@ -137,7 +137,7 @@ def test_what_is_transparent_becomes_white_whatever_colour_hides_there():
     assert is_near(cleaned(stored(palette, transparency=0)).rgb_HW3.mean(axis=(0, 1)), (255, 255, 255), 0)
 
 
-def test_one_bit_and_grey_pictures_become_rgb():
+def test_one_bit_and_gray_pictures_become_rgb():
     for mode in ("1", "L", "P"):
         assert is_near(cleaned(stored(halves((255,) * 3, (255,) * 3).convert(mode))).rgb_HW3.mean(axis=(0, 1)), (255, 255, 255))
 

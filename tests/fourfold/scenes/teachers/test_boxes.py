@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.metrics.boxes import average_precision_50
-from fourfold.scenes.teachers.boxes import box_loss, box_maps, cell_centres, read_boxes
+from fourfold.scenes.teachers.boxes import box_loss, box_maps, cell_centers, read_boxes
 
 CLASSES = ("sphere", "box", "cylinder", "cone")
 
@@ -24,7 +24,7 @@ def logits_of(heat: torch.Tensor) -> torch.Tensor:
 def test_boxes_come_back_from_their_own_maps(places: list[tuple[int, int]], data: st.DataObject) -> None:
     boxes = [instance(x, y, data.draw(st.floats(0.06, 0.14)), data.draw(st.sampled_from(CLASSES))) for x, y in places]
     heat, sides = box_maps([{"instances": boxes}], CLASSES, (16, 16))
-    found = read_boxes(logits_of(heat), sides - cell_centres(16, 16), CLASSES, 20, 0.5)
+    found = read_boxes(logits_of(heat), sides - cell_centers(16, 16), CLASSES, 20, 0.5)
     assert len(found[0]["instances"]) == len(boxes)
     if boxes:
         assert average_precision_50(found, [{"instances": boxes}]) == pytest.approx(1)
@@ -32,7 +32,7 @@ def test_boxes_come_back_from_their_own_maps(places: list[tuple[int, int]], data
 
 def test_the_loss_of_true_maps_is_nearly_zero_and_grows_with_any_error() -> None:
     heat, sides = box_maps([{"instances": [instance(4, 5, 0.2, "cone")]}], CLASSES, (16, 16))
-    offsets = sides - cell_centres(16, 16)
+    offsets = sides - cell_centers(16, 16)
     right = box_loss(logits_of(heat), offsets, heat, sides)
     assert right < 0.3
     assert box_loss(logits_of(heat), offsets + 0.1, heat, sides) > right + 0.5
@@ -60,7 +60,7 @@ def test_boxes_are_ordered_by_score_lie_in_the_picture_and_obey_the_limits() -> 
             assert 0 <= ymin < ymax <= 1
 
 
-def test_every_box_marks_the_cell_of_its_centre() -> None:
+def test_every_box_marks_the_cell_of_its_center() -> None:
     boxes = [instance(2, 9, 0.1, "box"), instance(11, 4, 0.2, "sphere")]
     heat, _ = box_maps([{"instances": boxes}], CLASSES, (16, 16))
     assert np.argwhere(heat[0].numpy() == 1).tolist() == [[0, 4, 11], [1, 9, 2]]

@@ -8,7 +8,7 @@ from fourfold.scenes.world import SceneObject
 
 
 def implicit(shape: str, x: np.ndarray, y: np.ndarray, z: np.ndarray, radius: float, height: float) -> np.ndarray:
-    """Negative inside, 0 on the surface; in metres near the surface. The object's own frame."""
+    """Negative inside, 0 on the surface; in meters near the surface. The object's own frame."""
     if shape == "sphere":
         return np.sqrt(x**2 + (y - radius) ** 2 + z**2) - radius
     if shape == "box":

@@ -4,23 +4,23 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fourfold.scenes.world import ANSWERS, COLOURS, NUMBERS, SHAPES, ScenesConfig, caption, questions, render, scene
+from fourfold.scenes.world import ANSWERS, COLORS, NUMBERS, SHAPES, ScenesConfig, caption, questions, render, scene
 from fourfold.scenes.world.captions import left_to_right, relation
 
 CONFIG = ScenesConfig()
 SCENES = [scene(1, "val", index, CONFIG) for index in range(300)]
-WEB = re.compile(rf"(large|small) ({'|'.join(COLOURS)}) (striped )?({'|'.join(SHAPES)})")
-TRANSFER = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)}), (large|small), (plain|striped)")
+WEB = re.compile(rf"(large|small) ({'|'.join(COLORS)}) (striped )?({'|'.join(SHAPES)})")
+TRANSFER = re.compile(rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)}), (large|small), (plain|striped)")
 
 
 def _described(one):
-    return Counter((thing.size, thing.colour, thing.texture, thing.shape) for thing in one.objects)
+    return Counter((thing.size, thing.color, thing.texture, thing.shape) for thing in one.objects)
 
 
 def test_web_captions_name_every_object_with_all_its_attributes_once():
     for one in SCENES:
         found = [
-            (size, colour, (texture or "plain").strip(), shape) for size, colour, texture, shape in WEB.findall(caption(one))
+            (size, color, (texture or "plain").strip(), shape) for size, color, texture, shape in WEB.findall(caption(one))
         ]
         assert Counter(found) == _described(one)
 
@@ -28,8 +28,8 @@ def test_web_captions_name_every_object_with_all_its_attributes_once():
 def test_transfer_captions_count_the_objects_and_list_them_from_left_to_right():
     for one in SCENES:
         text = caption(one, "transfer")
-        found = [(size, colour, texture, shape) for colour, shape, size, texture in TRANSFER.findall(text)]
-        assert found == [(t.size, t.colour, t.texture, t.shape) for t in left_to_right(one)]
+        found = [(size, color, texture, shape) for color, shape, size, texture in TRANSFER.findall(text)]
+        assert found == [(t.size, t.color, t.texture, t.shape) for t in left_to_right(one)]
         assert text.split()[0] == NUMBERS[len(one.objects)]
 
 
@@ -58,7 +58,7 @@ def test_what_captions_say_about_places_is_what_the_picture_shows():
         if len(one.objects) != 2:
             continue
         words = caption(one)
-        first, second = (next(i for i, t in enumerate(one.objects) if (t.colour, t.shape) == found[1:4:2])
+        first, second = (next(i for i, t in enumerate(one.objects) if (t.color, t.shape) == found[1:4:2])
                          for found in ((m[0], m[1], m[2], m[3]) for m in WEB.findall(words)))  # fmt: skip
         place = re.search(r"left of|right of|in front of|behind", words).group()
         across = middle_SK[row, first] - middle_SK[row, second]
@@ -81,13 +81,13 @@ def _answer(one, text):
     things, words = one.objects, text.rstrip("?").split()
     if words[0] == "how":
         return NUMBERS[len([t for t in things if words[2] == "objects" or words[2] in (t.texture, t.size)])]
-    if words[1] == "colour":
+    if words[1] == "color":
         wanted = [t for t in things if t.shape == words[-1] and (len(words) == 5 or t.size == words[-2])]
-        return {t.colour for t in wanted}.pop() if len(wanted) == 1 else None
+        return {t.color for t in wanted}.pop() if len(wanted) == 1 else None
     if words[-1] == "object":
-        wanted = [t for t in things if t.colour == words[-2]]
+        wanted = [t for t in things if t.color == words[-2]]
         return wanted[0].shape if len(wanted) == 1 else None
-    anchor = next(t for t in things if (t.colour, t.shape) == tuple(words[-2:]))
+    anchor = next(t for t in things if (t.color, t.shape) == tuple(words[-2:]))
     side = next(w for w in ("left", "right", "front", "behind") if w in words)
     wanted = [t for t in things if t is not anchor and relation(t, anchor) == side]
     return wanted[0].shape if len(wanted) == 1 else None
@@ -102,7 +102,7 @@ def test_every_question_has_exactly_one_right_answer():
             kinds[question.kind] += 1
             assert question.answer in ANSWERS
             assert _answer(one, question.text) == question.answer, question
-    assert set(kinds) == {"colour", "shape", "count", "relation"}
+    assert set(kinds) == {"color", "shape", "count", "relation"}
     assert min(kinds.values()) > 200
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fourfold.scenes.world import COLOURS, SHAPES, SPLITS, ScenesConfig, parse_key, scene
+from fourfold.scenes.world import COLORS, SHAPES, SPLITS, ScenesConfig, parse_key, scene
 
 CONFIG = ScenesConfig()
 INDICES = st.integers(0, 10**6 - 1)
@@ -24,25 +24,25 @@ def test_a_scene_depends_on_nothing_but_its_arguments(seed, split, index):
 
 @settings(max_examples=80, deadline=None)
 @given(index=INDICES, most=st.integers(1, 4))
-def test_objects_stand_apart_within_range_and_are_told_apart_by_colour_and_shape(index, most):
+def test_objects_stand_apart_within_range_and_are_told_apart_by_color_and_shape(index, most):
     things = scene(0, "train", index, ScenesConfig(max_objects=most)).objects
     assert 1 <= len(things) <= most
-    assert len({(thing.colour, thing.shape) for thing in things}) == len(things)
+    assert len({(thing.color, thing.shape) for thing in things}) == len(things)
     for thing in things:
         assert CONFIG.nearest <= thing.z <= CONFIG.farthest
     for one, two in combinations(things, 2):
         assert math.hypot(one.x - two.x, one.z - two.z) > one.footprint + two.footprint
 
 
-def test_counts_shapes_colours_and_sizes_are_about_equally_frequent():
+def test_counts_shapes_colors_and_sizes_are_about_equally_frequent():
     scenes = [scene(0, "train", index, CONFIG) for index in range(1200)]
     things = [thing for one in scenes for thing in one.objects]
     for number in (1, 2, 3):
         assert sum(len(one.objects) == number for one in scenes) / 1200 == pytest.approx(1 / 3, abs=0.06)
     for shape in SHAPES:
         assert sum(thing.shape == shape for thing in things) / len(things) == pytest.approx(1 / 4, abs=0.05)
-    for colour in COLOURS:
-        assert sum(thing.colour == colour for thing in things) / len(things) == pytest.approx(1 / 8, abs=0.03)
+    for color in COLORS:
+        assert sum(thing.color == color for thing in things) / len(things) == pytest.approx(1 / 8, abs=0.03)
     assert sum(thing.size == "large" for thing in things) / len(things) == pytest.approx(1 / 2, abs=0.06)
 
 

@@ -66,7 +66,7 @@ def test_truth_as_stored_is_what_was_rendered(tmp_path):
         normal = sample["normal"] / 127.5 - 1
         assert np.abs(normal - batch.normal[row]).max() < 0.5 / 127.5 + 1e-3
         attributes, instances = sample["attributes"], sample["det"]["instances"]
-        assert [(t["shape"], t["colour"]) for t in attributes["objects"]] == [(t.shape, t.colour) for t in one.objects]
+        assert [(t["shape"], t["color"]) for t in attributes["objects"]] == [(t.shape, t.color) for t in one.objects]
         assert [thing["class_name"] for thing in instances] == [thing.shape for thing in one.objects]
         assert [thing["box"] for thing in instances] == [thing["box"] for thing in attributes["objects"]]
         assert attributes["transfer_caption"] == caption(one, "transfer")

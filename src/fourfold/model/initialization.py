@@ -9,7 +9,7 @@ from fourfold.seeds import torch_generator
 FUSED_PARTS = {"qkv": 3, "kv": 2}  # Xavier looks at each part's own fan-out
 
 
-def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
+def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Fill all parameters in place; each one's numbers depend on (seed, its name) only, not on the other parts of the model."""
     with torch.no_grad():
         for path, parameter in model.named_parameters():
