@@ -1,6 +1,6 @@
 """The rendered world: scenes drawn from a seed, pictures with exact truth, captions and questions."""
 
-from fourfold.scenes.world.camera import Camera
+from fourfold.scenes.world.camera import SceneCamera
 from fourfold.scenes.world.captions import caption
 from fourfold.scenes.world.config import SPLITS, ScenesConfig
 from fourfold.scenes.world.questions import ANSWERS, Question, questions
@@ -36,10 +36,10 @@ __all__ = [
     "SPLITS",
     "TEXTURES",
     "TRUTH",
-    "Camera",
     "Question",
     "RenderedBatch",
     "Scene",
+    "SceneCamera",
     "SceneObject",
     "ScenesConfig",
     "caption",
