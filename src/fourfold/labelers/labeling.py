@@ -20,8 +20,8 @@ def label_shards(
 ) -> ShardSet:
     """Write the raw labels of every split but the annotated one, aligned with `shards`, and return them.
 
-    Each shard is whole or absent; those that an interrupted run of the same teachers and pictures has left are kept. A `work_split`
-    labels its own shards alone; a run over the whole, afterwards, finds them and makes the set.
+    Each shard is whole or absent; those that an interrupted run of the same teachers and pictures has left are kept. A
+    process with a `work_split` labels its own share of the shards; a later run over all shards completes the set.
     """
     settings = config.model_dump(mode="json", exclude={"integration"})
     name = fingerprint(kind="labels", teachers=teachers.digest(), settings=settings, shards=shards.digest())

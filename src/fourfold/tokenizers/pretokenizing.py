@@ -33,8 +33,8 @@ def pretokenize(
     """Write int16 (K, L) for every token modality of every sample of `splits`, and crop_settings int32 (K, 5): `draw_crops`.
 
     Shards and keys are those of `shards`. Whole shards that a killed run of the same work left are kept; equal inputs give
-    equal bytes. Crops are drawn from (seed, split, shard), so they depend neither on what was done before nor on which `work_split`
-    of the shards a process does. Parts become a set with the run over the whole, which finds them.
+    equal bytes. Crops are drawn from (seed, split, shard), so they depend neither on what was done before nor on the
+    `work_split` of this process. A later run over all shards completes the set.
     """
     name = fingerprint(
         config=config,
