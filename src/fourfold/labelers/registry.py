@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fourfold.data.shards import ShardSet
-from fourfold.labelers.clip_training import build_mini_clip, train_mini_clip
-from fourfold.labelers.edges import CannyEdges
-from fourfold.labelers.metadata import ImageMetadata
-from fourfold.labelers.mini_clip import GlobalClip
-from fourfold.labelers.normals import NormalsFromDepth
-from fourfold.labelers.palettes import ColorPalettes
+from fourfold.labelers.geometry.edges import CannyEdges
+from fourfold.labelers.geometry.normals import NormalsFromDepth
+from fourfold.labelers.image_statistics.metadata import ImageMetadata
+from fourfold.labelers.image_statistics.palettes import ColorPalettes
+from fourfold.labelers.mini_clip.network import GlobalClip
+from fourfold.labelers.mini_clip.training import build_mini_clip, train_mini_clip
 from fourfold.labelers.protocol import Labeler
 from fourfold.metric_log import MetricLog
 from fourfold.scenes.teachers.labelers import SceneBoxes, SceneDepth, SceneSegmentation, train_scene_network

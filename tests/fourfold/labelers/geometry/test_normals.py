@@ -4,9 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourfold.labelers.normals import NormalsConfig, NormalsFromDepth, normals_from_depth
+from fourfold.labelers.geometry.normals import NormalsConfig, NormalsFromDepth, normals_from_depth
 from fourfold.metrics.dense import normal_angles
-from fourfold.scenes.world import Camera, ScenesConfig, render, scene
+from fourfold.modalities.camera import Camera
+from fourfold.scenes.world import ScenesConfig, render, scene
 
 CAMERA = Camera()
 CONFIG = NormalsConfig()

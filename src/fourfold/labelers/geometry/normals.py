@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fourfold.configuration import Config
 from fourfold.labelers.protocol import Batch
-from fourfold.scenes.world.camera import Camera, Intrinsics
+from fourfold.modalities.camera import Camera, Intrinsics
 
 AT_ONCE = 16  # pictures: few enough for a core's cache, enough for two threads
 

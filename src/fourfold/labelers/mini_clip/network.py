@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from fourfold.configuration import Config
 from fourfold.labelers.fitting import FitConfig
+from fourfold.labelers.mini_clip.words import PADDING, Words
 from fourfold.labelers.networks import Residual, convolution, normalize_pixels
 from fourfold.labelers.protocol import Batch
-from fourfold.labelers.words import PADDING, Words
 
 AT_ONCE = 256  # captions or pictures of one pass
 

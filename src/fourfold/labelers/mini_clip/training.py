@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fourfold.data.shards import Sample, ShardSet
 from fourfold.labelers.fitting import fit, seeded_weights
-from fourfold.labelers.mini_clip import ClipTeacher
-from fourfold.labelers.words import Words
+from fourfold.labelers.mini_clip.network import ClipTeacher
+from fourfold.labelers.mini_clip.words import Words
 from fourfold.metric_log import MetricLog
 
 if TYPE_CHECKING:

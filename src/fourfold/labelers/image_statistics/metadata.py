@@ -19,7 +19,7 @@ from skimage.color import rgb2hsv
 from skimage.measure import shannon_entropy
 
 from fourfold.configuration import Config
-from fourfold.labelers.edges import gray
+from fourfold.labelers.geometry.edges import gray
 from fourfold.labelers.protocol import Batch
 from fourfold.modalities.metadata import known_type
 from fourfold.scenes.world import CLASS_NAMES, OBJECT_CLASSES
