@@ -7,7 +7,7 @@ from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
 from fourfold.labelers import LabelingConfig, TeacherSet, integrate_labels, label_shards, measure_teachers, train_teachers
 from fourfold.labelers import teachers as teachers_module
-from fourfold.labelers.normals import NormalsConfig
+from fourfold.labelers.geometry.normals import NormalsConfig
 from fourfold.labelers.registry import TeacherEntry
 from fourfold.metric_log import NullMetricLog
 

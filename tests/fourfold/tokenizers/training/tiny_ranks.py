@@ -22,9 +22,9 @@ from fourfold.tokenizers.networks.unet import UNetConfig
 from fourfold.tokenizers.networks.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.training import diffusion, vqvae
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
+from fourfold.training.config import LoopConfig
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
-from fourfold.training.state import LoopConfig
 
 sys.path.append(str(Path(__file__).parents[2] / "training"))
 import processes
