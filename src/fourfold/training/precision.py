@@ -35,7 +35,7 @@ def subnormals_as_zero() -> Iterator[None]:
     that had grown without decay took 1.7 times as long as one from fresh weights (508 and 286 ms), and as long within this;
     with decay there are few (docs/log.md). Workers keep what held when they started (torch 2.15: after a late switch, the half
     of a product that the other of two threads computes still has them). So for all threads to round alike, a program switches
-    it on before its first parallel work (`fourfold_ops.threads`); here that is only undone where it was not so before.
+    it on before its first parallel work (`fourfold_ops.hooks.threads`); here that is only undone where it was not so before.
     """
     before = _takes_subnormals_as_zero()
     torch.set_flush_denormal(True)

@@ -2,9 +2,7 @@
 
 from fourfold_ops.datasets.files import BytesDataset, JsonDataset, TextDataset
 from fourfold_ops.datasets.folders import FolderDataset, WorkspaceDataset
-from fourfold_ops.datasets.metric_log import MetricLogDataset
-from fourfold_ops.datasets.part import PartDataset
-from fourfold_ops.datasets.registered_model import RegisteredModelDataset
+from fourfold_ops.datasets.run_inputs import MetricLogDataset, PartDataset, StageSecondsDataset
 
 __all__ = [
     "BytesDataset",
@@ -12,7 +10,7 @@ __all__ = [
     "JsonDataset",
     "MetricLogDataset",
     "PartDataset",
-    "RegisteredModelDataset",
+    "StageSecondsDataset",
     "TextDataset",
     "WorkspaceDataset",
 ]
