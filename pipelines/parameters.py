@@ -4,7 +4,7 @@ from pydantic import Field
 
 from fourfold.configuration import Config
 from fourfold.data.ingestion.ingest import IngestionConfig
-from fourfold.evaluation.out_of_the_box import EvaluationConfig
+from fourfold.evaluation.evaluate import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
 from fourfold.pretraining.config import PretrainConfig
 from fourfold.tokenizers.config import TokenizersConfig

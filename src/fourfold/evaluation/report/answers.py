@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fourfold.data.codecs import encode, extension
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation import pictures
-from fourfold.evaluation.gallery import FARTHEST, INK, NEAREST, PALE, PAPER
+from fourfold.evaluation.report import images as pictures
+from fourfold.evaluation.report.gallery import FARTHEST, INK, NEAREST, PALE, PAPER
 from fourfold.storage import write_bytes, write_json
 
 CELL, GAP, TITLE = 256, 12, 24  # pixels of the contact sheet

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fourfold.evaluation.answers import picture_of
+from fourfold.evaluation.report.answers import picture_of
 
 
 def test_edges_are_dark_on_white():

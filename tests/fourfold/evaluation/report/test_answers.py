@@ -6,7 +6,7 @@ from PIL import Image
 
 from fourfold.data.codecs import decode
 from fourfold.data.shards import ShardSet, finish_split, write_columns
-from fourfold.evaluation.answers import ANSWERS_FILE, NEIGHBORS_FILE, SHEET_FILE, write_answers, write_neighbors
+from fourfold.evaluation.report.answers import ANSWERS_FILE, NEIGHBORS_FILE, SHEET_FILE, write_answers, write_neighbors
 from fourfold.storage import read_json
 
 RNG = np.random.default_rng(0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fourfold.evaluation.computed import commonest_metadata, mean_palette, metadata_statistics, palette_statistics
-from fourfold.evaluation.constants import commonest_edges
+from fourfold.evaluation.tasks.computed import commonest_metadata, mean_palette, metadata_statistics, palette_statistics
+from fourfold.evaluation.tasks.trivial import commonest_edges
 from fourfold.metrics.dense import edge_statistic
 from fourfold.metrics.statistics import value, values
 

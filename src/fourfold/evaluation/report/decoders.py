@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fourfold.evaluation import pictures
-from fourfold.evaluation.gallery import FARTHEST, NEAREST
+from fourfold.evaluation.report import images as pictures
+from fourfold.evaluation.report.gallery import FARTHEST, NEAREST
 
 if TYPE_CHECKING:
     from fourfold.evaluation.samples import Samples

@@ -16,10 +16,10 @@ from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.computed import metadata_statistics, palette_statistics
-from fourfold.evaluation.constants import OBJECT_IDS, trivial_answers
-from fourfold.evaluation.figures import Figure, compare, derangement, figures
+from fourfold.evaluation.comparison import Figure, compare, derangement, figures
 from fourfold.evaluation.samples import COMPUTED, IF_LABELED, Samples, load_samples, main_objects
+from fourfold.evaluation.tasks.computed import metadata_statistics, palette_statistics
+from fourfold.evaluation.tasks.trivial import OBJECT_IDS, trivial_answers
 from fourfold.evaluation.zero_shot import CHOICES, ImageTextEncoder, majority_statistics, zero_shot_statistics
 from fourfold.generation.config import GenerationConfig
 from fourfold.metrics import dense

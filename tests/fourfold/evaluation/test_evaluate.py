@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
-from fourfold.evaluation.figures import derangement
-from fourfold.evaluation.out_of_the_box import ARROWS, EvaluationConfig, evaluate, shown_shapes
+from fourfold.evaluation.comparison import derangement
+from fourfold.evaluation.evaluate import ARROWS, EvaluationConfig, evaluate, shown_shapes
 from fourfold.scenes.world.captions import caption
 from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.render import render

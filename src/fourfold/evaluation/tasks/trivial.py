@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.evaluation.computed import commonest_metadata, mean_palette
 from fourfold.evaluation.samples import Samples
+from fourfold.evaluation.tasks.computed import commonest_metadata, mean_palette
 from fourfold.metrics.dense import edge_statistic, unit_normals
 from fourfold.metrics.statistics import value
 from fourfold.scenes.scoring import caption_statistics, described_shapes, set_f1

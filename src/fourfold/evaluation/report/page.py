@@ -7,11 +7,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fourfold.evaluation import charts
-from fourfold.evaluation.decoders import DecoderRow, decoder_figures, without_decoders
-from fourfold.evaluation.gallery import COLUMNS, GalleryRow
-from fourfold.evaluation.out_of_the_box import LOWER_IS_BETTER
-from fourfold.evaluation.pictures import CLASS_COLORS, data_url
+from fourfold.evaluation.evaluate import LOWER_IS_BETTER
+from fourfold.evaluation.report import charts
+from fourfold.evaluation.report.decoders import DecoderRow, decoder_figures, without_decoders
+from fourfold.evaluation.report.gallery import COLUMNS, GalleryRow
+from fourfold.evaluation.report.images import CLASS_COLORS, data_url
 
 TEMPLATE = "report.html.jinja"
 LABEL_NAMES = {

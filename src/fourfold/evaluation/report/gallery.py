@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation import pictures
-from fourfold.evaluation.out_of_the_box import EvaluationConfig, Predictor, predict_arrows
+from fourfold.evaluation.evaluate import EvaluationConfig, Predictor, predict_arrows
+from fourfold.evaluation.report import images as pictures
 from fourfold.evaluation.samples import Samples, load_samples
 
 COLUMNS = {"depth": "Depth", "normal": "Normals", "semseg": "Segmentation", "det": "Boxes", "clip": "CLIP features"}

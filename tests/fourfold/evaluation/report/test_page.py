@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourfold.evaluation import charts, pictures
-from fourfold.evaluation.decoders import DecoderRow
-from fourfold.evaluation.gallery import GalleryRow, gallery_image, gallery_png
-from fourfold.evaluation.report import write_report
+from fourfold.evaluation.report import charts
+from fourfold.evaluation.report import images as pictures
+from fourfold.evaluation.report.decoders import DecoderRow
+from fourfold.evaluation.report.gallery import GalleryRow, gallery_image, gallery_png
+from fourfold.evaluation.report.page import write_report
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 FIGURE = {"value": 0.7, "trivial": 0.2, "shuffled": 0.25, "teacher": None, "ci95": [0.65, 0.75]}
