@@ -2,15 +2,15 @@
 
 from fourfold_ops.datasets.files import BytesDataset, JsonDataset, TextDataset
 from fourfold_ops.datasets.folders import FolderDataset, WorkspaceDataset
-from fourfold_ops.datasets.run_inputs import MetricLogDataset, PartDataset, StageSecondsDataset
+from fourfold_ops.datasets.run_inputs import MetricLogDataset, StageSecondsDataset, WorkSplitDataset
 
 __all__ = [
     "BytesDataset",
     "FolderDataset",
     "JsonDataset",
     "MetricLogDataset",
-    "PartDataset",
     "StageSecondsDataset",
     "TextDataset",
+    "WorkSplitDataset",
     "WorkspaceDataset",
 ]

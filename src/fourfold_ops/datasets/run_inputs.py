@@ -37,11 +37,11 @@ class MetricLogDataset(AbstractDataset[None, ActiveRun]):
         return {}
 
 
-class PartDataset(AbstractDataset[None, tuple[int, int]]):
-    """The share of the work that this process does: (index, count).
+class WorkSplitDataset(AbstractDataset[None, tuple[int, int]]):
+    """The share of the work that this process does, as (index, count).
 
-    (0, 1) means all of it, unless a runner has split the step over several processes. A node that takes this input leaves the
-    results of its share in its folder; only the run over the whole work saves what the node returns.
+    (0, 1) means all of it, unless a runner has split the step over several processes. A node with this input writes the
+    results of its share to its folder. What the node returns is saved only by the run over all shares.
     """
 
     _EPHEMERAL = True
@@ -50,12 +50,12 @@ class PartDataset(AbstractDataset[None, tuple[int, int]]):
         self.metadata = metadata
 
     def load(self) -> tuple[int, int]:
-        """Return (index of the share, number of shares)."""
+        """Return the index of this process's share, and the number of shares."""
         return handover.part()
 
     def save(self, data: None) -> None:
-        """Raise DatasetError: the runner decides the share."""
-        raise DatasetError("The share of the work is an input only: the runner decides it.")
+        """Raise DatasetError: this dataset is an input only."""
+        raise DatasetError("The runner decides the work split; this dataset is an input only.")
 
     def _exists(self) -> bool:
         return True
