@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fourfold_ops.catalog import catalog_path
-from fourfold_ops.failures import UserError
+from fourfold_ops.cli.catalog import catalog_path
+from fourfold_ops.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_path_is_the_one_that_stands_in_the_catalog(monkeypatch):

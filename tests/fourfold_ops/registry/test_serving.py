@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fourfold_ops.serving import AnyInput
+from fourfold_ops.registry.serving import AnyInput
 
 INPUTS = {"rgb": "uint8", "caption": "str", "det": "json"}
 

@@ -86,7 +86,7 @@ def test_in_the_catalog_it_stops_the_run_in_one_clear_message_and_its_outcomes_a
     lines = [line for line in content.splitlines() if not line.startswith("tuned:")]
     miniature.write("conf/base/catalog.yml", "\n".join([*lines, f"tuned: {json.dumps(tuned)}\n"]))
     miniature.write(f"{miniature.package}/facts.py", "def table(data):\n    return [data]\n")
-    from fourfold_ops.failures import one_line
+    from fourfold_ops.errors import one_line
 
     with pytest.raises(Exception, match="sum") as error:
         miniature.run()

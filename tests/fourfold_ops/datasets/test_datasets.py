@@ -1,4 +1,3 @@
-import logging
 import math
 from pathlib import Path
 
@@ -8,12 +7,6 @@ from hypothesis import strategies as st
 from kedro.io import DatasetError
 
 from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, TextDataset, WorkspaceDataset
-from fourfold_ops.failures import UserError, one_line
-from fourfold_ops.loading import load_object
-from fourfold_ops.threads import pin_threads
-from fourfold_ops.tracking.active import metric_name
-from fourfold_ops.tracking.provenance import flat
-from fourfold_ops.tracking.store import check_writable
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -101,53 +94,3 @@ def test_without_tracking_a_metric_log_reports_nowhere():
     log = MetricLogDataset().load()
     log.log_metrics({"loss": 1.0}, step=3)
     log.log_figure(None, "a.png")
-
-
-def test_names_of_figures_become_what_mlflow_allows():
-    assert metric_name("rgb->depth/abs_rel") == "rgb_to_depth/abs_rel"
-    assert metric_name("clip/R@1") == "clip/R_1"
-
-
-def test_nested_parameters_become_dotted_ones():
-    nested = {"a": {"b": 1, "c": []}, "d": [{"e": 2}, 3], "f": [1, 2]}
-    assert flat(nested) == {"a.b": 1, "a.c": [], "d.0.e": 2, "d.1": 3, "f": [1, 2]}
-    assert flat({}) == {}
-
-
-def test_a_dotted_path_that_names_nothing_says_which_part_is_missing():
-    assert load_object("pathlib.Path.cwd")() == Path.cwd()
-    with pytest.raises(ValueError, match="pathlib has no 'Pth'"):
-        load_object("pathlib.Pth")
-    with pytest.raises(ValueError, match="no module 'nowhere'"):
-        load_object("nowhere.at.all")
-
-
-def test_an_error_is_told_on_one_line_by_its_cause_with_a_remedy():
-    cause = UserError("Too\n  large.", "Lower it.")
-    wrapped = DatasetError("Failed while saving data to dataset X(filepath=..., a=1)")
-    wrapped.__cause__ = cause
-    assert one_line(wrapped) == "Too large. Lower it."
-    assert one_line(KeyError("depth")) == "KeyError: 'depth'"
-    assert one_line(ValueError("No such modality.")) == "No such modality."
-
-
-def test_threads_are_pinned_for_this_process_and_its_children(monkeypatch):
-    import os
-
-    from fourfold_ops.threads import VARIABLES
-
-    for name in (*VARIABLES, "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, "7")
-    pin_threads(1)
-    assert {os.environ[name] for name in VARIABLES} == {"1"}
-    with pytest.raises(ValueError, match="1 or more"):
-        pin_threads(0)
-
-
-def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"Cannot write to .*file/data"):
-        check_writable(tmp_path / "file/data")
-    check_writable(tmp_path / "data")
-    assert list((tmp_path / "data").iterdir()) == []

@@ -62,7 +62,7 @@ def test_a_killed_run_is_marked_by_the_next_one_and_a_failure_is_one_clear_line(
 
 
 def test_a_wrong_parameter_stops_the_run_before_anything_happens_and_says_what_is_allowed(miniature):
-    from fourfold_ops.failures import UserError
+    from fourfold_ops.errors import UserError
 
     with pytest.raises(UserError, match=r"making.sise is an unknown key. Did you mean 'size'\? Allowed: size") as error:
         miniature.run(runtime_params={"making": {"sise": 4}, "judging": {"size": 0}})

@@ -7,14 +7,14 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 
 from fourfold_ops.datasets import JsonDataset
-from fourfold_ops.ranks import RanksHook, for_this_process
+from fourfold_ops.hooks.ranks import RanksHook, for_this_process
 
 REGISTRY = """
 import os
 
 from kedro.pipeline import Node, Pipeline
 
-from fourfold_ops.ranks import for_this_process
+from fourfold_ops.hooks.ranks import for_this_process
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -57,7 +57,7 @@ def several(miniature):
     settings = settings.replace("TrackingHook(), VersioningHook(), SummaryHook())", "RanksHook(), *RECORDING)").replace(
         "\nHOOKS", "\nRECORDING = (TrackingHook(), VersioningHook(), SummaryHook()) if is_first() else ()\nHOOKS"
     )
-    (folder / "settings.py").write_text("from fourfold_ops.ranks import RanksHook, is_first\n" + settings)
+    (folder / "settings.py").write_text("from fourfold_ops.hooks.ranks import RanksHook, is_first\n" + settings)
     catalog = miniature.folder / "conf/base/catalog.yml"
     made = "made_json: {type: fourfold_ops.datasets.JsonDataset, filepath: data/01_made/made.json}\n"
     catalog.write_text(catalog.read_text() + made)

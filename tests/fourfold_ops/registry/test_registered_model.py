@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from fourfold_ops.datasets import RegisteredModelDataset
-from fourfold_ops.tracking.active import ActiveRun, set_active_run
+from fourfold_ops.registry.registered_model import RegisteredModelDataset
+from fourfold_ops.tracking.run import ActiveRun, set_active_run
 
 MODEL = """
 import json

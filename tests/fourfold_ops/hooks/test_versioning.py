@@ -52,7 +52,7 @@ def versioned(miniature, monkeypatch):
 @pytest.fixture
 def said(monkeypatch):
     """What the hook told as errors; Kedro, configuring logging, removes caplog's handler."""
-    from fourfold_ops.versioning import hook
+    from fourfold_ops.hooks import versioning as hook
 
     messages = []
     monkeypatch.setattr(hook.logger, "error", lambda text, *values: messages.append(text % values))
@@ -116,7 +116,7 @@ def test_code_that_was_edited_during_the_run_is_not_taken_for_what_ran(versioned
         (versioned.folder / versioned.package / "extra.py").write_text("")
         return write_lock(name)
 
-    from fourfold_ops.versioning import hook
+    from fourfold_ops.hooks import versioning as hook
 
     write_lock = hook.stage_names
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +127,7 @@ def test_code_that_was_edited_during_the_run_is_not_taken_for_what_ran(versioned
 
 
 def test_under_dvc_repro_flags_that_the_lock_would_not_show_stop_the_run(versioned, monkeypatch):
-    from fourfold_ops.failures import UserError
+    from fourfold_ops.errors import UserError
 
     monkeypatch.setenv("DVC_STAGE", "making")
     with pytest.raises(UserError, match=r"\$KEDRO_RUN_FLAGS changes making.size, tuning.rate"):

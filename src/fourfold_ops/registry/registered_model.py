@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from fourfold_ops.atomic import digest_of
 from fourfold_ops.datasets.folders import PLACES
-from fourfold_ops.tracking.active import ActiveRun, active_run
+from fourfold_ops.tracking.run import ActiveRun, active_run
 
 logger = logging.getLogger(__name__)
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -92,7 +92,7 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
             name=self._name,
             flavor=pyfunc,
             run_id=run.run_id,
-            loader_module="fourfold_ops.serving",
+            loader_module="fourfold_ops.registry.serving",
             data_path=str(folder),
             code_paths=sorted(set(code)),
             model_config={"loader": self._loader, "inputs": self._inputs},

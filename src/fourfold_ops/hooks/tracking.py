@@ -17,10 +17,9 @@ from kedro.pipeline.node import Node
 
 from fourfold_ops import handover
 from fourfold_ops.stages import stage_of
-from fourfold_ops.tracking.active import set_active_run
 from fourfold_ops.tracking.processes import end_stale_runs
 from fourfold_ops.tracking.provenance import command_line, git_tags, lock_digest, machine_tags
-from fourfold_ops.tracking.recording import log_data
+from fourfold_ops.tracking.run import set_active_run
 from fourfold_ops.tracking.run_tree import RunTree
 from fourfold_ops.tracking.store import TrackingStore
 
@@ -186,7 +185,7 @@ class TrackingHook:
         run = self._runs.stages.get(stage_of(node)) if self._runs else None
         if run is None or dataset_name.startswith("params:") or (run.run_id, dataset_name, context) in self._logged:
             return
-        if log_data(run, dataset_name, data, self._catalog.get(dataset_name), context):
+        if run.log_data(dataset_name, data, self._catalog.get(dataset_name), context):
             self._logged.add((run.run_id, dataset_name, context))
 
     def _end(self, status: str) -> None:

@@ -10,7 +10,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 
 from fourfold_ops import handover
-from fourfold_ops.failures import UserError, one_line
+from fourfold_ops.errors import UserError, one_line
 from fourfold_ops.stages import stages
 from fourfold_ops.versioning.repository import commit_stages, digest_of_code, stage_names
 from fourfold_ops.versioning.run_file import RUN_FILE, differences, flags, recorded_parameters, write_run_file

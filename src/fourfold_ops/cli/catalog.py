@@ -6,7 +6,7 @@ from kedro.framework.project import settings
 from kedro.framework.startup import bootstrap_project
 from kedro.utils import find_kedro_project
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 
 def catalog_path(name: str, environment: str | None = None, start: Path | None = None) -> Path:

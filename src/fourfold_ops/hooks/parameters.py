@@ -1,14 +1,14 @@
 """All parameters are checked against one pydantic model before anything runs."""
 
-import difflib
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from pydantic import BaseModel, ValidationError
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.loading import load_object
+from fourfold_ops.suggestions import did_you_mean
 
 
 class ParametersHook:
@@ -44,9 +44,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] != "extra_forbidden":
         return f"{where} = {problem['input']!r}: {problem['msg']}" if problem["type"] != "missing" else f"{where} is missing"
     allowed = _fields_at(model, parents)
-    close = difflib.get_close_matches(str(key), allowed, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{where} is an unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
+    return f"{where} is an unknown key.{did_you_mean(str(key), allowed)} Allowed: {', '.join(sorted(allowed))}"
 
 
 def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
