@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 
-from fourfold_ops.catalog import catalog_path
-from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.cli.catalog import catalog_path
+from fourfold_ops.cli.failures import with_clear_errors
 from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def generate(
     out: Path,
 ) -> None:
     """Generate any labels from an image, a caption, other labels or all of these, as files and one contact sheet."""
-    from fourfold.evaluation.answers import write_answers
+    from fourfold.evaluation.report.answers import write_answers
     from fourfold.generation import generate
     from fourfold.generation.any_to_any import AnyToAny
 
@@ -99,7 +99,7 @@ def retrieve(
 ) -> None:
     """Find the images of a shard folder that are nearest to an image, a caption or other labels."""
     from fourfold.data.shards import ShardSet
-    from fourfold.evaluation.answers import write_neighbors
+    from fourfold.evaluation.report.answers import write_neighbors
     from fourfold.generation.any_to_any import AnyToAny
     from fourfold.generation.retrieval import build_index, embed
 
