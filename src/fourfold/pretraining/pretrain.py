@@ -30,7 +30,7 @@ from fourfold.training.loop import BEST_FILE, LossFunction, Part, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel, whole_tensors
 from fourfold.training.performance import Meter
-from fourfold.training.precision import Precision, autocast, default_device
+from fourfold.training.precision import Precision, autocast, default_device, log_compute_facts
 from fourfold.training.process_group import ProcessGroup
 from fourfold.training.state import TrainingState
 
@@ -64,6 +64,8 @@ def pretrain(
     world.wait()
     # 2) Model, data and optimizer: pure functions of settings and seed
     device = default_device()
+    if world.is_first:
+        log_compute_facts("pretraining", config.precision, device)
     model = FourM(model_config(config.model, tokenizers, images), derive_seed(seed, "weights")).to(device)
     loader, held_out = _loaders(tokens, images, tokenizers, config, model.config, seed, world)
     batches = [batch.to(device) for batch in fixed_batches(held_out, config.validation_samples)]
