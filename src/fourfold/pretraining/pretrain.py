@@ -21,8 +21,9 @@ from fourfold.model.layers import DecoderBlock
 from fourfold.pretraining.config import PlaceConfig, PretrainConfig
 from fourfold.pretraining.loader import Reader, TokenLoader, fixed_batches
 from fourfold.pretraining.mixture import MixtureLoader, mixture_loader
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed
-from fourfold.storage import claim, fingerprint, write_json
+from fourfold.storage import write_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.training.checkpoints import load_tensors
 from fourfold.training.config import LoopConfig, lr_multiplier
@@ -57,10 +58,11 @@ def pretrain(
     """
     # 1) Resume, or start fresh
     world, place = ProcessGroup.join(), config.place
-    parts = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
+    inputs = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
     learned = config.model_copy(update={"place": PlaceConfig()})
     if world.is_first:
-        claim(folder, fingerprint(config=learned, seed=seed, threads=torch.get_num_threads(), **parts))
+        num_threads = torch.get_num_threads()  # another number gives other last bits
+        claim(folder, fingerprint(__name__, inputs=inputs, config=learned, seed=seed, num_threads=num_threads))
     world.wait()
     # 2) Model, data and optimizer: pure functions of settings and seed
     device = default_device()

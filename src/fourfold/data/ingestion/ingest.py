@@ -23,8 +23,9 @@ from fourfold.data.ingestion.drops import Tally, check_drops, loss_report
 from fourfold.data.ingestion.sources import SourceConfig, source_digest
 from fourfold.data.ingestion.staging import MODALITIES, StagedSample, stage, staged_chunks
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
+from fourfold.reuse import Fingerprint, claim, fingerprint
 from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
-from fourfold.storage import claim, fingerprint, read_json, write_json
+from fourfold.storage import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +79,14 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
         # 1) Render the scenes as a web crawl, and see what there is to read
         _require_source_elsewhere(config.source, folder)
         streams = _streams(config, seed, folder / "crawl")
-        name = fingerprint(work="ingestion", config=config, seed=seed, sources=[source_digest(s.source) for s in streams])
+        inputs = {stream.name: source_digest(stream.source) for stream in streams}
+        work = fingerprint(__name__, inputs=inputs, config=config, seed=seed)
         shards = ShardSet(folder / "shards")
-        if _is_finished(folder, shards, name):
+        if _is_finished(folder, shards, work):
             return shards
 
         # 2) Clean every source into staging, then fill the shards
-        claim(shards.root, name)
+        claim(shards.root, work)
         for stream in streams:
             stage(stream.source, config.cleaning, config.image_size, config.samples_per_shard, _staging(shards, stream))
         tallies = _fill_shards(streams, config, shards)
@@ -94,7 +96,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
 
         # 3) Truth for what was kept, then the report, which says that all is done
         _write_truths(shards, config, seed, folder / "truth")
-        write_json(folder / REPORT_FILE, {"fingerprint": name, **loss_report(shards, tallies)})
+        write_json(folder / REPORT_FILE, {"fingerprint": work.digest, **loss_report(shards, tallies)})
         shutil.rmtree(shards.root / STAGING)
         return shards
 
@@ -122,10 +124,10 @@ def _streams(config: IngestionConfig, seed: int, crawl: Path) -> list[Stream]:
     return real + scenes
 
 
-def _is_finished(folder: Path, shards: ShardSet, name: str) -> bool:
+def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
     """Return whether an earlier run did this very work to the end; shards damaged since are cleared, to be made again."""
     report, truth = folder / REPORT_FILE, open_truth(folder)
-    if not report.exists() or read_json(report).get("fingerprint") != name:
+    if not report.exists() or read_json(report).get("fingerprint") != work.digest:
         return False
     try:
         shards.verify()
