@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fourfold.data.cursor import Cursor, index_batches, share_of
-from fourfold.metric_log import MetricLog
+from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.seeds import derive_seed, torch_generator
 from fourfold.storage import read_json, write_bytes, write_json
 from fourfold.tokenizers.config import DiffusionDecoderConfig
@@ -20,11 +20,12 @@ from fourfold.tokenizers.diffusion import add_noise, denoise
 from fourfold.tokenizers.unet import UNet
 from fourfold.tokenizers.visual import SETTINGS_FILE, WEIGHTS_FILE, VisualTokenizer
 from fourfold.tokenizers.vqvae import channels_first
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.process_group import ProcessGroup
+from fourfold.training.run_context import RunContext
 
 TOKENIZED_AT_ONCE = 100  # images
 
@@ -114,25 +115,19 @@ def train_diffusion_decoder(
         # the noise of the whole batch, whoever computes which of its samples
         noisy_BCHW, step_B = add_noise(clean_BCHW, config.noise, torch_generator(seed, *path, "noise", step))
         mean = tokenizer.format.loss(unet(noisy_BCHW[mine], step_B[mine], codes_BDhw), clean_BCHW[mine])
-        return world.part(mean, mine.stop - mine.start, config.batch_size), {}
+        return world.share_of_mean(mean, mine.stop - mine.start, config.batch_size), {}
 
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * config.steps))
+    optimizer = build_optimizer(decoder.unet, config.optimizer, {})
     train(
-        decoder.unet,
-        loss,
-        batches,
-        build_optimizer(decoder.unet, config.optimizer, {}),
-        partial(lr_multiplier, schedule, num_steps=config.steps),
+        TrainingSetup(decoder.unet, loss, batches, optimizer, config.steps, schedule),
         LoopConfig(
-            num_steps=config.steps,
             clip_norm=config.gradient_clip,
             average_decay=config.average_decay,
             checkpoint_every=config.checkpoint_every,
         ),
-        folder=folder,
-        log=log,
+        RunContext(seed, folder, log or NullMetricLog(), world),
         description=f"{tokenizer.name} diffusion decoder",
-        world=world,
     )
     decoder.unet.eval()
     return decoder

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.data.cursor import Cursor, index_batches, share_of
-from fourfold.metric_log import MetricLog
+from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.modalities import label
 from fourfold.seeds import derive_seed, numpy_generator, torch_generator
 from fourfold.tokenizers.codebook import Quantized
@@ -25,12 +25,13 @@ from fourfold.tokenizers.formats import DenseFormat, dense_format, measure_stati
 from fourfold.tokenizers.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.visual import VisualTokenizer, build_vqvae
 from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.precision import default_device
 from fourfold.training.process_group import ProcessGroup
+from fourfold.training.run_context import RunContext
 
 LATENTS_PER_CODE = 24  # for k-means
 Phase = Literal["plain", "quantized", "decoder"]
@@ -64,17 +65,12 @@ def train_visual_tokenizer(
     num_steps = config.steps + config.decoder_steps
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
     matrices = {key: 1 for key, weight in model.named_parameters() if weight.ndim == 4 and "embedding" not in key}
+    optimizer = build_optimizer(model, config.optimizer, matrices)
     train(
-        model,
-        phases.loss,
-        phases.batches,
-        build_optimizer(model, config.optimizer, matrices),
-        partial(lr_multiplier, schedule, num_steps=num_steps),
-        LoopConfig(num_steps=num_steps, clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
-        folder=folder,
-        log=log,
+        TrainingSetup(model, phases.loss, phases.batches, optimizer, num_steps, schedule),
+        LoopConfig(clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
+        RunContext(seed, folder, log or NullMetricLog(), world),
         description=f"{name} tokenizer",
-        world=world,
     )
     return VisualTokenizer(name, values_format, model.eval(), config)
 
@@ -124,7 +120,7 @@ class _Phases:
 
     def _part(self, mean: Tensor) -> Tensor:
         """Return the part that the mean over this process's samples has in the mean over all."""
-        return self.world.part(mean, self.mine.stop - self.mine.start, self.config.batch_size)
+        return self.world.share_of_mean(mean, self.mine.stop - self.mine.start, self.config.batch_size)
 
     def _inputs(self, indices: np.ndarray) -> Tensor:
         return self.format.inputs(self.values[indices]).to(default_device())
