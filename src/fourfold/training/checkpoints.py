@@ -1,11 +1,12 @@
 """Checkpoints of a training run: tensors and progress in one unit that is either complete or absent.
 
-`step-00001200.safetensors` holds the tensors of model, optimizer and average under prefixes (`model/encoder.0...`), and the rest
-(step, cursor, metrics) as JSON in the header of the file. A run whose tensors are sharded over processes writes a folder
-`step-00001200` instead (`sharded_checkpoints.py`). Any number of processes, sharded or not, reads either. Nothing is unpickled.
+`step-00001200.safetensors` holds the tensors of model, optimizer and average under prefixes (`model/encoder.0...`), and
+the rest (step, cursor, metrics) as JSON in the header of the file. A run whose tensors are sharded over processes
+writes a folder `step-00001200` instead (`sharded_checkpoints.py`). Any number of processes, sharded or not, reads
+either. Nothing is unpickled.
 
-A checkpoint is removed only after its successor is complete and on disk: it is written under a temporary name, flushed, renamed,
-and the folder is flushed before older ones are deleted.
+A checkpoint is removed only after its successor is complete and on disk: it is written under a temporary name, flushed,
+renamed, and the folder is flushed before older ones are deleted.
 """
 
 import json
@@ -58,8 +59,8 @@ class Checkpoint:
 class CheckpointWriter:
     """Writes checkpoints of one run in the background, one at a time, and keeps the newest `keep`.
 
-    Whole tensors are written by the first process, sharded ones by every process. An error while writing is raised by the next
-    `save` or `wait`.
+    Whole tensors are written by the first process, sharded ones by every process. An error while writing is raised by
+    the next `save` or `wait`.
 
     Args:
         folder: folder of the run.
@@ -211,8 +212,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
-    # safetensors writes through a temporary file of its own, which a killed process leaves behind; in a folder with the mark of
-    # partial files, `claim` removes it
+    # safetensors writes through a temporary file of its own, which a killed process leaves behind; in a folder with the
+    # mark of partial files, `claim` removes it
     with atomic_path(path) as temporary, TemporaryDirectory(prefix=PARTIAL_MARK, dir=temporary.parent) as folder:
         save_file(tensors, Path(folder) / path.name, header)
         (Path(folder) / path.name).replace(temporary)

@@ -12,7 +12,9 @@ class LoopConfig(Config):
     """What the loop does beside updating: clipping, averaging, logging, validation and checkpoints. Intervals are in steps."""
 
     clip_norm: float | None = Field(default=1.0, gt=0)  # bound of the norm of the whole gradient; None: no clipping
-    average_decay: float | None = Field(default=None, gt=0, lt=1)  # moving average of the weights, validated and kept; None: off
+    average_decay: float | None = Field(
+        default=None, gt=0, lt=1
+    )  # moving average of the weights, validated and kept; None: off
     log_every: int = Field(default=50, ge=1)
     validate_every: int | None = Field(default=None, ge=1)  # None: never; otherwise the last step is always validated
     checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step
@@ -46,6 +48,7 @@ def lr_multiplier(schedule: ScheduleConfig, step: int, num_steps: int) -> float:
 def steps_of_tokens(tokens: int, batch_size: int, tokens_per_sample: int) -> int:
     """Return the number of steps that consume a budget of tokens.
 
-    Tokens are counted as in 4M (arXiv 2312.06647): input budget plus target budget of every sample, empty slots included.
+    Tokens are counted as in 4M (arXiv 2312.06647): input budget plus target budget of every sample, empty slots
+    included.
     """
     return math.ceil(tokens / (batch_size * tokens_per_sample))

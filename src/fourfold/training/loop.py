@@ -1,11 +1,11 @@
 """The one training loop: 4M, tokenizers, teachers and fine-tuning all run through `train`.
 
-A run is a pure function of its inputs: batches are determined by a cursor, losses draw only from generators that are seeded by
-the step, and a checkpoint holds everything else. A run that was killed after any step therefore ends with the same bytes as an
-uninterrupted one.
+A run is a pure function of its inputs: batches are determined by a cursor, losses draw only from generators that are
+seeded by the step, and a checkpoint holds everything else. A run that was killed after any step therefore ends with the
+same bytes as an uninterrupted one.
 
-Several processes may train together (`ProcessGroup`): each computes its share of the loss of every step, and the shares add up.
-Their number changes the last bits at most, so a run may resume with another number of processes.
+Several processes may train together (`ProcessGroup`): each computes its share of the loss of every step, and the shares
+add up. Their number changes the last bits at most, so a run may resume with another number of processes.
 """
 
 import logging
@@ -51,11 +51,11 @@ class TrainingSetup(Generic[Batch]):
     """What is trained, on what, and for how long.
 
     Attributes:
-        model: the module whose weights, buffers and averages are saved. With several processes it is already distributed
-            (`ParallelModel`).
-        compute_loss: returns the loss and named metrics of a batch, or yields terms of them. Whatever it draws at random must
-            come from a generator that is seeded by the step, otherwise resuming is not exact. With several processes it returns
-            the share of this process; the shares add up to loss and metrics of the step.
+        model: the module whose weights, buffers and averages are saved. With several processes it is already
+            distributed (`ParallelModel`).
+        compute_loss: returns the loss and named metrics of a batch, or yields terms of them. Whatever it draws at
+            random must come from a generator that is seeded by the step, otherwise resuming is not exact. With several
+            processes it returns the share of this process; the shares add up to loss and metrics of the step.
         batches: yields batches from a cursor on, without end.
         optimizer: updates the parameters.
         num_steps: number of updates.
@@ -83,9 +83,9 @@ def train(
 ) -> TrainingState:
     """Train `setup.model` in place, resuming from the newest checkpoint in `run.folder` if there is one.
 
-    Afterwards the model holds the last weights, or their moving average if averaging is on. With validation, the weights of the
-    lowest validation loss are in `best.safetensors` in the folder. The folder must have been claimed for exactly this run
-    (`storage.claim`); several processes must all see it, and the first one writes.
+    Afterwards the model holds the last weights, or their moving average if averaging is on. With validation, the
+    weights of the lowest validation loss are in `best.safetensors` in the folder. The folder must have been claimed for
+    exactly this run (`storage.claim`); several processes must all see it, and the first one writes.
 
     Args:
         setup: model, loss, data, optimizer and number of steps.

@@ -24,8 +24,9 @@ class ParallelModel:
         model: the model; FSDP replaces its parameters by shards.
         processes: the processes that train together.
         kind: "ddp", "fsdp", or "auto", which shards models whose weights, gradients and moments need too much of a GPU.
-        blocks: modules to shard one by one, each with the names of its methods, beside `forward`, that are called from outside.
-        some_unused: whether a batch may leave parameters without a gradient; DDP then has to search for them.
+        blocks: modules to shard one by one, each with the names of its methods, beside `forward`, that are called from
+            outside. some_unused: whether a batch may leave parameters without a gradient; DDP then has to search for
+            them.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class ParallelModel:
 
         Args:
             inputs: arguments of the model.
-            is_last: whether this is the last call before the update; only then are gradients exchanged between processes.
+            is_last: whether this is the last call before the update; only then are gradients exchanged between
+                processes.
         """
         if self.is_sharded:
             self._call.set_requires_gradient_sync(is_last)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-# Dense bfloat16 peaks of matrix products in FLOP/s, from the vendors' data sheets; a key is part of the name that CUDA reports
+# Dense bfloat16 peaks of matrix products in FLOP/s, from the vendors' data sheets; a key is part of the name that CUDA
+# reports
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -52,9 +53,10 @@ class Meter:
         """Return the metrics since the last call, and reset.
 
         Returns:
-            `performance/...` metrics: rates per second, `data_wait_share` (the share of the time spent waiting for data),
-            `peak_memory_megabytes` (the maximum so far: of tensors on a GPU, of the process on a CPU), `tflops_per_second`, and
-            `mfu` (model FLOPs over peak, arXiv 2204.02311) where the peak of the device is known.
+            `performance/...` metrics: rates per second, `data_wait_share` (the share of the time spent waiting for
+            data), `peak_memory_megabytes` (the maximum so far: of tensors on a GPU, of the process on a CPU),
+            `tflops_per_second`, and `mfu` (model FLOPs over peak, arXiv 2204.02311) where the peak of the device is
+            known.
         """
         seconds = max(self.clock() - self._start - self._paused, 1e-9)
         rates = {"steps_per_second": num_steps / seconds}

@@ -80,7 +80,9 @@ class ProcessGroup:
 def _take_gpu(local_rank: int) -> None:
     count = torch.cuda.device_count()
     if local_rank >= count:
-        raise ValueError(f"There is no GPU for local rank {local_rank}: found {count}. Start torchrun --nproc-per-node={count}.")
+        raise ValueError(
+            f"There is no GPU for local rank {local_rank}: found {count}. Start torchrun --nproc-per-node={count}."
+        )
     torch.cuda.set_device(local_rank)
 
 

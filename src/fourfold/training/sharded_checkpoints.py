@@ -1,7 +1,7 @@
 """Checkpoints of tensors that are sharded over processes: torch.distributed.checkpoint (DCP) with safetensors and JSON files.
 
-The format is DCP's for the Hugging Face hub instead of DCP's own, because the latter pickles its metadata. Any number of
-processes reads what another number wrote.
+The format is DCP's for the Hugging Face hub instead of DCP's own, because the latter pickles its metadata. Any number
+of processes reads what another number wrote.
 """
 
 import shutil

@@ -85,11 +85,12 @@ class TrainingState:
 class WeightAverage:
     """Exponential moving average (EMA) of all trained parameters: smoother than the last step, often better in short runs.
 
-    The decay of step t is min(`decay`, (1 + t) / (10 + t)), TensorFlow's rule, so that short runs forget their initial weights.
+    The decay of step t is min(`decay`, (1 + t) / (10 + t)), TensorFlow's rule, so that short runs forget their initial
+    weights.
 
-    The update is `torch.optim.swa_utils.get_ema_multi_avg_fn`. Its container, `AveragedModel`, is not used, because it copies
-    the whole module (which FSDP2 refuses), starts from the weights after the first step instead of the
-    initial ones, and cannot put the averages into the model for a validation.
+    The update is `torch.optim.swa_utils.get_ema_multi_avg_fn`. Its container, `AveragedModel`, is not used, because it
+    copies the whole module (which FSDP2 refuses), starts from the weights after the first step instead of the initial
+    ones, and cannot put the averages into the model for a validation.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
