@@ -26,7 +26,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
 from fourfold.modalities import base_name
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.seeds import numpy_generator
 
 # Samples masked by one call, with one generator: small batches are masked several at a time, because the cost of a call
@@ -206,7 +206,7 @@ class TokenLoader:
                 masked = self._mask(self._shards.take(work.names, work.shard_R[rows], work.row_R[rows]), rng)
                 all_own = is_own_R[rows].all()
                 batches.append(masked if all_own else masked[torch.from_numpy(np.flatnonzero(is_own_R[rows]))])
-        return work.epoch, work.first, joined(batches)
+        return work.epoch, work.first, concatenate(batches)
 
     def _open(self, name: str) -> OpenShard:
         """Open one shard: tokens (K, L), crops (K, 5), pixels (H, W, 3) of each sample."""

@@ -19,7 +19,7 @@ from fourfold.data.cursor import Cursor
 from fourfold.data.shards import ShardSet
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.pretraining.config import DatasetConfig
 from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit
 from fourfold.seeds import derive_seed, numpy_generator
@@ -104,7 +104,7 @@ class MixtureLoader:
         self._position = offset + count * self.batch_size
         samples = [next(self._iterators[self.source_of(sample)])[0] for sample in range(offset, self._position)]
         firsts = range(0, len(samples), self.batch_size)
-        return tuple(joined(samples[first : first + self.batch_size][self.own]) for first in firsts)
+        return tuple(concatenate(samples[first : first + self.batch_size][self.own]) for first in firsts)
 
     def source_of(self, sample: int) -> int:
         """Return the index of the data set that a sample of the mixture comes from."""

@@ -13,7 +13,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
 from fourfold.modalities import TOKEN_MODALITIES, base_name
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.files import save_model
 from fourfold.model.flops import training_flops
@@ -244,7 +244,7 @@ def _micro_batches(batch: MaskedBatch, count: int) -> Iterator[MaskedBatch]:
             yield batch[first:end]
         else:
             sample = batch[:1]
-            yield replace(sample, target_modality_BM=torch.full_like(sample.target_modality_BM, PADDING))
+            yield replace(sample, target_modality_BM=torch.full_like(sample.target_modality_BM, PADDING_MODALITY))
 
 
 def _save_models(
