@@ -12,7 +12,7 @@ from fourfold.data.cursor import Cursor
 from fourfold.data.manifests import survey, write_manifest
 from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
+from fourfold.model.batch import concatenate
 from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import model_config, sentinel_ids
 from fourfold.storage import read_json
