@@ -47,16 +47,16 @@ def train_tokenizers(
         TextTokenizer.train((sample["caption"] for sample in captions), config.text).save(folder / TEXT_FILE)
     # 2) A VQ-VAE for each dense label
     for name in config.visual:
-        if not world.agreed((folder / name / WEIGHTS_FILE).exists()):
+        if not world.broadcast((folder / name / WEIGHTS_FILE).exists()):
             _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
     # 3) Second decoders, where they are wanted, on the same data
     for name in config.diffusion:
-        if not world.agreed((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
+        if not world.broadcast((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
             _train_decoder(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
     # 4) The settings come last: their file says that all is there
     if world.is_first:
         write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
-    world.wait()
+    world.barrier()
     return TokenizerSet.load(folder)
 
 
@@ -115,7 +115,7 @@ def _keep(trained: VisualTokenizer | DiffusionDecoder, folder: Path, checkpoints
         trained.save(folder)
         if checkpoints:
             shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
-    world.wait()
+    world.barrier()
 
 
 class _Prefixed:

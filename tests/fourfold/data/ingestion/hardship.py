@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest
+from fourfold.plugins import load_plugins
 from fourfold.source_code import module_digests
 
 
@@ -72,4 +73,5 @@ def memory(first: str, second: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    load_plugins(["fourfold.scenes"])
     {"kill": kill, "memory": memory}[sys.argv[1]](*sys.argv[2:])
