@@ -14,6 +14,7 @@ from fourfold.training.run_context import RunContext
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import TinyTokenizers, tiny_config, write_world
 
+pytestmark = pytest.mark.numeric
 SMALL = MaskingConfig(
     components=(MixtureComponent(alpha_in={"tok_depth": 1.0}, alpha_target={"caption": 1.0, "tok_depth": 1.0}),),
     input_tokens=4,

@@ -199,7 +199,7 @@ def test_two_images_of_one_sample_are_refused(world, tokenizers):
     both = MaskingConfig(components=(MixtureComponent(alpha_in={"rgb": 1, "rgb@16": 1}, alpha_target={"tok_rgb": 1}),))
     with pytest.raises(ValueError, match=r"`alpha_in` names rgb, rgb@16. Make a mixture"):
         _ = Masker(both, config, sentinel_ids(tokenizers)).pixels
-    with pytest.raises(ValueError, match="Images of 24 × 24 pixels came"):
+    with pytest.raises(ValueError, match="Images of 24 × 24 pixels do not fit"):
         Masker(masking("rgb"), config, sentinel_ids(tokenizers)).pixels_of((24, 24))
     with pytest.raises(ValueError, match="resolutions` names 'caption'"):
         TokenizersConfig(resolutions={"caption": (16,)})

@@ -5,6 +5,7 @@ import torch
 
 from fourfold.training.precision import ASSUME_BF16, autocast, compute_facts, has_fast_bfloat16, log_compute_facts
 
+pytestmark = pytest.mark.numeric
 CPU = torch.device("cpu")
 
 
