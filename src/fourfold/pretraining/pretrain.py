@@ -22,8 +22,9 @@ from fourfold.model.layers import DecoderBlock
 from fourfold.pretraining.config import ComputeConfig, PretrainConfig
 from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.mixture import MixtureLoader, mixture_loader
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed
-from fourfold.storage import claim, fingerprint, write_json
+from fourfold.storage import write_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.training.checkpoints import load_tensors
 from fourfold.training.loop import BEST_FILE, LossFunction, PartialLoss, TrainingSetup, train
@@ -66,7 +67,8 @@ def pretrain(tokens: ShardSet, images: ShardSet, tokenizers: TokenizerSet, confi
     if processes.is_first:
         inputs = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
         learned = config.model_copy(update={"compute": ComputeConfig()})
-        claim(folder, fingerprint(config=learned, seed=run.seed, threads=torch.get_num_threads(), **inputs))
+        num_threads = torch.get_num_threads()  # another number gives other last bits
+        claim(folder, fingerprint(__name__, inputs=inputs, config=learned, seed=run.seed, num_threads=num_threads))
         log_compute_facts("pretraining", config.precision, device)
     processes.barrier()
     # 2) Build model, data and optimizer: pure functions of settings and seed

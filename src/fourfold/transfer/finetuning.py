@@ -24,8 +24,9 @@ from fourfold.metric_log import MetricLog
 from fourfold.model.config import ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed, numpy_generator
-from fourfold.storage import claim, fingerprint, read_json, write_json
+from fourfold.storage import read_json, write_json
 from fourfold.training.config import LoopConfig, ScheduleConfig
 from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
@@ -108,7 +109,8 @@ def finetune(
         `{"transfer": {"vqa_200": {"accuracy": {"pretrained": {"mean", "std", "n"}, ...}}}, "chosen": ..., "examples": ...}`;
         std is that of seeds (n − 1), 0 for one seed.
     """
-    claim(folder, fingerprint(work="transfer", config=config, seed=seed, data=[shards.digest(), truth.digest()], model=digest))
+    inputs = {"model": digest, "shards": shards.digest(), "truth": truth.digest()}
+    claim(folder, fingerprint(__name__, inputs=inputs, uses=map(task, config.tasks), config=config, seed=seed))
     log_compute_facts("fine-tuning", config.precision, default_device())
     bench = Bench(model, text, shards, truth, config, seed, folder, log)
     arms = list(product(config.tasks, ARMS))

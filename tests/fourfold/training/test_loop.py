@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
-from fourfold.storage import FINGERPRINT_FILE
+from fourfold.reuse import FINGERPRINT_FILE
 from fourfold.training.config import LoopConfig, ScheduleConfig
 from fourfold.training.loop import BEST_FILE, HISTORY_FILE, TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer

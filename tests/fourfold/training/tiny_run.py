@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import index_batches
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import torch_generator
-from fourfold.storage import claim, write_json
+from fourfold.storage import write_json
 from fourfold.training.config import LoopConfig, ScheduleConfig
 from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
@@ -43,7 +44,7 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         keep_checkpoints=2,
         max_skipped_share=0.1,
     )
-    claim(folder, "tiny run")
+    claim(folder, fingerprint("fourfold.training.loop"))
     setup = TrainingSetup(
         model,
         compute_loss,

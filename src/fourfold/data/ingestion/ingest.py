@@ -23,7 +23,8 @@ from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, SampleStre
 from fourfold.data.ingestion.sources.files import FilesConfig
 from fourfold.data.ingestion.staging import MODALITIES, StagedSample, stage, staged_chunks
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
-from fourfold.storage import claim, fingerprint, read_json, write_json
+from fourfold.reuse import SUPERSEDED_FOLDER, Fingerprint, claim, fingerprint
+from fourfold.storage import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +96,15 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
         # 1) Open the sources; rendered ones are rendered here
         opened = _open_sources(config, seed, folder)
         streams = [stream for source in opened for stream in source.streams]
-        name = fingerprint(work="ingestion", config=config, seed=seed, sources=[stream.digest for stream in streams])
+        inputs = {stream.name: stream.digest for stream in streams}
+        sources = [source.source for source in opened]
+        work = fingerprint(__name__, inputs=inputs, uses=sources, config=config, seed=seed)
         shards = ShardSet(folder / "shards")
-        if _is_finished(folder, shards, name):
+        if _is_finished(folder, shards, work):
             return shards
 
         # 2) Clean every stream into staging, then fill the shards
-        claim(shards.root, name)
+        claim(shards.root, work)
         for stream in streams:
             stage(stream, config.cleaning, config.image_size, config.samples_per_shard, _staging(shards, stream))
         tallies = _fill_shards(streams, config, shards)
@@ -111,7 +114,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
 
         # 3) Write the truth of the samples that were kept, then the report, which marks the work as finished
         _write_truth(opened, shards, config, seed, folder / "truth")
-        write_json(folder / REPORT_FILE, {"fingerprint": name, **loss_report(shards, tallies)})
+        write_json(folder / REPORT_FILE, {"fingerprint": work.digest, **loss_report(shards, tallies)})
         shutil.rmtree(shards.root / STAGING)
         return shards
 
@@ -141,10 +144,10 @@ def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[Open
     return opened
 
 
-def _is_finished(folder: Path, shards: ShardSet, name: str) -> bool:
+def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
     """Return whether an earlier run finished this work; if its shards were damaged since, clear them and return False."""
     report, truth = folder / REPORT_FILE, open_truth(folder)
-    if not report.exists() or read_json(report).get("fingerprint") != name:
+    if not report.exists() or read_json(report).get("fingerprint") != work.digest:
         return False
     try:
         shards.verify()
@@ -233,7 +236,7 @@ def _split_folders(root: Path) -> list[str]:
 def _remove_others(folder: Path, names: Collection[str]) -> None:
     """Remove what other settings left in a folder: everything that is not in `names`."""
     for path in folder.iterdir() if folder.exists() else ():
-        if path.name not in names:
+        if path.name not in names and path.name != SUPERSEDED_FOLDER:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

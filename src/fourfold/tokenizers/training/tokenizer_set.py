@@ -12,7 +12,8 @@ import numpy as np
 from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog, NullMetricLog
-from fourfold.storage import claim, fingerprint, write_json
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import write_json
 from fourfold.tokenizers.config import TokenizersConfig, is_image
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
@@ -37,7 +38,8 @@ def train_tokenizers(
     """
     world = ProcessGroup.join()
     if world.is_first:
-        claim(folder, fingerprint(config=config, seed=seed, shards=shards.digest(), labels=labels.digest()))
+        inputs = {"shards": shards.digest(), "labels": labels.digest()}
+        claim(folder, fingerprint(__name__, inputs=inputs, config=config, seed=seed))
     log = log or NullMetricLog()
     # 1) Words
     if world.is_first and not (folder / TEXT_FILE).exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest
 from fourfold.plugins import load_plugins
-from fourfold.storage import source_digest
+from fourfold.source_code import module_digests
 
 
 def in_child(prepare, config: str, folder: str) -> int:
@@ -54,7 +54,8 @@ def die_after(seconds: float) -> None:
 
 def kill(config: str, folder: str, unbroken: str) -> None:
     """Ingest into `unbroken` in one go, and into `folder` with many deaths on the way."""
-    source_digest()  # once for all children: a source file edited meanwhile would be other work, begun afresh
+    # once, for all children: if a source file is edited meanwhile, they would discard each other's work
+    module_digests([ingest.__module__, "fourfold.scenes.world.writing"])
     in_child(lambda: None, config, unbroken)
     rng = random.Random(0)
     attempts = [partial(die_after, rng.uniform(0.005, 0.05)) for _ in range(3)]  # early: not done before the deaths that follow
