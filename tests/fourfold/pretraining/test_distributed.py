@@ -2,14 +2,12 @@
 
 Tolerances. Runs that compute the same step in another way differ by rounding:
 
-- float32: sums are taken in another order, which changes gradients by a few eps = 1.2e-7. Muon and AdamW normalize
-their updates,
-  so the error of an entry that is small beside the others grows; over 14 steps it stays below 2e-4 of the losses.
+- float32: sums are taken in another order, which changes gradients by a few eps = 1.2e-7. Muon and AdamW normalize their
+  updates, so the error of an entry that is small beside the others grows; over 14 steps it stays below 2e-4 of the losses.
 - bfloat16: the gradient of a weight is rounded to 8 bits once per backward pass. With n terms (micro-batches times
-processes) the
-  sum has n rounding errors of at most eps / 2 each, eps = 2^-7, beside the one of the whole batch: together at most
-  (n + 1) / 2 eps of the sum of the norms of the terms. This sum exceeds the norm of the gradient, because terms cancel
-  in part; n eps bounds both. The same relative tolerance holds for the losses, which change less than the gradients.
+  processes) the sum has n rounding errors of at most eps / 2 each, eps = 2^-7, and the gradient of the whole batch has one:
+  together at most (n + 1) / 2 eps of the sum of the norms of the terms. This sum exceeds the norm of the gradient, because
+  terms cancel in part; n eps leaves a factor of 2 n / (n + 1) for that. The losses change less than the gradients.
 
 A lost or doubled micro-batch changes the gradient by about 1 / n of its norm, well above either.
 """

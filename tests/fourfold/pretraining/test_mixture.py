@@ -178,5 +178,5 @@ def test_a_weight_too_small_to_matter_is_an_error_and_settings_are_checked():
         shares_of([1, 1e-6], PERIOD)
     with pytest.raises(ValueError, match="greater than 0"):
         DatasetConfig(weight=0)
-    with pytest.raises(ValueError, match="a weight for each"):
+    with pytest.raises(ValueError, match="one weight per data set"):
         MixtureLoader([Numbered(0, 9)], [1, 1], 2, 0)
