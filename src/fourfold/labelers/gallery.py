@@ -81,7 +81,9 @@ def _summary(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}, {value.min():.3g} to {value.max():.3g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {content:.3g}" if isinstance(content, float) else f"{key} {content}" for key, content in value.items())
+        return ", ".join(
+            f"{key} {content:.3g}" if isinstance(content, float) else f"{key} {content}" for key, content in value.items()
+        )
     return str(value)
 
 
