@@ -136,6 +136,26 @@ TOKEN_MODALITIES: dict[str, TokenModality] = {
 FOUR_M_7 = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")
 
 
+def register_modality(label: Label, *token_modalities: TokenModality) -> None:
+    """Add a label and the token modalities that are made from it, e.g. from the `register()` of a plug-in.
+
+    Args:
+        label: how a sample stores the modality.
+        token_modalities: how the transformer sees it; each names the label.
+
+    Raises:
+        ValueError: a name is taken, or a token modality names another label.
+    """
+    for entry, table in ((label, LABELS), *((one, TOKEN_MODALITIES) for one in token_modalities)):
+        if entry.name in table:
+            raise ValueError(f"Two modalities are called {entry.name!r}. Give one of them another name.")
+    for modality in token_modalities:
+        if modality.label != label.name:
+            raise ValueError(f"Token modality {modality.name!r} names label {modality.label!r}; it must be {label.name!r}.")
+    LABELS[label.name] = label
+    TOKEN_MODALITIES.update((modality.name, modality) for modality in token_modalities)
+
+
 def label(name: str) -> Label:
     """Return one label's entry; raises ValueError that suggests the nearest name."""
     return LABELS[_known(name, LABELS, "label")]

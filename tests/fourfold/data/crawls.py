@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
-from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, Drop, RawSample, SampleStream
+from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, Drop, RawSample, SampleStream, SourceContext
 from fourfold.seeds import numpy_generator
 
 
@@ -53,7 +53,7 @@ def write_folder(folder: Path, numbers) -> Path:
 def open_source(settings: dict) -> list[SampleStream]:
     """Open the source of these settings, as they stand in conf/."""
     config = TypeAdapter(AnySourceConfig).validate_python(settings)
-    return SOURCES.get(config.kind).open(config, 0, Path("unused"))
+    return SOURCES.get(config.kind).open(config, SourceContext(0, Path("unused")))
 
 
 def read_source(settings: dict) -> list[RawSample | Drop]:
