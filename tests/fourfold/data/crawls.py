@@ -1,4 +1,4 @@
-"""Small crawls for the tests: tars and folders with whatever is wrong with them."""
+"""Small sources for the tests: tars and folders, valid and damaged."""
 
 import io
 import tarfile
@@ -12,7 +12,7 @@ from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, Drop, RawS
 from fourfold.seeds import numpy_generator
 
 
-def picture(number: int, side: int = 16) -> bytes:
+def image_bytes(number: int, side: int = 16) -> bytes:
     """A PNG that differs from that of every other number."""
     coarse = numpy_generator(0, "picture", number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -25,7 +25,7 @@ def members_of(numbers, prefix: str = "photo") -> list[tuple[str, bytes]]:
     return [
         member
         for n in numbers
-        for member in ((f"{prefix}{n:05d}.png", picture(n)), (f"{prefix}{n:05d}.txt", f"photo number {n}".encode()))
+        for member in ((f"{prefix}{n:05d}.png", image_bytes(n)), (f"{prefix}{n:05d}.txt", f"photo number {n}".encode()))
     ]
 
 

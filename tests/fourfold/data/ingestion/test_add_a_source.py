@@ -7,7 +7,7 @@ import pytest
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report
 from fourfold.data.ingestion.sources import SOURCES
 from fourfold.plugins import load_plugins
-from tests.fourfold.data.crawls import picture
+from tests.fourfold.data.crawls import image_bytes
 from tests.fourfold.guides import plugin_of_guide, yaml_block
 
 GUIDE = "add-a-source.md"
@@ -19,7 +19,7 @@ def coco(tmp_path):
     (tmp_path / "val2017").mkdir()
     (tmp_path / "annotations").mkdir()
     for number in range(61):
-        (tmp_path / "val2017" / f"{number:012d}.png").write_bytes(picture(number))
+        (tmp_path / "val2017" / f"{number:012d}.png").write_bytes(image_bytes(number))
     content = {
         "images": [{"id": number, "file_name": f"{number:012d}.png"} for number in range(61)],
         "annotations": [
