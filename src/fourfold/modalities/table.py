@@ -158,9 +158,9 @@ def register_modality(label: Label, *token_modalities: TokenModality) -> None:
     Raises:
         ValueError: a name is taken, or a token modality names another label.
     """
-    for entry, table in ((label, LABELS), *((one, TOKEN_MODALITIES) for one in token_modalities)):
-        if entry.name in table:
-            raise ValueError(f"Two modalities are called {entry.name!r}. Give one of them another name.")
+    taken = [label.name] if label.name in LABELS else [one.name for one in token_modalities if one.name in TOKEN_MODALITIES]
+    if taken:
+        raise ValueError(f"Two modalities are called {taken[0]!r}. Give one of them another name.")
     for modality in token_modalities:
         if modality.label != label.name:
             raise ValueError(f"Token modality {modality.name!r} names label {modality.label!r}; it must be {label.name!r}.")
