@@ -80,7 +80,9 @@ class PositionModalityEmbedding(nn.Module):
 
     def forward(self, modality: Tensor, position: Tensor, side: Side) -> Tensor:
         """Return (…, D) of int64 modality indices and positions (…)."""
-        table_PD = self.position_table(side) + self.modality_table(side)[self.modality_P]
+        # The gradient of an index adds up rows with atomic operations, in an order that depends on timing. That of
+        # `F.embedding` does not: each thread adds to its own rows.
+        table_PD = self.position_table(side) + F.embedding(self.modality_P, self.modality_table(side))
         return F.embedding(self.offset_E[modality] + position, table_PD)
 
     def modality_table(self, side: Side) -> Tensor:
