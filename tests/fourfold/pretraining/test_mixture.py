@@ -18,8 +18,9 @@ from fourfold.masking.spans import SentinelIds
 from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.pretraining import mixture
-from fourfold.pretraining.loader import Reader, TokenLoader
-from fourfold.pretraining.mixture import PERIOD, DatasetConfig, MixtureLoader, shares_of
+from fourfold.pretraining.config import DatasetConfig
+from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit
+from fourfold.pretraining.mixture import PERIOD, MixtureLoader, shares_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import write_world
@@ -109,7 +110,7 @@ def test_processes_that_share_batches_get_together_what_one_gets():
 def loader_of(world, masking, only=None, images=True):
     tokens, pixels = world
     masker = Masker(masking, MODEL, SentinelIds(3, tuple(range(5, 20))), only)
-    return TokenLoader(tokens, pixels if images else None, "train", 1, masker, seed=0)
+    return TokenLoader(TokenSplit(tokens, pixels if images else None, "train"), masker, BatchOrder(1, seed=0))
 
 
 def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
