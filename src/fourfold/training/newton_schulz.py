@@ -4,8 +4,7 @@ Each Newton-Schulz step maps the singular values x of a matrix to a x + b x³ + 
 steps bring all singular values near 1, which is all that Muon needs.
 
 `torch.optim.Muon` iterates over one matrix at a time, in bfloat16. Here all matrices of one shape share batched products, in
-float32 on CPUs, and each shape uses the form of the iteration that needs fewer products (`benchmarks/training.py --muon`
-compares both).
+float32 on CPUs, and each shape uses the form of the iteration that needs fewer products (`GRAM_FROM_ASPECT`).
 """
 
 # K matrices of one shape, R rows, C columns, R ≤ C
