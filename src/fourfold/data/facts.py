@@ -8,7 +8,7 @@ import numpy as np
 
 from fourfold.data import codecs
 from fourfold.data.shards import ShardSet
-from fourfold.modalities import LABELS
+from fourfold.modalities import LABELS, ClassTable
 
 Fact = dict[str, Any]
 COLUMNS = (
@@ -26,6 +26,7 @@ COLUMNS = (
     "max",
     "mean",
     "finite",
+    "num_unknown_ids",  # pixels whose class id is not in the class table of the set
     "caption_length",  # characters
     "num_words",
     "num_instances",
@@ -50,19 +51,19 @@ def iterate_facts(
     """Yield the rows of `fact_table` with one shard in memory."""
     for split in shards.splits() if splits is None else splits:
         for modality in shards.modalities(split) if modalities is None else modalities:
-            position = 0
-            for shard in shards.manifest(split, modality).shards:
+            position, manifest = 0, shards.manifest(split, modality)
+            for shard in manifest.shards:
                 for key, content in shards.read_bytes(split, modality, shard.name):
                     place = {"key": key, "split": split, "shard": shard.name, "position": position, "modality": modality}
-                    yield dict.fromkeys(COLUMNS) | place | _facts(modality, content)
+                    yield dict.fromkeys(COLUMNS) | place | _facts(modality, content, manifest.class_table)
                     position += 1
 
 
-def _facts(modality: str, content: bytes) -> Fact:
+def _facts(modality: str, content: bytes, class_table: ClassTable | None) -> Fact:
     value = codecs.decode(modality, content)
     facts: Fact = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     if isinstance(value, np.ndarray):
-        return facts | _array_facts(value)
+        return facts | _array_facts(value) | ({} if class_table is None else _class_facts(value, class_table))
     if isinstance(value, str):
         return facts | {"caption_length": len(value), "num_words": len(value.split())}
     return facts | _json_facts(modality, value)
@@ -95,6 +96,11 @@ def _array_facts(value: np.ndarray) -> Fact:
     wide = value.astype(np.float64)
     extent = {"min": float(wide.min()), "max": float(wide.max()), "mean": float(wide.mean())}
     return shape | extent | {"finite": bool(np.isfinite(wide).all())}
+
+
+def _class_facts(value: np.ndarray, class_table: ClassTable) -> Fact:
+    allowed = [*range(class_table.num_classes), *class_table.ignored]
+    return {"num_unknown_ids": int((~np.isin(value, allowed)).sum())}
 
 
 def _box_facts(instances: list[dict[str, Any]]) -> Fact:

@@ -6,6 +6,7 @@ import pytest
 from fourfold.data import codecs
 from fourfold.data.facts import COLUMNS, fact_table
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
+from fourfold.modalities import ClassTable
 
 RGB = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 BOXES = {"instances": [{"box": [0.1, 0.2, 0.5, 0.9], "class_name": "box", "score": 0.7}]}
@@ -60,3 +61,11 @@ def test_a_vector_is_a_feature_map_of_one_place(tmp_path):
     (row,) = fact_table(ShardSet(tmp_path))
     assert (row["height"], row["width"], row["channels"]) == (1, 1, 3)
     assert (row["min"], row["max"], row["finite"]) == (vector.min(), vector.max(), True)
+
+
+def test_class_ids_outside_the_class_table_are_counted(tmp_path):
+    ids_HW = np.array([[0, 1, 2], [7, 9, 255]], np.uint8)
+    write_columns(tmp_path, "val", "shard-00000.tar", {"semseg": [("a", ids_HW)]})
+    table = ClassTable(names=("sky", "floor", "sphere"), ignored=(255,))
+    finish_split(tmp_path, "val", ["semseg"], class_tables={"semseg": table})
+    assert fact_table(ShardSet(tmp_path))[0]["num_unknown_ids"] == 2
