@@ -3,7 +3,7 @@
 # N samples, H height, W width
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -41,7 +41,8 @@ class Samples:
     labels: dict[str, Any]
     truth: dict[str, Any]
     exact: bool
-    class_table: ClassTable | None = field(default=None)  # what the ids of `semseg` mean; None without segmentation
+    class_table: ClassTable | None = None  # what the ids of `semseg` mean; None without segmentation
+    choices: tuple[str, ...] = ()  # of a classification: the class names, in the order of their ids
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -103,8 +104,8 @@ def _class_table(data: EvaluationData, split: str) -> ClassTable | None:
     tables = [s.manifest(split, "semseg").class_table for s in sets if "semseg" in s.modalities(split)]
     if tables and not any(tables):
         raise ValueError(
-            f"The labels of split {split!r} have a segmentation without a class table. The labeler of 'semseg' must declare one "
-            "(docs/guides); then run the pseudo_labeling stage again."
+            f"The labels of split {split!r} have a segmentation without a class table. "
+            "The labeler of 'semseg' must declare one (docs/guides); then run the pseudo_labeling stage again."
         )
     return next((table for table in tables if table is not None), None)
 

@@ -3,3 +3,12 @@
 
 def register() -> None:
     """Add everything that this plug-in provides to the registries; `fourfold.plugins.load_plugins` calls it."""
+    from fourfold.evaluation.tasks import PREDICTION_TASKS
+    from fourfold.scenes.evaluation_tasks import SCENE_TASKS
+    from fourfold.scenes.transfer_tasks import SCENE_TRANSFER_TASKS
+    from fourfold.transfer.tasks import TRANSFER_TASKS
+
+    for prediction_task in SCENE_TASKS:
+        PREDICTION_TASKS.register(prediction_task.name, prediction_task)
+    for transfer_task in SCENE_TRANSFER_TASKS:
+        TRANSFER_TASKS.register(transfer_task.name, transfer_task)

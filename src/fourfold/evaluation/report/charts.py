@@ -160,7 +160,7 @@ def _svg(figure: Figure, label: str, kind: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.DOTALL)  # would apply to the whole page
-    # Ids must be unique on the page: keep those that the chart refers to (equal ids have equal content), make classes of others.
+    # Ids must be unique on the page. Those that the chart refers to stay: equal ids have equal content. Others become classes.
     used = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else f' class="{match[1]}"', text)
     for color, variable in COLORS.items():

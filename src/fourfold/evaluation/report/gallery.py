@@ -5,7 +5,7 @@ declared by the prediction tasks (`PredictionTask.gallery_title`).
 """
 
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fourfold.evaluation.evaluate import Predictor, predict_pairs, required_name
 from fourfold.evaluation.report import images
 from fourfold.evaluation.report.images import Drawing
 from fourfold.evaluation.samples import EvaluationData, load_samples
-from fourfold.evaluation.tasks import ImageTextEncoder, PredictionTask, select_tasks, task_pairs
+from fourfold.evaluation.tasks import PREDICTION_TASKS, PredictionTask, select_tasks, task_pairs
 from fourfold.modalities.class_table import ClassTable
 
 CELL, GAP, MARGIN = 128, 10, 28  # pixels of the gallery as one image
@@ -46,13 +46,12 @@ class Gallery:
     class_table: ClassTable | None = None
 
 
-def collect_gallery(
-    any_to_any: Predictor, encoder: ImageTextEncoder | None, data: EvaluationData, config: EvaluationConfig, seed: int
-) -> Gallery:
+def collect_gallery(any_to_any: Predictor, data: EvaluationData, config: EvaluationConfig, seed: int) -> Gallery:
     """Return the first `config.gallery_samples` samples of `data.split`, with the predictions of all shown tasks."""
     samples = load_samples(data, data.split, required_names(), config.gallery_samples)
-    tasks, _ = select_tasks(samples, encoder)
-    tasks = [task for task in tasks if task.gallery_title is not None or task.pair == "rgb->caption"]
+    shown = [task for _, task in PREDICTION_TASKS.items() if task.gallery_title or task.pair == "rgb->caption"]
+    # A text encoder is needed for scores, not for images.
+    tasks, _ = select_tasks(samples, None, [replace(task, needs_encoder=False) for task in shown])
     predictions = predict_pairs(any_to_any, samples, task_pairs(tasks), config, seed)
     from_rgb = {task.target: task for task in tasks if task.source == "rgb" and task.gallery_title}
     from_caption = {task.target: task for task in tasks if task.source == "caption"}
@@ -135,5 +134,3 @@ def _write(pen: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], width: 
     top = corner[1] + (CELL - LINE_HEIGHT * len(lines)) / 2
     for number, line in enumerate(lines):
         pen.text((corner[0], top + LINE_HEIGHT * number), line, fill=INK, font=font)
-
-

@@ -15,7 +15,6 @@ from fourfold.evaluation.report.images import data_url
 from fourfold.evaluation.tasks import PREDICTION_TASKS, PredictionTask, pair_metrics
 from fourfold.metrics.metric import Metric, find_metric
 
-TEMPLATE = "report.html.jinja"
 LABEL_TITLES = {
     "rgb": "RGB", "normal": "normals", "semseg": "segmentation", "det": "boxes", "clip": "CLIP features",
     "clip_global": "CLIP embedding", "canny_edge": "edges", "color_palette": "color palette",
@@ -29,16 +28,61 @@ class ReportData:
     """Everything that the report shows; sections without data are left out."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)  # content of metrics.json
-    gallery: Gallery = field(default_factory=Gallery)
+    sections: Mapping[str, str] = field(default_factory=dict)  # of `render_images`: HTML of "gallery" and "decoders"
     transfer_tasks: Mapping[str, Any] = field(default_factory=dict)  # of `finetune`: {"vqa": {"title", "metrics"}}
     examples: Sequence[Mapping[str, Any]] = ()  # of `finetune`: questions and captions with the answers of each arm
     history: Sequence[Mapping[str, float]] = ()  # of pretraining: {"step", "loss", "validation/<modality>", ...}
     facts: Mapping[str, str] = field(default_factory=dict)  # for the head of the page, e.g. {"Parameters": "2.9 M"}
-    decoders: Sequence[DecoderRow] = ()  # where a tokenizer has two decoders
 
 
 def write_report(data: ReportData) -> str:
     """Return the page as HTML text; equal data give equal text."""
+    metrics, tokenizers = data.metrics, data.metrics.get("tokenizers", {})
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            facts=data.facts,
+            reference=metrics.get("reference", "exact truth"),
+            num_samples=metrics.get("samples"),
+            headline=_headline(metrics.get("out_of_the_box", {})),
+            predictions=[_prediction(pair, entries) for pair, entries in metrics.get("out_of_the_box", {}).items()],
+            benchmarks=_benchmarks(metrics.get("benchmarks", {})),
+            tasks=_transfer_tasks(metrics.get("transfer", {}), data.transfer_tasks),
+            examples=_examples_by_title(data.examples, data.transfer_tasks),
+            sections={name: Markup(data.sections.get(name, "")) for name in ("gallery", "decoders")},  # noqa: S704  of render_images
+            plain=[
+                (title, values)
+                for title, values in (("Teachers", metrics.get("teachers")), ("Tokenizers", without_decoders(tokenizers)))
+                if values
+            ],
+            decoder_rows=[_decoder_row(row) for row in decoder_metrics(tokenizers)],
+            panels=_panels(data.history),
+            seconds=_seconds(metrics.get("seconds", {})),
+        )
+    )
+
+
+def render_images(gallery: Gallery, decoders: Sequence[DecoderRow] = ()) -> dict[str, str]:
+    """Return the sections of the report that contain images, as HTML; "" for one without images.
+
+    They are rendered on their own so that they can be stored: the model is needed for them, and for nothing else on the page.
+
+    Args:
+        gallery: of `collect_gallery`.
+        decoders: of `collect_decoders`.
+    """
+    environment = _environment()
+    shown = {
+        "gallery": {"gallery": gallery, "class_colors": _class_colors(gallery)} if gallery.rows else None,
+        "decoders": {"decoders": decoders} if decoders else None,
+    }
+    return {
+        name: environment.get_template(f"{name}.html.jinja").render(values) if values else "" for name, values in shown.items()
+    }
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -46,29 +90,8 @@ def write_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    metrics, tokenizers = data.metrics, data.metrics.get("tokenizers", {})
     environment.globals.update(data_url=data_url, arm_titles=ARM_TITLES, number=format_number)
-    return environment.get_template(TEMPLATE).render(
-        facts=data.facts,
-        reference=metrics.get("reference", "exact truth"),
-        num_samples=metrics.get("samples"),
-        headline=_headline(metrics.get("out_of_the_box", {})),
-        predictions=[_prediction(pair, entries) for pair, entries in metrics.get("out_of_the_box", {}).items()],
-        benchmarks=_benchmarks(metrics.get("benchmarks", {})),
-        tasks=_transfer_tasks(metrics.get("transfer", {}), data.transfer_tasks),
-        examples=_examples_by_title(data.examples, data.transfer_tasks),
-        gallery=data.gallery,
-        class_colors=_class_colors(data.gallery),
-        plain=[
-            (title, values)
-            for title, values in (("Teachers", metrics.get("teachers")), ("Tokenizers", without_decoders(tokenizers)))
-            if values
-        ],
-        decoders=list(data.decoders),
-        decoder_rows=[_decoder_row(row) for row in decoder_metrics(tokenizers)],
-        panels=_panels(data.history),
-        seconds=_seconds(metrics.get("seconds", {})),
-    )
+    return environment
 
 
 def label_title(label: str) -> str:
@@ -104,9 +127,8 @@ def _headline(table: Mapping[str, Any]) -> list[dict[str, Any]]:
             if key not in keys and key.rpartition("_")[0] + "_k" not in keys:
                 continue
             role = "teacher" if entry["teacher"] is not None else "trivial"
-            cards.append(
-                {"title": _pair_title(pair), "metric": metric.title, "value": entry["value"], "role": role, "beside": entry[role]}
-            )
+            values = {"value": entry["value"], "role": role, "beside": entry[role]}
+            cards.append({"title": _pair_title(pair), "metric": metric.title, **values})
     return cards
 
 

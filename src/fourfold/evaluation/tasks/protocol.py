@@ -7,7 +7,7 @@ A task is named after its input and its target, e.g. `rgb->depth`. Several tasks
 # N samples, H height, W width, h w patches, C channels
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,7 +47,7 @@ class TaskContext:
 
     samples: Samples
     encoder: ImageTextEncoder | None
-    config: ScoringConfig = ScoringConfig()
+    config: ScoringConfig = field(default_factory=ScoringConfig)
 
     @property
     def text_encoder(self) -> ImageTextEncoder:
@@ -124,10 +124,9 @@ def select_tasks(
     chosen = [task for task in candidates if task.name not in skipped]
     replaced = {name: task.name for task in chosen for name in task.replaces}
     skipped |= {name: f"{other} replaces it" for name, other in replaced.items()}
-    order = list(LABELS)
-    places = {name: order.index(name) if name in order else len(order) for task in chosen for name in (task.source, task.target)}
     chosen = [task for task in chosen if task.name not in replaced]
-    return sorted(chosen, key=lambda task: (places[task.source], places[task.target], task.variant)), skipped
+    order = {name: index for index, name in enumerate(LABELS)}
+    return sorted(chosen, key=lambda task: (order[task.source], order[task.target], task.variant)), skipped
 
 
 def task_pairs(tasks: Iterable[PredictionTask]) -> list[tuple[str, str]]:
