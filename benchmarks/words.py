@@ -20,7 +20,7 @@ from fourfold.model.batch import MaskedBatch
 from fourfold.pretraining.loader import TokenLoader, fixed_batches
 from fourfold.pretraining.pretrain import sentinel_ids, validation_losses
 from fourfold.scenes.world.vocabulary import COLORS, SHAPES
-from fourfold_ops.catalog import catalog_path
+from fourfold_ops.cli.catalog import catalog_path
 
 WORDS = {"color": COLORS, "shape": SHAPES, "size": ("large", "small"), "side": ("left", "right")}
 

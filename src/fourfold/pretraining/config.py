@@ -5,7 +5,7 @@ from pydantic import Field
 from fourfold.configuration import Config
 from fourfold.masking.config import MaskingConfig
 from fourfold.model.config import ArchitectureConfig
-from fourfold.model.losses import LossName
+from fourfold.model.cross_entropy import LossName
 from fourfold.pretraining.mixture import DatasetConfig
 from fourfold.training.config import ScheduleConfig, steps_of_tokens
 from fourfold.training.optimizers import OptimizerConfig

@@ -24,7 +24,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
 from fourfold.modalities import base_name
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.seeds import numpy_generator
 
 MASKED_AT_ONCE = 64  # samples; several small batches cost little more to mask than one
@@ -152,7 +152,7 @@ class TokenLoader:
                 masked = self._mask(self._shards.take(unit.names, unit.shard_R[piece], unit.row_R[piece]), rng)
                 whole = is_mine_R[piece].all()
                 parts.append(masked if whole else masked[torch.from_numpy(np.flatnonzero(is_mine_R[piece]))])
-        return unit.epoch, unit.first, joined(parts)
+        return unit.epoch, unit.first, concatenate(parts)
 
     def _open(self, name: str) -> OpenShard:
         """Open one shard: tokens (K, L), crops (K, 5), pixels (H, W, 3) a sample."""

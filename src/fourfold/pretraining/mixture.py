@@ -20,7 +20,7 @@ from fourfold.data.shards import ShardSet
 from fourfold.data.workers import in_workers
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.pretraining.loader import Reader, TokenLoader
 from fourfold.seeds import derive_seed, numpy_generator
 
@@ -100,7 +100,7 @@ class MixtureLoader:
         self._position = offset + count * self.batch_size
         samples = [next(self._readers[self.source_of(sample)])[0] for sample in range(offset, self._position)]
         firsts = range(0, len(samples), self.batch_size)
-        return tuple(joined(samples[first : first + self.batch_size][self.mine]) for first in firsts)
+        return tuple(concatenate(samples[first : first + self.batch_size][self.mine]) for first in firsts)
 
     def source_of(self, sample: int) -> int:
         """Return the index of the data set that a sample of the mixture comes from."""

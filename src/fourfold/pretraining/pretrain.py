@@ -12,7 +12,7 @@ from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
 from fourfold.metric_log import MetricLog
 from fourfold.modalities import TOKEN_MODALITIES, base_name
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.files import save_model
 from fourfold.model.flops import training_flops
@@ -229,7 +229,7 @@ def _split(batch: MaskedBatch, num_parts: int) -> Iterator[MaskedBatch]:
             yield batch[first:behind]
         else:
             one = batch[:1]
-            yield replace(one, target_modality_BM=torch.full_like(one.target_modality_BM, PADDING))
+            yield replace(one, target_modality_BM=torch.full_like(one.target_modality_BM, PADDING_MODALITY))
 
 
 def _loop_config(config: PretrainConfig) -> LoopConfig:

@@ -111,7 +111,7 @@ def subnormals_as_zero() -> Iterator[None]:
 
     Worker threads keep the mode that held when they started (with torch 2.15, a late switch leaves one of two threads with
     subnormals). For all threads to round alike, a program switches the mode on before its first parallel work
-    (`fourfold_ops.threads`); this block only restores the mode of programs that did not.
+    (`fourfold_ops.hooks.threads`); this block only restores the mode of programs that did not.
     """
     before = _takes_subnormals_as_zero()
     torch.set_flush_denormal(True)

@@ -1,16 +1,17 @@
 """The validator that catalog entries name; expectations stand in conf/, facts about the data come from a function."""
 
-import difflib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.loading import load_object
-from fourfold_ops.tracking.active import active_run
+from fourfold_ops.suggestions import did_you_mean
+from fourfold_ops.tracking.run import active_run
 
 logger = logging.getLogger(__name__)
 SEVERITIES = ("critical", "warning", "info")
@@ -123,6 +124,14 @@ def docs_index(path: Path) -> Path:
 
 def unknown_expectation(name: str, known: list[str]) -> UserError:
     """Return the error for an expectation that Great Expectations does not have."""
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    hint = did_you_mean(name, known, count=3)
     return UserError(f"Unknown expectation {name!r}.{hint}", "See greatexpectations.io/expectations.")
+
+
+def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a table of metrics such as `{"depth/abs_rel": 0.05}`: columns name, group (`depth`), metric, value."""
+    rows = []
+    for name, value in metrics.items():
+        group, _, metric = name.rpartition("/")
+        rows.append({"name": name, "group": group, "metric": metric, "value": float(value)})
+    return rows

@@ -12,7 +12,7 @@ from fourfold.data.cursor import Cursor
 from fourfold.data.manifests import survey, write_manifest
 from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
+from fourfold.model.batch import concatenate
 from fourfold.pretraining.loader import Reader, TokenLoader, fixed_batches
 from fourfold.pretraining.pretrain import model_config, sentinel_ids
 from fourfold.storage import read_json
@@ -134,7 +134,7 @@ def test_ranks_together_read_the_batches_of_one_and_each_sample_once(tmp_path, b
     streams = [itertools.islice(loader(world, batch_size=batch_size, reader=reader), 9) for reader in readers]
     for (expected, cursor), *shares in zip(alone, *streams, strict=True):
         assert [share[1] for share in shares] == [cursor] * world_size
-        assert same(joined([share[0] for share in shares]), expected)
+        assert same(concatenate([share[0] for share in shares]), expected)
 
 
 def test_a_run_that_goes_on_with_another_number_of_ranks_sees_every_sample_of_the_epoch_once(world):

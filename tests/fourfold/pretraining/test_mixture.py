@@ -15,7 +15,7 @@ from fourfold.data.cursor import Cursor
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.pretraining import mixture
 from fourfold.pretraining.loader import Reader, TokenLoader
@@ -165,8 +165,10 @@ def test_vectors_are_padded_and_those_of_different_widths_cannot_be_joined():
     slot = torch.zeros(1, 1, dtype=torch.int64)
     plain = [slot] * 7
     with pytest.raises(ValueError, match="differ in the last axis of vectors_BLE"):
-        joined([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
-    vectors = joined([MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]).vectors_BLE
+        concatenate([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
+    vectors = concatenate(
+        [MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]
+    ).vectors_BLE
     assert vectors.shape == (3, 3, 2) and vectors.sum((1, 2)).tolist() == [2, 6, 0]
 
 

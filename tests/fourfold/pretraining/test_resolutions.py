@@ -12,7 +12,7 @@ from fourfold.generation import generate
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
+from fourfold.model.batch import concatenate
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.files import load_model
 from fourfold.model.fourm import FourM
@@ -186,7 +186,7 @@ def test_batches_of_different_image_sizes_join_and_keep_their_pixels():
         pixels = None if side == 0 else torch.full((2, side, side, 3), value, dtype=torch.uint8)
         return MaskedBatch(*[empty] * 7, pixels)
 
-    whole = joined([batch(4, 7), batch(0, 0), batch(8, 9)])
+    whole = concatenate([batch(4, 7), batch(0, 0), batch(8, 9)])
     assert whole.pixels_BHWC.shape == (6, 8, 8, 3) and whole.pixels_BHWC.dtype == torch.uint8
     assert (whole.pixels_BHWC[:2, :4, :4] == 7).all() and whole.pixels_BHWC[:2].sum() == 7 * 2 * 16 * 3
     assert not whole.pixels_BHWC[2:4].any() and (whole.pixels_BHWC[4:] == 9).all()
