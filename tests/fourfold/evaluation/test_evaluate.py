@@ -177,7 +177,7 @@ def test_a_prediction_may_go_by_way_of_other_targets(world):
     oracle = Oracle(world)
     run(world, oracle, tasks={"caption->rgb": {"via": ("semseg", "clip")}})
     assert ({"caption"}, ("semseg", "clip", "rgb"), True) in oracle.asked
-    with pytest.raises(ValueError, match="Allowed: .*rgb->depth"):
+    with pytest.raises(ValueError, match=r"Allowed: .*rgb->depth"):
         EvaluationConfig(tasks={"caption->rbg": {}})
 
 
