@@ -1,6 +1,7 @@
 """The table of prediction tasks, with models whose answers are fixed."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,79 +10,22 @@ from fourfold.data.shards import ShardSet, finish_split, shard_name, write_colum
 from fourfold.evaluation.comparison import derangement
 from fourfold.evaluation.config import EvaluationConfig
 from fourfold.evaluation.evaluate import evaluate
-from fourfold.evaluation.samples import EvaluationData
 from fourfold.scenes.evaluation_tasks import shown_shapes
-from fourfold.scenes.world.captions import caption
-from fourfold.scenes.world.config import ScenesConfig
-from fourfold.scenes.world.render import render
-from fourfold.scenes.world.scene import scene
-from fourfold.scenes.world.vocabulary import CLASS_TABLE, COLORS, SHAPES
-from fourfold.scenes.world.writing import TRUTH, truth_columns
+from fourfold.scenes.world.vocabulary import CLASS_TABLE
+from tests.fourfold.evaluation.small_scenes import Encoder, Oracle, evaluation_data, write_split
 
-WORDS = (*COLORS, *SHAPES)
 PAIRS = {
     "rgb->caption", "rgb->depth", "rgb->normal", "rgb->semseg", "rgb->clip", "rgb->det", "caption->rgb", "caption->semseg"
 }  # fmt: skip
-CONFIG = ScenesConfig(image_size=32, max_objects=1)
-
-
-class Encoder:
-    """Encodes the colors and shapes that a text names, or that `write_split` wrote into the first pixels of an image."""
-
-    def encode_text(self, texts: list[str]) -> np.ndarray:
-        return np.array([[word in text.split() for word in WORDS] for text in texts], float) + 0.01
-
-    def encode_image(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pooled = rgb[:, 0, : len(WORDS), 0] / 255 + 0.01
-        return np.broadcast_to(pooled[:, None, None], (len(rgb), 4, 4, len(WORDS))), pooled
-
-    def pool(self, features: np.ndarray) -> np.ndarray:
-        return features.mean((1, 2))
-
-
-def write_split(root, split: str, count: int, with_global: bool = False) -> None:
-    scenes = [scene(0, split, index, CONFIG) for index in range(count)]
-    rendered, keys = render(scenes, CONFIG), [one.key for one in scenes]
-    truth = truth_columns(scenes, rendered)
-    captions = [caption(one) for one in scenes]
-    images = rendered.rgb.copy()
-    images[:, 0, : len(WORDS)] = (Encoder().encode_text(captions)[..., None] > 0.5) * 255
-    features, pooled = (values.astype(np.float16) for values in Encoder().encode_image(images))
-    globally = {"clip_global": zip(keys, pooled, strict=True)} if with_global else {}
-    for folder, columns in (
-        ("shards", {"rgb": zip(keys, images, strict=True), "caption": zip(keys, captions, strict=True)}),
-        ("truth", truth),
-        ("labels", {**{m: truth[m] for m in TRUTH if m != "attributes"}, "clip": zip(keys, features, strict=True)} | globally),
-    ):
-        write_columns(root / folder, split, shard_name(0), columns)
-        tables = {"semseg": CLASS_TABLE} if "semseg" in columns else {}
-        finish_split(root / folder, split, list(columns), class_tables=tables)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    write_split(root, "val", 12)
-    write_split(root, "test", 16)
-    return {name: ShardSet(root / name) for name in ("shards", "labels", "truth")}
+    return evaluation_data(tmp_path_factory.mktemp("world"), val=12, test=16)
 
 
-class Oracle:
-    """Answers with what is stored for the split."""
-
-    def __init__(self, world: dict[str, ShardSet]) -> None:
-        truth = {m: world["labels"].load_column("test", m) for m in ("depth", "normal", "semseg", "det", "clip")}
-        self.answers = truth | {m: world["shards"].load_column("test", m) for m in ("rgb", "caption")}
-        self.asked: list = []
-
-    def predict(self, conditions, targets, *, config=None, seed=0):
-        self.asked.append((set(conditions), tuple(targets), config.chain))
-        return {target: self.answers[target] for target in targets}
-
-
-def run(world, model, truth="truth", **settings):
+def run(data, model, **settings):
     config = EvaluationConfig(replicates=50, **settings)
-    data = EvaluationData(world["shards"], world["labels"], world.get(truth))
     return evaluate(model, Encoder(), data, config, seed=0)
 
 
@@ -109,10 +53,10 @@ def test_an_oracle_beats_shuffled_and_trivial_answers(world):
 def test_global_features_are_scored_if_they_are_labeled(tmp_path):
     for split in ("val", "test"):
         write_split(tmp_path, split, 12, with_global=True)
-    world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
-    oracle = Oracle(world)
-    oracle.answers["clip_global"] = world["labels"].load_column("test", "clip_global")
-    table = run(world, oracle, recall_k=3)["out_of_the_box"]
+    data = evaluation_data(tmp_path)
+    oracle = Oracle(data)
+    oracle.answers["clip_global"] = data.labels.load_column("test", "clip_global")
+    table = run(data, oracle, recall_k=3)["out_of_the_box"]
     assert set(table) == PAIRS | {"rgb->clip_global", "caption->clip_global"}
     for pair, teacher in (("rgb->clip_global", 1), ("caption->clip_global", None)):
         figure = table[pair]["cosine"]
@@ -139,10 +83,10 @@ def test_computed_modalities_are_scored_if_they_are_labeled(tmp_path):
         keys = ShardSet(tmp_path / "labels").keys(split)
         write_columns(tmp_path / "labels", split, shard_name(0), {n: zip(keys, v, strict=True) for n, v in COMPUTED.items()})
         finish_split(tmp_path / "labels", split, list(COMPUTED))
-    world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
-    oracle = Oracle(world)
+    data = evaluation_data(tmp_path)
+    oracle = Oracle(data)
     oracle.answers |= COMPUTED | {"color_palette": [{"2": palettes["2"]} for palettes in PALETTES]}
-    table = run(world, oracle)["out_of_the_box"]
+    table = run(data, oracle)["out_of_the_box"]
     assert set(table) == PAIRS | {f"rgb->{name}" for name in COMPUTED}
     perfect = {"canny_edge": {"f1": 1}, "color_palette": {"color_distance": 0}, "metadata": {"same_bin": 1, "near_bin": 1}}
     for name, metrics in perfect.items():
@@ -161,7 +105,7 @@ def test_zero_shot_with_true_features_beats_the_majority(world):
 
 
 def test_without_truth_the_labels_are_the_reference(world):
-    found = run(world, Oracle(world), truth="none")
+    found = run(replace(world, truth=None), Oracle(world))
     assert "teachers' labels" in found["reference"]
     assert "zero_shot_shape" not in found["out_of_the_box"]["rgb->clip"]
     assert found["out_of_the_box"]["rgb->det"]["ap50"]["value"] == pytest.approx(1)

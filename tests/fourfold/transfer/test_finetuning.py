@@ -7,56 +7,33 @@ import numpy as np
 import pytest
 import torch
 
-from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.generation.conditions import visible_batch
-from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
-from fourfold.scenes.world.captions import caption
-from fourfold.scenes.world.config import ScenesConfig
-from fourfold.scenes.world.render import render
-from fourfold.scenes.world.scene import scene
-from fourfold.scenes.world.writing import truth_columns
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
-from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import PretrainedModel, Run, finetune, fit, tabulate
 from fourfold.transfer.learners import TextLearner
-from fourfold.transfer.tasks import TRANSFER_TASKS, Examples, TransferData, load_examples
+from fourfold.transfer.tasks import TRANSFER_TASKS, Examples, load_examples
+from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text, transfer_data
 
-SCENES = ScenesConfig(image_size=32)
-SPLITS = {"transfer_train": 24, "transfer_val": 12, "transfer_test": 12}
 TINY = TransferConfig(num_labels=(8, 16), num_seeds=1, steps=1, batch_size=8, max_tokens=8, num_selection=10, num_test=10)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    for split, count in SPLITS.items():
-        scenes = [scene(0, split, index, SCENES) for index in range(count)]
-        rendered = render(scenes, SCENES)
-        images = {"rgb": [(one.key, image) for one, image in zip(scenes, rendered.rgb, strict=True)]}
-        for name, columns in (("shards", images), ("truth", truth_columns(scenes, rendered))):
-            write_columns(root / name, split, shard_name(0), columns)
-            finish_split(root / name, split, list(columns))
-    return TransferData(ShardSet(root / "shards"), ShardSet(root / "truth"))
+    return transfer_data(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
 def text() -> TextTokenizer:
-    captions = [caption(scene(0, "train", index, SCENES)) for index in range(200)]
-    return TextTokenizer.train(captions, TextTokenizerConfig(vocabulary_size=512))
+    return tiny_text()
 
 
 @pytest.fixture
 def model(text) -> FourM:
-    modalities = (
-        ModalityConfig(name="rgb", kind="pixels", grid=(4, 4)),
-        ModalityConfig(name="caption", kind="sequence", vocabulary_size=text.vocabulary_size, max_length=40),
-    )
-    shape = {"dim": 32, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2, "patch_size": 8, "patch_stem": "conv"}
-    return FourM(ModelConfig(modalities=modalities, embedding_std=0.3, image_temperature=20, **shape))
+    return tiny_model(text)
 
 
 def compare(world, model, text, folder, config=TINY):
