@@ -30,7 +30,7 @@ COLORS = {  # color in the SVG → CSS variable of the page
     "#010112": "--c1",
 }
 _COLOR_OF = {variable.removeprefix("--"): color for color, variable in COLORS.items()}
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "fourfold",  # ids of clip paths and markers would be random otherwise
     "svg.fonttype": "none",  # text stays text
     "font.size": 9,

@@ -1,4 +1,4 @@
-"""Image-text features: RGB → CLIP, caption → CLIP, and caption → RGB, which is judged through them."""
+"""Image-text features: RGB → CLIP, caption → CLIP, and caption → RGB, which is scored through them."""
 
 # N samples, h w patches, C channels, K choices
 
