@@ -20,12 +20,13 @@ from fourfold.data.cursor import index_batches
 from fourfold.model.config import ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed, numpy_generator
-from fourfold.storage import claim, fingerprint, read_json, write_json
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.storage import read_json, write_json
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
-from fourfold.training.precision import autocast, default_device
+from fourfold.training.precision import autocast, default_device, log_compute_facts
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline
 from fourfold.transfer.config import ARMS, Arm, TransferConfig
@@ -96,11 +97,10 @@ def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferCo
         deviation over seeds (0 for one seed); `lr_multipliers` by task and arm; `examples` with the answers of each arm; and
         `tasks`, titles and metrics of the tasks, for the report.
     """
-    digests = [data.shards.digest(), data.truth.digest()]
-    claim(
-        context.root,
-        fingerprint(work="transfer", config=config, seed=context.seed, data=digests, model=pretrained.digest),
-    )
+    inputs = {"model": pretrained.digest, "shards": data.shards.digest(), "truth": data.truth.digest()}
+    tasks = [TRANSFER_TASKS.get(name) for name in config.task_names]
+    claim(context.root, fingerprint(__name__, inputs=inputs, uses=tasks, config=config, seed=context.seed))
+    log_compute_facts("fine-tuning", config.precision, default_device())
     comparison = Comparison(pretrained, data, config, context)
     # 1) Choose the learning rate of each arm on transfer_val.
     arms = list(product(config.task_names, ARMS))
@@ -206,15 +206,15 @@ def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run,
         return loss, {"loss": loss.detach()}
 
     size = min(config.batch_size, len(labeled))
-    train(
+    setup = TrainingSetup(
         learner,
         compute_loss,
         lambda cursor: index_batches(len(labeled), size, seed, "order", start=cursor),
         optimizer,
-        lambda step: lr_multiplier(schedule, step, num_steps),
-        LoopConfig(num_steps=num_steps),
-        description=run.name,
+        num_steps,
+        schedule,
     )
+    train(setup, LoopConfig(), RunContext(seed), description=run.name)
 
 
 def tabulate(results: dict[Run, dict[str, Any]]) -> dict[str, dict[str, dict[str, dict[str, float | int]]]]:

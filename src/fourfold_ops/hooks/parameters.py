@@ -38,7 +38,7 @@ def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
 def explain(problem: Any, model: type[BaseModel]) -> str:
     """Return one of pydantic's problems with a value for `model` in words, with what is allowed."""
     if problem["type"] == "value_error":  # a check of our own, which says all itself
-        return str(problem["msg"]).removeprefix("Value error, ")
+        return str(problem["msg"]).removeprefix("Value error, ").removesuffix(".")
     *parents, key = problem["loc"]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":

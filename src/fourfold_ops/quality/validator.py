@@ -8,14 +8,11 @@ from typing import Any
 
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 
-from fourfold_ops.errors import UserError
 from fourfold_ops.loading import load_object
-from fourfold_ops.suggestions import did_you_mean
 from fourfold_ops.tracking.run import active_run
 
 logger = logging.getLogger(__name__)
 SEVERITIES = ("critical", "warning", "info")
-MAX_EXAMPLES = 5
 
 
 class GreatExpectations:
@@ -120,12 +117,6 @@ def describe(outcome: dict[str, Any]) -> str:
 def docs_index(path: Path) -> Path:
     """Return the first page of the data docs under a quality folder."""
     return path / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
-
-
-def unknown_expectation(name: str, known: list[str]) -> UserError:
-    """Return the error for an expectation that Great Expectations does not have."""
-    hint = did_you_mean(name, known, count=3)
-    return UserError(f"Unknown expectation {name!r}.{hint}", "See greatexpectations.io/expectations.")
 
 
 def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
