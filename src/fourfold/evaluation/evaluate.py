@@ -56,7 +56,7 @@ def evaluate(
     fitted = load_samples(data, data.fit_split, names, config.max_samples)
     tasks, skipped = select_tasks(samples, encoder)
     for name, reason in skipped.items():
-        logger.info("Evaluation task %s is skipped: %s.", name, f"no {reason}" if "replaces" not in reason else reason)
+        logger.info("Evaluation task %s is skipped because %s.", name, reason)
     context = TaskContext(samples, encoder, config)
     table = score_tasks(any_to_any, context, fitted, tasks, seed)
     reference = "exact truth" if samples.exact else "the teachers' labels (this source has no exact truth)"
@@ -81,7 +81,9 @@ def score_tasks(
     table: Table = {}
     for task in tasks:
         predicted = predictions[task.source, task.target]
-        table.setdefault(task.pair, {}).update(compare(task, context, fitted, predicted, seed, config.replicates))
+        can_fit = fitted is not None and not task.missing(fitted, context.encoder)
+        entry = compare(task, context, fitted if can_fit else None, predicted, seed, config.replicates)
+        table.setdefault(task.pair, {}).update(entry)
     return table
 
 

@@ -19,15 +19,18 @@ class Metric:
     description: str = ""  # one line, with the unit
     lower_is_better: bool = False
 
+    def describes(self, key: str) -> bool:
+        """Return whether this is the metric of a key of metrics.json."""
+        return self.name in (key, TRAILING_K.sub("_at_k", key))
+
 
 def find_metric(metrics: Iterable[Metric], key: str) -> Metric:
     """Return the metric that describes a key of metrics.json; a plain one, named after the key, when none does."""
-    by_name = {metric.name: metric for metric in metrics}
-    if key in by_name:
-        return by_name[key]
-    found = TRAILING_K.search(key)
-    pattern = by_name.get(TRAILING_K.sub("_at_k", key)) if found else None
-    if found is None or pattern is None:
+    metric = next((metric for metric in metrics if metric.describes(key)), None)
+    if metric is None:
         return Metric(key, key.replace("_", " "))
-    title, description = (text.format(k=found[1]) for text in (pattern.title, pattern.description))
-    return replace(pattern, name=key, title=title, description=description)
+    number = TRAILING_K.search(key)
+    if metric.name == key or number is None:
+        return metric
+    title, description = (text.format(k=number[1]) for text in (metric.title, metric.description))
+    return replace(metric, name=key, title=title, description=description)

@@ -164,7 +164,5 @@ def shares_of(weights: Sequence[float], total: int) -> np.ndarray:
     counts_D = np.floor(exact_D).astype(np.int64)
     counts_D[np.argsort(counts_D - exact_D, kind="stable")[: total - counts_D.sum()]] += 1
     if not counts_D.all():
-        raise ValueError(
-            f"Weights {list(weights)}: the smallest gets no sample of {total}. Raise it or remove its data set."
-        )
+        raise ValueError(f"Weights {list(weights)}: the smallest gets no sample of {total}. Raise it or remove its data set.")
     return counts_D

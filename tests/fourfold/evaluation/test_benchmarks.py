@@ -75,7 +75,7 @@ def test_without_a_text_encoder_the_task_is_skipped_with_a_reason(tmp_path):
     write_images(tmp_path / "val", {"a": 1, "b": 1})
     config = EvaluationConfig(benchmarks={"mine": {"reader": "class_folders", "path": tmp_path}})
     result = evaluate_benchmarks(Model(), None, config, seed=0)["mine"]
-    assert result["table"] == {} and result["skipped"] == {"rgb->clip/classes": "a text encoder"}
+    assert result["table"] == {} and result["skipped"] == {"rgb->clip/classes": "it requires a text encoder"}
 
 
 def test_a_limit_keeps_the_classes_balanced(tmp_path):

@@ -12,7 +12,7 @@ from fourfold.evaluation.report import charts
 from fourfold.evaluation.report.decoders import DecoderRow, decoder_metrics, without_decoders
 from fourfold.evaluation.report.gallery import Gallery
 from fourfold.evaluation.report.images import data_url
-from fourfold.evaluation.tasks import PREDICTION_TASKS, PredictionTask, pair_metrics
+from fourfold.evaluation.tasks import PREDICTION_TASKS, pair_metrics
 from fourfold.metrics.metric import Metric, find_metric
 
 LABEL_TITLES = {
@@ -120,15 +120,12 @@ def _headline(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a card for the main metric of every prediction task that is a headline."""
     cards = []
     for pair, entries in table.items():
-        tasks: list[PredictionTask] = [t for _, t in PREDICTION_TASKS.items() if t.pair == pair and t.headline]
-        keys = {task.metrics[0].name for task in tasks}
+        mains = [task.metrics[0] for _, task in PREDICTION_TASKS.items() if task.pair == pair and task.headline]
         for key, entry in entries.items():
-            metric = find_metric(pair_metrics(pair), key)
-            if key not in keys and key.rpartition("_")[0] + "_k" not in keys:
-                continue
-            role = "teacher" if entry["teacher"] is not None else "trivial"
-            values = {"value": entry["value"], "role": role, "beside": entry[role]}
-            cards.append({"title": _pair_title(pair), "metric": metric.title, **values})
+            if any(main.describes(key) for main in mains):
+                role = "teacher" if entry["teacher"] is not None else "trivial"
+                values = {"value": entry["value"], "role": role, "beside": entry[role]}
+                cards.append({"title": _pair_title(pair), "metric": find_metric(mains, key).title, **values})
     return cards
 
 

@@ -120,7 +120,8 @@ def select_tasks(
         tasks: the tasks to choose from; all registered ones by default.
     """
     candidates = [task for _, task in PREDICTION_TASKS.items()] if tasks is None else list(tasks)
-    skipped = {task.name: ", ".join(missing) for task in candidates if (missing := task.missing(samples, encoder))}
+    missing = {task.name: task.missing(samples, encoder) for task in candidates}
+    skipped = {name: f"it requires {', '.join(words)}" for name, words in missing.items() if words}
     chosen = [task for task in candidates if task.name not in skipped]
     replaced = {name: task.name for task in chosen for name in task.replaces}
     skipped |= {name: f"{other} replaces it" for name, other in replaced.items()}
