@@ -17,7 +17,7 @@ from fourfold.data.shards import ShardSet, collate
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.generation.retrieval import embed, knn_classify
 from fourfold.metrics.dense import recall_at_k
-from fourfold.scenes.evaluation_tasks import main_objects
+from fourfold.scenes.scoring import main_objects
 from fourfold_ops.cli.catalog import catalog_path
 
 SPACES = ("clip", "encoder")

@@ -4,7 +4,6 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from fourfold.metrics.dense import accuracy_statistic
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import Statistic, value
 from fourfold.modalities.class_table import ClassTable
-from fourfold.scenes.scoring import CAPTION_METRICS, caption_statistics, described_shapes, set_f1
+from fourfold.scenes.scoring import CAPTION_METRICS, caption_statistics, described_shapes, main_objects, set_f1
 from fourfold.scenes.world.vocabulary import COLORS, SHAPES, SIZES
 
 CHOICES = {"shape": SHAPES, "color": COLORS}  # attributes of the main object that texts can tell apart
@@ -60,12 +59,6 @@ def best_shapes(captions: Sequence[str]) -> set[str]:
     named = sorted(set().union(*truth))
     choices = [set(c) for size in range(1, len(named) + 1) for c in combinations(named, size)]
     return max(choices, key=lambda shapes: value(set_f1([shapes] * len(truth), truth)), default=set())
-
-
-def main_objects(attributes: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[str]]:
-    """Return some attributes of the main object (most visible pixels) of every scene, each as a list (N,)."""
-    objects = [scene["objects"][scene["main_object"]] for scene in attributes]
-    return {name: [one[name] for one in objects] for name in names}
 
 
 def prompts(attribute: str, choice: str) -> list[str]:

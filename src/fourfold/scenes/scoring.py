@@ -1,7 +1,10 @@
 """Score captions by their content: the objects are read back from the text by the closed vocabulary of the scenes."""
 
+# N samples
+
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import Statistic, f1, mean
@@ -84,6 +87,12 @@ def caption_statistics(predicted: Sequence[str], truth: Sequence[str]) -> dict[s
         "count": mean([len(p) == len(t) for p, t in samples]),
         "verbatim": mean([WORD.findall(p.lower()) == WORD.findall(t.lower()) for p, t in zip(predicted, truth, strict=True)]),
     }
+
+
+def main_objects(attributes: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[str]]:
+    """Return some attributes of the main object (most visible pixels) of every scene, each as a list (N,)."""
+    objects = [scene["objects"][scene["main_object"]] for scene in attributes]
+    return {name: [one[name] for one in objects] for name in names}
 
 
 def set_f1(predicted: Sequence[set], truth: Sequence[set]) -> Statistic:

@@ -7,8 +7,7 @@ import numpy as np
 
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import values
-from fourfold.scenes.evaluation_tasks import main_objects
-from fourfold.scenes.scoring import CAPTION_METRICS, caption_statistics
+from fourfold.scenes.scoring import CAPTION_METRICS, caption_statistics, main_objects
 from fourfold.scenes.world.vocabulary import COLORS, SHAPES, TEXTURES
 from fourfold.seeds import numpy_generator
 from fourfold.transfer.tasks import Examples, Targets, TransferTask, class_accuracies
