@@ -1,8 +1,9 @@
 """The guides for evaluation tasks, benchmarks and transfer tasks: their code is run and its objects are used end to end."""
 
+import importlib
 import re
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,27 +26,30 @@ GUIDES = Path(__file__).parents[2] / "docs/guides"
 
 
 @pytest.fixture
-def registries():
-    """The registries, which get their entries back after the test."""
-    all_of_them = (PREDICTION_TASKS, BENCHMARKS, TRANSFER_TASKS)
-    before = [set(registry) for registry in all_of_them]
-    yield
-    for registry, names in zip(all_of_them, before, strict=True):
+def plugin_of(tmp_path, monkeypatch):
+    """A function that makes the Python block of a guide a plug-in package and calls its `register()`.
+
+    After the test the registries have their entries back.
+    """
+    registries = (PREDICTION_TASKS, BENCHMARKS, TRANSFER_TASKS)
+    before = [set(registry) for registry in registries]
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load(guide: str) -> None:
+        (code,) = re.findall(r"```python\n(.*?)```", (GUIDES / f"{guide}.md").read_text(encoding="utf-8"), re.DOTALL)
+        (tmp_path / "my_team").mkdir()
+        (tmp_path / "my_team/__init__.py").write_text(code, encoding="utf-8")
+        importlib.import_module("my_team").register()
+
+    yield load
+    sys.modules.pop("my_team", None)
+    for registry, names in zip(registries, before, strict=True):
         for name in set(registry) - names:
             registry.remove(name)
 
 
-def run_guide(name: str) -> SimpleNamespace:
-    """Run the Python block of a guide as a module, call its `register()` and return its names."""
-    (code,) = re.findall(r"```python\n(.*?)```", (GUIDES / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
-    module: dict = {"__name__": "my_team"}
-    exec(compile(code, f"{name}.md", "exec"), module)  # our own page, not input
-    module["register"]()
-    return SimpleNamespace(**module)
-
-
-def test_the_guide_adds_an_evaluation_task(registries, tmp_path):
-    run_guide("add-an-evaluation-task")
+def test_the_guide_adds_an_evaluation_task(plugin_of, tmp_path):
+    plugin_of("add-an-evaluation-task")
     data = evaluation_data(tmp_path, val=6, test=8)
     model, config = (
         Oracle(data),
@@ -70,8 +74,8 @@ class FlatDepth:
         return {"depth": np.full((len(conditions["rgb"]), 16, 16), 2.0)}
 
 
-def test_the_guide_adds_a_benchmark(registries, tmp_path):
-    run_guide("add-a-benchmark")
+def test_the_guide_adds_a_benchmark(plugin_of, tmp_path):
+    plugin_of("add-a-benchmark")
     for split, depths in (("train", (4.0, 4.0)), ("test", (2.0, 4.0))):
         (tmp_path / split).mkdir()
         for index, depth in enumerate(depths):
@@ -88,8 +92,8 @@ def test_the_guide_adds_a_benchmark(registries, tmp_path):
         evaluate_benchmarks(FlatDepth(), None, config, seed=0)
 
 
-def test_the_guide_adds_a_transfer_task(registries, tmp_path):
-    run_guide("add-a-transfer-task")
+def test_the_guide_adds_a_transfer_task(plugin_of, tmp_path):
+    plugin_of("add-a-transfer-task")
     config = TransferConfig(
         tasks=("floor",), num_labels=(8,), num_seeds=1, steps=1, batch_size=8, num_selection=10, num_test=10
     )
