@@ -63,13 +63,13 @@ def metadata_statistics(predicted: Sequence[Mapping[str, float]], truth: Sequenc
 
 def _bin_distance(kind: str, predicted: float | None, truth: float) -> float:
     bins = METADATA_TYPES[kind]
-    return np.inf if predicted is None else abs(bins.place(predicted) - bins.place(truth))
+    return np.inf if predicted is None else abs(bins.index(predicted) - bins.index(truth))
 
 
 def most_frequent_metadata(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return, for each type, the value of its most frequent bin."""
     kinds = dict.fromkeys(kind for values in samples for kind in values)
-    bins = {kind: Counter(METADATA_TYPES[kind].place(v[kind]) for v in samples if kind in v) for kind in kinds}
+    bins = {kind: Counter(METADATA_TYPES[kind].index(v[kind]) for v in samples if kind in v) for kind in kinds}
     return {kind: METADATA_TYPES[kind].value(counts.most_common(1)[0][0]) for kind, counts in bins.items()}
 
 
