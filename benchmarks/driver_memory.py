@@ -24,7 +24,7 @@ PODS, LINES, LINE_SECONDS = 200, 20, 0.1
 PARTS = {  # each after those before it, as a driver imports them
     "python": "",
     "kedro": "import kedro.framework.cli.project, kedro.framework.session",
-    "the runner": "import fourfold_ops.kubernetes.hook, fourfold_ops.kubernetes.runner, rich.live",
+    "the runner": "import fourfold_ops.kubernetes.plan.hook, fourfold_ops.kubernetes.driver.runner, rich.live",
     "the kubernetes client": "import kubernetes.client, kubernetes.config",
     "mlflow": "import mlflow",
     "its sqlite store": "mlflow.MlflowClient('sqlite:///' + FOLDER + '/mlflow.db').search_experiments()",
@@ -54,8 +54,8 @@ def imported(count: int, skinny: bool) -> tuple[float, list[str]]:
 
 def followed(url: str) -> tuple[float, float]:
     """Return the memory before and the peak while the logs of all pods are followed by the driver's own threads."""
-    from fourfold_ops.kubernetes.client import Cluster
-    from fourfold_ops.kubernetes.following import Follower
+    from fourfold_ops.kubernetes.cluster.client import Cluster
+    from fourfold_ops.kubernetes.cluster.pod_logs import Follower
 
     folder = Path(tempfile.mkdtemp())
     config = {

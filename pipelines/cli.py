@@ -9,7 +9,7 @@ from kedro.framework.cli.project import run as kedro_run
 
 from fourfold_ops.catalog import catalog_path
 from fourfold_ops.failures import with_clear_errors
-from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
+from fourfold_ops.kubernetes.cli.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:
     from fourfold.generation.any_to_any import AnyToAny

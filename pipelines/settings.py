@@ -5,7 +5,7 @@ import os
 from kedro.config import OmegaConfigLoader
 
 from fourfold_ops import handover
-from fourfold_ops.kubernetes.hook import KubernetesHook
+from fourfold_ops.kubernetes.plan.hook import KubernetesHook
 from fourfold_ops.parameters import ParametersHook
 from fourfold_ops.ranks import RanksHook, is_first
 from fourfold_ops.stages import PlaceHook

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from projects import CHECKOUT, SITE
 
-GOLDEN = sorted((CHECKOUT / "tests/fourfold_ops/kubernetes/golden").glob("*.yaml"))
+GOLDEN = sorted((CHECKOUT / "tests/fourfold_ops/kubernetes/manifests/golden").glob("*.yaml"))
 OVERLAYS = ("local", "gpu")
 LOCAL = "fourfold"
 

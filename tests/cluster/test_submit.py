@@ -7,7 +7,7 @@ import yaml
 from projects import CHECKOUT, SITE
 from test_faults import expected_state
 
-from fourfold_ops.kubernetes.role import rules
+from fourfold_ops.kubernetes.cluster.client import role_rules
 
 TRAINING = "--pipelines=training"
 
@@ -21,7 +21,7 @@ def test_the_role_of_k8s_base_is_what_the_client_asks_for_and_nothing_more():
     def table(found):
         return {(g, r): set(rule["verbs"]) for rule in found for g in rule["apiGroups"] for r in rule["resources"]}
 
-    assert table(next(found for found in role() if found["kind"] == "Role")["rules"]) == table(rules())
+    assert table(next(found for found in role() if found["kind"] == "Role")["rules"]) == table(role_rules())
 
 
 def test_a_submitted_driver_runs_the_pipeline_with_the_rights_of_its_role_and_can_be_read_and_removed(project):

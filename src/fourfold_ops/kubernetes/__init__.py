@@ -4,12 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fourfold_ops.kubernetes.hook import KubernetesHook
-    from fourfold_ops.kubernetes.runner import KubernetesRunner
-    from fourfold_ops.kubernetes.step_runner import StepRunner
+    from fourfold_ops.kubernetes.driver.runner import KubernetesRunner
+    from fourfold_ops.kubernetes.in_pod.step_runner import StepRunner
+    from fourfold_ops.kubernetes.plan.hook import KubernetesHook
 
 __all__ = ["KubernetesHook", "KubernetesRunner", "StepRunner"]
-HOMES = {"KubernetesHook": "hook", "KubernetesRunner": "runner", "StepRunner": "step_runner"}
+HOMES = {"KubernetesHook": "plan.hook", "KubernetesRunner": "driver.runner", "StepRunner": "in_pod.step_runner"}
 
 
 def __getattr__(name: str) -> Any:

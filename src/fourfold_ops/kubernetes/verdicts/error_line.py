@@ -9,7 +9,7 @@ NAMED = re.compile(r"^([\w.]+(Error|Exception|Interrupt|ExceptionGroup)|[\w.]+\.
 NAMED_ALONE = re.compile(r"^[\w.]*[A-Z]\w*(Error|Exception|Interrupt)$")  # raised without a message
 
 
-def python_error(text: str) -> str:
+def error_line(text: str) -> str:
     """Return the line that names the error: ours ("Failed in …"), else the last "…Error: …", else the last line."""
     lines = [FRAME.sub("", line).strip() for line in COLORS.sub("", text).splitlines()]
     lines = [line for line in lines if line]

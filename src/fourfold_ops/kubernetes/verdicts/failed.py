@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
-from fourfold_ops.kubernetes.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
-from fourfold_ops.kubernetes.progress import Progress
-from fourfold_ops.kubernetes.verdicts.error_line import python_error
+from fourfold_ops.kubernetes.cluster.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
+from fourfold_ops.kubernetes.verdicts.error_line import error_line
+from fourfold_ops.kubernetes.verdicts.progress import Progress
 from fourfold_ops.kubernetes.verdicts.remedies import EVICTING, FAILING, STARTING, STARTING_ELSE, remedy
 from fourfold_ops.kubernetes.verdicts.verdict import Verdict, innermost, short
 
@@ -32,7 +32,7 @@ def failure(job: Object, pods: Iterable[Object], progress: Progress, again: str)
         seconds = job.get("spec", {}).get("activeDeadlineSeconds")
         mend = f"raise deadline_seconds in kubernetes.yml; go on with: {again}"
         return Verdict("deadline", f"over its deadline of {seconds} s", "", _how_far(progress), mend)
-    pod = telling_pod(pods)
+    pod = root_cause_pod(pods)
     if pod is None:
         evidence = f"{failed.get('message', '')}{f' ({reason})' if reason else ''}"
         return Verdict("failed", "failed, and its pods are gone", "", short(evidence), f"run again: {again}")
@@ -87,7 +87,7 @@ def _ended(pod: Object, progress: Progress, resume: str) -> Verdict:
     """Return how its process ended."""
     node, ended, how_far = node_of(pod), terminated(pod), _how_far(progress)
     code = int(ended["exitCode"])
-    said = short(python_error(ended.get("message", "") or progress.line))
+    said = short(error_line(ended.get("message", "") or progress.line))
     if code in BAD_CONFIGURATION:
         what = f"bad configuration (exit {code}, not retried)"
         return Verdict("configuration", what, node, said, "correct it and run again")
@@ -117,7 +117,7 @@ def _out_of_memory(pod: Object, progress: Progress, resume: str) -> Verdict:
     )
 
 
-def telling_pod(pods: Iterable[Object]) -> Object | None:
+def root_cause_pod(pods: Iterable[Object]) -> Object | None:
     """Return the failed pod that says most: of those that failed last, the first one, since it took the others with it.
 
     Out of memory and bad configuration say more than a lost connection; a pre-empted pod says least.

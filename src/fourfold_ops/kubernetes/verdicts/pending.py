@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from fourfold_ops.kubernetes import objects
-from fourfold_ops.kubernetes.objects import GONE, Object, condition, name_of, node_of, phase
+from fourfold_ops.kubernetes.cluster import objects
+from fourfold_ops.kubernetes.cluster.objects import GONE, Object, condition, name_of, node_of, phase
 from fourfold_ops.kubernetes.verdicts.failed import disruption
 from fourfold_ops.kubernetes.verdicts.refused import refused
 from fourfold_ops.kubernetes.verdicts.remedies import (

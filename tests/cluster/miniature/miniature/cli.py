@@ -4,7 +4,7 @@ import click
 from kedro.framework.cli.project import run
 
 from fourfold_ops.failures import with_clear_errors
-from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
+from fourfold_ops.kubernetes.cli.commands import add_commands, with_kubernetes
 
 
 @click.group()

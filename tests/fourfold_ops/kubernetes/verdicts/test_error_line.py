@@ -2,14 +2,14 @@
 
 import pytest
 
-from fourfold_ops.kubernetes.verdicts.error_line import python_error
+from fourfold_ops.kubernetes.verdicts.error_line import error_line
 
 
 def test_the_error_of_a_nested_traceback_is_the_last_one():
     text = "KeyError: 1\nDuring handling\nmodule.errors.CustomError: second\ntail"
-    assert python_error(text) == "module.errors.CustomError: second"
-    assert python_error("Failed in a stage, node b: It broke. [details: x]") == "It broke."
-    assert python_error("") == ""
+    assert error_line(text) == "module.errors.CustomError: second"
+    assert error_line("Failed in a stage, node b: It broke. [details: x]") == "It broke."
+    assert error_line("") == ""
 
 
 CHAINED = """Traceback (most recent call last):
@@ -47,4 +47,4 @@ GROUP = """  + Exception Group Traceback (most recent call last):
     ],
 )
 def test_the_line_that_names_the_error_is_found(text, line):
-    assert python_error(text) == line
+    assert error_line(text) == line

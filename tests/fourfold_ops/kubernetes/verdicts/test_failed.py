@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fourfold_ops.kubernetes.progress import Progress
-from fourfold_ops.kubernetes.verdicts.failed import disruption, failure, pod_failure, telling_pod
+from fourfold_ops.kubernetes.verdicts.failed import disruption, failure, pod_failure, root_cause_pod
+from fourfold_ops.kubernetes.verdicts.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import AGAIN, HALFWAY, job, line, pod
@@ -74,10 +74,10 @@ def test_of_pods_that_fell_together_the_first_one_is_named_and_memory_before_los
     lost = pod("rank-1", code=1, message="RuntimeError: Connection closed by peer", ended="2026-01-01T00:00:09Z")
     root = pod("rank-0", code=1, message="ValueError: root", ended="2026-01-01T00:00:05Z")
     old = pod("attempt-1", code=137, reason="OOMKilled", ended="2025-12-31T00:00:05Z")
-    assert telling_pod([lost, root, old])["metadata"]["name"] == "rank-0"
+    assert root_cause_pod([lost, root, old])["metadata"]["name"] == "rank-0"
     killed = pod("rank-2", code=137, reason="OOMKilled", ended="2026-01-01T00:00:11Z")
-    assert telling_pod([lost, root, killed])["metadata"]["name"] == "rank-2"
-    assert telling_pod([pod(phase="Running")]) is None
+    assert root_cause_pod([lost, root, killed])["metadata"]["name"] == "rank-2"
+    assert root_cause_pod([pod(phase="Running")]) is None
 
 
 def test_an_evicted_pod_says_what_the_node_lacked():

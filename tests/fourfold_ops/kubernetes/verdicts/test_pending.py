@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fourfold_ops.kubernetes.objects import is_out_of_reach
+from fourfold_ops.kubernetes.cluster.objects import is_out_of_reach
 from fourfold_ops.kubernetes.verdicts.pending import waiting
 
 sys.path.insert(0, str(Path(__file__).parent))

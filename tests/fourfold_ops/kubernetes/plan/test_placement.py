@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+from kedro.io import CachedDataset, DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+
+from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, PartDataset, WorkspaceDataset
+from fourfold_ops.failures import UserError
+from fourfold_ops.kubernetes.plan.placement import check_placement, local_path, place
+from fourfold_ops.kubernetes.plan.settings import Volume, read_settings
+from fourfold_ops.kubernetes.plan.steps import plan_steps
+
+PROJECT = Path("/srv/project")
+DATA = Volume(mount="data", claim="data")
+
+
+class Bucket(JsonDataset):
+    def __init__(self, url):
+        self._path, self.metadata = url, None
+
+    def _describe(self):
+        return {"filepath": self._path}
+
+
+def check(volumes=(DATA,), **entries):
+    pipeline = Pipeline(
+        [
+            node(lambda a: a, "raw", "shards", name="ingest"),
+            node(lambda a, b, c, d: a, ["shards", "params:x", "log", "part"], "model", name="train", tags="gpu"),
+        ]
+    )
+    settings = read_settings({"image": "x", "allow_tag": True, "tags": {"gpu": {}}}, "kubernetes.yml")
+    here = {
+        "raw": MemoryDataset(1),
+        "params:x": MemoryDataset(1),
+        "log": MetricLogDataset(),
+        "part": PartDataset(),
+        "shards": FolderDataset("/srv/project/data/shards"),
+        "model": JsonDataset("data/model.json"),
+    }
+    steps = plan_steps(pipeline, settings, lambda _: "stage")
+    check_placement(steps, DataCatalog({**here, **entries}), volumes, PROJECT)
+
+
+def test_data_on_a_shared_volume_may_cross_and_the_drivers_own_may_lie_anywhere():
+    check()
+    check(raw=JsonDataset("/elsewhere/raw.json"))
+
+
+def test_a_memory_dataset_between_steps_is_refused_with_its_name():
+    with pytest.raises(
+        UserError, match=r"Nothing was submitted. Catalog entry 'shards', read by the remote step stage/train, is a Memory"
+    ):
+        check(shards=MemoryDataset())
+    with pytest.raises(UserError, match="'model', made by"):
+        check(model=CachedDataset(MemoryDataset()))
+
+
+def test_a_path_that_pods_cannot_see_is_refused_with_its_name():
+    with pytest.raises(UserError, match=r"'shards' lies at /elsewhere/shards, outside all shared volumes \(mounted at: data\)"):
+        check(shards=FolderDataset("/elsewhere/shards"))
+    with pytest.raises(UserError, match=r"mounted at: none"):
+        check(volumes=())
+
+
+def test_a_result_may_not_go_to_a_volume_that_is_read_only():
+    with pytest.raises(UserError, match=r"'model' is written by stage/train, but the volume at data is read-only"):
+        check(volumes=(DATA.model_copy(update={"read_only": True}),))
+
+
+def test_an_object_store_is_seen_from_everywhere():
+    check(shards=Bucket("s3://bucket/shards"), model=Bucket("gs://bucket/model.json"))
+
+
+def test_the_path_of_a_dataset_is_found_whatever_its_type():
+    assert local_path(WorkspaceDataset("data/work")) == Path("data/work")
+    assert local_path(MetricLogDataset()) is None
+
+
+def test_a_place_has_the_same_name_from_every_machine_that_shares_the_volume():
+    inner = Volume(mount="data/fast", claim="fast", sub_path="mine")
+    assert place(PROJECT / "data/fast/x", [DATA, inner], PROJECT) == "claim fast:/mine/x"
+    assert place(Path("/opt/project/data/y"), [DATA], Path("/opt/project")) == place(PROJECT / "data/y", [DATA], PROJECT)

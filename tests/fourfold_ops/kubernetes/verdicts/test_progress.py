@@ -1,0 +1,17 @@
+"""What is read from the lines that a step logs."""
+
+from fourfold_ops.kubernetes.verdicts.progress import Progress, after
+
+
+def test_progress_is_read_from_the_lines_that_long_work_logs():
+    lines = [
+        "12:00:01 INFO    pretraining: going on from step 1800 of 4500.",
+        "12:00:16 INFO    pretraining: 1840/4500 steps, 3.21 steps/s, 829 s left, loss 2.5",
+        "12:00:17 INFO    pretraining: checkpoint at step 1850.",
+        "12:00:18 INFO    something else",
+    ]
+    progress = Progress()
+    for text in lines:
+        progress = after(text, progress)
+    assert progress == Progress("something else", 1840, 4500, "steps", 3.21, 1850)
+    assert str(progress) == "1840/4500 steps, 3.21/s"
