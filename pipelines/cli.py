@@ -55,7 +55,7 @@ def generate(
     out: Path,
 ) -> None:
     """Generate any labels from an image, a caption, other labels or all of these, as files and one contact sheet."""
-    from fourfold.evaluation.answers import write_answers
+    from fourfold.evaluation.report.answers import write_answers
     from fourfold.generation import generate
     from fourfold.generation.any_to_any import AnyToAny
 
@@ -99,7 +99,7 @@ def retrieve(
 ) -> None:
     """Find the images of a shard folder that are nearest to an image, a caption or other labels."""
     from fourfold.data.shards import ShardSet
-    from fourfold.evaluation.answers import write_neighbors
+    from fourfold.evaluation.report.answers import write_neighbors
     from fourfold.generation.any_to_any import AnyToAny
     from fourfold.generation.retrieval import build_index, embed
 

@@ -1,19 +1,23 @@
 """All parameters of a run as one typed value: the only list of the sections that `conf/*/parameters.yml` may have."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.ingestion.ingest import IngestionConfig
-from fourfold.evaluation.out_of_the_box import EvaluationConfig
+from fourfold.evaluation.evaluate import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
+from fourfold.plugins import load_plugins
 from fourfold.pretraining.config import PretrainConfig
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.transfer.config import TransferConfig
 
 
 class Parameters(Config):
-    """One section per stage, and what all stages share."""
+    """One section per stage, and what all stages share. Plug-ins are loaded first: other sections may name their entries."""
 
+    plugins: tuple[str, ...] = ()  # dotted paths of packages that add sources, labelers, tasks, ...
     seed: int = Field(ge=0)  # every random number of a run derives from it
     num_threads: int = Field(ge=1, le=256)  # of torch on a CPU: another number gives other last bits
     ingestion: IngestionConfig
@@ -22,3 +26,11 @@ class Parameters(Config):
     pretraining: PretrainConfig
     finetuning: TransferConfig
     evaluation: EvaluationConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _load_plugins(cls, values: Any) -> Any:
+        modules = values.get("plugins") if isinstance(values, dict) else None
+        if isinstance(modules, (list, tuple)) and all(isinstance(module, str) for module in modules):
+            load_plugins(modules)  # anything else is reported as a wrong type when the field is validated
+        return values

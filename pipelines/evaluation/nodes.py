@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.decoders import collect_decoders
-from fourfold.evaluation.gallery import collect_gallery, gallery_png
-from fourfold.evaluation.out_of_the_box import EvaluationConfig, evaluate
-from fourfold.evaluation.report import write_report
+from fourfold.evaluation.evaluate import EvaluationConfig, evaluate
+from fourfold.evaluation.report.decoders import collect_decoders
+from fourfold.evaluation.report.gallery import collect_gallery, gallery_png
+from fourfold.evaluation.report.page import write_report
 from fourfold.evaluation.samples import load_samples
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.labelers.teachers import TeacherSet

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
+from fourfold.data.work_split import WorkSplit
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.integration import integrate_labels
 from fourfold.labelers.labeling import label_shards
@@ -21,10 +21,10 @@ def train_labelers(
 
 
 def label_images(
-    shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path, part: tuple[int, int]
+    shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path, work_split: tuple[int, int]
 ) -> ShardSet:
-    """Let every labeler say its modality of every image, or of this process's part of them."""
-    return label_shards(shards, teachers, labeling, raw_labels_folder, Part(*part))
+    """Let every labeler say its modality of every image, or of this process's share of them."""
+    return label_shards(shards, teachers, labeling, raw_labels_folder, WorkSplit(*work_split))
 
 
 def combine_labels(

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
+from fourfold.data.work_split import WorkSplit
 from fourfold.metric_log import MetricLog
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import measure_tokenizers
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import train_tokenizers
+from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 
 TOKENIZED_SPLITS = ("train", "val")  # test is tokenized by nobody: evaluation starts from pixels and text
 
@@ -34,7 +34,9 @@ def tokenize_shards(
     tokenizing: TokenizersConfig,
     seed: int,
     tokens_folder: Path,
-    part: tuple[int, int],
+    work_split: tuple[int, int],
 ) -> ShardSet:
-    """Turn every modality of every sample, or of this process's part of them, into integers, once."""
-    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENIZED_SPLITS, seed, Part(*part))
+    """Turn every modality of every sample, or of this process's share of them, into integers, once."""
+    return pretokenize(
+        shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENIZED_SPLITS, seed, WorkSplit(*work_split)
+    )

@@ -11,15 +11,17 @@ from fourfold import modalities
 from fourfold.data import codecs
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.fourm import FourM
 from fourfold.pretraining.pretrain import model_config
 from fourfold.tokenizers import formats
-from fourfold.tokenizers.config import TextTokenizerConfig, TokenizersConfig, VisualTokenizerConfig
-from fourfold.tokenizers.text import TextTokenizer
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.networks.config import VisualTokenizerConfig
+from fourfold.tokenizers.text.tokenizer import TextTokenizer
+from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.training import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 TINY = VisualTokenizerConfig(
@@ -72,7 +74,7 @@ def use_heat() -> None:
     assert "tok_heat" in config.names
     component = MixtureComponent(alpha_in={"tok_heat": 1.0}, alpha_target={"tok_heat": 1.0})
     masking = MaskingConfig(components=(component,), input_tokens=6, target_tokens=8)
-    masker = Masker(masking, config, SpecialIds(text.eos_id, tuple(text.sentinel_ids[1:])))
+    masker = Masker(masking, config, SentinelIds(text.eos_id, tuple(text.sentinel_ids[1:])))
     losses = FourM(config)(masker({"tok_heat": tokens}, None, rng))
     losses.total.backward()
     assert list(losses.per_modality) == ["tok_heat"] and bool(losses.total.isfinite())

@@ -70,7 +70,7 @@ class Sighted:
     [
         (("--image", "notes.txt"), "notes.txt: Condition 'rgb': image unreadable. Give a JPEG, PNG"),
         (("--caption", "  "), "Condition 'caption': caption empty. Give some words."),
-        (("--given", "dpeth=notes.txt"), "Nothing is known about storing 'dpeth'. Known: attributes, "),
+        (("--given", "dpeth=notes.txt"), "Unknown modality 'dpeth'. Did you mean 'depth'? Known: attributes, "),
         (("--given", "depth=notes.txt"), "notes.txt: These 5 bytes are not a 'depth' (npy)"),
         (("--given", "depth=absent.npy"), "absent.npy cannot be read (No such file or directory)."),
     ],

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fourfold.modalities import LABELS, TOKEN_MODALITIES, base_name
+from fourfold.suggestions import unknown_name
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
@@ -68,8 +69,8 @@ def decode(name: str, content: bytes) -> Any:
 
 def _check_known(name: str) -> None:
     if name not in LABELS and base_name(name) not in TOKEN_MODALITIES and name not in EXTRA_EXTENSIONS:
-        known = ", ".join(sorted({*LABELS, *TOKEN_MODALITIES, *EXTRA_EXTENSIONS}))
-        raise ValueError(f"Nothing is known about storing {name!r}. Known: {known}. Add it in fourfold/modalities.py.")
+        known = {*LABELS, *TOKEN_MODALITIES, *EXTRA_EXTENSIONS}
+        raise ValueError(unknown_name("modality", name, known, "Add it in fourfold/modalities."))
 
 
 def _encode_png(name: str, value: Any) -> bytes:

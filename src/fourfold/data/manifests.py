@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from fourfold.configuration import Config
 from fourfold.data import tars
+from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -32,6 +33,7 @@ class Manifest(Config):
     schema_version: int = SCHEMA_VERSION
     modality: str
     shards: tuple[ShardInfo, ...]
+    class_table: ClassTable | None = None  # of class ids; absent from the file where there is none
 
     def keys_by_shard(self) -> dict[str, tuple[str, ...]]:
         """Return the keys of each shard, in order."""
@@ -40,7 +42,7 @@ class Manifest(Config):
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the shards in `folder`, whole or not at all."""
-    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json", exclude_none=True))
 
 
 @lru_cache(maxsize=256)
@@ -66,13 +68,13 @@ def describe(path: Path, content: bytes, keys: tuple[str, ...]) -> ShardInfo:
     return ShardInfo(name=path.name, sha256=sha256, bytes=len(content), samples=len(keys), keys=keys)
 
 
-def survey(folder: Path, modality: str) -> Manifest:
-    """Return the manifest of the shards that lie in `folder`, read one at a time."""
+def survey(folder: Path, modality: str, class_table: ClassTable | None = None) -> Manifest:
+    """Return the manifest of the shards in `folder`, read one at a time."""
     shards = []
     for path in sorted(folder.glob("shard-*.tar")):
         content = path.read_bytes()
         shards.append(describe(path, content, tuple(key for key, _ in tars.members(path, content))))
-    return Manifest(modality=modality, shards=tuple(shards))
+    return Manifest(modality=modality, shards=tuple(shards), class_table=class_table)
 
 
 def require_equal_keys(wanted: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]], where: str) -> None:

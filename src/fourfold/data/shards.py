@@ -26,6 +26,7 @@ from fourfold.data.manifests import (
     write_manifest,
 )
 from fourfold.data.remote import Place, place, version
+from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import atomic_path
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots or slashes: readers split member names there; fits a ustar header
@@ -79,12 +80,27 @@ def missing_columns(root: Path, split: str, name: str, modalities: Sequence[str]
     return [modality for modality in modalities if not (root / split / modality / name).exists()]
 
 
-def finish_split(root: Path, split: str, modalities: Sequence[str], like: "ShardSet | None" = None) -> None:
+def finish_split(
+    root: Path,
+    split: str,
+    modalities: Sequence[str],
+    like: "ShardSet | None" = None,
+    class_tables: Mapping[str, ClassTable] | None = None,
+) -> None:
     """Write the manifests of a split once all its shards are there, and check that its modalities are aligned.
 
-    `like` is the set the work was made from: shards and keys must then equal its own. Raises ValueError otherwise.
+    Args:
+        root: the folder of the shard set.
+        split: the split to finish.
+        modalities: its modalities; each has a folder of shards.
+        like: the set that the shards were made from: shards and keys must then be equal to its own.
+        class_tables: by modality of class ids, what the ids mean; written into its manifest.
+
+    Raises:
+        ValueError: the modalities do not have the same keys in the same shards.
     """
-    manifests = {modality: survey(root / split / modality, modality) for modality in modalities}
+    tables = class_tables or {}
+    manifests = {modality: survey(root / split / modality, modality, tables.get(modality)) for modality in modalities}
     wanted = like.keys_by_shard(split) if like is not None else manifests[modalities[0]].keys_by_shard()
     for modality, manifest in manifests.items():
         require_equal_keys(wanted, manifest.keys_by_shard(), f"{root / split}: {modality}")
@@ -124,6 +140,16 @@ class ShardSet:
             raise ValueError(f"Split {split!r} under {self.root} has no {modality!r}. Modalities there: {there}.")
         return read_manifest(path, version(path))
 
+    def class_table(self, split: str, modality: str = "semseg") -> ClassTable:
+        """Return what the class ids of a modality mean; raises ValueError when its manifest has no class table."""
+        table = self.manifest(split, modality).class_table
+        if table is None:
+            raise ValueError(
+                f"{self.root / split / modality / MANIFEST_FILE} has no class table. The labeler or source that writes "
+                f"{modality!r} must declare one; then run its stage again."
+            )
+        return table
+
     def keys_by_shard(self, split: str) -> dict[str, tuple[str, ...]]:
         """Return the keys of each shard of a split, in order."""
         return self.manifest(split, self.modalities(split)[0]).keys_by_shard()
@@ -141,12 +167,15 @@ class ShardSet:
         return sum(map(len, self.keys_by_shard(split).values()))
 
     def digest(self) -> str:
-        """Return a SHA-256 over the content of every shard, for fingerprints."""
+        """Return a SHA-256 over the content of every shard and every class table, for fingerprints."""
         digest = hashlib.sha256()
         for split in self.splits():
             for modality in self.modalities(split):
-                for shard in self.manifest(split, modality).shards:
+                manifest = self.manifest(split, modality)
+                for shard in manifest.shards:
                     digest.update(f"{split}/{modality}/{shard.name} {shard.sha256}\n".encode())
+                if manifest.class_table is not None:
+                    digest.update(f"{split}/{modality} {manifest.class_table.model_dump_json()}\n".encode())
         return digest.hexdigest()
 
     def verify(self) -> None:

@@ -1,6 +1,5 @@
 """How each target is generated; presets by name."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,6 +7,7 @@ from pydantic import Field
 
 from fourfold.configuration import Config
 from fourfold.generation.schedules import ScheduleName, TemperatureName
+from fourfold.suggestions import unknown_name
 
 
 class TargetConfig(Config):
@@ -84,7 +84,5 @@ PRESETS: dict[str, GenerationConfig] = {
 def find_preset(name: str) -> GenerationConfig:
     """Return a preset; raises ValueError that suggests the nearest name."""
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown preset {name!r}.{hint} Known: {', '.join(PRESETS)}.")
+        raise ValueError(unknown_name("preset", name, PRESETS))
     return PRESETS[name]

@@ -4,7 +4,7 @@ from fourfold.labelers.config import IntegrationConfig, LabelingConfig
 from fourfold.labelers.integration import integrate_labels
 from fourfold.labelers.labeling import label_shards
 from fourfold.labelers.measures import measure_teachers
-from fourfold.labelers.mini_clip import ClipTeacher
+from fourfold.labelers.mini_clip.network import ClipTeacher
 from fourfold.labelers.protocol import Labeler
 from fourfold.labelers.registry import LabelerEntry, labeler, register
 from fourfold.labelers.teachers import TeacherSet, train_teachers

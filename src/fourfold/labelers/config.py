@@ -3,14 +3,14 @@
 from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
-from fourfold.labelers.edges import CannyConfig
-from fourfold.labelers.metadata import MetadataConfig
-from fourfold.labelers.mini_clip import MiniClipConfig
-from fourfold.labelers.normals import NormalsConfig
-from fourfold.labelers.palettes import PaletteConfig
+from fourfold.labelers.geometry.edges import CannyConfig
+from fourfold.labelers.geometry.normals import NormalsConfig
+from fourfold.labelers.image_statistics.metadata import MetadataConfig
+from fourfold.labelers.image_statistics.palettes import PaletteConfig
+from fourfold.labelers.mini_clip.network import MiniClipConfig
 from fourfold.labelers.registry import labeler
+from fourfold.modalities.camera import Camera
 from fourfold.scenes.teachers.network import SceneNetworkConfig
-from fourfold.scenes.world.camera import Camera
 
 DEFAULT_LABELERS = {
     "depth": "scene_depth",

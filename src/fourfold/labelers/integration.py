@@ -14,11 +14,12 @@ import torch
 
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, write_columns
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
-from fourfold.labelers.metadata import recounted
-from fourfold.labelers.normals import blunt_normals
+from fourfold.labelers.geometry.normals import blunt_normals
+from fourfold.labelers.image_statistics.metadata import recounted
+from fourfold.modalities.camera import Camera
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
-from fourfold.scenes.world import CLASS_NAMES, Camera
+from fourfold.scenes.world import CLASS_NAMES
 from fourfold.storage import atomic_path, claim, fingerprint
 
 FATES = ("kept", "dropped_score", "dropped_shape", "dropped_class")

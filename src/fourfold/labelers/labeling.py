@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
-from fourfold.data.parts import WHOLE, Part
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
+from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.protocol import Labeler
 from fourfold.labelers.teachers import TeacherSet
@@ -15,26 +15,28 @@ logger = logging.getLogger(__name__)
 SOURCE_COLUMNS = ("rgb", "caption")
 
 
-def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig, folder: Path, part: Part = WHOLE) -> ShardSet:
+def label_shards(
+    shards: ShardSet, teachers: TeacherSet, config: LabelingConfig, folder: Path, work_split: WorkSplit = NO_SPLIT
+) -> ShardSet:
     """Write the raw labels of every split but the annotated one, aligned with `shards`, and return them.
 
-    Each shard is whole or absent; those that an interrupted run of the same teachers and pictures has left are kept. A `part`
-    labels its own shards alone; a run over the whole, afterwards, finds them and makes the set.
+    Each shard is whole or absent; those that an interrupted run of the same teachers and pictures has left are kept. A
+    process with a `work_split` labels its own share of the shards; a later run over all shards completes the set.
     """
     settings = config.model_dump(mode="json", exclude={"integration"})
     name = fingerprint(kind="labels", teachers=teachers.digest(), settings=settings, shards=shards.digest())
-    claim(folder, name, shared=not part.is_whole)
+    claim(folder, name, shared=not work_split.is_whole)
     labelers = teachers.labelers()
     modalities = [labeler.modality for labeler in labelers]
     splits = labeled_splits(shards, config)
-    work = part.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
+    work = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     waiting = [(split, shard) for split, shard in work if missing_columns(folder, split, shard, modalities)]
     for split, shard in progress(waiting, "labeling", unit="shard"):
         samples = shards.read(split, SOURCE_COLUMNS, shard)
         labels = label_samples(samples, labelers, config.batch_size)
         keys = [sample["__key__"] for sample in samples]
         write_columns(folder, split, shard, {m: zip(keys, labels[m], strict=True) for m in modalities})
-    for split in splits if part.is_whole else ():
+    for split in splits if work_split.is_whole else ():
         finish_split(folder, split, modalities, like=shards)
     return ShardSet(folder)
 

@@ -5,7 +5,6 @@ on a *teacher*, a network that is trained first (`TEACHERS`). Several labelers m
 segmentation and boxes are three heads of one network, which is trained and run once.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fourfold.data.shards import ShardSet
-from fourfold.labelers.clip_training import build_mini_clip, train_mini_clip
-from fourfold.labelers.edges import CannyEdges
-from fourfold.labelers.metadata import ImageMetadata
-from fourfold.labelers.mini_clip import GlobalClip
-from fourfold.labelers.normals import NormalsFromDepth
-from fourfold.labelers.palettes import ColorPalettes
+from fourfold.labelers.geometry.edges import CannyEdges
+from fourfold.labelers.geometry.normals import NormalsFromDepth
+from fourfold.labelers.image_statistics.metadata import ImageMetadata
+from fourfold.labelers.image_statistics.palettes import ColorPalettes
+from fourfold.labelers.mini_clip.network import GlobalClip
+from fourfold.labelers.mini_clip.training import build_mini_clip, train_mini_clip
 from fourfold.labelers.protocol import Labeler
 from fourfold.metric_log import MetricLog
 from fourfold.scenes.teachers.labelers import SceneBoxes, SceneDepth, SceneSegmentation, train_scene_network
 from fourfold.scenes.teachers.network import SceneNetwork
+from fourfold.suggestions import unknown_name
 
 if TYPE_CHECKING:
     from fourfold.labelers.config import LabelingConfig
@@ -80,8 +80,5 @@ def register(name: str, entry: LabelerEntry) -> None:
 def labeler(name: str) -> LabelerEntry:
     """Return the entry of a labeler; raises ValueError that suggests the nearest name."""
     if name not in LABELERS:
-        close = difflib.get_close_matches(name, LABELERS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        known = ", ".join(sorted(LABELERS))
-        raise ValueError(f"Unknown labeler {name!r}.{hint} Known: {known}. Add it in fourfold/labelers/registry.py.")
+        raise ValueError(unknown_name("labeler", name, LABELERS, "Add it in fourfold/labelers/registry.py."))
     return LABELERS[name]

@@ -12,7 +12,7 @@ from torch import nn
 
 from fourfold.data.shards import ShardSet
 from fourfold.labelers.config import LabelingConfig
-from fourfold.labelers.mini_clip import ClipTeacher
+from fourfold.labelers.mini_clip.network import ClipTeacher
 from fourfold.labelers.protocol import Labeler, in_order
 from fourfold.labelers.registry import TEACHERS, labeler
 from fourfold.metric_log import MetricLog

@@ -1,5 +1,6 @@
 """Modalities: the table of labels and token modalities, and the value types that only some of them need."""
 
+from fourfold.modalities.class_table import ClassTable
 from fourfold.modalities.table import (
     FOUR_M_7,
     IMAGENET_MEAN,
@@ -20,6 +21,7 @@ __all__ = [
     "IMAGENET_STD",
     "LABELS",
     "TOKEN_MODALITIES",
+    "ClassTable",
     "Label",
     "TokenModality",
     "base_name",

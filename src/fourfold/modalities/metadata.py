@@ -4,10 +4,11 @@ A pair of tokens says one: `v1=<number of the type> v0=<place of the value>`. Nu
 so a type may be added at the end but never moved.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from fourfold.suggestions import unknown_name
 
 
 class Bins(Protocol):
@@ -124,7 +125,5 @@ def metadata_value(number: int, place: int) -> tuple[str, float] | None:
 def known_type(name: str) -> str:
     """Return the name of a type as it is; raises ValueError that suggests the nearest when there is none."""
     if name not in METADATA_TYPES:
-        close = difflib.get_close_matches(name, METADATA_TYPES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown metadata {name!r}.{hint} Known: {', '.join(METADATA_TYPES)}.")
+        raise ValueError(unknown_name("metadata", name, METADATA_TYPES))
     return name

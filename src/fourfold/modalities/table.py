@@ -7,10 +7,11 @@ and as codes (`tok_rgb`). Sequences (`caption`, `det`) keep their name. Sizes ar
 same modality at another resolution. Adding a modality is one entry in each table, and one encoding if its kind is new.
 """
 
-import difflib
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from fourfold.suggestions import unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,7 +24,8 @@ RELEASED_PIXELS = 224  # side of the images that released sizes refer to
 class Label:
     """What a sample carries for one modality.
 
-    `kind` names its encoding: a dense one of `fourfold.tokenizers.formats`, or a sequence of `fourfold.tokenizers.sequences`.
+    `kind` names its encoding: a dense one of `fourfold.tokenizers.formats`, or a sequence of
+    `fourfold.tokenizers.text.sequences`.
     `extension` and `dtype` say how it is stored in a shard; `channels` is the last axis of dense arrays (H, W, channels),
     0 where there is none (H, W) or it depends on the configuration. `normalized` is what its tokenizer sees of a stored value.
     """
@@ -176,7 +178,5 @@ def target_of(label_name: str) -> TokenModality:
 
 def _known(name: str, table: dict, noun: str) -> str:
     if name not in table:
-        close = difflib.get_close_matches(name, table, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown {noun} {name!r}.{hint} Known: {', '.join(sorted(table))}. Add it in fourfold/modalities.py.")
+        raise ValueError(unknown_name(noun, name, table, "Add it in fourfold/modalities."))
     return name

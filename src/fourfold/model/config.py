@@ -4,13 +4,13 @@ Defaults are the paper's family (SwiGLU, no biases, sin-cos temperature 10,000, 
 4m-facts §3) at size Ti. The small default of `make run` is spelled out in conf/.
 """
 
-import difflib
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
+from fourfold.suggestions import unknown_name
 
 Activation = Literal["silu", "gelu", "relu"]
 Positive = Annotated[int, Field(ge=1)]
@@ -134,9 +134,7 @@ class ModelConfig(ArchitectureConfig):
     def index(self, name: str) -> int:
         """Return the index of a modality; raises ValueError that suggests the nearest name."""
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"This model has no modality {name!r}.{hint} It knows: {', '.join(self.names)}.")
+            raise ValueError(unknown_name("modality of this model", name, self.names))
         return self.names.index(name)
 
     def modality(self, name: str) -> ModalityConfig:

@@ -1,0 +1,5 @@
+"""The synthetic default data set as a plug-in: rendered scenes with exact labels, and what is trained and scored on them."""
+
+
+def register() -> None:
+    """Add everything that this plug-in provides to the registries; `fourfold.plugins.load_plugins` calls it."""

@@ -6,7 +6,6 @@
 
 # N examples, H height, W width
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from fourfold.metrics.statistics import values
 from fourfold.scenes.scoring import caption_statistics
 from fourfold.scenes.world.vocabulary import COLORS, SHAPES, TEXTURES
 from fourfold.seeds import numpy_generator
+from fourfold.suggestions import unknown_name
 
 MOST_OBJECTS = 6
 CLASSES: dict[str, tuple[Any, ...]] = {
@@ -64,11 +64,7 @@ class Task:
 def task(name: str) -> Task:
     """Return a task by name; raises ValueError that suggests the nearest name."""
     if name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"Unknown transfer task {name!r}.{hint} Known: {', '.join(TASKS)}. Add it in fourfold/transfer/tasks.py."
-        )
+        raise ValueError(unknown_name("transfer task", name, TASKS, "Add it in fourfold/transfer/tasks.py."))
     return TASKS[name]
 
 

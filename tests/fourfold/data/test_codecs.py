@@ -93,5 +93,5 @@ def test_a_pickled_array_is_never_loaded():
 
 
 def test_an_unknown_name_says_what_is_known():
-    with pytest.raises(ValueError, match=r"'dpeth'. Known: .*depth"):
+    with pytest.raises(ValueError, match=r"Unknown modality 'dpeth'. Did you mean 'depth'\? Known: .*depth"):
         codecs.encode("dpeth", np.zeros((2, 2)))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fourfold.data.shards import ShardSet, collate, finish_split, missing_columns, shard_name, write_columns, write_shard
+from fourfold.modalities import ClassTable
 from fourfold.seeds import numpy_generator
 from fourfold.storage import sha256_file
 
@@ -156,3 +157,18 @@ def test_a_manifest_of_another_schema_is_refused(shards):
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
     with pytest.raises(ValueError, match="schema version 99; this code reads 1"):
         shards.manifest("train", "rgb")
+
+
+def test_manifest_carries_the_class_table_of_class_ids(tmp_path):
+    table = ClassTable(names=("sky", "road"), background=(0,))
+    ids = [(f"k{i}", np.full((4, 4), i % 2, np.uint8)) for i in range(4)]
+    write_columns(tmp_path, "val", shard_name(0), {"semseg": ids})
+    finish_split(tmp_path, "val", ["semseg"])
+    without, digest = ShardSet(tmp_path), ShardSet(tmp_path).digest()
+    assert "class_table" not in (tmp_path / "val/semseg/manifest.json").read_text()
+    with pytest.raises(ValueError, match=r"val/semseg/manifest.json has no class table. The labeler or source"):
+        without.class_table("val")
+
+    finish_split(tmp_path, "val", ["semseg"], class_tables={"semseg": table})
+    assert ShardSet(tmp_path).class_table("val") == table
+    assert ShardSet(tmp_path).digest() != digest

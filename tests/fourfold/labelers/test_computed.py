@@ -15,9 +15,16 @@ from fourfold.data import codecs
 from fourfold.data.facts import fact_table
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels, labeler
-from fourfold.labelers.edges import CannyConfig, CannyEdges
-from fourfold.labelers.metadata import MEASURES, MetadataConfig, colorfulness, geometric_complexity, num_sentences, occlusion
-from fourfold.labelers.palettes import PaletteConfig, palettes
+from fourfold.labelers.geometry.edges import CannyConfig, CannyEdges
+from fourfold.labelers.image_statistics.metadata import (
+    MEASURES,
+    MetadataConfig,
+    colorfulness,
+    geometric_complexity,
+    num_sentences,
+    occlusion,
+)
+from fourfold.labelers.image_statistics.palettes import PaletteConfig, palettes
 from fourfold.labelers.protocol import in_order
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.scenes.world import CLASS_NAMES, GROUND_ID, ScenesConfig, caption, render, scene

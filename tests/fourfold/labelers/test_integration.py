@@ -7,7 +7,8 @@ import pytest
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels
 from fourfold.labelers.integration import normal_angles_to_depth
-from fourfold.scenes.world import CLASS_NAMES, Camera, ScenesConfig, render, scene
+from fourfold.modalities.camera import Camera
+from fourfold.scenes.world import CLASS_NAMES, ScenesConfig, render, scene
 from fourfold.scenes.world.writing import truth_columns
 
 CONFIG = LabelingConfig()

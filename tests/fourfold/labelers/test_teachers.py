@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
+from fourfold.data.work_split import WorkSplit
 from fourfold.labelers import LabelingConfig, TeacherSet, integrate_labels, label_shards, measure_teachers, train_teachers
 from fourfold.labelers import teachers as teachers_module
-from fourfold.labelers.normals import NormalsConfig
+from fourfold.labelers.geometry.normals import NormalsConfig
 from fourfold.labelers.registry import TeacherEntry
 from fourfold.metric_log import NullMetricLog
 
@@ -89,7 +89,7 @@ def test_four_processes_label_their_own_shards_and_a_run_over_the_whole_makes_th
 ) -> None:
     (tmp_path / "stale.tar").write_bytes(b"of other settings")
     for index in (2, 0, 3, 1):
-        label_shards(world[0], trained, tiny, tmp_path, Part(index, 4))
+        label_shards(world[0], trained, tiny, tmp_path, WorkSplit(index, 4))
     assert not list(tmp_path.rglob("manifest.json"))  # parts do not make a set
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
     label_shards(world[0], trained, tiny, tmp_path)

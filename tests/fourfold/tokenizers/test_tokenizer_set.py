@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fourfold.data.parts import Part
+from fourfold.data.crops import CropConfig
 from fourfold.data.shards import ShardSet
-from fourfold.tokenizers.config import CropConfig, TokenizersConfig, VisualTokenizerConfig
+from fourfold.data.work_split import WorkSplit
+from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import codebook_figures, measure_tokenizers
+from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import train_tokenizers
+from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 
 from .conftest import GRID, NUM_SAMPLES, SIZE, tiny_config
 
@@ -134,7 +136,7 @@ def test_pretokenizing_in_parts_gives_the_same_bytes(world, tokenizers, tmp_path
     config = CropConfig(num_crops=3, flip_probability=0.5)
     pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
     for index in (1, 0, 2):
-        pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"], part=Part(index, 3))
+        pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"], work_split=WorkSplit(index, 3))
     pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 

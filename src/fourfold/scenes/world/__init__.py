@@ -1,6 +1,6 @@
 """The rendered world: scenes drawn from a seed, pictures with exact truth, captions and questions."""
 
-from fourfold.scenes.world.camera import Camera
+from fourfold.scenes.world.camera import SceneCamera
 from fourfold.scenes.world.captions import caption
 from fourfold.scenes.world.config import SPLITS, ScenesConfig
 from fourfold.scenes.world.questions import ANSWERS, Question, questions
@@ -8,6 +8,7 @@ from fourfold.scenes.world.render import RenderedBatch, render
 from fourfold.scenes.world.scene import Scene, SceneObject, parse_key, scene
 from fourfold.scenes.world.vocabulary import (
     CLASS_NAMES,
+    CLASS_TABLE,
     COLORS,
     FLOORS,
     GROUND_ID,
@@ -23,6 +24,7 @@ from fourfold.scenes.world.writing import TRUTH, write_crawl, write_truth
 __all__ = [
     "ANSWERS",
     "CLASS_NAMES",
+    "CLASS_TABLE",
     "COLORS",
     "FLOORS",
     "GROUND_ID",
@@ -34,10 +36,10 @@ __all__ = [
     "SPLITS",
     "TEXTURES",
     "TRUTH",
-    "Camera",
     "Question",
     "RenderedBatch",
     "Scene",
+    "SceneCamera",
     "SceneObject",
     "ScenesConfig",
     "caption",

@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator, model_validator
 
 from fourfold.configuration import Config
-from fourfold.scenes.world.camera import Camera
+from fourfold.scenes.world.camera import SceneCamera
 
 SPLITS = ("annotated", "train", "val", "test", "transfer_train", "transfer_val", "transfer_test")
 DEFAULT_NUM_SAMPLES = {
@@ -31,7 +31,7 @@ class ScenesConfig(Config):
     max_occlusion: float = Field(default=0.4, ge=0, lt=1)  # share of an object's width that nearer ones may cover
     far: float = Field(default=12.0, gt=1)  # depth at which the ground ends and the sky begins; also the depth of the sky
     images_per_shard: int = Field(default=250, ge=1)
-    camera: Camera = Camera()
+    camera: SceneCamera = SceneCamera()
 
     @field_validator("num_samples")
     @classmethod

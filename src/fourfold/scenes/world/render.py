@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from fourfold.scenes.world.backdrop import Backdrop, backdrop
-from fourfold.scenes.world.camera import Camera
+from fourfold.scenes.world.camera import SceneCamera
 from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.reach import Reach, reach_of_bodies, reach_of_shadows
 from fourfold.scenes.world.scene import Scene
@@ -112,7 +112,7 @@ def _eye(config: ScenesConfig) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _rays(camera: Camera, size: int, offset: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
+def _rays(camera: SceneCamera, size: int, offset: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
     """Return rays (3, P) in the world frame, with z = 1 in the camera's."""
     return camera.to_world(camera.rays(size, size, offset)).astype(np.float32)
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fourfold.scenes.world import Camera
+from fourfold.scenes.world import SceneCamera
 
-CAMERAS = st.builds(Camera, fov=st.floats(20, 90), height=st.floats(0.5, 5), pitch=st.floats(0, 45))
+CAMERAS = st.builds(SceneCamera, fov=st.floats(20, 90), height=st.floats(0.5, 5), pitch=st.floats(0, 45))
 
 
 @given(CAMERAS, st.integers(0, 47), st.integers(0, 63), st.floats(1, 20))
@@ -26,12 +26,12 @@ def test_changing_the_frame_keeps_lengths_and_undoes_itself(camera, vector):
 
 
 def test_the_field_of_view_spans_the_shorter_side():
-    fx, fy, cx, cy = Camera(fov=90).intrinsics(60, 80)
+    fx, fy, cx, cy = SceneCamera(fov=90).intrinsics(60, 80)
     assert (fx, fy, cx, cy) == pytest.approx((30, 30, 40, 30))
 
 
 def test_up_in_the_world_is_up_and_towards_a_camera_that_looks_down():
-    up = Camera(pitch=18).to_camera(np.array([0.0, 1.0, 0.0]))
+    up = SceneCamera(pitch=18).to_camera(np.array([0.0, 1.0, 0.0]))
     assert up[0] == 0
     assert up[1] < 0  # camera y points down
     assert up[2] < 0  # a visible surface faces the camera
@@ -39,4 +39,4 @@ def test_up_in_the_world_is_up_and_towards_a_camera_that_looks_down():
 
 def test_an_impossible_camera_is_refused():
     with pytest.raises(ValidationError):
-        Camera(fov=200)
+        SceneCamera(fov=200)
