@@ -58,7 +58,7 @@ def server(tmp_path, monkeypatch):
     }
     (tmp_path / "kubeconfig").write_text(json.dumps(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setattr("fourfold_ops.kubernetes.cluster.client.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("fourfold_ops.kubernetes.cluster.client.MAX_PAUSE_SECONDS", 0.05)
     yield answers, asked
     http.shutdown()
     http.server_close()
