@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from fourfold_ops.failures import UserError, with_clear_errors
+from fourfold_ops.cli.failures import with_clear_errors
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cli.planned_commands import API_SECONDS, project_context, render_command, submit_command
 from fourfold_ops.kubernetes.cluster.client import Cluster
 from fourfold_ops.kubernetes.cluster.objects import JOB_LABEL

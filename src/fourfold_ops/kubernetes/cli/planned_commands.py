@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cluster.client import Cluster
 from fourfold_ops.kubernetes.driver.errors import in_words
 from fourfold_ops.kubernetes.plan import names

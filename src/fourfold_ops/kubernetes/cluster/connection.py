@@ -7,7 +7,7 @@ import os
 from decimal import Decimal
 from typing import Any
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 
 def credentials(context: str | None) -> Any:

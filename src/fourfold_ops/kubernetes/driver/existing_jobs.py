@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cluster.client import Cluster
 from fourfold_ops.kubernetes.cluster.objects import indexes, is_finished
 from fourfold_ops.kubernetes.driver.schedule import Schedule

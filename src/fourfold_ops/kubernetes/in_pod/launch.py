@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from fourfold_ops.failures import EXIT_TERMINATED
+from fourfold_ops.errors import EXIT_TERMINATED
 from fourfold_ops.kubernetes.in_pod import torchrun
 from fourfold_ops.kubernetes.in_pod.restart_group import Coordinator, Worker, join
 from fourfold_ops.kubernetes.in_pod.torchrun import Place

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fourfold_ops import handover
-from fourfold_ops.failures import EXIT_FAILED
+from fourfold_ops.errors import EXIT_FAILED
 from fourfold_ops.kubernetes.manifests.job import job
 from fourfold_ops.kubernetes.plan import names
 from fourfold_ops.kubernetes.plan.hook import SETTINGS_VARIABLE

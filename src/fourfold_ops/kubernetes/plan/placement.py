@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.io import CatalogProtocol, MemoryDataset, SharedMemoryDataset
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.plan.settings import Volume
 from fourfold_ops.kubernetes.plan.steps import Step
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cluster.connection import quantity
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # of a Kubernetes object
@@ -192,7 +192,7 @@ def _agreeing(said: Resources, tag_says: Resources, node: str, tag: str) -> Reso
 
 def read_settings(values: dict[str, Any], source: str) -> KubernetesSettings:
     """Return the checked settings; raises UserError that lists every problem, naming `source`."""
-    from fourfold_ops.parameters import explain
+    from fourfold_ops.hooks.parameters import explain
 
     try:
         return KubernetesSettings.model_validate(values)

@@ -8,7 +8,7 @@ from typing import Any
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.plan import names
 from fourfold_ops.kubernetes.plan.settings import GROUP_TAG, KubernetesSettings, Resources
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
+from fourfold_ops.errors import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.cluster.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
 from fourfold_ops.kubernetes.verdicts.error_line import error_line
 from fourfold_ops.kubernetes.verdicts.progress import Progress

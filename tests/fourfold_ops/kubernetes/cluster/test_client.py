@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cluster import client
 from fourfold_ops.kubernetes.cluster.client import ApiError, ApiUnreachableError, Cluster, role_rules
 

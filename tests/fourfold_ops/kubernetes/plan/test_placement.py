@@ -5,7 +5,7 @@ from kedro.io import CachedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, WorkspaceDataset, WorkSplitDataset
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.plan.placement import check_placement, local_path, place
 from fourfold_ops.kubernetes.plan.settings import Volume, read_settings
 from fourfold_ops.kubernetes.plan.steps import plan_steps

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kedro.pipeline import Pipeline, node
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.driver.schedule import Schedule, State
 from fourfold_ops.kubernetes.plan.names import job_name, label, labels, run_name, selector, slug
 from fourfold_ops.kubernetes.plan.settings import read_settings
