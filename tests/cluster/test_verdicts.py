@@ -73,9 +73,7 @@ def test_more_gpus_than_any_node_has_are_named_within_fifteen_seconds(project):
 def test_a_step_that_no_node_can_hold_fails_after_the_time_it_may_wait(project):
     project.configure(nodes={"train": {"gpus": 3}}, pending_seconds=3)
     line = verdict(project)
-    assert re.match(
-        r"Failed: training/train: no node has room: .*Insufficient nvidia.com/gpu; asked for .*3 nvidia.com/gpu", line
-    )
+    assert re.match(r"Failed: training/train: no node fits: .*Insufficient nvidia.com/gpu; requested .*3 nvidia.com/gpu", line)
 
 
 def test_a_quota_that_is_used_up_is_named(project):
@@ -99,7 +97,7 @@ def test_what_a_credential_may_not_do_is_named_with_verb_and_resource(project):
 def test_a_step_over_its_deadline_says_so(project):
     project.configure(nodes={"train": {"deadline_seconds": 15}})
     line = verdict(project, "--params=training.seconds=3.0")
-    assert re.match(r"Failed: training/train: over its deadline of 15 s; ", line), line
+    assert re.match(r"Failed: training/train: exceeded its deadline of 15 s; ", line), line
     assert "raise deadline_seconds in kubernetes.yml" in line
 
 
@@ -156,4 +154,4 @@ def test_a_wrong_name_of_the_site_is_refused_before_anything_is_submitted(projec
 @pytest.mark.parametrize("resources", [{"cpu": "1000"}, {"memory": "1Pi"}])
 def test_what_is_missing_on_every_node_is_named(project, resources):
     project.configure(nodes={"train": resources}, pending_seconds=3)
-    assert re.search(r"no node has room: .*Insufficient (cpu|memory)", verdict(project))
+    assert re.search(r"no node fits: .*Insufficient (cpu|memory)", verdict(project))

@@ -1,4 +1,4 @@
-"""`kedro k8s list|logs|cancel|clean`, and how a project gets these commands and the short name `--runner=kubernetes`."""
+"""The commands `kedro k8s list|logs|cancel|clean`, and their registration in a project."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cli.planned_commands import API_SECONDS, project_context, render_command, submit_command
 from fourfold_ops.kubernetes.cluster.client import Cluster
 from fourfold_ops.kubernetes.cluster.objects import JOB_LABEL
-from fourfold_ops.kubernetes.driver.errors import in_words
+from fourfold_ops.kubernetes.driver.errors import readable_errors
 from fourfold_ops.kubernetes.manifests.driver_job import RUNNER
 from fourfold_ops.kubernetes.plan import names
 from fourfold_ops.kubernetes.plan.settings import KubernetesSettings
@@ -26,12 +26,12 @@ site_option = click.option(
     "--env",
     "-e",
     default=None,
-    help="The folder of conf/ whose kubernetes.yml says where. Default: the usual environment.",
+    help="Folder of conf/ with the kubernetes.yml. Default: the default environment.",
 )
 
 
 def with_kubernetes(run: click.Command) -> click.Command:
-    """Let `kedro run --runner=kubernetes` stand for the runner's full name."""
+    """Let `kedro run` accept `--runner=kubernetes` as a short name of `KubernetesRunner`."""
     for option in run.params:
         if option.name == "runner":
             option.callback = lambda _context, _option, value: RUNNER if value == ALIAS else value
@@ -40,21 +40,21 @@ def with_kubernetes(run: click.Command) -> click.Command:
 
 @click.group(name="k8s", context_settings={"help_option_names": ["-h", "--help"]})
 def k8s() -> None:
-    """Look after what `kedro run --runner=kubernetes` has in the cluster."""
+    """Inspect and remove runs of `kedro run --runner=kubernetes` in the cluster."""
 
 
 @k8s.command(name="list")
 @site_option
 @click.option("--run", "run_name", default="", help="Only this run.")
 def list_runs(site: str | None, run_name: str) -> None:
-    """List runs, their steps and how they stand."""
+    """List runs and the state of their steps."""
     from fourfold_ops.kubernetes.cli.overview import entries
 
     with _cluster(site) as (cluster, _):
         chosen = names.selector(project=_project(), run=run_name)
         found = entries(cluster.all("jobs", chosen), cluster.all("pods", chosen))
     if not found:
-        click.echo("There are no runs of this project here.")
+        click.echo("No runs of this project in this namespace.")
     for run in dict.fromkeys(entry.run for entry in found):
         click.secho(run, bold=True)
         for entry in (one for one in found if one.run == run):
@@ -64,13 +64,16 @@ def list_runs(site: str | None, run_name: str) -> None:
 @k8s.command()
 @click.argument("name")
 @site_option
-@click.option("--follow", "-f", is_flag=True, help="Go on until the pods end.")
+@click.option("--follow", "-f", is_flag=True, help="Follow the logs until the pods end.")
 def logs(name: str, site: str | None, follow: bool) -> None:
     """Print the logs of NAME: a run, a step's Job or a pod."""
     with _cluster(site) as (cluster, _):
         pods = [pod for pod in cluster.all("pods", names.selector(project=_project())) if name in _names_of(pod)]
         if not pods:
-            raise UserError(f"No pod of this project belongs to {name!r}.", "See `kedro k8s list`; older logs are in MLflow.")
+            raise UserError(
+                f"No pod of this project belongs to {name!r}.",
+                "Allowed: a run, Job or pod of `kedro k8s list`. Older logs are in MLflow.",
+            )
         for pod in sorted(pods, key=lambda one: str(one["metadata"]["creationTimestamp"])):
             own = pod["metadata"]["name"]
             prefix = f"{own}: " if len(pods) > 1 else ""
@@ -94,14 +97,14 @@ def _print_log(cluster: Cluster, pod: str, prefix: str, follow: bool) -> None:
 @click.argument("run_name", metavar="RUN")
 @site_option
 def cancel(run_name: str, site: str | None) -> None:
-    """Stop what RUN has in the cluster; finished steps and their logs stay."""
+    """Stop the active steps of RUN; finished steps and their logs are kept."""
     from fourfold_ops.kubernetes.cli.overview import state_of
 
     with _cluster(site) as (cluster, _):
         jobs = cluster.all("jobs", names.selector(project=_project(), run=run_name))
         if not jobs:
-            raise UserError(f"There is no run {run_name!r} here.", "See `kedro k8s list`.")
-        # the driver first, or it would take the end of a step for a failure
+            raise UserError(f"Unknown run {run_name!r}.", "`kedro k8s list` lists the runs in this namespace.")
+        # the driver first: it would report a deleted step as a failure
         jobs.sort(key=lambda job: job["metadata"]["labels"].get(names.ROLE) != "driver")
         _delete(cluster, [job["metadata"]["name"] for job in jobs if state_of(job) in ("running", "pending", "ending")])
 
@@ -109,9 +112,9 @@ def cancel(run_name: str, site: str | None) -> None:
 @k8s.command()
 @click.argument("run_name", metavar="[RUN]", required=False, default="")
 @site_option
-@click.option("--all", "everything", is_flag=True, help="What still runs, too.")
+@click.option("--all", "everything", is_flag=True, help="Also remove active Jobs.")
 def clean(run_name: str, site: str | None, everything: bool) -> None:
-    """Remove what is finished: of RUN, or of all runs of this project."""
+    """Remove the finished Jobs of RUN, or of all runs of this project."""
     from fourfold_ops.kubernetes.cli.overview import state_of
 
     with _cluster(site) as (cluster, _):
@@ -122,7 +125,7 @@ def clean(run_name: str, site: str | None, everything: bool) -> None:
 
 
 def _delete(cluster: Cluster, jobs: list[str]) -> None:
-    """Delete Jobs with their pods and services, and wait until they are gone."""
+    """Delete Jobs with their pods and Services, and wait until they are deleted."""
     for name in jobs:
         cluster.delete("jobs", name)
         click.echo(f"Deleting {name}")
@@ -133,7 +136,7 @@ def _delete(cluster: Cluster, jobs: list[str]) -> None:
         left &= {job["metadata"]["name"] for job in cluster.all("jobs", names.selector(project=_project()))}
     if left:
         raise UserError(
-            f"Still there after {CANCEL_SECONDS} s: {', '.join(sorted(left))}.", "Their pods may be on a lost node."
+            f"Not deleted after {CANCEL_SECONDS} s: {', '.join(sorted(left))}.", "Check whether their pods are on a lost node."
         )
     click.echo(f"{len(jobs)} Jobs removed." if jobs else "Nothing to remove.")
 
@@ -161,12 +164,12 @@ def _cluster(site: str | None) -> Iterator[tuple[Cluster, KubernetesSettings]]:
     with project_context(site) as context:
         settings = site_settings(context, None)
     cluster = Cluster(settings.namespace, settings.context, timeout_seconds=API_SECONDS)
-    with in_words("kubernetes"):
+    with readable_errors("kubernetes"):
         yield cluster, settings
 
 
 def add_commands(cli: click.Group, run: click.Command) -> None:
-    """Add `k8s` and `submit` to a project's commands; `run` is Kedro's own."""
+    """Add `k8s` and `submit` to a project's commands; `run` is the `kedro run` command."""
     k8s.add_command(render_command(run))
     for name, command in list(k8s.commands.items()):
         k8s.commands[name] = with_clear_errors(command)

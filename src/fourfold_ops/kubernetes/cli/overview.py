@@ -1,4 +1,4 @@
-"""What of ours is in the cluster, as a person wants to read it: runs, their steps and how they stand. Pure."""
+"""Overview of the runs in the cluster for `kedro k8s list`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from fourfold_ops.kubernetes.verdicts.progress import Progress
 
 @dataclass(frozen=True)
 class Entry:
-    """One Job."""
+    """A Job of a run."""
 
     run: str
     title: str
@@ -24,7 +24,7 @@ class Entry:
 
 
 def entries(jobs: Iterable[Object], pods: Iterable[Object], now: datetime | None = None) -> list[Entry]:
-    """Return an entry for each Job, by run and age."""
+    """Return an entry for each Job, sorted by run and creation time."""
     by_job: dict[str, list[Object]] = {}
     for pod in pods:
         by_job.setdefault(pod["metadata"]["labels"].get(JOB_LABEL, ""), []).append(pod)
@@ -49,7 +49,7 @@ def _entry(job: Object, pods: list[Object], now: datetime) -> Entry:
 
 
 def state_of(job: Object) -> str:
-    """Return done, failed, ending (being deleted), running or pending."""
+    """Return the state of a Job: done, failed, ending (being deleted), running or pending."""
     if job["metadata"].get("deletionTimestamp"):
         return "ending"
     if is_complete(job):

@@ -1,4 +1,4 @@
-"""`kedro k8s render` and `kedro submit`: the commands that take the options of `kedro run` and plan what it would do."""
+"""The commands `kedro k8s render` and `kedro submit`, which plan a run from the options of `kedro run`."""
 
 import contextlib
 import sys
@@ -9,17 +9,17 @@ import click
 
 from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cluster.client import Cluster
-from fourfold_ops.kubernetes.driver.errors import in_words
+from fourfold_ops.kubernetes.driver.errors import readable_errors
 from fourfold_ops.kubernetes.plan import names
 
-API_SECONDS = 30  # seconds that a command waits for a server that is away: somebody sits before it
+API_SECONDS = 30  # for the API server to answer; shorter than in a run, since a user is waiting
 
 
 @contextlib.contextmanager
 def project_context(
     env: str | None, runtime_params: dict[str, Any] | None = None, conf_source: str | None = None
 ) -> Iterator[Any]:
-    """Yield Kedro's context of the project in this folder."""
+    """Yield the Kedro context of the project in the current folder."""
     from kedro.framework.session import KedroSession
 
     with KedroSession.create(env=env, runtime_params=runtime_params, conf_source=conf_source) as session:
@@ -28,7 +28,7 @@ def project_context(
 
 
 def render_command(run: click.Command) -> click.Command:
-    """Return `kedro k8s render`, which takes the options of `kedro run` and prints what that would submit."""
+    """Return the command `kedro k8s render`; `run` is `kedro run`, whose options it takes."""
 
     def render(**options: Any) -> None:
         import yaml
@@ -45,16 +45,19 @@ def render_command(run: click.Command) -> click.Command:
                 objects = [job(spec, plan.settings)]
                 if spec.num_nodes > 1:
                     objects.append(service(spec, plan.settings, "00000000-0000-0000-0000-000000000000"))
-                for found in objects:
-                    click.echo(f"--- # {step.title}\n{yaml.safe_dump(found, sort_keys=False)}", nl=False)
+                for manifest in objects:
+                    click.echo(f"--- # {step.title}\n{yaml.safe_dump(manifest, sort_keys=False)}", nl=False)
 
     return click.Command(
-        "render", params=list(run.params), callback=render, help="Print what `kedro run` with these options would submit."
+        "render",
+        params=list(run.params),
+        callback=render,
+        help="Print the manifests that `kedro run` would submit with these options.",
     )
 
 
 def submit_command(run: click.Command) -> click.Command:
-    """Return `kedro submit`, which takes the options of `kedro run` and runs the driver itself in the cluster."""
+    """Return the command `kedro submit`; `run` is `kedro run`, whose options it takes."""
 
     def submit(**options: Any) -> None:
         from fourfold_ops.kubernetes.cluster.objects import is_finished
@@ -63,16 +66,19 @@ def submit_command(run: click.Command) -> click.Command:
         plan = plan_of(options)
         arguments = without_runner(sys.argv[sys.argv.index("submit") + 1 :])
         cluster = Cluster(plan.settings.namespace, plan.settings.context, timeout_seconds=API_SECONDS)
-        with in_words(plan.name):
+        with readable_errors(plan.name):
             drivers = cluster.all("jobs", names.selector(run=plan.name, role="driver"))
             if live := [driver["metadata"]["name"] for driver in drivers if not is_finished(driver)]:
-                raise UserError(f"Run {plan.name} is being driven by Job {live[0]}.", "See `kedro k8s list`.")
+                raise UserError(
+                    f"Run {plan.name} already has a driver, Job {live[0]}.",
+                    "Wait for it (`kedro k8s list`), or stop it with `kedro k8s cancel`.",
+                )
             attempt = 1 + max((int(driver["metadata"]["name"].rpartition("-")[2]) for driver in drivers), default=0)
             manifest = driver_job(driver_spec(plan, arguments, attempt), plan.settings)
             cluster.create("jobs", manifest)
         name = manifest["metadata"]["name"]
         click.echo(
-            f"Run {plan.name} is driven by Job {name}.\n  kedro k8s logs {name} --follow{plan.site_option}\n"
+            f"Job {name} drives run {plan.name}.\n  kedro k8s logs {name} --follow{plan.site_option}\n"
             f"  kedro k8s cancel {plan.name}{plan.site_option}"
         )
 
@@ -80,24 +86,24 @@ def submit_command(run: click.Command) -> click.Command:
         "submit",
         params=list(run.params),
         callback=submit,
-        help="Like `kedro run --runner=kubernetes`, with the driver in the cluster too.",
+        help="Run like `kedro run --runner=kubernetes`, with the driver in the cluster too.",
     )
 
 
 def without_runner(arguments: list[str]) -> list[str]:
-    """Return the arguments of a command line without the choice of a runner."""
-    found: list[str] = []
+    """Return command-line arguments without the option --runner."""
+    kept: list[str] = []
     skip = False
     for argument in arguments:
         if skip or argument in ("--runner", "-r"):
             skip = not skip
         elif not argument.startswith("--runner="):
-            found.append(argument)
-    return found
+            kept.append(argument)
+    return kept
 
 
 def plan_of(options: dict[str, Any]) -> Any:
-    """Return the plan of a run that is not started: nothing is tracked or executed."""
+    """Return the plan of a run without tracking or executing anything."""
     pipeline_names = options["pipelines"] or ([options["pipeline"]] if options["pipeline"] else [])
     with project_context(options["env"], options["params"], options["conf_source"]) as context:
         return _plan_in(context, options, pipeline_names)

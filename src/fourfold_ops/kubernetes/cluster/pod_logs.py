@@ -1,4 +1,4 @@
-"""A pod's log, whole: streams are cut and taken up again by the time of the last line, without losing or repeating one."""
+"""Complete logs of pods: a stream that breaks is reopened, without losing or repeating a line."""
 
 import logging
 import re
@@ -11,38 +11,38 @@ from pathlib import Path
 from fourfold_ops.kubernetes.cluster.client import Cluster
 
 logger = logging.getLogger(__name__)
-Open = Callable[[str | None], Iterable[bytes]]  # since when → lines with their times
-LAST_LINES_SECONDS = 15.0  # for the last lines of a log to arrive
-LONGEST_PAUSE = 30.0  # seconds between two streams of a log in which nothing is new
-STAMP = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?")
+OpenStream = Callable[[str | None], Iterable[bytes]]  # start time, None for all → lines with timestamps
+LAST_LINES_SECONDS = 15.0  # to wait for the last lines after a pod has ended
+MAX_PAUSE_SECONDS = 30.0  # between two streams of a log without new lines
+TIMESTAMP = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?")
 
 
 class SeenLines:
-    """Which lines have been seen, so that a stream which starts again some lines earlier repeats none.
+    """Filters the lines that earlier streams have already yielded.
 
-    The server takes "since" in whole seconds and gives all lines of that second once more. Times never go back within a log;
-    several lines may have the same time, so those of the last one are counted.
+    The server accepts a start time in whole seconds, so a new stream repeats the lines of that second. Timestamps never
+    decrease within a log, but several lines can share one: therefore the lines of the last timestamp are counted.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[str, str] = ("", "")  # second, fraction: compares as text
-        self._count = 0  # lines with that time
-        self._replayed = 0  # of these, in the stream that is open
+        self._last: tuple[str, str] = ("", "")  # second and fraction; both compare as text
+        self._count = 0  # lines with that timestamp
+        self._replayed = 0  # of these, in the current stream
 
     @property
     def since(self) -> str | None:
-        """What to ask for: None for the whole log."""
+        """Start time of the next stream; None for the whole log."""
         return f"{self._last[0]}Z" if self._last[0] else None
 
     def reopened(self) -> None:
-        """A stream begins at `since`."""
+        """Note that a new stream starts at `since`."""
         self._replayed = 0
 
     def new(self, line: bytes) -> bytes | None:
-        """Return the line without its time if it has not been seen, else None."""
-        match = STAMP.match(line)
+        """Return the line without its timestamp, or None if it was seen before."""
+        match = TIMESTAMP.match(line)
         if match is None:
-            return line  # the server's own remark, e.g. that the log was rotated away
+            return line  # a message of the server without a timestamp, e.g. about a rotated log
         time = (_utc(match), (match[2] or b".").decode().ljust(10, "0"))
         if time < self._last:
             return None
@@ -63,14 +63,20 @@ def _utc(match: re.Match[bytes]) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def whole_log(open_stream: Open, ended: Callable[[], bool], pause: Callable[[], object]) -> Iterator[str]:
-    """Yield every line of a log once, in order, opening the stream again until `ended` says that no more will come.
+def whole_log(open_stream: OpenStream, ended: Callable[[], bool], pause: Callable[[], object]) -> Iterator[str]:
+    """Yield every line of a log once, in order.
 
-    A line that a cut left unfinished is not yielded: it comes whole with the next stream; after the end it is taken as it is.
+    A line that a broken stream leaves incomplete is skipped, because the next stream repeats it completely. After the end of
+    the pod it is yielded.
+
+    Args:
+        open_stream: Opens a stream at a start time.
+        ended: Returns whether the pod has ended. While it has not, the stream is reopened.
+        pause: Called between two streams.
     """
     seen = SeenLines()
     while True:
-        over = ended()  # asked before reading: what was written before the end is then in the stream
+        over = ended()  # before reading, so that the stream contains all lines up to the end
         seen.reopened()
         for line in open_stream(seen.since):
             if (line.endswith(b"\n") or over) and (text := seen.new(line)) is not None:
@@ -81,45 +87,48 @@ def whole_log(open_stream: Open, ended: Callable[[], bool], pause: Callable[[], 
 
 
 class Follower(threading.Thread):
-    """Follows one pod's log into a file, and hands each line to `on_line`.
+    """Writes the log of one pod to a file and passes each line to `on_line`.
 
-    A stream that ended is opened again at first after `pause_seconds`, and later and later while nothing new comes: a process
-    may be over long before the cluster says so of its pod, and hundreds of those must not be asked for every moment.
+    A stream that has ended is reopened after `pause_seconds`, then after growing pauses while no line arrives: a process can
+    end long before the cluster reports it, and hundreds of such logs must not be polled at a high rate.
     """
 
-    def __init__(self, open_stream: Open, path: Path, on_line: Callable[[str], None], pause_seconds: float = 3.0) -> None:
+    def __init__(self, open_stream: OpenStream, path: Path, on_line: Callable[[str], None], pause_seconds: float = 3.0) -> None:
         super().__init__(daemon=True, name=f"log of {path.stem}")
         self._open, self._path, self._on_line = open_stream, path, on_line
         self._first_pause = self._pause = pause_seconds
         self._ended = threading.Event()
 
     def end(self) -> None:
-        """Say that the pod is done: what is left is read, then the thread ends."""
+        """Note that the pod has ended: the thread reads the remaining lines and ends."""
         self._ended.set()
 
     def run(self) -> None:
-        """Follow until the end."""
+        """Follow the log until the pod has ended."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._path.open("w", encoding="utf-8") as file:
-                for line in whole_log(self._open, self._ended.is_set, self._rest):
+                for line in whole_log(self._open, self._ended.is_set, self._wait):
                     self._pause = self._first_pause
                     file.write(line + "\n")
                     file.flush()
                     self._on_line(line)
-        except Exception as error:  # a log that cannot be had must not stop the work that it is about
-            logger.debug("The log of %s ends early: %s", self._path.stem, error)
+        except Exception as error:  # a log that cannot be read must not stop the run
+            logger.debug("Stopped following the log of %s: %s", self._path.stem, error)
 
-    def _rest(self) -> None:
-        """Wait for the next stream, or for the end."""
+    def _wait(self) -> None:
+        """Wait before the next stream; return early if the pod ends."""
         self._ended.wait(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, MAX_PAUSE_SECONDS)
 
 
 class PodLogs:
-    """Follows the logs of a run's pods into `folder`, one file per pod.
+    """Follows the logs of a run's pods.
 
-    `on_line(job, line)` is called from the threads that follow them.
+    Args:
+        cluster: Where the pods run.
+        folder: Receives one file per pod, named POD.txt.
+        on_line: Called with the name of the Job and a line, from the thread that follows the pod.
     """
 
     def __init__(self, cluster: Cluster, folder: Path, on_line: Callable[[str, str], None]) -> None:
@@ -127,7 +136,7 @@ class PodLogs:
         self._followers: dict[str, dict[str, Follower]] = {}  # job → pod → follower
 
     def follow(self, job: str, pod: str) -> None:
-        """Begin to follow a pod of a Job, once."""
+        """Start following a pod, unless it is followed already."""
         followers = self._followers.setdefault(job, {})
         if pod in followers:
             return
@@ -141,11 +150,11 @@ class PodLogs:
         if follower := self._followers.get(job, {}).get(pod):
             follower.end()
 
-    def harvest(self, job: str) -> list[Path]:
-        """Wait for the last lines and return all log files of the Job's pods.
+    def collect(self, job: str) -> list[Path]:
+        """Wait for the last lines and return all log files of a Job's pods.
 
-        Among them are those that the pods wrote on the shared volume themselves: they are there even of a pod that was gone
-        before anybody followed it.
+        These include the files that the pods themselves wrote to the shared volume, which exist even for a pod that was
+        deleted before it could be followed.
         """
         followers = self._followers.get(job, {}).values()
         for follower in followers:

@@ -1,4 +1,4 @@
-"""What the user sees while steps run: a live table on a terminal, a line for every change elsewhere."""
+"""Displays the steps of a run: a live table on a terminal, one line per change elsewhere."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 from fourfold_ops.kubernetes.verdicts.progress import Progress
 
 logger = logging.getLogger(__name__)
-SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
+PROGRESS_SECONDS = 30.0  # between two lines of progress, without a terminal
 STYLES = {
     "running": "cyan",
     "done": "green",
@@ -23,22 +23,22 @@ STYLES = {
 
 @dataclass
 class Row:
-    """One step as it is shown."""
+    """The row of a step."""
 
     title: str
-    place: str  # "driver" or "pod"
+    runs_in: str  # "driver" or "pod"
     state: str = "waiting"
     pod: str = ""
     node: str = ""
-    pods: str = ""  # e.g. "3/4" where there are several
+    pods: str = ""  # e.g. "3/4" if there are several
     note: str = ""  # why it waits, or how it ended
     progress: Progress = field(default_factory=Progress)
-    since: float | None = None
+    since: float | None = None  # time.monotonic()
     until: float | None = None
 
     @property
     def age(self) -> str:
-        """How long it has been at work."""
+        """Time since it has started, or its duration if it has ended."""
         if self.since is None:
             return ""
         seconds = int((self.until or time.monotonic()) - self.since)
@@ -47,12 +47,12 @@ class Row:
 
 
 class LineDisplay:
-    """Plain lines: one for every change of state, and of progress now and then."""
+    """Logs a line for every change of state, and the progress every `PROGRESS_SECONDS`."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = {row.title: row for row in rows}
-        self._told: dict[str, tuple[str, str]] = {}
-        self._progress_told = time.monotonic()
+        self._shown: dict[str, tuple[str, str]] = {}
+        self._progress_at = time.monotonic()
 
     def __enter__(self) -> "LineDisplay":
         return self
@@ -61,25 +61,25 @@ class LineDisplay:
         self.refresh()
 
     def say(self, line: str, level: int = logging.INFO) -> None:
-        """Show a line of its own."""
+        """Show a line."""
         logger.log(level, "%s", line)
 
     def refresh(self) -> None:
-        """Show what has changed."""
+        """Show changed rows."""
         for row in self.rows.values():
             now = (row.state, row.note)
-            # how a step failed is said in a line of its own
-            if row.state not in ("waiting", "starting", "failed") and self._told.get(row.title) != now:
-                self._told[row.title] = now
-                self.say(_in_words(row))
-        if time.monotonic() - self._progress_told >= SECONDS_BETWEEN_LINES:
-            self._progress_told = time.monotonic()
+            # a failure is shown by `say`, with its verdict
+            if row.state not in ("waiting", "starting", "failed") and self._shown.get(row.title) != now:
+                self._shown[row.title] = now
+                self.say(_sentence(row))
+        if time.monotonic() - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = time.monotonic()
             for row in self.rows.values():
                 if row.state == "running" and str(row.progress):
                     self.say(f"{row.title}: {row.progress}")
 
 
-def _in_words(row: Row) -> str:
+def _sentence(row: Row) -> str:
     where = f" on {row.node}" if row.node and row.state in ("running", "done") else ""
     pod = f" ({row.pod})" if row.pod and row.state in ("running", "pending") else ""
     took = f" after {row.age}" if row.state in ("done", "failed") and row.age else ""
@@ -88,7 +88,7 @@ def _in_words(row: Row) -> str:
 
 
 class TableDisplay(LineDisplay):
-    """A table that is drawn again in place; lines and logs of others appear above it."""
+    """Draws a table that is updated in place; other lines and logs appear above it."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         super().__init__(rows)
@@ -102,7 +102,7 @@ class TableDisplay(LineDisplay):
     def __enter__(self) -> "TableDisplay":
         before = sys.stderr
         self._live.start()
-        for handler in logging.getLogger().handlers:  # lines that are logged appear above the table, not through it
+        for handler in logging.getLogger().handlers:  # print log lines above the table
             if isinstance(handler, logging.StreamHandler) and handler.stream is before:
                 self._streams.append((handler, handler.setStream(sys.stderr)))
         return self
@@ -113,12 +113,12 @@ class TableDisplay(LineDisplay):
         self._live.stop()
 
     def say(self, line: str, level: int = logging.INFO) -> None:
-        """Show a line above the table; it goes to the log file too."""
+        """Show a line above the table, and write it to the log file."""
         self._console.print(line, style="bold red" if level >= logging.ERROR else None, highlight=False, markup=False)
         logger.debug("%s", line)
 
     def refresh(self) -> None:
-        """Nothing to do: the table draws itself."""
+        """Do nothing: rich redraws the table."""
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -127,15 +127,15 @@ class TableDisplay(LineDisplay):
         table = Table(box=None, pad_edge=False, expand=True)
         for column in ("step", "state", "pod", "node", "age", "progress"):
             table.add_column(column, no_wrap=True, style="dim" if column == "pod" else "")
-        table.add_column("says", no_wrap=True, ratio=1, overflow="ellipsis", style="dim")
+        table.add_column("note", no_wrap=True, ratio=1, overflow="ellipsis", style="dim")
         for row in self.rows.values():
             state = f"{row.state} {row.pods}".strip()
-            pod = row.pod if row.place == "pod" else "driver"
+            pod = row.pod if row.runs_in == "pod" else "driver"
             cells = (row.title, Text(state, style=STYLES.get(row.state, "dim")), pod, row.node, row.age, str(row.progress))
             table.add_row(*cells, Text(row.note or row.progress.line))
         return table
 
 
 def open_display(rows: Iterable[Row]) -> LineDisplay:
-    """Return the board that fits where the output goes."""
+    """Return the display for a terminal, or for other outputs."""
     return TableDisplay(rows) if sys.stderr.isatty() else LineDisplay(rows)

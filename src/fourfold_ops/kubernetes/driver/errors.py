@@ -1,17 +1,22 @@
-"""How a run that goes wrong ends: exceptions whose one line is all that the user has to read, each with its exit code."""
+"""Errors of the runner, each with a message on one line and an exit code."""
 
 import contextlib
 from collections.abc import Iterator
 
 from fourfold_ops.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_TRY_AGAIN, UserError
 from fourfold_ops.kubernetes.cluster.client import UNTRUSTED, ApiError, ApiUnreachableError
-from fourfold_ops.kubernetes.verdicts.refused import forbidden, unknown, untrusted
+from fourfold_ops.kubernetes.verdicts.refused import forbidden, unauthenticated, untrusted
 
 
 class StepFailedError(Exception):
-    """Steps failed; the message is the verdict. The location is in it, so nothing is put before it."""
+    """One or more steps failed.
 
-    location = ""
+    Args:
+        lines: The verdicts.
+        configuration: Whether one of them is a bad configuration, which decides the exit code.
+    """
+
+    location = ""  # the verdict starts with the step, so no location is printed before it
 
     def __init__(self, lines: list[str], configuration: bool) -> None:
         super().__init__(lines[0] + (f" (and {len(lines) - 1} more failed, see above)" if len(lines) > 1 else ""))
@@ -19,32 +24,32 @@ class StepFailedError(Exception):
 
 
 class DriverCutOffError(Exception):
-    """The driver has lost the cluster; what runs there goes on."""
+    """The API server is unreachable for too long; running Jobs continue without the driver."""
 
     location, exit_code = "", EXIT_TRY_AGAIN
 
-    def __init__(self, away: ApiUnreachableError, again: str) -> None:
-        super().__init__(f"{away} Jobs go on without the driver.")
-        self.remedy = f"Take the run up again with: {again}"
+    def __init__(self, error: ApiUnreachableError, again: str) -> None:
+        super().__init__(f"{error} Running Jobs continue without the driver.")
+        self.remedy = f"Resume the run with: {again}"
 
 
 def readable_error(error: ApiError, title: str) -> Exception:
-    """Return what to raise for a refusal: in words where the user can do something about it, else as it is."""
+    """Return the error to raise for a refusal: a UserError if the user can correct it, else `error` itself."""
     if error.status == UNTRUSTED:
         return UserError(untrusted(error.resource, error.message).line(title))
     if error.status == 401:
-        return UserError(unknown(error.message).line(title))
+        return UserError(unauthenticated(error.message).line(title))
     if error.status == 403:
         return UserError(forbidden(error.verb, error.resource, error.namespace, error.message).line(title))
     return error
 
 
 @contextlib.contextmanager
-def in_words(title: str) -> Iterator[None]:
-    """Turn what the server refuses, or that it is away, into one line."""
+def readable_errors(title: str) -> Iterator[None]:
+    """Replace errors of the API client by UserErrors with a remedy."""
     try:
         yield
-    except ApiUnreachableError as away:
-        raise UserError(str(away), "Is the cluster up, and the kubeconfig the right one?") from None
+    except ApiUnreachableError as error:
+        raise UserError(str(error), "Check that the cluster runs and that the kubeconfig is the right one.") from None
     except ApiError as error:
         raise readable_error(error, title) from None

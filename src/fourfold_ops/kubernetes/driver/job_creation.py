@@ -1,4 +1,4 @@
-"""Creates a step's Job and what it needs beside it. Keeps no state: whoever created it first, it is there from then on."""
+"""Creates Jobs and their Services. An object that exists already is accepted, so creating is idempotent."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from fourfold_ops.kubernetes.plan.steps import Step
 from fourfold_ops.kubernetes.verdicts import Verdict
 from fourfold_ops.kubernetes.verdicts.refused import forbidden, refused
 
-SERVICE_TRIES = 30  # a second apart
-REFUSALS = (400, 403, 404, 422)  # 404: no such namespace
+SERVICE_ATTEMPTS = 30  # one per second
+REFUSALS = (400, 403, 404, 422)  # status codes; 404: the namespace does not exist
 
 
 class RefusedError(Exception):
-    """The server would not have the Job; `verdict` says why."""
+    """The server refused the Job; `verdict` explains why."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.what)
@@ -27,14 +27,14 @@ class RefusedError(Exception):
 
 
 def with_tracking(plan: RunPlan, step: Step, spec: JobSpec, tracked: Mapping[str, Any]) -> JobSpec:
-    """Return the Job once more, with where it has to report."""
+    """Return the Job with the tracked runs to which its processes report."""
     if spec.labels[names.ROLE] == "merge":
         return plan.merge_job(step, tracked)
     return plan.step_job(step, spec.parts, tracked)
 
 
 def create_job(cluster: Cluster, spec: JobSpec, plan: RunPlan) -> dict[str, Any] | None:
-    """Create a Job and return it; None where there is one of this name. Raises RefusedError."""
+    """Create a Job and return it; None if one of this name exists. Raises RefusedError."""
     try:
         return cluster.create("jobs", job(spec, plan.settings))
     except ApiError as failure:
@@ -50,8 +50,11 @@ def create_job(cluster: Cluster, spec: JobSpec, plan: RunPlan) -> dict[str, Any]
 
 
 def create_service(cluster: Cluster, spec: JobSpec, plan: RunPlan, job_uid: str) -> None:
-    """Give the pods of a Job names; the Service of a Job of the same name that was deleted may have to go first."""
-    for _ in range(SERVICE_TRIES):
+    """Create the Service of a Job.
+
+    If a Job of the same name was just deleted, its Service is deleted by the cluster with a delay: wait for that.
+    """
+    for _ in range(SERVICE_ATTEMPTS):
         try:
             cluster.create("services", service(spec, plan.settings, job_uid))
             return
@@ -64,7 +67,9 @@ def create_service(cluster: Cluster, spec: JobSpec, plan: RunPlan, job_uid: str)
         if job_uid in owners:
             return
         time.sleep(1)
-    raise UserError(f"Service {spec.name} belongs to something else.", "Delete it, then run again.")
+    raise UserError(
+        f"Service {spec.name} exists and does not belong to Job {spec.name}.", "Delete the Service, then run again."
+    )
 
 
 def _owners(cluster: Cluster, name: str) -> list[str] | None:

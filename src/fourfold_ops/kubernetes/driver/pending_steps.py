@@ -1,4 +1,7 @@
-"""Says why submitted steps wait, and gives those up that time alone will not mend. Belongs to the conductor's thread."""
+"""Explains why submitted steps wait, and gives up after the time limits of kubernetes.yml.
+
+Only used in the thread of the orchestrator.
+"""
 
 import time
 from dataclasses import replace
@@ -10,52 +13,52 @@ from fourfold_ops.kubernetes.verdicts import Verdict
 from fourfold_ops.kubernetes.verdicts.failed import pod_failure, root_cause_pod
 from fourfold_ops.kubernetes.verdicts.pending import waiting
 
-SETTLE_SECONDS = 3.0  # a reason to wait is told once it has held so long
-ASK_SECONDS = 10.0  # between attempts to submit what a quota refuses
-QUIET_SECONDS = 10.0  # without a pod and without a reason: that is said too
+SETTLE_SECONDS = 3.0  # a reason is shown after it has persisted for so long
+RESUBMIT_SECONDS = 10.0  # between attempts to submit a Job that a quota refuses
+NO_POD_SECONDS = 10.0  # after which a Job without a pod and without a reason is reported
 
 
-def explain(jobs: JobManager) -> None:
-    """Look at every step that waits."""
-    for work in list(jobs.followed.values()):
+def check_pending(jobs: JobManager) -> None:
+    """Check every Job without a running pod."""
+    for work in list(jobs.active.values()):
         if work.refusal is not None:
-            _ask_again(jobs, work, work.refusal)
+            _resubmit(jobs, work, work.refusal)
             continue
-        if work.replacing or jobs.standing.state(work.step) is not State.PENDING or not work.job:
+        if work.replacing or jobs.status.state(work.step) is not State.PENDING or not work.job:
             continue
-        verdict = waiting(work.job, work.pods.values(), jobs.mirror.events)
+        verdict = waiting(work.job, work.pods.values(), jobs.cache.events)
         if verdict is None:
-            _say_what_is_known(jobs, work)
+            _show_last_failure(jobs, work)
         else:
             _wait(jobs, work, verdict)
 
 
-def _ask_again(jobs: JobManager, work: ActiveJob, refusal: Verdict) -> None:
-    """Submit a Job now and then that a quota refuses: of a quota on Jobs nobody is told when there is room."""
+def _resubmit(jobs: JobManager, work: ActiveJob, refusal: Verdict) -> None:
+    """Submit a Job again at intervals: there is no notification when a quota on Jobs has capacity again."""
     _wait(jobs, work, refusal)
-    if work.spec.name in jobs.followed and not jobs.cancelling and time.monotonic() - work.submitted > ASK_SECONDS:
+    if work.spec.name in jobs.active and not jobs.cancelling and time.monotonic() - work.submitted > RESUBMIT_SECONDS:
         jobs.submit(work)
 
 
 def _wait(jobs: JobManager, work: ActiveJob, verdict: Verdict) -> None:
-    told, since = work.reason
-    if told != verdict.kind:
+    kind, since = work.reason
+    if kind != verdict.kind:
         work.reason = (verdict.kind, time.monotonic())
         return
     waited = time.monotonic() - since
     if waited >= SETTLE_SECONDS:
-        jobs.standing.note(work.step, verdict.note)
+        jobs.status.note(work.step, verdict.note)
     settings = jobs.plan.settings
-    limit = settings.pending_seconds if verdict.waits_for_place else settings.start_seconds
+    limit = settings.pending_seconds if verdict.may_resolve else settings.start_seconds
     if limit is not None and waited > limit and not jobs.cancelling:
         jobs.give_up(work, verdict)
 
 
-def _say_what_is_known(jobs: JobManager, work: ActiveJob) -> None:
-    """Say of a step that waits without a reason of the cluster's what was last seen of it."""
+def _show_last_failure(jobs: JobManager, work: ActiveJob) -> None:
+    """Show the last failure of a step that waits without another reason, or that no pod was created."""
     failed = root_cause_pod(work.pods.values())
     if failed is not None:
-        verdict = replace(pod_failure(failed, work.progress, ""), remedy="the next try follows")
-        jobs.standing.note(work.step, verdict.note)
-    elif time.monotonic() - work.submitted > QUIET_SECONDS and not work.pods:
-        jobs.standing.note(work.step, "the cluster has not made a pod yet, and does not say why")
+        verdict = replace(pod_failure(failed, work.progress, ""), remedy="a retry follows")
+        jobs.status.note(work.step, verdict.note)
+    elif time.monotonic() - work.submitted > NO_POD_SECONDS and not work.pods:
+        jobs.status.note(work.step, "the cluster has not created a pod yet, without a reason")

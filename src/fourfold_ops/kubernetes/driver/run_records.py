@@ -1,4 +1,4 @@
-"""Ties the run in the cluster to the run in MLflow: one parent, one child per stage, wherever their nodes run."""
+"""Connects the run in the cluster with the runs in MLflow: one parent, and one child per stage."""
 
 import logging
 from pathlib import Path
@@ -16,21 +16,21 @@ logger = logging.getLogger(__name__)
 Hook = TypeVar("Hook")
 
 
-def registered_hook(hook_manager: Any, kind: type[Hook]) -> Hook | None:
-    """Return the hook of a kind that the run has; None without one, or without hooks."""
+def registered_hook(hook_manager: Any, hook_type: type[Hook]) -> Hook | None:
+    """Return the registered hook of a type, None if there is none."""
     plugins = hook_manager.get_plugins() if hasattr(hook_manager, "get_plugins") else ()
-    return next((plugin for plugin in plugins if isinstance(plugin, kind)), None)
+    return next((plugin for plugin in plugins if isinstance(plugin, hook_type)), None)
 
 
 class RunRecords:
-    """The conductor's view of `TrackingHook`; without one (tracking is off) it records nothing."""
+    """Records steps with the `TrackingHook`; records nothing if the project has none."""
 
     def __init__(self, hook_manager: Any, plan: RunPlan, nodes: dict[str, Node]) -> None:
         self._hook = registered_hook(hook_manager, TrackingHook)
         self._plan, self._nodes = plan, nodes
 
-    def take_up(self, cluster: Cluster) -> None:
-        """Go on with the recorded run of an earlier driver whose Jobs are still there, unless it came to its end."""
+    def resume(self, cluster: Cluster) -> None:
+        """Continue the MLflow run of an earlier driver whose Jobs still exist, unless that run has ended."""
         if self._hook is None:
             return
         ours = {self._plan.step_job(step).name for step in self._plan.steps if step.remote}  # of this code and parameters
@@ -39,24 +39,24 @@ class RunRecords:
         for job in jobs:
             parent = job["metadata"].get("annotations", {}).get(names.PARENT)
             if parent and self._hook.continue_run(parent):
-                logger.info("Going on with the recorded run %s.", parent)
+                logger.info("Continuing the MLflow run %s.", parent)
                 return
 
     def hand_over(self, step: Step) -> dict[str, Any]:
-        """Open the runs of the step's stages, and return where it has to report."""
+        """Start the MLflow runs of the step's stages and return them as fields of the Handover."""
         if self._hook is None:
             return {}
         return self._hook.hand_over([self._nodes[name] for name in step.nodes])
 
-    def over(self, step: Step, error: str) -> None:
-        """Note that a step is over."""
+    def end_step(self, step: Step, error: str) -> None:
+        """Record the end of a step; `error` is "" if it succeeded."""
         if self._hook is not None:
             self._hook.remote_nodes_over([self._nodes[name] for name in step.nodes], error)
 
-    def keep(self, step: Step, files: list[Path]) -> None:
-        """Keep the logs of its pods as artifacts `logs/STEP/POD.txt` of the stage's run."""
+    def keep_logs(self, step: Step, files: list[Path]) -> None:
+        """Store the logs of the pods as artifacts `logs/STEP/POD.txt` in the run of the stage."""
         if self._hook is not None and files:
             try:
                 self._hook.keep_files(self._nodes[step.nodes[0]], files, f"logs/{step.name}")
-            except Exception as error:  # a log that cannot be kept must not stop the work that it is about
-                logger.warning("The logs of %s could not be kept: %s", step.title, error)
+            except Exception as error:  # a log that cannot be stored must not stop the run
+                logger.warning("The logs of %s could not be stored: %s", step.title, error)

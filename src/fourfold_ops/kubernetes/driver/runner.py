@@ -1,4 +1,4 @@
-"""`kedro run --runner=kubernetes`: the steps that ask for it run as Jobs, the others here."""
+"""The Kedro runner `--runner=kubernetes`: remote steps run as Jobs, the others in this process."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from kedro.runner.task import Task
 from fourfold_ops.errors import EXIT_INTERRUPTED, UserError
 from fourfold_ops.kubernetes.cluster.client import Cluster
 from fourfold_ops.kubernetes.driver.display import open_display
-from fourfold_ops.kubernetes.driver.errors import in_words
+from fourfold_ops.kubernetes.driver.errors import readable_errors
 from fourfold_ops.kubernetes.driver.orchestrator import Orchestrator
 from fourfold_ops.kubernetes.driver.run_records import RunRecords, registered_hook
 from fourfold_ops.kubernetes.driver.status import rows
@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 class KubernetesRunner(AbstractRunner):
     """Runs remote steps as Kubernetes Jobs.
 
-    `site`: the folder of conf/ whose `kubernetes.yml` says where; default: the environment of the run.
+    Args:
+        is_async: Load and save data of the steps in this process asynchronously.
+        site: Folder of conf/ with the `kubernetes.yml`; default: the environment of the run.
     """
 
     def __init__(self, is_async: bool = False, site: str | None = None) -> None:
@@ -45,27 +47,30 @@ class KubernetesRunner(AbstractRunner):
     def _run(self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: Any = None, run_id: str | None = None) -> None:
         hook = registered_hook(hook_manager, KubernetesHook)
         if hook is None:
-            raise UserError("KubernetesRunner needs KubernetesHook.", "Add fourfold_ops.kubernetes.KubernetesHook() to HOOKS.")
+            raise UserError(
+                "KubernetesRunner needs KubernetesHook.",
+                "Add fourfold_ops.kubernetes.KubernetesHook() to HOOKS in settings.py.",
+            )
         settings = hook.settings(self._site)
         plan = plan_run(pipeline, catalog, settings, hook.origin(), self._site)
         records = RunRecords(hook_manager, plan, {node.name: node for node in pipeline.nodes})
         if not any(step.remote for step in plan.steps):
-            logger.warning("No step of this run is remote: nothing has a tag or a name that kubernetes.yml knows.")
+            logger.warning("No step of this run is remote: kubernetes.yml has none of its tags or names.")
         cluster = Cluster(settings.namespace, settings.context, settings.api_seconds)
-        with in_words(plan.name):
-            records.take_up(cluster)
-        with open_display(rows(plan)) as board:
-            conductor = Orchestrator(plan, cluster, board, records, log_folder(plan))
-            board.say(f"Run {plan.name} in namespace {settings.namespace} of {cluster.server}.")
-            self._conduct(conductor, pipeline, catalog, hook_manager, run_id)
+        with readable_errors(plan.name):
+            records.resume(cluster)
+        with open_display(rows(plan)) as display:
+            orchestrator = Orchestrator(plan, cluster, display, records, log_folder(plan))
+            display.say(f"Run {plan.name} in namespace {settings.namespace} of {cluster.server}.")
+            self._drive(orchestrator, pipeline, catalog, hook_manager, run_id)
         calls = ", ".join(f"{count} × {call}" for call, count in sorted(cluster.calls.items()))
         logger.debug("Calls of the API server: %s.", calls)
-        conductor.raise_failure()
+        orchestrator.raise_failure()
 
-    def _conduct(
-        self, conductor: Orchestrator, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: Any, run_id: str | None
+    def _drive(
+        self, orchestrator: Orchestrator, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: Any, run_id: str | None
     ) -> None:
-        """Run the driver's own steps in this thread, exactly as Kedro's SequentialRunner would, while the conductor drives."""
+        """Run the steps of the driver in this thread, as SequentialRunner does, while the orchestrator runs the others."""
         nodes = {node.name: node for node in pipeline.nodes}
 
         def execute(step: Step) -> None:
@@ -78,37 +83,37 @@ class KubernetesRunner(AbstractRunner):
                     run_id=run_id,
                 ).execute()
 
-        conductor.start()
+        orchestrator.start()
         try:
-            for step in conductor.driver_nodes():
+            for step in orchestrator.driver_steps():
                 try:
                     execute(step)
                 except Exception as error:
-                    conductor.driver_done(step, error)
+                    orchestrator.driver_done(step, error)
                 else:
-                    conductor.driver_done(step)
-            conductor.join()
+                    orchestrator.driver_done(step)
+            orchestrator.join()
         except KeyboardInterrupt:
-            _cancel(conductor)
+            _cancel(orchestrator)
             raise
 
 
-def _cancel(conductor: Orchestrator) -> None:
-    """Take back what is in the cluster; a second Ctrl-C leaves at once."""
-    name = conductor.plan.name + conductor.plan.site_option
-    conductor.board.say("Stopping what this run has in the cluster (Ctrl-C again leaves at once).", logging.WARNING)
-    conductor.cancel()
+def _cancel(orchestrator: Orchestrator) -> None:
+    """Delete the Jobs of the run; a second Ctrl-C exits immediately."""
+    name = orchestrator.plan.name + orchestrator.plan.site_option
+    orchestrator.display.say("Deleting the Jobs of this run (press Ctrl-C again to exit without waiting).", logging.WARNING)
+    orchestrator.cancel()
     try:
-        conductor.join()
+        orchestrator.join()
     except KeyboardInterrupt:
         with contextlib.suppress(Exception):
-            conductor.board.__exit__()
-        logger.error("Left at once: Jobs of this run may still be there. Remove them with: kedro k8s cancel %s", name)
-        os._exit(EXIT_INTERRUPTED)  # threads that wait for the server must not hold the shell
-    stopped = ", ".join(conductor.cancelled) or "nothing was running there"
-    conductor.board.say(f"Stopped in the cluster: {stopped}.", logging.WARNING)
+            orchestrator.display.__exit__()
+        logger.error("Exited without waiting: Jobs of this run may still exist. Delete them with: kedro k8s cancel %s", name)
+        os._exit(EXIT_INTERRUPTED)  # do not wait for threads that wait for the server
+    stopped = ", ".join(orchestrator.cancelled) or "no Job was running"
+    orchestrator.display.say(f"Stopped in the cluster: {stopped}.", logging.WARNING)
 
 
 def log_folder(plan: RunPlan) -> Path:
-    """Return where the driver keeps the logs of a run's pods."""
+    """Return the folder in which the driver stores the logs of pods."""
     return plan.origin.project / (plan.log_folder or f".k8s-logs/{plan.name}")

@@ -1,4 +1,4 @@
-"""The order of work as a state machine: which steps may start, which are over. Pure; the conductor moves it."""
+"""State of each step, and which steps may start."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,52 +8,52 @@ from fourfold_ops.kubernetes.plan.steps import Step
 
 
 class State(Enum):
-    """Where a step is."""
+    """State of a step."""
 
-    WAITING = "waiting"  # for other steps
-    STARTING = "starting"  # its turn has come
-    PENDING = "pending"  # submitted, no pod runs yet
+    WAITING = "waiting"  # for the steps that it needs
+    STARTING = "starting"  # being submitted
+    PENDING = "pending"  # submitted, but no pod runs yet
     RUNNING = "running"
     DONE = "done"
-    SKIPPED = "skipped"  # was done before
+    SKIPPED = "skipped"  # done by an earlier driver
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-GOOD = (State.DONE, State.SKIPPED)
-AT_WORK = (State.STARTING, State.PENDING, State.RUNNING)
+SUCCESS = (State.DONE, State.SKIPPED)
+ACTIVE = (State.STARTING, State.PENDING, State.RUNNING)
 
 
 @dataclass
 class Schedule:
-    """States of all steps."""
+    """The states of all steps of a run."""
 
     steps: dict[str, Step]
     state: dict[str, State] = field(default_factory=dict)
-    fresh: set[str] = field(default_factory=set)  # steps whose Job has done work in this drive
-    halted: bool = False  # nothing more is started
+    rerun: set[str] = field(default_factory=set)  # names of steps that have run under this driver
+    halted: bool = False  # no further step starts
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> "Schedule":
-        """Return the schedule before anything has started."""
+        """Return the initial schedule."""
         table = {step.name: step for step in steps}
         return cls(table, dict.fromkeys(table, State.WAITING))
 
     def ready(self) -> list[Step]:
-        """Return the steps that may start now, in the order of the plan."""
+        """Return the steps that may start, in the order of the plan."""
         if self.halted:
             return []
         waiting = [step for name, step in self.steps.items() if self.state[name] is State.WAITING]
-        return [step for step in waiting if all(self.state[name] in GOOD for name in step.needs)]
+        return [step for step in waiting if all(self.state[name] in SUCCESS for name in step.needs)]
 
-    def at_work(self) -> list[Step]:
-        """Return the steps that have started and are not over."""
-        return [step for name, step in self.steps.items() if self.state[name] in AT_WORK]
+    def active(self) -> list[Step]:
+        """Return the steps that have started and have not ended."""
+        return [step for name, step in self.steps.items() if self.state[name] in ACTIVE]
 
     def is_over(self) -> bool:
-        """Tell whether nothing is at work and nothing may start."""
-        return not self.at_work() and not self.ready()
+        """Return whether no step is active and none may start."""
+        return not self.active() and not self.ready()
 
-    def follows_fresh(self, step: Step) -> bool:
-        """Tell whether a step before this one, directly or not, has worked anew, so that an old result does not count."""
-        return any(name in self.fresh or self.follows_fresh(self.steps[name]) for name in step.needs)
+    def follows_rerun(self, step: Step) -> bool:
+        """Return whether a direct or indirect predecessor has run under this driver, so that an older result is outdated."""
+        return any(name in self.rerun or self.follows_rerun(self.steps[name]) for name in step.needs)

@@ -1,64 +1,67 @@
-"""A connection between launchers: words are lines of JSON, an empty line is a sign of life, silence is an end."""
+"""A non-blocking connection between two launchers that carries JSON messages, one per line.
+
+An empty line is a heartbeat. A connection that closes, or that is silent for `LEASE_SECONDS`, is lost.
+"""
 
 import json
 import socket
 import time
 from typing import Any
 
-BEAT_SECONDS = 2.0
-LEASE_SECONDS = 30.0  # of silence: the pod, its node or the network between is gone
-LONGEST_LINE = 4096
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 30.0  # longer than a short network outage or a paused virtual machine
+MAX_LINE_BYTES = 4096
 
 
 class Channel:
-    """One end of a connection. Never waits: what has come is heard, what is said is handed to the kernel."""
+    """One end of a connection. No method blocks; `receive` has to be called regularly, since it sends the heartbeats."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._socket, self._rest, self._closed = connection, b"", False
-        self._heard_at = self._said_at = time.monotonic()
+        self._received_at = self._sent_at = time.monotonic()
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody is at the other end any more."""
-        return self._closed or time.monotonic() - self._heard_at > LEASE_SECONDS
+        """Whether the other end is gone."""
+        return self._closed or time.monotonic() - self._received_at > LEASE_SECONDS
 
-    def say(self, word: str, **more: Any) -> None:
-        """Send a word."""
-        self._send(json.dumps({"word": word, **more}).encode() + b"\n")
+    def send(self, kind: str, **fields: Any) -> None:
+        """Send a message."""
+        self._send(json.dumps({"kind": kind, **fields}).encode() + b"\n")
 
-    def hear(self) -> list[dict[str, Any]]:
-        """Return the words that have come, and give a sign of life now and then."""
-        if time.monotonic() - self._said_at > BEAT_SECONDS:
+    def receive(self) -> list[dict[str, Any]]:
+        """Return the messages that have arrived, and send a heartbeat if one is due."""
+        if time.monotonic() - self._sent_at > HEARTBEAT_SECONDS:
             self._send(b"\n")
-        found: list[bytes] = []
+        lines: list[bytes] = []
         while not self._closed:
             try:
-                piece = self._socket.recv(65536)
+                chunk = self._socket.recv(65536)
             except BlockingIOError:
                 break
             except OSError:
-                piece = b""
-            if not piece or len(self._rest) > LONGEST_LINE:
+                chunk = b""
+            if not chunk or len(self._rest) > MAX_LINE_BYTES:
                 self.close()
-            *lines, self._rest = (self._rest + piece).split(b"\n")
-            self._heard_at, found = time.monotonic(), [*found, *lines]
-        return [word for line in found if line and isinstance(word := _parsed(line), dict)]
+            *complete, self._rest = (self._rest + chunk).split(b"\n")
+            self._received_at, lines = time.monotonic(), [*lines, *complete]
+        return [message for line in lines if line and isinstance(message := _parse(line), dict)]
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._closed = True
         self._socket.close()
 
-    def _send(self, text: bytes) -> None:
-        self._said_at = time.monotonic()
+    def _send(self, data: bytes) -> None:
+        self._sent_at = time.monotonic()
         try:
-            self._socket.sendall(text)
-        except OSError:  # gone, or so far behind that it is as good as gone
+            self._socket.sendall(data)
+        except OSError:  # also BlockingIOError: a full buffer means that the other end has not read for long
             self.close()
 
 
-def _parsed(line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:

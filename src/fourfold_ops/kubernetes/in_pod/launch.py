@@ -1,8 +1,9 @@
-"""Starts torchrun in a pod, and starts it anew whenever a pod that trains with it has fallen. Its exit code is torchrun's.
+"""Starts torchrun in a pod, and restarts it when another pod of the training fails.
 
-`python -m fourfold_ops.kubernetes.in_pod.launch OPTIONS COMMAND ...`; `torchrun.Place` lists the options.
+`python -m fourfold_ops.kubernetes.in_pod.launch OPTIONS COMMAND ...`; `torchrun.LaunchOptions` lists the options.
 
-`gang` says how pods that train together hold together. The Job sees exit codes and decides by them whether to try again.
+`restart_group` describes the protocol. The exit code is that of the process that failed first: the Job decides by it
+whether to retry.
 """
 
 import math
@@ -15,127 +16,136 @@ from typing import Any
 from fourfold_ops.errors import EXIT_TERMINATED
 from fourfold_ops.kubernetes.in_pod import torchrun
 from fourfold_ops.kubernetes.in_pod.restart_group import Coordinator, Worker, join
-from fourfold_ops.kubernetes.in_pod.torchrun import Place
+from fourfold_ops.kubernetes.in_pod.torchrun import LaunchOptions
 
 TORCHRUN = (sys.executable, "-m", torchrun.__name__)
 TICK_SECONDS = 0.1
-CALL_SECONDS = 1.0  # between attempts to reach pod 0
-LAST_WORD_SECONDS = 5.0  # that one which is told to go, but is done, waits for the others to be done too
-END_SECONDS = 60.0  # for a killed process to be gone; one that a broken device holds never is
+JOIN_SECONDS = 1.0  # between two attempts to reach pod 0
+DONE_SECONDS = 5.0  # after SIGTERM, a pod whose processes have succeeded waits so long for the others to succeed too
+KILL_SECONDS = 60.0  # for a killed process to disappear; one that hangs in a broken device driver never does
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command as `arguments` say and return the exit code of the process that failed first, 0 if none did."""
-    place = Place.of(arguments)
-    return torchrun.run(place, "alone") if place.nodes == 1 else Launcher(place).run()
+    """Run the command and return the exit code of the process that failed first, 0 if none failed."""
+    options = LaunchOptions.parse(arguments)
+    return torchrun.run(options, "single-pod") if options.nodes == 1 else Launcher(options).run()
 
 
 class Launcher:
-    """The launcher of one pod of several. One thread; nothing in it waits for longer than a tick."""
+    """The launcher of one pod of several. It has one thread, and nothing in it blocks for longer than a tick."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._roll = Coordinator(place.first, place.nodes, place.port + 1) if place.index == 0 else None
-        self._stopped_at = math.inf  # when SIGTERM came
-        signal.signal(signal.SIGTERM, self._stop)
+    def __init__(self, options: LaunchOptions) -> None:
+        self.options = options
+        is_first = options.index == 0
+        self._coordinator = Coordinator(options.first, options.nodes, options.port + 1) if is_first else None
+        self._stopped_at = math.inf  # when SIGTERM arrived
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def run(self) -> int:
-        """Take part in generation after generation until one ends for good."""
+        """Run attempts until one is final, and return the exit code of this pod."""
         try:
-            while (code := self._generation()) is None:
+            while (code := self._run_attempt()) is None:
                 pass
             return code
         finally:
-            if self._roll is not None:
-                self._roll.linger()
-                self._roll.close()
+            if self._coordinator is not None:
+                self._coordinator.wait_for_parting()
+                self._coordinator.close()
 
-    def _stop(self, number: int, frame: Any) -> None:
+    def _on_sigterm(self, number: int, frame: Any) -> None:
         self._stopped_at = min(self._stopped_at, time.monotonic())
 
     @property
     def _is_stopped(self) -> bool:
         return self._stopped_at < math.inf
 
-    def _tick(self, member: Worker | None = None) -> None:
+    def _tick(self, worker: Worker | None = None) -> None:
         time.sleep(TICK_SECONDS)
-        if self._roll is not None:
-            self._roll.poll()
-        if member is not None:
-            member.poll()
+        if self._coordinator is not None:
+            self._coordinator.poll()
+        if worker is not None:
+            worker.poll()
 
-    def _generation(self) -> int | None:
-        """Take part in one generation; return the exit code for this pod, None if another generation follows."""
-        member = self._join()
-        if member is None:
+    def _run_attempt(self) -> int | None:
+        """Run one attempt; return the exit code of this pod, or None if another attempt follows."""
+        worker = self._join()
+        if worker is None:
             return EXIT_TERMINATED
-        say(f"all {self.place.nodes} pods are there; generation {member.generation} begins.")
-        program = [*TORCHRUN, member.generation, *self.place.arguments()]
-        processes = subprocess.Popen(program)  # noqa: S603, the manifest's own words
+        log(f"all {self.options.nodes} pods have joined; starting attempt {worker.attempt}.")
+        program = [*TORCHRUN, worker.attempt, *self.options.arguments()]
+        processes = subprocess.Popen(program)  # noqa: S603, the arguments come from the manifest
         try:
-            code = self._attend(processes, member)
+            code = self._wait_for_end(processes, worker)
         finally:
-            end_all(processes)  # before this pod calls in again: nobody may meet processes of a generation that is over
-            member.close()
+            # Kill before the connection closes: no later attempt may meet processes of this one.
+            kill_all(processes)
+            worker.close()
         if code is None:
-            say(f"{member.why}; all begin anew.")
+            log(f"{worker.reason}; all pods restart.")
         return code
 
     def _join(self) -> Worker | None:
-        """Call in until all are there; None after a SIGTERM."""
-        host = self.place.first if self._roll is None else "localhost"
-        told: list[int] = []
+        """Try to join until all pods are there; return None after a SIGTERM."""
+        # Pod 0 connects to itself without DNS, which may not resolve its name yet.
+        host = self.options.first if self._coordinator is None else "localhost"
+        logged: list[int] = []
         while not self._is_stopped:
-            member = join(self.place.first, self.place.index, host, self.place.port + 1)
-            while member is not None and not member.is_over and not self._is_stopped:
-                self._tick(member)
-                if member.generation:
-                    return member
-                if member.missing != told:
-                    told = member.missing
-                    say(f"{self.place.nodes} pods train together; waits for {', '.join(map(str, told))}.")
-            if member is not None:
-                member.close()
-            again = time.monotonic() + CALL_SECONDS
-            while time.monotonic() < again and not self._is_stopped:
+            worker = join(self.options.first, self.options.index, host, self.options.port + 1)
+            while worker is not None and not worker.is_over and not self._is_stopped:
+                self._tick(worker)
+                if worker.attempt:
+                    return worker
+                if worker.missing != logged:
+                    logged = worker.missing
+                    log(f"{self.options.nodes} pods train together; waiting for pod {', '.join(map(str, logged))}.")
+            if worker is not None:
+                worker.close()
+            retry_at = time.monotonic() + JOIN_SECONDS
+            while time.monotonic() < retry_at and not self._is_stopped:
                 self._tick()
         return None
 
-    def _attend(self, processes: subprocess.Popen[bytes], member: Worker) -> int | None:
-        """Wait for the end of this pod's processes, then for that of all; None where all begin anew."""
-        told_to_go = False
+    def _wait_for_end(self, processes: subprocess.Popen[bytes], worker: Worker) -> int | None:
+        """Wait for the processes of this pod, then for those of all pods; return None if all restart."""
+        # 1) Wait for the processes of this pod
+        terminating = False
         while (code := processes.poll()) is None:
-            if self._is_stopped and not told_to_go:
-                told_to_go = True
-                member.leaving()
-                processes.terminate()  # they save, and have until SIGKILL for it
-            if member.is_over and not told_to_go:
+            if self._is_stopped and not terminating:
+                terminating = True
+                worker.report_termination()
+                processes.terminate()  # they may save until kubelet sends SIGKILL
+            if worker.is_over and not terminating:
                 return None
-            self._tick(member)
+            self._tick(worker)
         code = code if code >= 0 else 128 - code
-        if told_to_go and code:
+        if terminating and code:
             return code
-        member.ended(code)
-        while not member.is_over and time.monotonic() < self._stopped_at + LAST_WORD_SECONDS:
-            self._tick(member)
-        if not member.is_over:
+
+        # 2) Report the exit code and wait for the decision of the coordinator
+        worker.report_exit(code)
+        while not worker.is_over and time.monotonic() < self._stopped_at + DONE_SECONDS:
+            self._tick(worker)
+        if not worker.is_over:
             return EXIT_TERMINATED
-        return {"over": 0, "leave": code}.get(member.verdict)
+        return {"done": 0, "exit": code}.get(worker.final_status)
 
 
-def end_all(process: subprocess.Popen[bytes]) -> None:
-    """Kill all that this process has started, and return when none is left: what it computed is on disk or lost.
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill all processes that this one has started, and return when none is left.
 
-    In a pod that is everything: this process is the container's first, and inherits those whose parents are gone.
+    In a pod these are all processes: this one is the first of the container, so it inherits orphans.
+
+    Raises:
+        RuntimeError: A process does not end after SIGKILL.
     """
     import psutil
 
-    deadline = time.monotonic() + END_SECONDS
-    while alive := [one for one in psutil.Process().children(recursive=True) if _is_alive(one)]:
+    deadline = time.monotonic() + KILL_SECONDS
+    while alive := [child for child in psutil.Process().children(recursive=True) if _is_alive(child)]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"Process {alive[0].pid} does not end after SIGKILL: is its device broken?")
-        for one in alive:
-            one.kill()
+        for child in alive:
+            child.kill()
         psutil.wait_procs(alive, timeout=1)
     process.wait()
 
@@ -149,9 +159,9 @@ def _is_alive(process: Any) -> bool:
         return False
 
 
-def say(line: str) -> None:
-    """Write a line to the pod's log."""
-    print(f"gang: {line}", file=sys.stderr, flush=True)
+def log(line: str) -> None:
+    """Write a line to the log of the pod."""
+    print(f"launcher: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a step's own process runs its nodes: in order, and only one of the processes of a step saves what they return."""
+"""The Kedro runner of a step's process."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from fourfold_ops import handover
 
 
 class StepRunner(SequentialRunner):
-    """Runs nodes one after another.
+    """Runs the nodes of a step one after another; only one process of a step saves what they return.
 
-    A process that does a part of the work, or trains beside rank 0, keeps what its nodes return to itself: parts leave their
-    work in the node's folder, and the merge (the same nodes, whole) returns the result.
+    Ranks other than 0 and pods that work on one part of a split step keep the returned values in memory. Parts leave their
+    work in the folder of the node, and the merge Job, which runs the same nodes on the whole, saves the result.
     """
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""torchrun for one pod, its rendezvous fixed beforehand. Its exit code is that of the process that failed first.
+"""Runs torchrun for one pod with a fixed rendezvous, and exits with the code of the process that failed first.
 
-`python -m fourfold_ops.kubernetes.in_pod.torchrun GENERATION OPTIONS COMMAND ...`; `launch` has the same options.
+`python -m fourfold_ops.kubernetes.in_pod.torchrun ATTEMPT OPTIONS COMMAND ...`; `launch` starts it with its own options.
 """
 
 import argparse
@@ -8,69 +8,69 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NUMBERS = ("nodes", "processes", "index", "port", "grace")
+INTEGER_OPTIONS = ("nodes", "processes", "index", "port", "grace")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which pod this is, of how many, and where pod 0 is found."""
+class LaunchOptions:
+    """What to start in this pod, and where pod 0 is."""
 
-    nodes: int
+    nodes: int  # number of pods
     processes: int  # in each pod
-    index: int
-    first: str  # name of pod 0
-    port: int  # of torch's store, on pod 0; its gang's roll is kept on the next one
-    grace: int  # seconds that processes have after SIGTERM to save
+    index: int  # of this pod
+    first: str  # host name of pod 0
+    port: int  # of torch's store on pod 0; the coordinator of the restart group listens on port + 1
+    grace: int  # seconds that processes have to save a checkpoint after SIGTERM
     command: tuple[str, ...]
 
     @classmethod
-    def of(cls, arguments: Sequence[str]) -> "Place":
-        """Read the options and the command after them."""
+    def parse(cls, arguments: Sequence[str]) -> "LaunchOptions":
+        """Parse the options and the command that follows them."""
         parser = argparse.ArgumentParser(allow_abbrev=False)
-        for name in NUMBERS:
+        for name in INTEGER_OPTIONS:
             parser.add_argument(f"--{name}", type=int, required=True)
         parser.add_argument("--first", required=True)
         parser.add_argument("command", nargs=argparse.REMAINDER)
-        found = vars(parser.parse_args(arguments))
-        return cls(**{**found, "command": tuple(found["command"])})
+        values = vars(parser.parse_args(arguments))
+        return cls(**{**values, "command": tuple(values["command"])})
 
     def arguments(self) -> list[str]:
-        """Return what `of` reads."""
-        return [*(f"--{name}={getattr(self, name)}" for name in (*NUMBERS, "first")), *self.command]
+        """Return the arguments that `parse` turns into these options."""
+        return [*(f"--{name}={getattr(self, name)}" for name in (*INTEGER_OPTIONS, "first")), *self.command]
 
 
-def run(place: Place, generation: str) -> int:
-    """Run torchrun in this process and return the exit code of the process that failed first, 0 if none did."""
+def run(options: LaunchOptions, attempt: str) -> int:
+    """Run torchrun in this process and return the exit code of the process that failed first, 0 if none failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     try:
-        torchrun(arguments(place, generation))
+        torchrun(torchrun_arguments(options, attempt))
     except ChildFailedError as error:
         rank, first = error.get_first_failure()
         print(f"Rank {rank} failed first (exit {first.exitcode}).", file=sys.stderr)
-        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode  # killed by signal n: 128 + n, as in shells
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
 
 
-def arguments(place: Place, generation: str) -> list[str]:
-    """Return torchrun's arguments."""
+def torchrun_arguments(options: LaunchOptions, attempt: str) -> list[str]:
+    """Return the arguments of torchrun."""
     return [
-        f"--nnodes={place.nodes}",
-        f"--nproc-per-node={place.processes}",
-        f"--node-rank={place.index}",
-        f"--master-addr={place.first}",
-        f"--master-port={place.port}",
-        f"--rdzv-id={generation}",
-        f"--shutdown-timeout={place.grace}",  # after SIGTERM; its own 30 s would cut a longer checkpoint off
-        "--max-restarts=0",  # a lost node is no different from a lost process: the launchers begin anew, together
+        f"--nnodes={options.nodes}",
+        f"--nproc-per-node={options.processes}",
+        f"--node-rank={options.index}",
+        f"--master-addr={options.first}",
+        f"--master-port={options.port}",
+        f"--rdzv-id={attempt}",
+        f"--shutdown-timeout={options.grace}",  # torchrun's default of 30 s would interrupt a longer checkpoint
+        "--max-restarts=0",  # the launchers restart all pods together, for a failed process as for a lost node
         "--no-python",
-        *place.command,
+        *options.command,
     ]
 
 
 if __name__ == "__main__":
-    sys.exit(run(Place.of(sys.argv[2:]), sys.argv[1]))
+    sys.exit(run(LaunchOptions.parse(sys.argv[2:]), sys.argv[1]))

@@ -1,4 +1,4 @@
-"""The driver itself as a Job, for runs that outlive a laptop. Pure."""
+"""Manifest of the driver as a Job (`kedro submit`), for runs that do not depend on a laptop."""
 
 import json
 from collections.abc import Sequence
@@ -14,25 +14,28 @@ from fourfold_ops.kubernetes.plan.run_plan import DRIVER_JOB, DRIVER_UID, RunPla
 from fourfold_ops.kubernetes.plan.settings import BUILT_IN, KubernetesSettings
 
 RUNNER = "fourfold_ops.kubernetes.KubernetesRunner"
-CONTROLLER = "metadata.labels['batch.kubernetes.io/controller-uid']"  # the Job's uid, as its pods know it
-RETRIES = 10  # a driver that comes back takes up what it left
-# The Jobs that a driver creates go when its Job goes. Another driver may have taken them up by then: so it stays for long.
+CONTROLLER = "metadata.labels['batch.kubernetes.io/controller-uid']"  # uid of the Job, from a label of its pods
+RETRIES = 10  # a restarted driver resumes the run
+# Deleting the Job of a driver deletes the Jobs that it created, which another driver may have adopted: keep it long.
 TTL_SECONDS = 30 * 24 * 3600
 
 
 def driver_spec(plan: RunPlan, arguments: Sequence[str], attempt: int = 1) -> JobSpec:
-    """Return the driver's Job: `kedro run ARGUMENTS` with our runner, under the service account that may create Jobs.
+    """Return the Job of the driver: `kedro run ARGUMENTS` with our runner.
 
-    `attempt` counts the drivers that the run has had.
+    Args:
+        plan: The plan of the run.
+        arguments: Command-line arguments of `kedro run`, without a runner.
+        attempt: Number of this driver among those of the run, from 1.
     """
     resources = plan.settings.driver.over(plan.settings.default).over(BUILT_IN)
     name = f"driver-{plan.name}-{attempt}"
-    handed = plan.settings.model_dump(
+    settings = plan.settings.model_dump(
         mode="json", exclude_unset=True, exclude={"context"}
-    )  # a name of this machine's kubeconfig
+    )  # the context is a name in the kubeconfig of this machine
     env = {
         DRIVER_JOB: name,
-        SETTINGS_VARIABLE: json.dumps(handed, sort_keys=True),
+        SETTINGS_VARIABLE: json.dumps(settings, sort_keys=True),
         handover.GIT_TAGS: json.dumps(plan.git_tags, sort_keys=True),  # an image has no .git
     }
     return JobSpec(
@@ -48,11 +51,11 @@ def driver_spec(plan: RunPlan, arguments: Sequence[str], attempt: int = 1) -> Jo
 
 
 def driver_job(spec: JobSpec, settings: KubernetesSettings) -> dict[str, Any]:
-    """Return the manifest. The driver knows its own Job, so that the Jobs it creates go when it goes."""
-    found = job(spec, settings)
-    found["spec"]["ttlSecondsAfterFinished"] = max(settings.ttl_seconds, TTL_SECONDS)
-    # A driver that has failed has said why; it comes back only where it was killed or taken away.
-    found["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"].insert(0, EXIT_FAILED)
-    container = found["spec"]["template"]["spec"]["containers"][0]
+    """Return the manifest. It tells the driver its Job, which then owns the Jobs that the driver creates."""
+    manifest = job(spec, settings)
+    manifest["spec"]["ttlSecondsAfterFinished"] = max(settings.ttl_seconds, TTL_SECONDS)
+    # A driver that exits with an error has reported the cause. Only one that was killed or evicted is restarted.
+    manifest["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"].insert(0, EXIT_FAILED)
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
     container["env"].append({"name": DRIVER_UID, "valueFrom": {"fieldRef": {"fieldPath": CONTROLLER}}})
-    return found
+    return manifest

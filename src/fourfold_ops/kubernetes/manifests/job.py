@@ -1,4 +1,4 @@
-"""What is sent to Kubernetes, as plain dictionaries: request → manifest. Pure, and tested as text (tests/.../golden)."""
+"""Manifests of Jobs and Services: plain dictionaries, compared with golden YAML in the tests."""
 
 from fourfold_ops.errors import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.cluster.objects import JOB_LABEL, QUEUE_LABEL
@@ -8,7 +8,7 @@ from fourfold_ops.kubernetes.plan.settings import KubernetesSettings
 
 
 def job(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
-    """Return the Job."""
+    """Return the manifest of a Job."""
     queue = {QUEUE_LABEL: spec.resources.queue} if spec.resources.queue else {}
     metadata: Manifest = {
         "name": spec.name,
@@ -19,8 +19,8 @@ def job(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
     if spec.owner:
         metadata["ownerReferences"] = [dict(spec.owner)]
     body: Manifest = {
-        **_how_many(spec),
-        "podReplacementPolicy": "Failed",  # a pod's successor starts when it is really gone: nobody owns a rank or a part twice
+        **_completions(spec),
+        "podReplacementPolicy": "Failed",  # start a successor only when a pod has ended: no rank or part runs twice
         "podFailurePolicy": {"rules": failure_rules()},
         "ttlSecondsAfterFinished": settings.ttl_seconds,
         "template": {
@@ -33,39 +33,39 @@ def job(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": body}
 
 
-def _how_many(spec: JobSpec) -> Manifest:
+def _completions(spec: JobSpec) -> Manifest:
     retries = spec.resources.retries or 0
     if spec.parts:
         return {
             "completionMode": "Indexed",
             "completions": len(spec.parts),
             "parallelism": min(spec.resources.parallelism or len(spec.parts), len(spec.parts)),
-            "backoffLimitPerIndex": retries,  # a part that fails again and again does not stop the others
+            "backoffLimitPerIndex": retries,  # a part that keeps failing does not stop the others
         }
     if spec.num_nodes > 1:
         return {
             "completionMode": "Indexed",
             "completions": spec.num_nodes,
             "parallelism": spec.num_nodes,
-            # One failure costs one pod, since the others' launchers stay (`gang`). Pods whose containers are killed in the same
-            # moment, by memory limits say, count one each: the Job knows pods, not gangs.
+            # One failure ends one pod, since the launchers of the others keep running (in_pod/restart_group). Containers that
+            # are killed at the same moment, e.g. by their memory limits, count one retry each: the Job counts pods.
             "backoffLimit": retries,
         }
     return {"completions": 1, "parallelism": 1, "backoffLimit": retries}
 
 
 def failure_rules() -> list[Manifest]:
-    """Return what becomes of a pod that failed; the first rule that fits counts, and where none does a retry is used up."""
+    """Return the rules for failed pods. The first match counts; without one, the failure uses one retry."""
     return [
-        {  # trying again would fail again
+        {  # a bad configuration: a retry would fail too
             "action": "FailJob",
             "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(BAD_CONFIGURATION)},
         },
-        {  # pre-empted, evicted, node gone: no failure of the step
+        {  # preempted, evicted or the node was lost: not a failure of the step
             "action": "Ignore",
             "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
         },
-        {  # stopped from outside with SIGTERM, saved or not
+        {  # stopped from outside with SIGTERM, with or without a saved checkpoint
             "action": "Ignore",
             "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(STOPPED)},
         },
@@ -73,7 +73,7 @@ def failure_rules() -> list[Manifest]:
 
 
 def service(spec: JobSpec, settings: KubernetesSettings, job_uid: str) -> Manifest:
-    """Return the headless Service that gives the pods of a Job names: NAME-INDEX.NAME. It goes when the Job goes."""
+    """Return the headless Service that gives the pods of a Job host names, NAME-INDEX.NAME. It is deleted with the Job."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -88,7 +88,7 @@ def service(spec: JobSpec, settings: KubernetesSettings, job_uid: str) -> Manife
         "spec": {
             "clusterIP": "None",
             "selector": {JOB_LABEL: spec.name},
-            "publishNotReadyAddresses": True,  # the pods find each other before any of them is ready
+            "publishNotReadyAddresses": True,  # host names resolve before any pod is ready
             "ports": [
                 {"name": "rendezvous", "port": settings.port, "protocol": "TCP"},
                 {"name": "gang", "port": settings.port + 1, "protocol": "TCP"},

@@ -1,4 +1,4 @@
-"""The pod of a Job, as plain dictionaries: hardened as Pod Security "restricted" asks, with scratch room of its own."""
+"""Manifests of pods: plain dictionaries that fulfill the Pod Security standard "restricted"."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ LAUNCHER = "fourfold_ops.kubernetes.in_pod.launch"
 
 
 def pod(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
-    """Return the pod's spec, as Pod Security "restricted" admits it."""
+    """Return the spec of the pod."""
     security = settings.security
-    found: Manifest = {
-        "restartPolicy": "Never",  # the Job decides on retries, with the exit code in sight
+    manifest: Manifest = {
+        "restartPolicy": "Never",  # the Job retries, because its failure policy depends on the exit code
         "automountServiceAccountToken": spec.talks_to_api,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": settings.grace_seconds,
@@ -32,7 +32,7 @@ def pod(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
         "volumes": volumes(spec, settings),
     }
     if spec.num_nodes > 1:
-        found["subdomain"] = spec.name
+        manifest["subdomain"] = spec.name  # with the headless Service: host names of the pods
     optional = {
         "serviceAccountName": spec.service_account or settings.service_account,
         "priorityClassName": spec.resources.priority_class,
@@ -40,12 +40,12 @@ def pod(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
         "tolerations": [dict(toleration) for toleration in spec.resources.tolerations or ()],
         "imagePullSecrets": [{"name": name} for name in settings.pull_secrets],
     }
-    return {**found, **{name: value for name, value in optional.items() if value}}
+    return {**manifest, **{name: value for name, value in optional.items() if value}}
 
 
 def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
-    """Return the pod's one container."""
-    found: Manifest = {
+    """Return the only container of the pod."""
+    manifest: Manifest = {
         "name": CONTAINER,
         "image": spec.resources.image or settings.image,
         "imagePullPolicy": settings.pull_policy,
@@ -58,7 +58,7 @@ def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "terminationMessagePolicy": "FallbackToLogsOnError",  # the last lines survive in the pod's status
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # keeps the last lines in the status of the pod
         "volumeMounts": [
             *(
                 {
@@ -70,37 +70,40 @@ def container(spec: JobSpec, settings: KubernetesSettings) -> Manifest:
                 for number, volume in enumerate(settings.volumes)
             ),
             {"name": "scratch", "mountPath": SCRATCH},
-            {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, for programs that do not ask TMPDIR
-            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108, what loader workers hand batches over in
+            {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, for programs that ignore TMPDIR
+            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108, batches of data loader workers
         ],
     }
-    if whole := [secret.name for secret in settings.secrets if not secret.keys]:
-        found["envFrom"] = [{"secretRef": {"name": name}} for name in whole]
-    found["env"] += [
+    if complete := [secret.name for secret in settings.secrets if not secret.keys]:
+        manifest["envFrom"] = [{"secretRef": {"name": name}} for name in complete]
+    manifest["env"] += [
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": key}}}
         for secret in settings.secrets
         for variable, key in sorted(secret.keys.items())
     ]
-    return found
+    return manifest
 
 
 def resource_requirements(resources: Resources) -> Manifest:
-    """Return what a pod is promised, and what it is held to."""
-    promised = {"cpu": resources.cpu, "memory": resources.memory}
+    """Return requests and limits.
+
+    They are equal, so that a pod is not evicted for the memory of another one; only the limit of `cpu` may be higher.
+    """
+    requests = {"cpu": resources.cpu, "memory": resources.memory}
     if resources.gpus:
-        promised[str(resources.gpu_resource)] = str(resources.gpus)
-    most = max((resources.cpu or "0", resources.cpu_limit or "0"), key=quantity)
-    return {"requests": promised, "limits": {**promised, "cpu": most}}
+        requests[str(resources.gpu_resource)] = str(resources.gpus)
+    cpu_limit = max((resources.cpu or "0", resources.cpu_limit or "0"), key=quantity)
+    return {"requests": requests, "limits": {**requests, "cpu": cpu_limit}}
 
 
 def _environment(spec: JobSpec) -> list[Manifest]:
-    """Return the variables: what the site sets, under what the driver hands over."""
-    own = {
+    """Return the environment variables; those of the driver override those of the site, which override the defaults."""
+    defaults = {
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
         "XDG_CACHE_HOME": SCRATCH,
         "MPLCONFIGDIR": SCRATCH,
-        "PYTHONUNBUFFERED": "1",  # a line is seen when it is written
+        "PYTHONUNBUFFERED": "1",  # lines appear in the log when they are written
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     split = {}
@@ -109,13 +112,13 @@ def _environment(spec: JobSpec) -> list[Manifest]:
             handover.PART_COUNT: str(spec.resources.shards),
             handover.PART_NUMBERS: ",".join(map(str, spec.parts)),
         }
-    variables = {**own, **(spec.resources.env or {}), **spec.env, **split}
+    variables = {**defaults, **(spec.resources.env or {}), **spec.env, **split}
     pod_name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [pod_name, *({"name": name, "value": value} for name, value in sorted(variables.items()))]
 
 
 def launcher(spec: JobSpec, settings: KubernetesSettings) -> list[str]:
-    """Return what is put before the command where several train together: torchrun, and what starts it anew."""
+    """Return the launcher that is put before the command if several processes train together."""
     if not spec.distributed:
         return []
     several = spec.num_nodes > 1
@@ -133,7 +136,7 @@ def launcher(spec: JobSpec, settings: KubernetesSettings) -> list[str]:
 
 
 def volumes(spec: JobSpec, settings: KubernetesSettings) -> list[Manifest]:
-    """Return the shared volumes, and room of the pod's own for what may not be written to the image."""
+    """Return the shared volumes, and temporary ones, since the file system of the image is read-only."""
     shared = [
         {
             "name": f"shared-{number}",
@@ -153,5 +156,5 @@ def volumes(spec: JobSpec, settings: KubernetesSettings) -> list[Manifest]:
 
 
 def mount_path(mount: str, settings: KubernetesSettings) -> str:
-    """Return where a volume lies in a pod."""
+    """Return the absolute path at which a volume is mounted."""
     return mount if mount.startswith("/") else f"{settings.project.rstrip('/')}/{mount.strip('/')}"

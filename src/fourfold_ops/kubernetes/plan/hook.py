@@ -1,4 +1,4 @@
-"""What a runner is not told by Kedro, noted when a run begins: its options, its parameters and its context."""
+"""Kedro hook that gives the runner what Kedro does not pass to it: options, parameters and context of the run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PATTERNS = ["kubernetes*", "kubernetes*/**"]
 
 
 class KubernetesHook:
-    """Serves `KubernetesRunner` in the driver, and checks in a step that its parameters are the driver's."""
+    """Serves `KubernetesRunner` in the driver; in a step, checks that the parameters are those of the driver."""
 
     def __init__(self) -> None:
         self._context: KedroContext | None = None
@@ -26,18 +26,18 @@ class KubernetesHook:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Note the context; in a step, refuse parameters that are not the driver's."""
+        """Keep the context; in a step, raise UserError if its parameters differ from those of the driver."""
         self._context = context
         if handed := handover.received():
-            check_parameters_are(handed.parameters, context.config_loader["parameters"])
+            check_parameters(handed.parameters, context.config_loader["parameters"])
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Note the options of the run."""
+        """Keep the options of the run."""
         self._run_params = run_params
 
     def origin(self) -> Origin:
-        """Return what was asked for."""
+        """Return the options of the run and its project."""
         from kedro.framework.project import PACKAGE_NAME
 
         assert self._context is not None
@@ -52,15 +52,19 @@ class KubernetesHook:
         )
 
     def settings(self, site: str | None) -> KubernetesSettings:
-        """Return `kubernetes.yml` of a folder of conf/; None: of the environment of the run."""
+        """Return the settings of a folder of conf/; None: of the environment of the run."""
         assert self._context is not None
         return site_settings(self._context, site)
 
 
 def site_settings(context: KedroContext, site: str | None) -> KubernetesSettings:
-    """Return the checked `kubernetes.yml`; raises UserError when there is none.
+    """Return the validated settings of `kubernetes.yml`.
 
-    A driver in the cluster is handed the settings it was submitted with: an image cannot hold a file that names its digest.
+    A driver in the cluster gets the settings with which it was submitted from an environment variable, because an image
+    cannot contain a file with its own digest.
+
+    Raises:
+        UserError: There is no such file, or it is not valid.
     """
     if handed := os.environ.get(SETTINGS_VARIABLE):
         return read_settings(json.loads(handed), SETTINGS_VARIABLE)
@@ -70,7 +74,7 @@ def site_settings(context: KedroContext, site: str | None) -> KubernetesSettings
     where = f"conf/{site or context.env or 'local'}/{FILE}.yml"
     arguments = {**settings.CONFIG_LOADER_ARGS}
     arguments["config_patterns"] = {**arguments.get("config_patterns", {}), FILE: PATTERNS}
-    # Read without --params: they say what is computed, this file says where.
+    # Without --params: they set what is computed, this file sets where.
     loader = OmegaConfigLoader(str(context.config_loader.conf_source), env=site or context.env, **arguments)
     try:
         values = loader[FILE]
@@ -78,13 +82,14 @@ def site_settings(context: KedroContext, site: str | None) -> KubernetesSettings
         values = {}
     if not values:
         raise UserError(
-            f"There is no {where}.", "Write one (conf/kubernetes/kubernetes.yml is an example), or name its folder."
+            f"There is no {where}.",
+            "Write one (conf/kubernetes/kubernetes.yml is an example), or name its folder with --runner-params=site=FOLDER.",
         )
     return read_settings(values, where)
 
 
-def check_parameters_are(handed: dict[str, str], parameters: dict[str, Any]) -> None:
-    """Raise UserError that names the sections in which a step's parameters differ from the driver's."""
+def check_parameters(handed: dict[str, str], parameters: dict[str, Any]) -> None:
+    """Raise UserError that names the sections in which the parameters of a step differ from those of the driver."""
     if not handed:
         return
     ours = handover.digests(parameters)
@@ -92,5 +97,5 @@ def check_parameters_are(handed: dict[str, str], parameters: dict[str, Any]) -> 
     if differing:
         raise UserError(
             f"The parameters of this image differ from the driver's in {', '.join(differing)}.",
-            "Build the image from the configuration that the driver runs with (conf/local is not in it).",
+            "Build the image from the configuration of the driver (conf/local is not part of it).",
         )

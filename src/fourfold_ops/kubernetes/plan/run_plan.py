@@ -1,4 +1,4 @@
-"""A run, planned: its name, its steps, and the Job of each. Nothing here talks to the cluster."""
+"""The plan of a run: its name, its steps and their Jobs. Nothing here calls the API server."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from fourfold_ops import handover
 from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.plan import names
 from fourfold_ops.kubernetes.plan.job_spec import JobSpec
-from fourfold_ops.kubernetes.plan.placement import check_placement, local_path, place
+from fourfold_ops.kubernetes.plan.placement import check_placement, local_path, shared_location
 from fourfold_ops.kubernetes.plan.settings import KubernetesSettings, Resources
 from fourfold_ops.kubernetes.plan.steps import Step, plan_steps, step_contents
 from fourfold_ops.stages import stage_of
@@ -24,12 +24,12 @@ from fourfold_ops.versioning.run_file import flags
 
 STEP_RUNNER = "fourfold_ops.kubernetes.StepRunner"
 FILTERS = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "load_versions")
-DRIVER_JOB, DRIVER_UID = "KEDRO_DRIVER_JOB", "KEDRO_DRIVER_UID"  # of the Job that the driver itself runs in
+DRIVER_JOB, DRIVER_UID = "KEDRO_DRIVER_JOB", "KEDRO_DRIVER_UID"  # of the Job in which the driver runs
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was asked for, and where it was asked."""
+    """The options of a run, and the project in which it was started."""
 
     package: str
     project: Path
@@ -41,31 +41,45 @@ class Origin:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that will be submitted."""
+    """Everything that a run may submit.
+
+    Attributes:
+        name: Name of the run, the same for the same command.
+        contents: Digest by step of what determines its result.
+        writes: Locations that each step writes to, the same for every run that shares the volumes.
+        outputs: Paths that each step writes to, as the driver sees them.
+        site: Folder of conf/ that contains kubernetes.yml.
+    """
 
     name: str
     project: str
     steps: list[Step]
-    contents: dict[str, str]  # by step
+    contents: dict[str, str]
     settings: KubernetesSettings
     origin: Origin
     git_tags: dict[str, str]
-    writes: dict[str, list[str]] = field(default_factory=dict)  # by step: the places, the same for all who share the volume
-    outputs: dict[str, list[Path]] = field(default_factory=dict)  # by step: as the driver sees them
-    site: str | None = None  # the folder of conf/ that says where
+    writes: dict[str, list[str]] = field(default_factory=dict)
+    outputs: dict[str, list[Path]] = field(default_factory=dict)
+    site: str | None = None
 
     @property
     def site_option(self) -> str:
-        """What `kedro k8s` needs to find the cluster of this run."""
+        """Option with which `kedro k8s` finds the cluster of this run."""
         return f" --site={self.site}" if self.site else ""
 
     def step_job(self, step: Step, parts: tuple[int, ...] = (), tracked: Mapping[str, Any] | None = None) -> JobSpec:
-        """Return a remote step's Job. `parts`: only these of a split step; `tracked`: fields of the Handover."""
-        every = tuple(range(step.resources.shards or 1)) if (step.resources.shards or 1) > 1 else ()
-        return self._job(step, "step", step.resources, parts or every, tracked)
+        """Return the Job of a remote step.
+
+        Args:
+            step: The step.
+            parts: Of a split step, only these parts; empty: all.
+            tracked: Fields of the Handover with the runs to report to.
+        """
+        all_parts = tuple(range(step.resources.shards or 1)) if (step.resources.shards or 1) > 1 else ()
+        return self._job(step, "step", step.resources, parts or all_parts, tracked)
 
     def merge_job(self, step: Step, tracked: Mapping[str, Any] | None = None) -> JobSpec:
-        """Return the Job that runs a split step whole, after all parts are done, and saves what it returns."""
+        """Return the Job that runs after all parts of a split step: it runs the nodes on the whole and saves the result."""
         return self._job(step, "merge", step.resources.over(Resources()), (), tracked)
 
     def _job(
@@ -99,14 +113,14 @@ class RunPlan:
 
     @property
     def again(self) -> str:
-        """The command that starts this run, and takes it up again."""
+        """The command that starts or resumes this run."""
         from fourfold_ops.tracking.provenance import command_line
 
         return command_line(dict(self.origin.run_params))
 
     @property
     def log_folder(self) -> str | None:
-        """Where log files lie, relative to the project: on the first shared volume that can be written to."""
+        """Folder of log files, relative to the project, on the first writable shared volume; None without one."""
         mounts = [v.mount for v in self.settings.volumes if not v.read_only and not v.mount.startswith("/")]
         return f"{mounts[0].strip('/')}/logs/{self.name}" if mounts else None
 
@@ -132,20 +146,25 @@ class RunPlan:
             return ""
         if not source.is_relative_to(self.origin.project):
             raise UserError(
-                f"--conf-source={source} lies outside the project: the image does not hold it.", "Use a folder of the project."
+                f"--conf-source={source} is outside of the project: the image does not contain it.",
+                "Use a folder of the project.",
             )
         return source.relative_to(self.origin.project).as_posix()
 
 
 def command_flags(origin: Origin) -> str:
-    """Return --env and --params of `kedro run`; raises UserError for a value that no option can carry."""
+    """Return --env and --params of `kedro run`. Raises UserError for a value that cannot be written as an option."""
     return flags(origin.env or "base", dict(origin.run_params.get("runtime_params") or {}))
 
 
 def plan_run(
     pipeline: Pipeline, catalog: CatalogProtocol, settings: KubernetesSettings, origin: Origin, site: str | None = None
 ) -> RunPlan:
-    """Plan a run and check all that can be known without the cluster; raises UserError where it could not work."""
+    """Plan a run.
+
+    Raises:
+        UserError: The run cannot work, as far as that is known without the cluster.
+    """
     steps = plan_steps(pipeline, settings, stage_of)
     check_placement(steps, catalog, settings.volumes, origin.project)
     project = origin.package
@@ -161,26 +180,28 @@ def plan_run(
         settings=settings,
         origin=origin,
         git_tags=tags,
-        writes={name: [place(path, settings.volumes, origin.project) for path in paths] for name, paths in outputs.items()},
+        writes={
+            name: [shared_location(path, settings.volumes, origin.project) for path in paths] for name, paths in outputs.items()
+        },
         outputs=outputs,
         site=site or origin.env,
     )
     for step in steps:
         if step.remote:
-            plan.step_job(step)  # refuses what no command can carry
+            plan.step_job(step)  # raises for options that a command cannot carry
     return plan
 
 
 def run_name(origin: Origin, settings: KubernetesSettings) -> str:
-    """Return the name of the run that these options give on this data: the same command, the same name."""
-    asked = {key: origin.run_params.get(key) for key in (*FILTERS, "runtime_params") if origin.run_params.get(key)}
+    """Return the name of a run, which depends on the options and the volumes: the same command gives the same name."""
+    chosen = {key: origin.run_params.get(key) for key in (*FILTERS, "runtime_params") if origin.run_params.get(key)}
     pipelines = sorted(origin.run_params.get("pipeline_names") or ["__default__"])
     data = [volume.model_dump() for volume in settings.volumes]
-    return names.run_name(origin.package, [origin.env or "base", pipelines, asked], [settings.namespace, data])
+    return names.run_name(origin.package, [origin.env or "base", pipelines, chosen], [settings.namespace, data])
 
 
 def driver_owner() -> dict[str, Any] | None:
-    """Return the Job that this driver itself runs in, as the owner of what it creates; None outside the cluster."""
+    """Return the Job of this driver as the owner of the Jobs that it creates; None outside of the cluster."""
     if not os.environ.get(DRIVER_UID):
         return None
     return {
@@ -193,7 +214,7 @@ def driver_owner() -> dict[str, Any] | None:
 
 
 def _tracking_variable(resources: Resources) -> dict[str, str]:
-    """Hand on the address of a tracking server, unless the site names one that pods reach better."""
+    """Return the address of the tracking server, unless the site sets one that pods can reach."""
     name = "MLFLOW_TRACKING_URI"
     uri = os.environ.get(name, "")
     return {name: uri} if uri and not uri.startswith("sqlite:") and name not in (resources.env or {}) else {}
@@ -213,9 +234,9 @@ def _read_parameters(step: Step, catalog: CatalogProtocol) -> dict[str, Any]:
 
 
 def _paths(entries: frozenset[str], catalog: CatalogProtocol, project: Path) -> list[Path]:
-    found = []
+    paths = []
     for name in sorted(entries):
         path = local_path(catalog.get(name, fallback_to_runtime_pattern=True))
         if path is not None:
-            found.append(path if path.is_absolute() else project / path)
-    return found
+            paths.append(path if path.is_absolute() else project / path)
+    return paths

@@ -1,6 +1,6 @@
-"""How far a step is, read from the lines that it logs. Pure.
+"""Progress of a step, read from the lines that it logs.
 
-The lines are those of any tool that says "NAME: 1840/4500 steps, 3.2 steps/s, …" now and then, and "checkpoint at step 1800".
+Any program is understood that logs "NAME: 1840/4500 steps, 3.2 steps/s, ..." and "checkpoint at step 1800".
 """
 
 import re
@@ -14,13 +14,13 @@ PREFIX = re.compile(r"^[\d:,. -]{8,24} +[A-Z]+ +")  # time and level of a log li
 
 @dataclass(frozen=True)
 class Progress:
-    """The last that a step said of itself."""
+    """What is known about the progress of a step."""
 
-    line: str = ""
+    line: str = ""  # the last line of the log
     done: int | None = None
     total: int | None = None
     unit: str = ""
-    rate: float | None = None  # units a second
+    rate: float | None = None  # units per second
     checkpoint: int | None = None
 
     def __str__(self) -> str:
@@ -31,18 +31,18 @@ class Progress:
         return f"{self.done}{share} {self.unit}{speed}"
 
 
-def after(line: str, before: Progress) -> Progress:
-    """Return what is known of a step after one more line of its log."""
+def updated(progress: Progress, line: str) -> Progress:
+    """Return the progress after one more line of the log."""
     text = PREFIX.sub("", line).strip()
     if not text:
-        return before
-    found = replace(before, line=text)
+        return progress
+    new = replace(progress, line=text)
     if match := COUNT.search(text):
         total = int(match["total"]) if match["total"] else None
-        found = replace(found, done=int(match["done"]), total=total, unit=match["unit"], rate=float(match["rate"]))
+        new = replace(new, done=int(match["done"]), total=total, unit=match["unit"], rate=float(match["rate"]))
     elif match := RESUMED.search(text):
         step = int(match["step"])
-        found = replace(found, done=step, total=int(match["total"]), unit="steps", rate=None, checkpoint=step)
+        new = replace(new, done=step, total=int(match["total"]), unit="steps", rate=None, checkpoint=step)
     elif match := CHECKPOINT.search(text):
-        found = replace(found, checkpoint=int(match["step"]))
-    return found
+        new = replace(new, checkpoint=int(match["step"]))
+    return new

@@ -1,4 +1,4 @@
-"""The client against a server of HTTP on this machine that misbehaves as told: retries, watches, refusals, counting."""
+"""The client against an HTTP server on this machine with prepared answers: retries, watches, refusals, counts."""
 
 import json
 import re
@@ -24,12 +24,12 @@ def status(code, message="", reason=""):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Return (answers, requests): a queue of answers, each (code, JSON or lines of bytes), and what was asked."""
-    answers, asked = [], []
+    """Return (answers, requests): a queue of answers, each (code, JSON or lines of bytes), and the requests that arrived."""
+    answers, requested = [], []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(
+            requested.append(
                 (self.command, urlparse(self.path).path, {k: v[0] for k, v in parse_qs(urlparse(self.path).query).items()})
             )
             if length := int(self.headers.get("Content-Length") or 0):
@@ -59,7 +59,7 @@ def server(tmp_path, monkeypatch):
     (tmp_path / "kubeconfig").write_text(json.dumps(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setattr("fourfold_ops.kubernetes.cluster.client.MAX_PAUSE_SECONDS", 0.05)
-    yield answers, asked
+    yield answers, requested
     http.shutdown()
     http.server_close()
 
@@ -69,13 +69,13 @@ def cluster(**options):
 
 
 def test_a_call_goes_to_the_resource_of_its_namespace_and_is_counted(server):
-    answers, asked = server
+    answers, requested = server
     answers += [(200, LIST), (201, {}), (200, {})]
     here = cluster()
     assert here.all("jobs", "a=b") == LIST["items"]
     here.create("jobs", {}, dry_run=True)
     assert here.delete("jobs", "x")
-    assert asked == [
+    assert requested == [
         ("GET", "/apis/batch/v1/namespaces/ns/jobs", {"labelSelector": "a=b"}),
         ("POST", "/apis/batch/v1/namespaces/ns/jobs", {"dryRun": "All"}),
         ("DELETE", "/apis/batch/v1/namespaces/ns/jobs/x", {}),
@@ -84,7 +84,7 @@ def test_a_call_goes_to_the_resource_of_its_namespace_and_is_counted(server):
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_a_server_in_trouble_is_asked_again(server, code):
+def test_a_call_is_repeated_after_a_transient_error(server, code):
     answers, _ = server
     answers += [status(code, "busy")] * 3 + [(200, LIST)]
     here = cluster()
@@ -93,7 +93,7 @@ def test_a_server_in_trouble_is_asked_again(server, code):
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 422])
-def test_a_refusal_is_not_repeated_and_says_verb_and_resource(server, code):
+def test_a_refusal_is_not_repeated(server, code):
     answers, _ = server
     answers.append(status(code, "no", "Reason"))
     with pytest.raises(ApiError, match=rf"get jobs in namespace 'ns': no \({code}\)") as error:
@@ -101,12 +101,12 @@ def test_a_refusal_is_not_repeated_and_says_verb_and_resource(server, code):
     assert (error.value.status, error.value.verb, error.value.resource) == (code, "get", "jobs")
 
 
-def test_deleting_what_is_gone_is_no_error(server):
+def test_deleting_a_missing_object_is_no_error(server):
     server[0].append(status(404, "not found"))
     assert cluster().delete("jobs", "x") is False
 
 
-def test_a_server_that_stays_away_ends_in_one_line_after_the_limit(server):
+def test_an_unreachable_server_raises_after_the_time_limit(server):
     answers, _ = server
     answers += [(200, LIST), *[status(503, "no leader")] * 200]
     here = cluster(timeout_seconds=0.3)
@@ -117,7 +117,7 @@ def test_a_server_that_stays_away_ends_in_one_line_after_the_limit(server):
         here.all("pods")
 
 
-def test_nobody_listening_is_a_server_that_is_away(server, tmp_path):
+def test_a_refused_connection_counts_as_unreachable(server, tmp_path):
     config = json.loads((tmp_path / "kubeconfig").read_text())
     config["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:1"
     (tmp_path / "kubeconfig").write_text(json.dumps(config))
@@ -125,8 +125,8 @@ def test_nobody_listening_is_a_server_that_is_away(server, tmp_path):
         cluster(timeout_seconds=0.2).all("jobs")
 
 
-def test_a_watch_goes_on_where_it_was_cut_and_lists_again_when_it_is_too_old(server):
-    answers, asked = server
+def test_a_broken_watch_continues_and_an_expired_one_lists_again(server):
+    answers, requested = server
 
     def event(kind, version):
         return json.dumps({"type": kind, "object": {"metadata": {"name": "a", "resourceVersion": version}}}).encode() + b"\n"
@@ -134,7 +134,7 @@ def test_a_watch_goes_on_where_it_was_cut_and_lists_again_when_it_is_too_old(ser
     gone = json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n"
     answers += [
         (200, LIST),
-        (200, event("ADDED", "8") + event("BOOKMARK", "9") + b'{"type": "MODI'),  # cut in the middle of a line
+        (200, event("ADDED", "8") + event("BOOKMARK", "9") + b'{"type": "MODI'),  # breaks in the middle of a line
         (200, event("MODIFIED", "10")),
         status(503),
         (200, gone),
@@ -149,10 +149,10 @@ def test_a_watch_goes_on_where_it_was_cut_and_lists_again_when_it_is_too_old(ser
         if kind == "DELETED":
             break
     assert seen == ["LISTED", "ADDED", "MODIFIED", "LISTED", "LISTED", "DELETED"]
-    assert [query.get("resourceVersion") for _, _, query in asked] == [None, "7", "9", "10", "10", None, "7", None, "7"]
+    assert [query.get("resourceVersion") for _, _, query in requested] == [None, "7", "9", "10", "10", None, "7", None, "7"]
 
 
-def test_what_is_not_in_the_table_of_permissions_is_never_asked(server):
+def test_calls_outside_the_permissions_are_refused(server):
     with pytest.raises((AssertionError, KeyError)):
         cluster().get("secrets", "x")
     with pytest.raises(AssertionError, match="delete services is not in PERMISSIONS"):
@@ -160,7 +160,7 @@ def test_what_is_not_in_the_table_of_permissions_is_never_asked(server):
     assert server[1] == []
 
 
-def test_without_a_way_to_a_cluster_the_remedy_is_said(tmp_path, monkeypatch):
+def test_a_missing_kubeconfig_is_reported_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     with pytest.raises(UserError, match="No connection to a cluster") as error:
         Cluster("ns")
@@ -168,7 +168,7 @@ def test_without_a_way_to_a_cluster_the_remedy_is_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["clusters: [", "just words", "current-context: here\n"])
-def test_a_kubeconfig_that_cannot_be_read_is_the_users_to_mend(tmp_path, monkeypatch, text):
+def test_an_invalid_kubeconfig_is_a_user_error(tmp_path, monkeypatch, text):
     (tmp_path / "kubeconfig").write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     with pytest.raises(UserError, match="No connection to a cluster: ") as error:
@@ -176,14 +176,14 @@ def test_a_kubeconfig_that_cannot_be_read_is_the_users_to_mend(tmp_path, monkeyp
     assert "\n" not in str(error.value) and "Set KUBECONFIG" in error.value.remedy
 
 
-def test_the_role_lists_the_verbs_that_the_client_is_held_to_and_nothing_else():
+def test_the_role_grants_exactly_the_permissions_of_the_client():
     assert {(r["apiGroups"][0], r["resources"][0]): tuple(r["verbs"]) for r in role_rules()} == client.PERMISSIONS
     assert not any("*" in r["verbs"] or "*" in r["resources"] for r in role_rules())
     assert all(r["resources"][0] not in ("secrets", "roles", "rolebindings", "pods/exec") for r in role_rules())
 
 
-def test_every_permission_is_used_somewhere():
-    """A right that nothing needs is one too many."""
+def test_every_permission_is_used():
+    """The driver must not have a permission that it does not need."""
     text = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
     used = set(re.findall(r'cluster\.(create|delete|get|all)\("(\w+)"', text)) | {
         ("watch", "jobs"),

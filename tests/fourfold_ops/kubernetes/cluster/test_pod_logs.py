@@ -1,4 +1,4 @@
-"""The log of a pod is whole and without repetition, however its stream is cut. The reference is the log itself."""
+"""A log is complete and without repetition, however its stream breaks. The reference is the log itself."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def written(steps):
-    """Return lines as the kubelet stores them: times that never go back, several lines with the same one, any text."""
+    """Return lines as kubelet stores them: timestamps that never decrease and may repeat, with any text."""
     moment, lines = START, []
     for nanoseconds, text in steps:
         moment += timedelta(microseconds=nanoseconds)
@@ -21,7 +21,7 @@ def written(steps):
 
 
 def serve(lines, since):
-    """Answer as the API server does: from whole seconds on."""
+    """Answer as the API server does, which ignores fractions of a second in the start time."""
     return [line for line in lines if since is None or line[:19].decode() >= since[:19]]
 
 
@@ -31,12 +31,12 @@ steps = st.lists(
 
 
 @given(steps, st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=8))
-def test_whatever_cuts_the_stream_every_line_comes_once_and_in_order(said, cuts):
-    lines = written(said)
+def test_every_line_is_yielded_once_however_streams_break(texts, cuts):
+    lines = written(texts)
     cuts = iter(cuts)
 
     def stream(since):
-        """Give what has been written up to now, cut in the middle of a line; without cuts left, all of it."""
+        """Yield the lines up to a cut, the last one incomplete; without cuts left, all lines."""
         cut = next(cuts, None)
         if cut is None:
             yield from serve(lines, since)
@@ -46,18 +46,18 @@ def test_whatever_cuts_the_stream_every_line_comes_once_and_in_order(said, cuts)
         if visible:
             yield visible[-1][: max(1, len(visible[-1]) - cut[1])]
 
-    turns = iter(range(len(said) + 20))
+    turns = iter(range(len(texts) + 20))
     found = list(whole_log(stream, lambda: next(turns) > 12, lambda: None))
-    assert found == [text.rstrip("\r\n") for _, text in said]
+    assert found == [text.rstrip("\r\n") for _, text in texts]
 
 
-def test_a_last_line_without_a_line_break_counts_only_when_the_log_is_at_its_end():
+def test_an_incomplete_last_line_is_yielded_only_at_the_end():
     stream = [b"2026-01-01T00:00:00.1Z whole\n", b"2026-01-01T00:00:00.2Z half"]
     ends = iter([False, True])
     assert list(whole_log(lambda _: stream, lambda: next(ends), lambda: None)) == ["whole", "half"]
 
 
-def test_times_of_other_zones_and_precisions_are_compared_as_moments():
+def test_timestamps_of_other_zones_and_precisions_compare_correctly():
     seen = SeenLines()
     assert seen.new(b"2026-01-01T01:00:00.5+01:00 a\n") == b"a\n"
     assert seen.since == "2026-01-01T00:00:00Z"
@@ -66,11 +66,11 @@ def test_times_of_other_zones_and_precisions_are_compared_as_moments():
     assert seen.new(b"2026-01-01T00:00:00.500000001Z b\n") == b"b\n"
 
 
-def test_a_remark_of_the_server_without_a_time_is_passed_on():
+def test_a_server_message_without_a_timestamp_is_passed_on():
     assert SeenLines().new(b"unable to retrieve container logs\n") == b"unable to retrieve container logs\n"
 
 
-def test_a_log_in_which_nothing_is_new_is_asked_for_less_and_less_often_until_it_ends(tmp_path):
+def test_a_log_without_new_lines_is_polled_less_and_less_often(tmp_path):
     opened = []
 
     def stream(since):
@@ -83,5 +83,5 @@ def test_a_log_in_which_nothing_is_new_is_asked_for_less_and_less_often_until_it
     follower.end()
     follower.join(5)
     assert not follower.is_alive()
-    assert len(opened) <= 7  # at .05, .1, .2, .4 and .8 s at the earliest, and once more at the end; 20 would be every .05 s
+    assert len(opened) <= 7  # pauses of .05, .1, .2, .4 s ... and one last read; constant pauses would give 20
     assert (tmp_path / "pod.txt").read_text() == "over\n"

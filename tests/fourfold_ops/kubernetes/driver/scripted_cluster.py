@@ -1,4 +1,4 @@
-"""A cluster in memory that does what a test tells it: for the conductor's decisions; the real one judges in tests/cluster."""
+"""A scripted cluster in memory for tests of the orchestrator."""
 
 import copy
 import queue
@@ -11,7 +11,7 @@ NOW = "2026-01-01T00:00:00Z"
 
 
 class ScriptedCluster:
-    """Has the methods of `Cluster` that the conductor uses. `on_create(cluster, job)` says what becomes of a Job."""
+    """Has the methods of `Cluster` that the orchestrator uses; `on_create(cluster, job)` is called for each new Job."""
 
     server = "https://scripted"
 
@@ -36,7 +36,7 @@ class ScriptedCluster:
         self.objects[resource][name] = found
         if resource == "jobs":
             self.created.append(name)
-            self.tell("jobs", "ADDED", found)
+            self.notify("jobs", "ADDED", found)
             self._on_create(self, found)
         return copy.deepcopy(found)
 
@@ -54,7 +54,7 @@ class ScriptedCluster:
     def delete(self, resource, name, propagation="Foreground", grace=None):
         found = self.objects[resource].pop(name, None)
         if found is not None:
-            self.tell(resource, "DELETED", found)
+            self.notify(resource, "DELETED", found)
         return found is not None
 
     def watch(self, resource, selector=""):
@@ -70,12 +70,12 @@ class ScriptedCluster:
     def log(self, pod, since=None, follow=True):
         yield b"2026-01-01T00:00:00.1Z 00:00:00 INFO    work: 3/4 steps, 2 steps/s\n"
 
-    def tell(self, resource, kind, found):
+    def notify(self, resource, kind, found):
         for events in self._watches[resource]:
             events.put((kind, copy.deepcopy(found)))
 
     def pod(self, job, name, phase, code=None, reason="Error", conditions=(), message="", node="node-0"):
-        """Show a pod of a Job."""
+        """Add or change a pod of a Job."""
         state = (
             {"running": {}}
             if code is None
@@ -93,17 +93,17 @@ class ScriptedCluster:
             "status": {"phase": phase, "conditions": list(conditions), "containerStatuses": statuses},
         }
         self.objects["pods"][name] = found
-        self.tell("pods", "MODIFIED", found)
+        self.notify("pods", "MODIFIED", found)
 
     def end(self, job, kind, **status):
         """End a Job with the condition "Complete" or "Failed"."""
         found = self.objects["jobs"][job["metadata"]["name"]]
         found["status"] = {"conditions": [{"type": kind, "status": "True", "reason": "x"}], "completionTime": NOW, **status}
-        self.tell("jobs", "MODIFIED", found)
+        self.notify("jobs", "MODIFIED", found)
 
 
 def succeed(cluster, job):
-    """A Job whose pods all end well."""
+    """Let a Job run and succeed."""
     name = job["metadata"]["name"]
     cluster.pod(job, f"{name}-a", "Running")
     cluster.pod(job, f"{name}-a", "Succeeded", 0, "Completed")

@@ -1,4 +1,4 @@
-"""What the conductor decides. The server is scripted; the real one judges in tests/cluster."""
+"""Decisions of the orchestrator against a scripted cluster; tests/cluster uses a real one."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ def work(*_):
 
 
 class RunTracker:
-    """Remembers what it was told."""
+    """Records the calls."""
 
     def __init__(self):
         self.ended, self.kept = {}, {}
@@ -39,10 +39,10 @@ class RunTracker:
     def hand_over(self, step):
         return {"parent_run": "parent", "stage_runs": {"stage": "child"}}
 
-    def over(self, step, error):
+    def end_step(self, step, error):
         self.ended[step.name] = error
 
-    def keep(self, step, files):
+    def keep_logs(self, step, files):
         self.kept.setdefault(step.name, []).extend(path.name for path in files)
 
 
@@ -52,7 +52,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     for name in ENTRIES:
         (tmp_path / f"data/{name}.json").write_text("1")
-        os.utime(tmp_path / f"data/{name}.json", (0, 0))  # long before any Job
+        os.utime(tmp_path / f"data/{name}.json", (0, 0))  # older than any Job
     return tmp_path
 
 
@@ -73,28 +73,28 @@ def plan(project: Path, parameters=None, **settings):
     return plan_run(pipeline, catalog, read_settings(site, "kubernetes.yml"), origin)
 
 
-def conduct(project, cluster, during=None, **settings):
-    """Drive a plan to its end; the driver's nodes do nothing."""
+def drive(project, cluster, during=None, **settings):
+    """Run a plan to its end; the steps of the driver do nothing."""
     made = plan(project, **settings)
     tracker = RunTracker()
-    conductor = Orchestrator(made, cluster, LineDisplay(rows(made)), tracker, project / "data/logs")
-    conductor.start()
+    orchestrator = Orchestrator(made, cluster, LineDisplay(rows(made)), tracker, project / "data/logs")
+    orchestrator.start()
     ran = []
-    for step in conductor.driver_nodes():
+    for step in orchestrator.driver_steps():
         ran.append(step.name)
         if during:
-            during(conductor, step)
-        conductor.driver_done(step)
-    conductor.join(20)
-    assert not conductor.is_alive()
-    return conductor, tracker, ran
+            during(orchestrator, step)
+        orchestrator.driver_done(step)
+    orchestrator.join(20)
+    assert not orchestrator.is_alive()
+    return orchestrator, tracker, ran
 
 
 def started(cluster):
     return [name.rpartition("-")[0] for name in cluster.created]
 
 
-def test_steps_run_in_order_with_independent_ones_at_the_same_time(project):
+def test_independent_steps_run_at_the_same_time(project):
     held = threading.Event()
     waiting = []
 
@@ -103,46 +103,46 @@ def test_steps_run_in_order_with_independent_ones_at_the_same_time(project):
             succeed(cluster, job)
             return
         waiting.append(job)
-        if len(waiting) == 2:  # both are there before either has ended
+        if len(waiting) == 2:  # both exist before either has ended
             held.set()
             for one in waiting:
                 succeed(cluster, one)
 
     cluster = ScriptedCluster(on_create)
-    conductor, tracker, ran = conduct(project, cluster)
-    conductor.raise_failure()
+    orchestrator, tracker, ran = drive(project, cluster)
+    orchestrator.raise_failure()
     assert held.is_set() and ran == ["ingest", "report"]
     assert sorted(started(cluster)[:2]) == ["one", "two"] and started(cluster)[2:] == ["join"]
     assert tracker.ended == {"one": "", "two": "", "join": ""}
     assert all(any(name.endswith("-a.txt") for name in names) for names in tracker.kept.values())
 
 
-def test_the_same_command_again_skips_what_is_done_and_starts_no_twin(project):
+def test_the_same_command_skips_finished_steps(project):
     cluster = ScriptedCluster(succeed)
-    conduct(project, cluster)
+    drive(project, cluster)
     cluster.closed.clear()
-    conductor, _, ran = conduct(project, cluster)
+    orchestrator, _, ran = drive(project, cluster)
     assert len(cluster.created) == 3 and ran == ["ingest", "report"]
-    assert [conductor.board.rows[f"stage/{name}"].state for name in ("one", "two", "join")] == ["skipped"] * 3
+    assert [orchestrator.display.rows[f"stage/{name}"].state for name in ("one", "two", "join")] == ["skipped"] * 3
 
 
 def test_other_parameters_give_other_jobs(project):
     cluster = ScriptedCluster(succeed)
-    conduct(project, cluster)
+    drive(project, cluster)
     assert {step for step, content in plan(project).contents.items()} == {"ingest", "one", "two", "join", "report"}
     assert set(plan(project).contents.values()).isdisjoint(plan(project, parameters=2).contents.values())
 
 
-def test_a_result_that_somebody_wrote_over_is_made_again_and_all_that_follows(project):
+def test_a_modified_output_reruns_its_step_and_all_successors(project):
     cluster = ScriptedCluster(succeed)
-    conduct(project, cluster)
+    drive(project, cluster)
     cluster.closed.clear()
-    (project / "data/a.json").write_text("2")  # now: after the Job ended
-    conduct(project, cluster)
+    (project / "data/a.json").write_text("2")  # after the end of the Job
+    drive(project, cluster)
     assert sorted(started(cluster)[3:]) == ["join", "one"]
 
 
-def test_a_job_that_still_runs_is_taken_up(project):
+def test_a_running_job_is_adopted(project):
     jobs = []
 
     def on_create(cluster, job):
@@ -155,33 +155,33 @@ def test_a_job_that_still_runs_is_taken_up(project):
     cluster = ScriptedCluster(on_create)
     cluster.create("jobs", _manifest(plan(project), "one"))
     threading.Timer(0.5, lambda: succeed(cluster, jobs[0])).start()
-    conductor, tracker, _ = conduct(project, cluster)
-    conductor.raise_failure()
+    orchestrator, tracker, _ = drive(project, cluster)
+    orchestrator.raise_failure()
     assert started(cluster).count("one") == 1 and tracker.ended["one"] == ""
 
 
-def test_a_job_that_failed_before_is_replaced(project):
+def test_a_failed_job_is_replaced(project):
     cluster = ScriptedCluster(lambda c, job: c.end(job, "Failed"))
     cluster.create("jobs", _manifest(plan(project), "one"))
     cluster._on_create = succeed
-    conductor, _, _ = conduct(project, cluster)
-    conductor.raise_failure()
+    orchestrator, _, _ = drive(project, cluster)
+    orchestrator.raise_failure()
     assert started(cluster).count("one") == 2
 
 
-def test_pods_of_a_deleted_job_of_the_same_name_are_not_taken_for_the_new_ones(project, caplog):
+def test_pods_of_a_deleted_job_of_the_same_name_are_ignored(project, caplog):
     caplog.set_level(logging.INFO)
     cluster = ScriptedCluster(succeed)
-    conduct(project, cluster)
+    drive(project, cluster)
     cluster.closed.clear()
     (project / "data/a.json").write_text("2")
-    cluster._on_create = lambda c, job: c.end(job, "Failed")  # no pod of the new Job is ever seen
-    conductor, _, _ = conduct(project, cluster)
-    with pytest.raises(StepFailedError, match=r"stage/one: failed, and its pods are gone"):
-        conductor.raise_failure()
+    cluster._on_create = lambda c, job: c.end(job, "Failed")  # the new Job never has a pod
+    orchestrator, _, _ = drive(project, cluster)
+    with pytest.raises(StepFailedError, match=r"stage/one: failed, and its pods no longer exist"):
+        orchestrator.raise_failure()
 
 
-def test_a_failure_ends_in_its_verdict_and_nothing_more_is_started(project, caplog):
+def test_a_failure_raises_its_verdict_and_stops_the_run(project, caplog):
     def on_create(cluster, job):
         if job["metadata"]["name"].startswith("one"):
             cluster.pod(job, f"{job['metadata']['name']}-a", "Failed", 137, "OOMKilled")
@@ -190,26 +190,26 @@ def test_a_failure_ends_in_its_verdict_and_nothing_more_is_started(project, capl
             succeed(cluster, job)
 
     caplog.set_level(logging.INFO)
-    conductor, tracker, ran = conduct(project, ScriptedCluster(on_create))
+    orchestrator, tracker, ran = drive(project, ScriptedCluster(on_create))
     with pytest.raises(StepFailedError, match=r"^stage/one: OOMKilled \(exit 137\) on node-0") as error:
-        conductor.raise_failure()
+        orchestrator.raise_failure()
     assert exit_code(error.value) == EXIT_FAILED
     assert "join" not in tracker.ended and ran == ["ingest"]
     assert "OOMKilled" in tracker.ended["one"] and tracker.kept["one"]
 
 
-def test_bad_configuration_keeps_its_own_exit_code(project):
+def test_bad_configuration_has_its_own_exit_code(project):
     def on_create(cluster, job):
         cluster.pod(job, f"{job['metadata']['name']}-a", "Failed", 78, message="Failed: x is an unknown key.")
         cluster.end(job, "Failed")
 
-    conductor, _, _ = conduct(project, ScriptedCluster(on_create))
+    orchestrator, _, _ = drive(project, ScriptedCluster(on_create))
     with pytest.raises(StepFailedError, match="bad configuration") as error:
-        conductor.raise_failure()
+        orchestrator.raise_failure()
     assert exit_code(error.value) == EXIT_CONFIGURATION
 
 
-def test_a_split_step_runs_its_parts_then_itself_whole_and_failed_parts_alone_again(project):
+def test_a_split_step_runs_parts_then_the_merge_and_retries_only_failed_parts(project):
     attempts = []
 
     def on_create(cluster, job):
@@ -225,17 +225,17 @@ def test_a_split_step_runs_its_parts_then_itself_whole_and_failed_parts_alone_ag
 
     cluster = ScriptedCluster(on_create)
     settings = {"nodes": {"one": {"shards": 4}}}
-    conductor, _, _ = conduct(project, cluster, **settings)
+    orchestrator, _, _ = drive(project, cluster, **settings)
     with pytest.raises(StepFailedError, match=r"stage/one: parts 1,3 failed: failed \(exit 1\)"):
-        conductor.raise_failure()
+        orchestrator.raise_failure()
     cluster.closed.clear()
-    conductor, _, _ = conduct(project, cluster, **settings)
-    conductor.raise_failure()
+    orchestrator, _, _ = drive(project, cluster, **settings)
+    orchestrator.raise_failure()
     assert attempts == [(4, "0,1,2,3", "4"), (2, "1,3", "4")]
     assert [name for name in cluster.created if name.endswith("-merge")]
 
 
-def test_what_nobody_can_start_is_given_up_and_taken_back(project, monkeypatch):
+def test_a_job_that_cannot_start_fails_after_the_time_limit(project, monkeypatch):
     monkeypatch.setattr("fourfold_ops.kubernetes.driver.orchestrator.TICK_SECONDS", 0.05)
     condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}
 
@@ -243,14 +243,14 @@ def test_what_nobody_can_start_is_given_up_and_taken_back(project, monkeypatch):
         cluster.pod(job, f"{job['metadata']['name']}-a", "Pending", conditions=[condition], node="")
 
     cluster = ScriptedCluster(on_create)
-    conductor, _, _ = conduct(project, cluster, pending_seconds=1)
-    with pytest.raises(StepFailedError, match="no node has room: 1 Insufficient cpu"):
-        conductor.raise_failure()
-    assert not cluster.objects["jobs"]  # the other one, which had not begun either, is taken back too
+    orchestrator, _, _ = drive(project, cluster, pending_seconds=1)
+    with pytest.raises(StepFailedError, match="no node fits: 1 Insufficient cpu"):
+        orchestrator.raise_failure()
+    assert not cluster.objects["jobs"]  # the other Job, which had not started either, is deleted too
 
 
 class FullCluster(ScriptedCluster):
-    """Has a quota on Jobs, used up until `refusals` attempts were made."""
+    """A cluster whose quota refuses the first `refusals` attempts to create a Job."""
 
     refusals = 0
 
@@ -262,60 +262,60 @@ class FullCluster(ScriptedCluster):
         return super().create(resource, manifest)
 
 
-def test_a_job_that_a_quota_refuses_is_submitted_when_there_is_room(project, monkeypatch):
+def test_a_job_refused_by_a_quota_is_submitted_again(project, monkeypatch):
     monkeypatch.setattr("fourfold_ops.kubernetes.driver.orchestrator.TICK_SECONDS", 0.05)
-    monkeypatch.setattr("fourfold_ops.kubernetes.driver.pending_steps.ASK_SECONDS", 0.1)
+    monkeypatch.setattr("fourfold_ops.kubernetes.driver.pending_steps.RESUBMIT_SECONDS", 0.1)
     cluster = FullCluster(succeed)
     cluster.refusals = 4
-    conductor, tracker, _ = conduct(project, cluster)
-    conductor.raise_failure()
+    orchestrator, tracker, _ = drive(project, cluster)
+    orchestrator.raise_failure()
     assert cluster.refusals == 0 and tracker.ended == {"one": "", "two": "", "join": ""}
 
 
-def test_a_job_that_a_quota_refuses_for_too_long_fails_with_the_quotas_name(project, monkeypatch):
+def test_a_job_refused_by_a_quota_for_too_long_fails(project, monkeypatch):
     monkeypatch.setattr("fourfold_ops.kubernetes.driver.orchestrator.TICK_SECONDS", 0.05)
     cluster = FullCluster(succeed)
     cluster.refusals = 1000
-    conductor, _, _ = conduct(project, cluster, pending_seconds=1)
+    orchestrator, _, _ = drive(project, cluster, pending_seconds=1)
     with pytest.raises(StepFailedError, match=r"quota team refuses the Job; requested: count/jobs\.batch=1"):
-        conductor.raise_failure()
+        orchestrator.raise_failure()
     assert not cluster.objects["jobs"]
 
 
-def test_another_run_that_writes_to_the_same_place_is_not_disturbed(project):
+def test_a_run_that_would_write_to_the_location_of_another_is_refused(project):
     cluster = ScriptedCluster(lambda *_: None)
     other = plan(project, parameters=2)
     cluster.create("jobs", _manifest(other, "one"))
-    conductor, _, _ = conduct(project, cluster)
+    orchestrator, _, _ = drive(project, cluster)
     with pytest.raises(UserError, match=r"Nothing was submitted. Job one-\w+ of run mini-\w+ is writing to claim data:/a.json"):
-        conductor.raise_failure()
+        orchestrator.raise_failure()
     assert len(cluster.created) == 1
 
 
-def test_cancelling_takes_back_what_runs_and_nothing_else(project):
+def test_cancel_deletes_the_running_jobs(project):
     cluster = ScriptedCluster(lambda c, job: c.pod(job, f"{job['metadata']['name']}-a", "Running"))
     made = plan(project)
-    conductor = Orchestrator(made, cluster, LineDisplay(rows(made)), RunTracker(), project / "data/logs")
-    conductor.start()
-    conductor.driver_done(next(conductor.driver_nodes()))
+    orchestrator = Orchestrator(made, cluster, LineDisplay(rows(made)), RunTracker(), project / "data/logs")
+    orchestrator.start()
+    orchestrator.driver_done(next(orchestrator.driver_steps()))
     while len(cluster.created) < 2:
         pass
-    conductor.cancel()
-    conductor.join(20)
-    assert sorted(conductor.cancelled) == sorted(cluster.created) and not cluster.objects["jobs"]
-    conductor.raise_failure()
+    orchestrator.cancel()
+    orchestrator.join(20)
+    assert sorted(orchestrator.cancelled) == sorted(cluster.created) and not cluster.objects["jobs"]
+    orchestrator.raise_failure()
 
 
-def test_an_error_of_the_drivers_own_node_is_the_runs_error(project):
+def test_an_error_of_a_driver_step_is_the_error_of_the_run(project):
     cluster = ScriptedCluster(succeed)
     made = plan(project)
-    conductor = Orchestrator(made, cluster, LineDisplay(rows(made)), RunTracker(), project / "data/logs")
-    conductor.start()
-    for step in conductor.driver_nodes():
-        conductor.driver_done(step, ValueError("of the node"))
-    conductor.join(20)
+    orchestrator = Orchestrator(made, cluster, LineDisplay(rows(made)), RunTracker(), project / "data/logs")
+    orchestrator.start()
+    for step in orchestrator.driver_steps():
+        orchestrator.driver_done(step, ValueError("of the node"))
+    orchestrator.join(20)
     with pytest.raises(ValueError, match="of the node"):
-        conductor.raise_failure()
+        orchestrator.raise_failure()
     assert not cluster.created
 
 

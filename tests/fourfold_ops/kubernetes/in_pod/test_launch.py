@@ -1,4 +1,4 @@
-"""Pods that train together, as launchers with real processes and connections; the test is the Job controller and kubelet."""
+"""Launchers with real processes and connections; the test plays the Job controller and kubelet."""
 
 import json
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-# Sums its ranks step by step and keeps each step on disk. Once, at step 3, it computes for ten minutes and hears of nothing.
+# Sums its ranks step by step and saves a checkpoint after each step. At step 3 of the first attempt it computes for ten
+# minutes without communicating.
 TRAINING = """
 import json, os, sys, time
 from pathlib import Path
@@ -24,7 +25,7 @@ distributed.init_process_group("gloo")
 checkpoint = folder / "checkpoint.json"
 state = torch.tensor(json.loads(checkpoint.read_text()) if checkpoint.exists() else [0.0, 0.0])
 distributed.broadcast(state, 0)
-with (folder / f"begun-{rank}").open("a") as file:
+with (folder / f"started-{rank}").open("a") as file:
     file.write(f"{os.getpid()} {int(state[0])}\\n")
 for step in range(int(state[0]), 8):
     if step == 3 and not (folder / f"here-{rank}").exists():
@@ -43,15 +44,15 @@ distributed.destroy_process_group()
 """
 RESULT = [8.0, sum(3.0 * (step + 1) for step in range(8))]  # ranks 1 + 2, times each step
 
-# In place of torchrun, where how pods end is all that matters: does once what the file "plan-INDEX" says.
-PRETENDED = """
+# Replaces torchrun in tests that are only about how pods end: sleeps and exits as the file "plan-INDEX" prescribes, once.
+FAKE_TORCHRUN = """
 import signal, sys, time
 from pathlib import Path
 
 folder, index = Path(sys.argv[-1]), next(option for option in sys.argv if option.startswith("--index="))[-1]
 plan = folder / f"plan-{index}"
 signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), (folder / "saved").touch(), sys.exit(75)))
-with (folder / f"begun-{index}").open("a") as file:
+with (folder / f"started-{index}").open("a") as file:
     file.write(sys.argv[1] + "\\n")
 words = plan.read_text().split() if plan.exists() else ["exit", "0", "0.5"]
 plan.unlink(missing_ok=True)
@@ -59,7 +60,7 @@ plan.unlink(missing_ok=True)
 time.sleep(float(words[2]))
 sys.exit(int(words[1]))
 """
-PRETENDING = """
+WITH_FAKE_TORCHRUN = """
 import sys
 from fourfold_ops.kubernetes.in_pod import launch
 launch.TORCHRUN = (sys.executable, {program!r})
@@ -68,16 +69,16 @@ sys.exit(launch.main(sys.argv[1:]))
 
 
 class Pods:
-    """Two pods on this machine, which find each other at 127.0.0.1."""
+    """Two pods on this machine that connect to each other at 127.0.0.1."""
 
     def __init__(self, folder: Path, *, real: bool = False):
         self.folder, self.running = folder, {}
         (folder / "training.py").write_text(TRAINING)
-        (folder / "pretended.py").write_text(PRETENDED)
+        (folder / "fake_torchrun.py").write_text(FAKE_TORCHRUN)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1] // 2 * 2
-        pretending = ["-c", PRETENDING.format(program=str(folder / "pretended.py"))]
-        self.program = [sys.executable, *(["-m", "fourfold_ops.kubernetes.in_pod.launch"] if real else pretending)]
+        fake = ["-c", WITH_FAKE_TORCHRUN.format(program=str(folder / "fake_torchrun.py"))]
+        self.program = [sys.executable, *(["-m", "fourfold_ops.kubernetes.in_pod.launch"] if real else fake)]
 
     def start(self, *indexes):
         for index in indexes:
@@ -89,7 +90,7 @@ class Pods:
             self.running[index] = process
 
     def kill(self, index):
-        """End all that runs in a pod at once, as the kernel does when a container's first process ends."""
+        """Kill all processes of a pod, as the kernel does when the first process of a container ends."""
         first = psutil.Process(self.running[index].pid)
         for process in (first, *first.children(recursive=True)):
             process.kill()
@@ -98,7 +99,7 @@ class Pods:
     def wait(self, index, seconds=240):
         return self.running[index].wait(seconds)
 
-    def end_well(self):
+    def succeed(self):
         assert self.wait(0) == self.wait(1) == 0, self.logs()
         return True
 
@@ -109,12 +110,12 @@ class Pods:
             time.sleep(0.05)
 
     def plan(self, index, code, seconds):
-        """Say how the processes of a pod's next generation end, and when."""
+        """Set the exit code of a pod's next attempt, and after how many seconds it exits."""
         (self.folder / f"plan-{index}").write_text(f"exit {code} {seconds}")
 
-    def begun(self, index):
-        """What each of a pod's generations has written down at its beginning."""
-        return [line.split() for line in (self.folder / f"begun-{index}").read_text().splitlines()]
+    def started(self, index):
+        """Return what each attempt of a pod has written when it started."""
+        return [line.split() for line in (self.folder / f"started-{index}").read_text().splitlines()]
 
     def logs(self):
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("log-*")))
@@ -127,54 +128,54 @@ class Pods:
 
 @pytest.fixture
 def pods(tmp_path):
-    made = Pods(tmp_path)
-    yield made
-    made.close()
+    pods = Pods(tmp_path)
+    yield pods
+    pods.close()
 
 
 @pytest.fixture
 def real_pods(tmp_path):
-    made = Pods(tmp_path, real=True)
-    yield made
-    made.close()
+    pods = Pods(tmp_path, real=True)
+    yield pods
+    pods.close()
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_when_a_pod_is_killed_both_go_on_from_the_last_step_even_if_the_other_is_deep_in_a_computation(real_pods, killed):
+def test_after_a_kill_both_pods_resume_even_if_one_is_computing(real_pods, killed):
     real_pods.start(0, 1)
     real_pods.until("here-0", "here-1")
-    survivor = psutil.Process(int(real_pods.begun(1 - killed)[0][0]))
+    survivor = psutil.Process(int(real_pods.started(1 - killed)[0][0]))
     real_pods.kill(killed)
-    survivor.wait(20)  # not the ten minutes that it would compute for
-    real_pods.start(killed)  # the Job replaces the pod that is gone; the other one's container has not ended
-    assert real_pods.end_well()
+    survivor.wait(20)  # not after the ten minutes of its computation
+    real_pods.start(killed)  # the Job replaces the killed pod; the container of the other one still runs
+    assert real_pods.succeed()
     assert json.loads((real_pods.folder / "checkpoint.json").read_text()) == RESULT
-    assert [[step for _, step in real_pods.begun(rank)] for rank in (0, 1)] == [["0", "3"], ["0", "3"]]
+    assert [[step for _, step in real_pods.started(rank)] for rank in (0, 1)] == [["0", "3"], ["0", "3"]]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_when_a_process_fails_its_own_pod_alone_ends_with_its_exit_code_and_no_generation_meets_another(pods, failing):
+def test_only_the_pod_of_a_failed_process_exits_and_attempts_never_mix(pods, failing):
     pods.plan(failing, 5, 1.0)
     pods.plan(1 - failing, 75, 600)
     pods.start(0, 1)
     assert pods.wait(failing) == 5, pods.logs()
     assert pods.running[1 - failing].poll() is None
     pods.start(failing)
-    assert pods.end_well()
-    assert pods.begun(0) == pods.begun(1) and len(pods.begun(0)) == len({name for (name,) in pods.begun(0)}) == 2
+    assert pods.succeed()
+    assert pods.started(0) == pods.started(1) and len(pods.started(0)) == len({name for (name,) in pods.started(0)}) == 2
 
 
-def test_peers_that_fail_of_a_lost_connection_do_not_cost_a_second_pod(pods):
+def test_pods_that_fail_as_a_consequence_do_not_exit(pods):
     pods.plan(0, 1, 0.6)
     pods.plan(1, 139, 1.0)
     pods.start(0, 1)
     assert pods.wait(1) == 139, pods.logs()
     assert pods.running[0].poll() is None
     pods.start(1)
-    assert pods.end_well()
+    assert pods.succeed()
 
 
-def test_a_pod_that_is_told_to_go_may_save_and_the_other_waits_for_its_successor(pods):
+def test_a_pod_saves_on_sigterm_and_the_other_waits_for_its_successor(pods):
     for index in (0, 1):
         pods.plan(index, 0, 600)
     pods.start(0, 1)
@@ -183,24 +184,24 @@ def test_a_pod_that_is_told_to_go_may_save_and_the_other_waits_for_its_successor
     assert pods.wait(1) == 75, pods.logs()
     assert (pods.folder / "saved").exists()
     pods.start(1)
-    assert pods.end_well()
+    assert pods.succeed()
 
 
-def test_a_pod_that_is_told_to_go_before_all_are_there_goes_at_once(pods):
+def test_sigterm_before_all_pods_have_joined_ends_a_pod_at_once(pods):
     pods.start(0)
-    while "waits for 1" not in (pods.folder / "log-0").read_text():
+    while "waiting for pod 1" not in (pods.folder / "log-0").read_text():
         time.sleep(0.05)
     pods.running[0].send_signal(signal.SIGTERM)
     assert pods.wait(0, 20) == 143
 
 
-def test_a_pod_that_is_done_waits_for_the_others_and_works_again_when_one_of_them_falls(pods):
+def test_a_pod_that_is_done_restarts_when_another_pod_fails(pods):
     pods.plan(1, 0, 600)
     pods.start(0, 1)
     pods.until("here-0", "here-1")
     time.sleep(2)
-    assert pods.running[0].poll() is None  # done, but the Job would not start it again if pod 1 fell now
+    assert pods.running[0].poll() is None  # done, but if it exited now, the Job would not start it again when pod 1 fails
     pods.kill(1)
     pods.start(1)
-    assert pods.end_well()
-    assert len(pods.begun(0)) == 2
+    assert pods.succeed()
+    assert len(pods.started(0)) == 2

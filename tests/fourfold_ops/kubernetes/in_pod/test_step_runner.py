@@ -1,4 +1,4 @@
-"""A step's process, started here with the command and variables of its pod: the same program, another machine or not."""
+"""The process of a step, started on this machine with the command and the variables of its pod."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from fourfold_ops import handover
 from fourfold_ops.errors import EXIT_CONFIGURATION, UserError
 from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes.manifests.job import job
-from fourfold_ops.kubernetes.plan.hook import KubernetesHook, check_parameters_are, site_settings
+from fourfold_ops.kubernetes.plan.hook import KubernetesHook, check_parameters, site_settings
 from fourfold_ops.kubernetes.plan.run_plan import Origin, plan_run
 
 SITE = {
@@ -24,7 +24,7 @@ SITE = {
 
 
 class Driver:
-    """The driver's side of a miniature project, up to the point where Jobs would be created."""
+    """The driver of a miniature project, up to the point where it would create Jobs."""
 
     def __init__(self, miniature, env=None, **runtime_params):
         from kedro.framework.project import pipelines
@@ -48,7 +48,7 @@ class Driver:
         return plan_run(self.pipeline, self.catalog, site_settings(self.context, "site"), hook.origin(), "site")
 
     def process(self, name, plan=None, **changed):
-        """Run a step as its pod would, and return what came of it."""
+        """Run a step as its pod would, and return the finished process."""
         plan = plan or self.plan()
         step = next(step for step in plan.steps if step.name == name)
         node = next(node for node in self.pipeline.nodes if node.name == name)
@@ -78,7 +78,7 @@ def site(miniature):
     return miniature
 
 
-def test_a_step_gets_the_very_parameters_of_its_driver_and_writes_into_the_drivers_runs(site):
+def test_a_step_has_the_parameters_and_runs_of_its_driver(site):
     driver = Driver(site, "smoke", tuning={"rate": 0.125})
     site.run(env="smoke", runtime_params={"tuning": {"rate": 0.125}}, node_names=["make_numbers"])
     local = site.run(env="smoke", runtime_params={"tuning": {"rate": 0.125}}, node_names=["tune_numbers"])["tuned"].load()
@@ -92,8 +92,8 @@ def test_a_step_gets_the_very_parameters_of_its_driver_and_writes_into_the_drive
     parent = next(run for run in site.recorded("parent") if run.info.run_id == _parent_of(site))
     (child,) = [run for run in site.recorded("tuning") if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
     assert child.data.metrics["loss"] == 0.125 and child.info.status == "FINISHED"
-    assert len(site.recorded("parent")) == 3  # the driver's and the two local ones: the step has opened none
-    assert (site.folder / "data/logs").is_dir()  # its own log file, on the shared volume
+    assert len(site.recorded("parent")) == 3  # of the driver and of two local runs: the step has started none
+    assert (site.folder / "data/logs").is_dir()  # with the log file of the step
 
 
 def _parent_of(site):
@@ -101,7 +101,7 @@ def _parent_of(site):
     return newest.data.tags["mlflow.parentRunId"]
 
 
-def test_a_step_whose_image_has_other_parameters_stops_as_badly_configured_and_says_where(site):
+def test_other_parameters_in_the_image_are_a_configuration_error(site):
     driver = Driver(site)
     plan = driver.plan()
     parameters = site.folder / "conf/base/parameters.yml"
@@ -111,7 +111,7 @@ def test_a_step_whose_image_has_other_parameters_stops_as_badly_configured_and_s
     assert "The parameters of this image differ from the driver's in tuning." in done.stderr.strip().splitlines()[-1]
 
 
-def test_a_step_that_fails_says_so_in_the_stages_run_and_leaves_the_end_to_the_driver(site):
+def test_a_failed_step_records_its_error_and_the_driver_ends_the_run(site):
     site.run(node_names=["make_numbers"])
     driver = Driver(site, tuning={"fail": True})
     done = driver.process("tune_numbers")
@@ -122,7 +122,7 @@ def test_a_step_that_fails_says_so_in_the_stages_run_and_leaves_the_end_to_the_d
     assert {run.info.status for run in site.recorded("tuning")} == {"FAILED"}
 
 
-def test_only_one_process_of_a_step_saves_and_reports():
+def test_one_process_of_a_step_saves_and_reports():
     alone = {handover.STEP: "s"}
     assert handover.writes_results(alone)
     assert not handover.writes_results({**alone, handover.RANK: "1"})
@@ -130,22 +130,22 @@ def test_only_one_process_of_a_step_saves_and_reports():
     assert not handover.writes_results({**alone, handover.PART_COUNT: "4", handover.PART_INDEX: "0"})
 
 
-def test_the_index_of_a_pod_names_its_part_also_when_only_some_parts_run_again():
+def test_the_completion_index_maps_to_a_part():
     all_parts = {handover.PART_COUNT: "4", handover.PART_NUMBERS: "0,1,2,3", handover.PART_INDEX: "2"}
     assert handover.part(all_parts) == (2, 4)
     assert handover.part({**all_parts, handover.PART_NUMBERS: "1,3", handover.PART_INDEX: "1"}) == (3, 4)
     assert handover.part({}) == (0, 1)
 
 
-def test_parameters_that_differ_are_named_by_section():
+def test_different_parameters_are_named_by_section():
     handed = handover.digests({"seed": 1, "training": {"rate": 0.5}, "old": 1})
-    check_parameters_are(handed, {"training": {"rate": 0.5}, "seed": 1, "old": 1})
-    check_parameters_are({}, {"anything": 1})
+    check_parameters(handed, {"training": {"rate": 0.5}, "seed": 1, "old": 1})
+    check_parameters({}, {"anything": 1})
     with pytest.raises(UserError, match=r"differ from the driver's in new, old, training\."):
-        check_parameters_are(handed, {"seed": 1, "training": {"rate": 0.25}, "new": 1})
+        check_parameters(handed, {"seed": 1, "training": {"rate": 0.25}, "new": 1})
 
 
-def test_a_site_is_chosen_apart_from_the_parameters(site):
+def test_the_site_is_independent_of_the_environment(site):
     driver = Driver(site, "smoke")
     assert site_settings(driver.context, "site").nodes["tune_numbers"].gpus == 1
     with pytest.raises(UserError, match=r"There is no conf/smoke/kubernetes.yml"):
@@ -153,7 +153,7 @@ def test_a_site_is_chosen_apart_from_the_parameters(site):
     driver.tracking.after_pipeline_run()
 
 
-def test_what_no_option_can_carry_is_refused_before_anything_is_submitted(site):
+def test_parameters_that_no_option_can_carry_are_refused(site):
     driver = Driver(site, making={"size": 3})
     driver.run_params["runtime_params"] = {"making": {"sizes": [1, 2]}}
     with pytest.raises(UserError, match=r"making\.sizes"):
@@ -161,9 +161,9 @@ def test_what_no_option_can_carry_is_refused_before_anything_is_submitted(site):
     driver.tracking.after_pipeline_run()
 
 
-def test_an_origin_outside_the_project_is_refused(site, tmp_path):
+def test_a_configuration_outside_the_project_is_refused(site, tmp_path):
     driver = Driver(site)
     origin = Origin("p", site.folder, None, str(tmp_path), {}, {})
-    with pytest.raises(UserError, match="lies outside the project"):
+    with pytest.raises(UserError, match="is outside of the project"):
         plan_run(driver.pipeline, driver.catalog, site_settings(driver.context, "site"), origin)
     driver.tracking.after_pipeline_run()

@@ -33,7 +33,7 @@ def container(manifest):
     return manifest["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_the_driver_runs_the_same_command_with_our_runner_under_the_account_that_may_create_jobs(manifest):
+def test_the_driver_runs_the_command_under_its_service_account(manifest):
     assert container(manifest)["command"] == ["kedro", "run", "--env=site", "--params=a=1", f"--runner={RUNNER}"]
     pod = manifest["spec"]["template"]["spec"]
     assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("kedro-driver", True)
@@ -41,7 +41,7 @@ def test_the_driver_runs_the_same_command_with_our_runner_under_the_account_that
     assert manifest["metadata"]["name"] == "driver-mini-0a1b2c3d-2"
 
 
-def test_the_driver_is_handed_the_settings_it_was_submitted_with_but_no_context_of_a_laptop(manifest):
+def test_the_driver_gets_the_settings_without_the_context(manifest):
     handed = next(e["value"] for e in container(manifest)["env"] if e["name"] == SETTINGS_VARIABLE)
     import json
 
@@ -49,18 +49,18 @@ def test_the_driver_is_handed_the_settings_it_was_submitted_with_but_no_context_
     assert again == read_settings({k: v for k, v in SITE.items() if k != "context"}, "kubernetes.yml")
 
 
-def test_a_driver_whose_image_has_no_git_still_knows_its_commit(tmp_path, monkeypatch):
+def test_git_tags_come_from_the_environment_in_an_image(tmp_path, monkeypatch):
     monkeypatch.setenv("KEDRO_GIT_TAGS", '{"git.commit": "abc"}')
     assert git_tags(tmp_path) == {"git.commit": "abc"}
 
 
-def test_a_driver_that_has_failed_is_not_started_again_and_one_that_was_killed_is(manifest):
+def test_a_killed_driver_is_restarted_and_a_failed_one_is_not(manifest):
     rules = manifest["spec"]["podFailurePolicy"]["rules"]
     assert rules[0]["action"] == "FailJob" and rules[0]["onExitCodes"]["values"] == [1, 2, 78]
     assert manifest["spec"]["backoffLimit"] > 0
 
 
-def test_what_a_driver_in_the_cluster_creates_belongs_to_its_job(manifest, monkeypatch):
+def test_the_driver_job_owns_what_the_driver_creates(manifest, monkeypatch):
     assert driver_owner() is None
     variables = {e["name"] for e in container(manifest)["env"]}
     assert {DRIVER_JOB, DRIVER_UID} <= variables
@@ -75,7 +75,7 @@ def test_what_a_driver_in_the_cluster_creates_belongs_to_its_job(manifest, monke
     }
 
 
-def test_the_short_name_of_the_runner_stands_for_the_long_one_and_others_stay():
+def test_the_short_name_of_the_runner_is_expanded():
     @click.command()
     @click.option("--runner", "-r", default=None)
     def run(runner):
@@ -89,11 +89,11 @@ def test_the_short_name_of_the_runner_stands_for_the_long_one_and_others_stay():
 
 
 @pytest.mark.parametrize("given", [["--runner=kubernetes"], ["-r", "kubernetes"], ["--runner", "x.Y"], []])
-def test_a_choice_of_runner_is_left_out_of_the_drivers_command(given):
+def test_the_runner_is_removed_from_the_arguments(given):
     assert without_runner(["--env=site", *given, "--params=a=1"]) == ["--env=site", "--params=a=1"]
 
 
-def test_the_list_says_how_each_step_stands():
+def test_the_overview_shows_state_and_age_of_each_step():
     def job(name, created, conditions=(), **status):
         metadata = {
             "name": name,

@@ -1,4 +1,4 @@
-"""Manifests against golden YAML: to change one deliberately, run this file with UPDATE_GOLDEN=1 and read the difference."""
+"""Manifests against golden YAML. After a deliberate change run this file with UPDATE_GOLDEN=1 and review the difference."""
 
 import json
 import os
@@ -26,11 +26,11 @@ SETTINGS = KubernetesSettings(
 LABELS = names.labels("fourfold", "fourfold-0a1b2c3d", "pretrain_model")
 
 
-def spec(name: str, parts: tuple[int, ...] = (), **request: Any) -> JobSpec:
-    wanted = Resources(**request).over(BUILT_IN)
+def spec(name: str, parts: tuple[int, ...] = (), **resources: Any) -> JobSpec:
+    complete = Resources(**resources).over(BUILT_IN)
     command = ("kedro", "run", "--nodes=pretrain_model", "--runner=fourfold_ops.kubernetes.StepRunner")
     env = {"KEDRO_STEP": "pretraining/pretrain_model"}
-    return JobSpec(name, command, wanted, LABELS, {names.TITLE: "pretraining/pretrain_model"}, env, parts)
+    return JobSpec(name, command, complete, LABELS, {names.TITLE: "pretraining/pretrain_model"}, env, parts)
 
 
 SPECS = {
@@ -54,7 +54,7 @@ SPECS = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_request_gives_exactly_the_manifest_that_was_reviewed(name):
+def test_manifests_equal_the_golden_files(name):
     found = [job(SPECS[name], SETTINGS)]
     if SPECS[name].num_nodes > 1:
         found.append(service(SPECS[name], SETTINGS, "1b4e28ba-2fa1-11d2-883f-0016d3cca427"))
@@ -65,8 +65,8 @@ def test_a_request_gives_exactly_the_manifest_that_was_reviewed(name):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_every_pod_meets_the_rules_of_pod_security_restricted(name):
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, as far as our pods can break them."""
+def test_pods_fulfill_pod_security_restricted(name):
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, the rules that our pods could break."""
     pod = job(SPECS[name], SETTINGS)["spec"]["template"]["spec"]
     assert not any(pod.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
     assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] != 0
@@ -82,24 +82,24 @@ def test_every_pod_meets_the_rules_of_pod_security_restricted(name):
 
 
 @pytest.mark.parametrize(
-    ("said", "limit"),
+    ("resources", "limit"),
     [({"cpu": "2"}, "2"), ({"cpu": "500m", "cpu_limit": "2"}, "2"), ({"cpu": "8", "cpu_limit": "900m"}, "8")],
 )
-def test_a_pod_may_always_use_the_cores_that_it_is_promised(said, limit):
-    found = resource_requirements(Resources(**said).over(BUILT_IN))
-    assert (found["requests"]["cpu"], found["limits"]["cpu"]) == (said["cpu"], limit)
+def test_the_cpu_limit_is_at_least_the_request(resources, limit):
+    found = resource_requirements(Resources(**resources).over(BUILT_IN))
+    assert (found["requests"]["cpu"], found["limits"]["cpu"]) == (resources["cpu"], limit)
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_what_is_made_carries_our_labels_down_to_the_pod(name):
+def test_jobs_and_pods_carry_our_labels(name):
     found = job(SPECS[name], SETTINGS)
     for metadata in (found["metadata"], found["spec"]["template"]["metadata"]):
         assert LABELS.items() <= metadata["labels"].items()
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_typed_models_of_the_kubernetes_client_know_every_field(name):
-    """The client's models are generated from the API's own description: a field that it does not know would be dropped."""
+def test_every_field_exists_in_the_models_of_the_client(name):
+    """The models are generated from the specification of the API; parsing drops unknown fields."""
     from kubernetes.client import ApiClient
 
     found = job(SPECS[name], SETTINGS)
@@ -108,13 +108,13 @@ def test_the_typed_models_of_the_kubernetes_client_know_every_field(name):
     assert api.sanitize_for_serialization(parsed) == found
 
 
-def test_a_queue_is_named_by_label_and_suspend_is_left_to_kueue():
+def test_a_queue_is_a_label_and_kueue_suspends_the_job():
     found = job(SPECS["placed"], SETTINGS)
     assert found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
     assert "suspend" not in found["spec"]
 
 
-def test_a_volume_of_the_node_is_possible_for_one_machine():
+def test_a_volume_can_be_a_folder_of_the_node():
     settings = SETTINGS.model_copy(update={"volumes": (type(SETTINGS.volumes[0])(mount="data", host_path="/srv/data"),)})
     volume = job(SPECS["one-gpu"], settings)["spec"]["template"]["spec"]["volumes"][0]
     assert volume == {"name": "shared-0", "hostPath": {"path": "/srv/data", "type": "Directory"}}

@@ -1,3 +1,5 @@
+"""Checks of the data between steps."""
+
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,7 @@ from kedro.pipeline import Pipeline, node
 
 from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, WorkspaceDataset, WorkSplitDataset
 from fourfold_ops.errors import UserError
-from fourfold_ops.kubernetes.plan.placement import check_placement, local_path, place
+from fourfold_ops.kubernetes.plan.placement import check_placement, local_path, shared_location
 from fourfold_ops.kubernetes.plan.settings import Volume, read_settings
 from fourfold_ops.kubernetes.plan.steps import plan_steps
 
@@ -42,42 +44,46 @@ def check(volumes=(DATA,), **entries):
     check_placement(steps, DataCatalog({**here, **entries}), volumes, PROJECT)
 
 
-def test_data_on_a_shared_volume_may_cross_and_the_drivers_own_may_lie_anywhere():
+def test_data_of_remote_steps_must_be_on_a_shared_volume():
     check()
     check(raw=JsonDataset("/elsewhere/raw.json"))
 
 
-def test_a_memory_dataset_between_steps_is_refused_with_its_name():
+def test_a_memory_dataset_of_a_remote_step_is_refused():
     with pytest.raises(
         UserError, match=r"Nothing was submitted. Catalog entry 'shards', read by the remote step stage/train, is a Memory"
     ):
         check(shards=MemoryDataset())
-    with pytest.raises(UserError, match="'model', made by"):
+    with pytest.raises(UserError, match="'model', written by"):
         check(model=CachedDataset(MemoryDataset()))
 
 
-def test_a_path_that_pods_cannot_see_is_refused_with_its_name():
-    with pytest.raises(UserError, match=r"'shards' lies at /elsewhere/shards, outside all shared volumes \(mounted at: data\)"):
+def test_a_path_outside_the_shared_volumes_is_refused():
+    with pytest.raises(
+        UserError, match=r"'shards' is stored at /elsewhere/shards, outside all shared volumes \(mounted at: data\)"
+    ):
         check(shards=FolderDataset("/elsewhere/shards"))
     with pytest.raises(UserError, match=r"mounted at: none"):
         check(volumes=())
 
 
-def test_a_result_may_not_go_to_a_volume_that_is_read_only():
+def test_an_output_on_a_read_only_volume_is_refused():
     with pytest.raises(UserError, match=r"'model' is written by stage/train, but the volume at data is read-only"):
         check(volumes=(DATA.model_copy(update={"read_only": True}),))
 
 
-def test_an_object_store_is_seen_from_everywhere():
+def test_an_object_store_needs_no_volume():
     check(shards=Bucket("s3://bucket/shards"), model=Bucket("gs://bucket/model.json"))
 
 
-def test_the_path_of_a_dataset_is_found_whatever_its_type():
+def test_the_local_path_of_a_dataset_is_found():
     assert local_path(WorkspaceDataset("data/work")) == Path("data/work")
     assert local_path(MetricLogDataset()) is None
 
 
-def test_a_place_has_the_same_name_from_every_machine_that_shares_the_volume():
+def test_a_location_has_one_name_on_all_machines():
     inner = Volume(mount="data/fast", claim="fast", sub_path="mine")
-    assert place(PROJECT / "data/fast/x", [DATA, inner], PROJECT) == "claim fast:/mine/x"
-    assert place(Path("/opt/project/data/y"), [DATA], Path("/opt/project")) == place(PROJECT / "data/y", [DATA], PROJECT)
+    assert shared_location(PROJECT / "data/fast/x", [DATA, inner], PROJECT) == "claim fast:/mine/x"
+    assert shared_location(Path("/opt/project/data/y"), [DATA], Path("/opt/project")) == shared_location(
+        PROJECT / "data/y", [DATA], PROJECT
+    )

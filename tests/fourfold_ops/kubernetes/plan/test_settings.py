@@ -10,7 +10,7 @@ def settings(**values):
     return read_settings({"image": IMAGE, **values}, "conf/site/kubernetes.yml")
 
 
-def test_a_node_gets_the_default_under_what_its_tags_say_under_what_its_name_says():
+def test_names_override_tags_and_tags_override_the_default():
     site = settings(
         default={"cpu": 2, "memory": "8Gi", "env": {"A": "1", "B": "1"}},
         tags={"gpu": {"gpus": 1, "memory": "64Gi", "env": {"B": "2"}}},
@@ -23,33 +23,36 @@ def test_a_node_gets_the_default_under_what_its_tags_say_under_what_its_name_say
     assert pretrain.remote is True
 
 
-def test_a_node_that_nothing_makes_remote_runs_in_the_driver():
+def test_a_node_without_settings_runs_in_the_driver():
     assert settings(tags={"gpu": {}}).resources_for("report", {"evaluation"}).remote is False
     assert settings(remote="all").resources_for("report", {"evaluation"}).remote is True
     assert settings(tags={"gpu": {}}, nodes={"small": {"remote": False}}).resources_for("small", {"gpu"}).remote is False
 
 
-def test_a_node_may_say_what_it_needs_by_tags_alone():
+def test_tags_can_carry_resources():
     resources = settings().resources_for("train", {"gpus-2", "memory-64Gi", "nodes-3", "unrelated-7"})
     assert (resources.gpus, resources.memory, resources.nodes, resources.remote) == (2, "64Gi", 3, True)
 
 
-def test_tags_that_contradict_each_other_are_refused_by_name():
+def test_contradicting_tags_are_refused():
     site = settings(tags={"big": {"memory": "64Gi"}, "small": {"memory": "1Gi"}})
-    with pytest.raises(UserError, match=r"Node 'train': its tags ask for memory = '64Gi' and, by tag 'small', '1Gi'"):
+    with pytest.raises(UserError, match=r"Node 'train': its tags set memory = '64Gi' and, by tag 'small', '1Gi'"):
         site.resources_for("train", {"big", "small"})
 
 
-def test_every_problem_of_the_file_is_listed_with_what_is_allowed():
+def test_every_problem_of_the_file_is_listed():
     with pytest.raises(UserError) as error:
         settings(tags={"gpu": {"gpu": 1}}, default={"memory": "lots"}, ttl_seconds=1)
     text = str(error.value)
     assert "conf/site/kubernetes.yml is not valid" in text
     assert "tags.gpu.gpu is an unknown key. Did you mean 'gpus'?" in text
-    assert "default.memory = 'lots'" in text and "ttl_seconds = 1" in text
+    assert (
+        "default.memory = 'lots': Input should be a Kubernetes quantity, e.g. 500m, 2 or 64Gi" in text
+        and "ttl_seconds = 1" in text
+    )
 
 
-def test_an_image_is_named_by_digest_unless_the_site_says_otherwise():
+def test_an_image_needs_a_digest_unless_tags_are_allowed():
     with pytest.raises(UserError, match="not named by digest"):
         settings(image="fourfold:latest")
     with pytest.raises(UserError, match="not named by digest"):
@@ -64,13 +67,13 @@ def test_a_volume_has_one_source():
             settings(volumes=[{"mount": "data", **source}])
 
 
-def test_nobody_is_root():
+def test_root_is_refused():
     with pytest.raises(UserError, match=r"security.user = 0"):
         settings(security={"user": 0})
 
 
-def test_settings_and_requests_have_no_place_for_a_scientific_parameter():
-    """WHERE never changes WHAT: there is no free-form section that a node could read, and unknown keys are refused."""
+def test_settings_cannot_carry_scientific_parameters():
+    """Where a step runs must not change what it computes: there is no free-form section, and unknown keys are refused."""
     free = {
         name
         for model in (KubernetesSettings, Resources)
@@ -78,3 +81,9 @@ def test_settings_and_requests_have_no_place_for_a_scientific_parameter():
         if "Any" in str(field.annotation)
     }
     assert free == {"tolerations"}
+
+
+@pytest.mark.parametrize("cpu", ["16Gi", "-1", "two", ""])
+def test_a_number_of_cores_is_checked(cpu):
+    with pytest.raises(UserError, match=r"default.cpu = '.*': Input should be a (number of cores|Kubernetes quantity)"):
+        settings(default={"cpu": cpu})

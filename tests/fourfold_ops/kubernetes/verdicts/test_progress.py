@@ -1,9 +1,9 @@
-"""What is read from the lines that a step logs."""
+"""Progress that is read from the lines of a log."""
 
-from fourfold_ops.kubernetes.verdicts.progress import Progress, after
+from fourfold_ops.kubernetes.verdicts.progress import Progress, updated
 
 
-def test_progress_is_read_from_the_lines_that_long_work_logs():
+def test_progress_is_read_from_log_lines():
     lines = [
         "12:00:01 INFO    pretraining: resuming from step 1800 of 4500.",
         "12:00:16 INFO    pretraining: 1840/4500 steps, 3.21 steps/s, 829 s left, loss 2.5",
@@ -12,6 +12,6 @@ def test_progress_is_read_from_the_lines_that_long_work_logs():
     ]
     progress = Progress()
     for text in lines:
-        progress = after(text, progress)
+        progress = updated(progress, text)
     assert progress == Progress("something else", 1840, 4500, "steps", 3.21, 1850)
     assert str(progress) == "1840/4500 steps, 3.21/s"
