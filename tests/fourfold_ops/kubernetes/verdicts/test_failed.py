@@ -162,7 +162,7 @@ OCI_START = OCI + "unable to start container process: "
         (OCI + "exec /usr/bin/python: exec format error: unknown", "exec format error", "the image is for another processor"),
     ],
 )
-def test_a_container_that_cannot_start_is_told_from_a_failure(message, evidence, remedy):
+def test_a_container_that_cannot_start_is_not_a_failure_of_the_code(message, evidence, remedy):
     found = pod_failure(pod(code=128, reason="StartError", message=message), Progress(), AGAIN)
     assert found.kind == "start" and "the container cannot start (StartError) on node-0" in line(found)
     assert evidence in found.evidence and remedy in found.remedy
@@ -175,7 +175,7 @@ def test_an_exec_format_error_in_the_log_names_the_processor():
 
 
 @pytest.mark.parametrize(("code", "words"), [(127, "its command is not in the image"), (126, "its command is not executable")])
-def test_a_missing_command_is_told_from_a_failure_of_the_code(code, words):
+def test_a_missing_command_is_not_a_failure_of_the_code(code, words):
     found = pod_failure(pod(code=code, message="sh: 1: kedro: not found"), Progress(), AGAIN)
     assert f"{words}; sh: 1: kedro: not found; correct `command` in kubernetes.yml" in line(found)
     assert words not in line(pod_failure(pod(code=code, message="x"), HALFWAY, AGAIN))  # it ran, so the exit code is its own

@@ -193,7 +193,7 @@ def test_a_pod_on_a_lost_node_quotes_the_node_controller():
     assert f"pod old on node-7; {message}; if its node is lost" in line(waiting(PENDING, [lost], {}))
 
 
-def test_an_unreachable_pod_is_told_from_a_running_one():
+def test_an_unreachable_pod_is_recognized():
     unready = {"type": "Ready", "status": "False"}
     silent = pod(phase="Running", conditions=[unready])
     silent["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}

@@ -26,7 +26,7 @@ from shapes import line
         ("something else", "the cluster refuses the pod"),
     ],
 )
-def test_refusals_by_admission_are_told_apart(message, what):
+def test_refusals_by_admission_are_classified(message, what):
     assert what in line(refused(message))
 
 
