@@ -1,4 +1,4 @@
-"""The miniature's commands: run, k8s and submit."""
+"""Commands of the miniature project: run, k8s and submit."""
 
 import click
 from kedro.framework.cli.project import run
