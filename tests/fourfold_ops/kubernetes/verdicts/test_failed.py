@@ -87,7 +87,7 @@ def test_an_eviction_quotes_the_node():
 
 
 def test_without_pods_the_condition_of_the_job_is_quoted():
-    assert "its pods are gone; Job has reached the specified backoff limit (BackoffLimitExceeded)" in line(
+    assert "its pods no longer exist; Job has reached the specified backoff limit (BackoffLimitExceeded)" in line(
         failure(job(), [], Progress(), AGAIN)
     )
 
