@@ -1,4 +1,4 @@
-"""The model is judged on exact truth, registered, and reported."""
+"""Evaluation: compare the model with exact truth, write the report and register the model."""
 
 from pipelines.evaluation.pipeline import create_pipeline
 

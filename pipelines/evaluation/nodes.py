@@ -1,4 +1,4 @@
-"""Verbs of evaluation: judge, gather, report, publish."""
+"""Nodes of evaluation: evaluate, collect metrics, write the report, publish the model."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fourfold.generation.any_to_any import AnyToAny
 from fourfold.labelers.teachers import TeacherSet
 
 
-def judge_model(
+def evaluate_model(
     any_to_any: AnyToAny,
     teachers: TeacherSet,
     shards: ShardSet,
@@ -22,7 +22,7 @@ def judge_model(
     evaluation: EvaluationConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Compare the model's predictions on test with the truth. The only reader of test."""
+    """Compare the predictions of the model on `test` with the truth. No other stage reads `test`."""
     return evaluate(any_to_any, teachers.clip, shards, labels, truth, "test", evaluation, seed)
 
 
@@ -34,7 +34,7 @@ def gather_metrics(
     pretraining_metrics: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Bring every figure of the run into one file. All but `seconds` is the same for the same commit, seed and machine."""
+    """Collect the metrics of all stages. All but `seconds` are equal for equal commit, seed and machine."""
     return {
         **out_of_the_box,
         "transfer": transfer_results["transfer"],
@@ -56,7 +56,7 @@ def write_pages(
     evaluation: EvaluationConfig,
     seed: int,
 ) -> tuple[str, bytes]:
-    """Return the report (self-contained HTML) and its gallery as one picture (PNG)."""
+    """Return the report (self-contained HTML) and its gallery as one image (PNG)."""
     gallery = collect_gallery(any_to_any, shards, labels, truth, "test", evaluation, seed)
     facts = {
         "Parameters": f"{metrics['pretraining']['parameters'] / 1e6:.1f} M",
@@ -70,6 +70,6 @@ def write_pages(
 
 
 def publish_model(any_to_any_folder: Path, metrics: dict[str, Any]) -> Path:
-    """Hand the model folder to the registry, now that its figures are known."""
+    """Return the model folder for registration; the metrics are an input so that evaluation comes first."""
     assert metrics["out_of_the_box"]
     return any_to_any_folder

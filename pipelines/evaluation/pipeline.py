@@ -1,20 +1,20 @@
-"""any-to-any model, truth, all figures → metrics, report, registered model."""
+"""any-to-any model, truth, metrics of all stages → metrics, report, registered model."""
 
 from kedro.pipeline import Node, Pipeline
 
-from pipelines.evaluation.nodes import gather_metrics, judge_model, publish_model, write_pages
+from pipelines.evaluation.nodes import evaluate_model, gather_metrics, publish_model, write_pages
 
 
 def create_pipeline() -> Pipeline:
-    """Return the stage that judges, reports and registers the model."""
+    """Return the stage that evaluates, reports and registers the model."""
     settings = "params:evaluation"
     return Pipeline(
         [
             Node(
-                judge_model,
+                evaluate_model,
                 ["any_to_any", "teachers", "shards", "labels", "truth", settings, "params:seed"],
                 "out_of_the_box",
-                name="judge_model",
+                name="evaluate_model",
             ),
             Node(
                 gather_metrics,

@@ -1,4 +1,4 @@
-"""The pretrained model learns tasks it never saw from few labels, beside the same model from scratch and a small CNN."""
+"""Fine-tuning on new tasks with few labels: the pretrained model, the same model from scratch, and a small CNN."""
 
 from pipelines.finetuning.pipeline import create_pipeline
 

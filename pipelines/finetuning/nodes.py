@@ -1,4 +1,4 @@
-"""The verb of fine-tuning: compare."""
+"""Node of fine-tuning: compare the arms."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def compare_arms(
     finetuning_folder: Path,
     log: MetricLog,
 ) -> dict[str, Any]:
-    """Learn each new task from few labels: pretrained, from scratch, and a small CNN, under one budget."""
+    """Train each new task from few labels, with equal budget: pretrained, from scratch, and a small CNN."""
     return finetune(
         any_to_any.model,
         any_to_any.tokenizers.text,

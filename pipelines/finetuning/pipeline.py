@@ -6,7 +6,7 @@ from pipelines.finetuning.nodes import compare_arms
 
 
 def create_pipeline() -> Pipeline:
-    """Return the stage that fine-tunes on tasks the model never saw."""
+    """Return the stage that fine-tunes on tasks that are not part of pretraining."""
     return Pipeline(
         [
             Node(
