@@ -1,4 +1,4 @@
-"""What a validation wants to know of shards: one row of plain facts per sample and modality."""
+"""Facts about stored values for validations: one row per sample and modality."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -33,14 +33,20 @@ COLUMNS = (
     "min_score",
     "boxes_valid",  # 0 <= min <= max <= 1 on both axes
     "num_colors",  # of the largest palette
-    "num_metadata",  # types that are said
+    "num_metadata",  # types with a value
 )
 
 
 def fact_table(shards: ShardSet, splits: Iterable[str] | None = None, modalities: Iterable[str] | None = None) -> list[Fact]:
-    """Return a row of `COLUMNS` per sample and modality, in the order of the shards; None where a fact has no meaning.
+    """Return a row of `COLUMNS` per sample and modality, in the order of the shards; None where a fact is not defined.
 
-    Default: all splits and all their modalities. Raises ValueError where a shard is damaged or a split is missing.
+    Args:
+        shards: the shards to read.
+        splits: default: all.
+        modalities: default: all modalities of each split.
+
+    Raises:
+        ValueError: a shard is damaged, or a split does not exist.
     """
     return list(iterate_facts(shards, splits, modalities))
 
@@ -48,14 +54,20 @@ def fact_table(shards: ShardSet, splits: Iterable[str] | None = None, modalities
 def iterate_facts(
     shards: ShardSet, splits: Iterable[str] | None = None, modalities: Iterable[str] | None = None
 ) -> Iterator[Fact]:
-    """Yield the rows of `fact_table` with one shard in memory."""
+    """Yield the rows of `fact_table`, with one shard in memory at a time."""
     for split in shards.splits() if splits is None else splits:
         for modality in shards.modalities(split) if modalities is None else modalities:
             position, manifest = 0, shards.manifest(split, modality)
             for shard in manifest.shards:
                 for key, content in shards.read_bytes(split, modality, shard.name):
-                    place = {"key": key, "split": split, "shard": shard.name, "position": position, "modality": modality}
-                    yield dict.fromkeys(COLUMNS) | place | _facts(modality, content, manifest.class_table)
+                    position_facts = {
+                        "key": key,
+                        "split": split,
+                        "shard": shard.name,
+                        "position": position,
+                        "modality": modality,
+                    }
+                    yield dict.fromkeys(COLUMNS) | position_facts | _facts(modality, content, manifest.class_table)
                     position += 1
 
 
@@ -87,7 +99,7 @@ def _extent(values: Iterable[float]) -> Fact:
 
 
 def _array_facts(value: np.ndarray) -> Fact:
-    if value.ndim == 1:  # a vector is of one place
+    if value.ndim == 1:  # a vector has one position
         shape = {"height": 1, "width": 1, "channels": len(value)}
     else:
         shape = {"height": value.shape[0], "width": value.shape[1], "channels": value.shape[2] if value.ndim > 2 else 1}

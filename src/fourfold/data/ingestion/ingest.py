@@ -19,7 +19,15 @@ from pydantic import Field, model_validator
 from fourfold.configuration import Config
 from fourfold.data.ingestion.cleaning import CleaningConfig, split_of
 from fourfold.data.ingestion.drops import Tally, check_drops, loss_report
-from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, SampleStream, Source, SourceConfig, TruthTarget
+from fourfold.data.ingestion.sources import (
+    SOURCES,
+    AnySourceConfig,
+    SampleStream,
+    Source,
+    SourceConfig,
+    SourceContext,
+    TruthTarget,
+)
 from fourfold.data.ingestion.sources.files import FilesConfig
 from fourfold.data.ingestion.staging import MODALITIES, StagedSample, stage, staged_chunks
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
@@ -139,7 +147,7 @@ def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[Open
         _require_path_outside(source_config, folder)
         source = SOURCES.get(source_config.kind)
         taken = {split for earlier in opened for split in earlier.splits}
-        opened.append(OpenedSource(source, source_config, source.open(source_config, seed, crawl, taken)))
+        opened.append(OpenedSource(source, source_config, source.open(source_config, SourceContext(seed, crawl, taken))))
     _remove_others(crawl, [stream.name for source in opened for stream in source.streams])
     return opened
 
