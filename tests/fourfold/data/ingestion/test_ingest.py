@@ -168,6 +168,14 @@ def test_source_inside_the_output_folder_is_refused(tmp_path):
     assert len(list((tmp_path / "photos").iterdir())) == 6
 
 
+def test_supplement_with_the_splits_of_the_source_is_refused(tmp_path):
+    config = settings(write_folder(tmp_path / "in", range(3)), "folder")
+    with pytest.raises(
+        ValueError, match=r"ingestion.supplement \(kind 'folder'\) provides test, train, val, which ingestion.source"
+    ):
+        ingest(config.model_copy(update={"supplement": config.source}), 0, tmp_path / "out")
+
+
 def test_contradicting_settings_are_refused():
     with pytest.raises(ValueError, match=r"source.image_size \(64\) must equal image_size \(32\)"):
         IngestionConfig(source={"kind": "scenes"}, image_size=32)
