@@ -13,7 +13,7 @@ from fourfold.reuse import KEEP_VARIABLE
 from fourfold_ops.cli.catalog import catalog_path
 from fourfold_ops.cli.failures import with_clear_errors
 from fourfold_ops.cli.options import with_fresh
-from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
+from fourfold_ops.kubernetes.cli.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:
     from fourfold.generation.any_to_any import AnyToAny

@@ -1,4 +1,4 @@
-"""Evaluation: compare the model with exact truth, write the report and register the model."""
+"""The model is scored against exact truth, reported and registered."""
 
 from pipelines.evaluation.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on new tasks with few labels: the pretrained model, the same model from scratch, and a small CNN."""
+"""The pretrained model learns new tasks from few labels, compared with a fresh model and a small CNN."""
 
 from pipelines.finetuning.pipeline import create_pipeline
 
