@@ -20,7 +20,7 @@ from step import SENTINELS, released_config
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.model.config import ModelConfig
 from fourfold.pretraining.loader import CROP_SETTINGS, Reader, TokenLoader
 from fourfold.seeds import numpy_generator
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--per-shard", type=int, default=128)
     options = parser.parse_args()
     config = released_config("Ti")
-    masker = Masker(MaskingConfig(input_tokens=128, target_tokens=128), config, SpecialIds(3, SENTINELS))
+    masker = Masker(MaskingConfig(input_tokens=128, target_tokens=128), config, SentinelIds(3, SENTINELS))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         world = write_shards(Path(folder), config, options.shards, options.per_shard)

@@ -19,7 +19,7 @@ from training import milliseconds
 
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.modalities import FOUR_M_7, TOKEN_MODALITIES
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
@@ -28,7 +28,7 @@ from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.precision import autocast
 
 AT_ONCE, BATCH = 64, 16
-SPECIAL = SpecialIds(3, tuple(range(5, 204)))
+SPECIAL = SentinelIds(3, tuple(range(5, 204)))
 
 
 def model_of(names: tuple[str, ...]) -> ModelConfig:

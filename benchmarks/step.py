@@ -26,7 +26,7 @@ from torch import nn
 
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.modalities import TOKEN_MODALITIES
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
@@ -55,7 +55,7 @@ class Samples:
     """Whole random samples, and masked batches of them."""
 
     def __init__(self, config: ModelConfig, count: int, budget: int) -> None:
-        self.masker = Masker(MaskingConfig(input_tokens=budget, target_tokens=budget), config, SpecialIds(3, SENTINELS))
+        self.masker = Masker(MaskingConfig(input_tokens=budget, target_tokens=budget), config, SentinelIds(3, SENTINELS))
         rng = numpy_generator(0, "benchmark")
         self.pixels = rng.integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
         self.tokens = {}

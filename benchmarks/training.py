@@ -18,12 +18,12 @@ from torch import nn
 
 from fourfold.masking.config import TOKENS, MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.model.config import ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.seeds import numpy_generator
-from fourfold.training.averaging import WeightAverage
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+from fourfold.training.state import WeightAverage
 
 
 def milliseconds(work: Callable[[], Any], repeats: int) -> float:
@@ -72,7 +72,7 @@ def main() -> None:
         config = small_config(dim)
         model, optimizer_config = FourM(config, 0), OptimizerConfig()
         optimizer, average = build_optimizer(model, optimizer_config), WeightAverage(model, 0.99)
-        masker = Masker(default_masking(), config, SpecialIds(3, tuple(range(5, 40))))
+        masker = Masker(default_masking(), config, SentinelIds(3, tuple(range(5, 40))))
         samples, per_mask = random_samples(config, 64), 64 / options.batch
         batch = masker(*samples, numpy_generator(0, "masking"))[: options.batch]
         work: dict[str, Callable[[], Any]] = {

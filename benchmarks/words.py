@@ -18,7 +18,7 @@ from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch
 from fourfold.pretraining.loader import TokenLoader, fixed_batches
-from fourfold.pretraining.pretrain import special_ids, validation_losses
+from fourfold.pretraining.pretrain import sentinel_ids, validation_losses
 from fourfold.scenes.world.vocabulary import COLORS, SHAPES
 from fourfold_ops.catalog import catalog_path
 
@@ -36,7 +36,7 @@ def replaced(batch: MaskedBatch, ids: list[int]) -> MaskedBatch:
 def losses(model: AnyToAny, target: str, shards: list[ShardSet], samples: int, words: dict[str, list[int]]) -> dict[str, float]:
     component = MixtureComponent(alpha_in={"caption": 1000.0}, alpha_target={target: 1000.0}, keep="all")
     masking = MaskingConfig(components=(component,), input_tokens=64, target_tokens=64)
-    masker = Masker(masking, model.model.config, special_ids(model.tokenizers))
+    masker = Masker(masking, model.model.config, sentinel_ids(model.tokenizers))
     batches = fixed_batches(TokenLoader(*shards, "val", 16, masker, seed=0), samples)
 
     def loss(changed: list[MaskedBatch]) -> float:

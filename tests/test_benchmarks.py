@@ -13,7 +13,7 @@ from step import SENTINELS, deviation_from_line, released_config
 
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.pretraining.loader import TokenLoader
 
 
@@ -52,6 +52,6 @@ def test_every_line_needs_measurements_that_there_are_of_files_that_there_are():
 def test_the_loader_reads_the_shards_that_its_benchmark_writes(tmp_path):
     config = released_config("Ti")
     tokens, images = write_shards(tmp_path, config, num_shards=1, per_shard=4, num_crops=2)
-    masker = Masker(MaskingConfig(input_tokens=16, target_tokens=16), config, SpecialIds(3, SENTINELS))
+    masker = Masker(MaskingConfig(input_tokens=16, target_tokens=16), config, SentinelIds(3, SENTINELS))
     batch, _ = next(iter(TokenLoader(tokens, images, "train", 4, masker, 0)))
     assert batch.batch_size == 4 and batch.pixels_BHWC.shape == (4, 224, 224, 3)

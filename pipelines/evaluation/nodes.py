@@ -23,7 +23,7 @@ def judge_model(
     seed: int,
 ) -> dict[str, Any]:
     """Compare the model's predictions on test with the truth. The only reader of test."""
-    return evaluate(any_to_any, teachers.clip, shards, labels, truth, "test", evaluation, seed)
+    return evaluate(any_to_any, teachers.image_text_encoder("mini_clip"), shards, labels, truth, "test", evaluation, seed)
 
 
 def gather_metrics(

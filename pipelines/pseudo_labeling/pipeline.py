@@ -1,4 +1,4 @@
-"""shards → teachers → raw labels → labels, with their quality."""
+"""The pseudo-labeling stage: shards → teachers → raw labels → labels and their quality."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 label_images,
-                ["shards", "teachers", settings, "raw_labels_folder", "part"],
+                ["shards", "teachers", settings, "raw_labels_folder", "work_split"],
                 "raw_labels",
                 tags="gpu",
                 name="label_images",

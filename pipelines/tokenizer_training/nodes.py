@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
+from fourfold.data.work_split import WorkSplit
 from fourfold.metric_log import MetricLog
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import measure_tokenizers
@@ -34,7 +34,9 @@ def tokenize_shards(
     tokenizing: TokenizersConfig,
     seed: int,
     tokens_folder: Path,
-    part: tuple[int, int],
+    work_split: tuple[int, int],
 ) -> ShardSet:
-    """Turn every modality of every sample, or of this process's part of them, into integers, once."""
-    return pretokenize(shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENIZED_SPLITS, seed, Part(*part))
+    """Turn every modality of every sample, or of this process's share of them, into integers, once."""
+    return pretokenize(
+        shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENIZED_SPLITS, seed, WorkSplit(*work_split)
+    )

@@ -30,7 +30,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 tokenize_shards,
-                ["shards", "labels", "tokenizers", settings, "params:seed", "tokens_folder", "part"],
+                ["shards", "labels", "tokenizers", settings, "params:seed", "tokens_folder", "work_split"],
                 "tokens",
                 tags="gpu",
                 name="tokenize_shards",

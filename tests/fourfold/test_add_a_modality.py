@@ -11,7 +11,7 @@ from fourfold import modalities
 from fourfold.data import codecs
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.fourm import FourM
 from fourfold.pretraining.pretrain import model_config
@@ -72,7 +72,7 @@ def use_heat() -> None:
     assert "tok_heat" in config.names
     component = MixtureComponent(alpha_in={"tok_heat": 1.0}, alpha_target={"tok_heat": 1.0})
     masking = MaskingConfig(components=(component,), input_tokens=6, target_tokens=8)
-    masker = Masker(masking, config, SpecialIds(text.eos_id, tuple(text.sentinel_ids[1:])))
+    masker = Masker(masking, config, SentinelIds(text.eos_id, tuple(text.sentinel_ids[1:])))
     losses = FourM(config)(masker({"tok_heat": tokens}, None, rng))
     losses.total.backward()
     assert list(losses.per_modality) == ["tok_heat"] and bool(losses.total.isfinite())

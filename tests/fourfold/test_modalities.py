@@ -8,7 +8,7 @@ import yaml
 
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.modalities import FOUR_M_7, LABELS, TOKEN_MODALITIES, label, target_of, token_modality
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.tokenizers.config import TokenizersConfig
@@ -90,7 +90,7 @@ def test_a_model_of_all_modalities_can_be_masked():
         )
         for name, entry in TOKEN_MODALITIES.items()
     ]
-    masker = Masker(MaskingConfig(), ModelConfig(modalities=tuple(modalities)), SpecialIds(3, tuple(range(5, 204))))
+    masker = Masker(MaskingConfig(), ModelConfig(modalities=tuple(modalities)), SentinelIds(3, tuple(range(5, 204))))
     assert masker.chunk_lengths["metadata"] == 2 and masker.shuffled == {"metadata"}
 
 

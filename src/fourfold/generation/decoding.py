@@ -171,7 +171,7 @@ class _Request:
 
     def _joined(self, given_BT: Tensor, found_BT: Tensor) -> Tensor:
         """Return the given texts with what was found in the place of their sentinels, without EOS, padded with 0."""
-        special = spans.SpecialIds(self.special_ids.end, self.special_ids.sentinels[1:])
+        special = spans.SentinelIds(self.special_ids.end, self.special_ids.sentinels[1:])
         rows = []
         for given, found in zip(given_BT.tolist(), found_BT.tolist(), strict=True):
             ids = [token for token in spans.merge_spans(given, [self.special_ids.first_sentinel, *found], special) if token]

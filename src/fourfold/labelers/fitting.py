@@ -12,10 +12,9 @@ from fourfold.configuration import Config
 from fourfold.data.cursor import index_batches
 from fourfold.metric_log import MetricLog
 from fourfold.seeds import derive_seed
+from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
 from fourfold.training.loop import train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
-from fourfold.training.schedules import ScheduleConfig, factor
-from fourfold.training.state import LoopConfig
 
 Losses = Callable[[np.ndarray, int], dict[str, Tensor]]  # (indices of samples, step) → losses, to be summed
 
@@ -65,7 +64,7 @@ def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, 
         compute_loss,
         lambda cursor: index_batches(num_samples, min(config.batch_size, num_samples), seed, "teachers", name, start=cursor),
         optimizer,
-        lambda step: factor(schedule, step, config.steps),
+        lambda step: lr_multiplier(schedule, step, config.steps),
         LoopConfig(num_steps=config.steps),
         log=log,
         description=f"training the {name} teacher",

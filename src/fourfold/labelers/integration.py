@@ -128,9 +128,7 @@ def normal_angles_to_depth(normal_BHW3: np.ndarray, depth_BHW: np.ndarray, camer
     return np.degrees(np.arccos(cosine_Bhw)).mean((1, 2))
 
 
-def _kept_boxes(
-    sample: Sample, config: IntegrationConfig, classes: ClassTable | None, counts: Counter[str]
-) -> dict[str, Any]:
+def _kept_boxes(sample: Sample, config: IntegrationConfig, classes: ClassTable | None, counts: Counter[str]) -> dict[str, Any]:
     """Return `det` without the rejected boxes, and count every outcome."""
     kept = []
     for instance in sample["det"]["instances"]:

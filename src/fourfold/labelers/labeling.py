@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fourfold.data.parts import WHOLE, Part
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
+from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.protocol import Batch
 from fourfold.labelers.teachers import TeacherSet
@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 SOURCE_COLUMNS = ("rgb", "caption")
 
 
-def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig, folder: Path, part: Part = WHOLE) -> ShardSet:
+def label_shards(
+    shards: ShardSet, teachers: TeacherSet, config: LabelingConfig, folder: Path, work_split: WorkSplit = NO_SPLIT
+) -> ShardSet:
     """Write the raw labels of every split but the annotated one, aligned with `shards`, and return them.
 
     A shard is written whole or not at all. Shards that an interrupted run with the same settings and inputs has written are
@@ -27,21 +29,21 @@ def label_shards(shards: ShardSet, teachers: TeacherSet, config: LabelingConfig,
         teachers: the trained teachers.
         config: the labelers, their settings and the batch size.
         folder: where the labels are written.
-        part: the share of the shards that this process labels. Only a run over the whole writes manifests; run it last.
+        work_split: the share of the shards that this process labels. A later run over all shards writes the manifests.
     """
     settings = config.model_dump(mode="json", exclude={"integration"})
     name = fingerprint(kind="labels", teachers=teachers.digest(), settings=settings, shards=shards.digest())
-    claim(folder, name, shared=not part.is_whole)
+    claim(folder, name, shared=not work_split.is_whole)
     modalities = [labeler.modality for labeler in teachers.labelers()]
     splits = labeled_splits(shards, config)
-    work = part.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
+    work = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     waiting = [(split, shard) for split, shard in work if missing_columns(folder, split, shard, modalities)]
     for split, shard in progress(waiting, "labeling", unit="shard"):
         samples = shards.read(split, SOURCE_COLUMNS, shard)
         labels = label_samples(samples, teachers, config.batch_size)
         keys = [sample["__key__"] for sample in samples]
         write_columns(folder, split, shard, {m: zip(keys, labels[m], strict=True) for m in modalities})
-    for split in splits if part.is_whole else ():
+    for split in splits if work_split.is_whole else ():
         finish_split(folder, split, modalities, like=shards, class_tables=config.class_tables())
     return ShardSet(folder)
 

@@ -59,7 +59,7 @@ class Teacher:
 class LabelingContext:
     """What labelers share: the camera assumed for all images, and the class tables of the configured labelers by modality."""
 
-    camera: Camera = Camera()
+    camera: Camera = field(default_factory=Camera)
     class_tables: Mapping[str, ClassTable] = field(default_factory=dict)
 
 

@@ -11,8 +11,15 @@ from torch import Tensor
 from fourfold.masking.budgets import draw_budgets
 from fourfold.masking.candidates import Candidates, nothing, select, sequence_candidates
 from fourfold.masking.config import MaskingConfig
-from fourfold.masking.spans import SpecialIds, draw_masks, shuffle_chunks, with_eos, write_inputs, write_targets
-from fourfold.masking.vectors import select_vectors
+from fourfold.masking.spans import (
+    SentinelIds,
+    draw_masks,
+    select_vectors,
+    shuffle_chunks,
+    with_eos,
+    write_inputs,
+    write_targets,
+)
 from fourfold.modalities import TOKEN_MODALITIES, base_name
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
@@ -27,7 +34,7 @@ class Masker:
     """
 
     def __init__(
-        self, config: MaskingConfig, model: ModelConfig, special: SpecialIds, only: Collection[str] | None = None
+        self, config: MaskingConfig, model: ModelConfig, special: SentinelIds, only: Collection[str] | None = None
     ) -> None:
         self.config, self.model, self.special = config, model, special
         self.used_E = np.array([only is None or name in only for name in model.names])

@@ -20,7 +20,7 @@ TRIES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class SpecialIds:
+class SentinelIds:
     """The ids of a text tokenizer that masking writes. `sentinels` starts with the first one used ([S_1] in 4M)."""
 
     eos: int
@@ -102,7 +102,7 @@ def first_that_fits(tries_RTL: np.ndarray, valid_RL: np.ndarray, budget_R: np.nd
     return rows, fits_RT[rows].argmax(1)
 
 
-def write_inputs(texts: Sequences, masked_RL: np.ndarray, special: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
+def write_inputs(texts: Sequences, masked_RL: np.ndarray, special: SentinelIds) -> tuple[np.ndarray, np.ndarray]:
     """Return (ids, used), both (R, L), of the inputs: the tokens that are kept, and a sentinel where a masked run starts."""
     starts_RL = starts_of_runs(masked_RL)
     sentinels = np.asarray(special.sentinels)[np.maximum(starts_RL.cumsum(1) - 1, 0)]
@@ -111,7 +111,11 @@ def write_inputs(texts: Sequences, masked_RL: np.ndarray, special: SpecialIds) -
 
 
 def write_targets(
-    texts: Sequences, masked_RL: np.ndarray, budget_R: np.ndarray, special: SpecialIds, draw: Callable[[np.ndarray], np.ndarray]
+    texts: Sequences,
+    masked_RL: np.ndarray,
+    budget_R: np.ndarray,
+    special: SentinelIds,
+    draw: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (ids (R, J), length_R) of the targets.
 
@@ -140,7 +144,7 @@ def write_targets(
     return np.take_along_axis(ids_RJ, place_J, 1) * (np.arange(ids_RJ.shape[1]) < cut_R[:, None]), cut_R
 
 
-def merge_spans(input_ids: list[int], target_ids: list[int], special: SpecialIds) -> list[int]:
+def merge_spans(input_ids: list[int], target_ids: list[int], special: SentinelIds) -> list[int]:
     """Put the runs of a target back where their sentinels stand in the input; a sentinel without a run is dropped."""
     sentinels, runs = set(special.sentinels), dict[int, list[int]]()
     run: list[int] = []  # what comes before the first sentinel belongs nowhere
@@ -157,3 +161,26 @@ def starts_of_runs(masked: np.ndarray) -> np.ndarray:
     starts = masked.copy()
     starts[..., 1:] &= ~masked[..., :-1]
     return starts
+
+
+def select_vectors(
+    vectors_BLW: np.ndarray, keep_B: np.ndarray, budget_B: np.ndarray, limit: int, most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (the vectors that are shown float32 (B, K, W), first ones first, then zeros; how many of each sample).
+
+    Rows of zeros are no vectors; of the others the first `limit` count. Each is kept with its sample's probability, by the rule
+    of sequences: a vector of zeros stands for each run of those that are not, as in the reference, and counts in the budget.
+    K is `most`, or L if that is less.
+    """
+    there_BL = vectors_BLW.any(2)
+    place_L = np.arange(there_BL.shape[1])
+    front_BL = (~there_BL).argsort(1, kind="stable")  # rows of zeros last
+    chunk_BL = np.broadcast_to(place_L, there_BL.shape)
+    rows = Sequences(chunk_BL, np.minimum(there_BL.sum(1), limit), chunk_BL)
+    masked_BL = draw_masks(rows, keep_B, budget_B, rng)
+    kept_BL = rows.valid_RL & ~masked_BL
+    used_BL = (kept_BL | starts_of_runs(masked_BL)) & (budget_B > 0)[:, None]
+    first_BK = (~used_BL).argsort(1, kind="stable")[:, :most]
+    vectors_BKW = np.take_along_axis(vectors_BLW, np.take_along_axis(front_BL, first_BK, 1)[..., None], 1)
+    shown_BK = np.take_along_axis(kept_BL & used_BL, first_BK, 1)
+    return vectors_BKW.astype(np.float32) * shown_BK[..., None], used_BL.sum(1)

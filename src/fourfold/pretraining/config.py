@@ -7,10 +7,10 @@ from fourfold.masking.config import MaskingConfig
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.losses import LossName
 from fourfold.pretraining.mixture import DatasetConfig
+from fourfold.training.config import ScheduleConfig, steps_of_tokens
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.parallel import Parallel
 from fourfold.training.precision import Precision
-from fourfold.training.schedules import ScheduleConfig, steps_of_tokens
 
 
 class PlaceConfig(Config):
@@ -36,7 +36,7 @@ class PretrainConfig(Config):
     batch_size: int = Field(default=16, ge=1)  # samples of a step, of all processes together
     total_tokens: int = Field(default=11_500_000, ge=1)
     warmup_tokens: int = Field(default=230_000, ge=0)
-    final_factor: float = Field(default=0.0, ge=0, le=1)  # of the learning rates, where the cosine ends
+    final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)  # of the learning rates, where the cosine ends
     clip_norm: float | None = Field(default=1.0, gt=0)
     average_decay: float | None = Field(default=None, gt=0, lt=1)  # moving average of the weights; None: off, as in 4M
     precision: Precision = "auto"
@@ -64,4 +64,4 @@ class PretrainConfig(Config):
     def schedule(self) -> ScheduleConfig:
         """Warm-up and cosine, in steps."""
         warmup_steps = steps_of_tokens(self.warmup_tokens, self.batch_size, self.tokens_per_sample)
-        return ScheduleConfig(warmup_steps=warmup_steps, final_factor=self.final_factor)
+        return ScheduleConfig(warmup_steps=warmup_steps, final_lr_multiplier=self.final_lr_multiplier)

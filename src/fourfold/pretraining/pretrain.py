@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fourfold.data.shards import ShardSet
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.metric_log import MetricLog
 from fourfold.modalities import TOKEN_MODALITIES, base_name
 from fourfold.model.batch import PADDING, MaskedBatch
@@ -25,14 +25,14 @@ from fourfold.seeds import derive_seed
 from fourfold.storage import claim, fingerprint, write_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.training.checkpoints import load_tensors
+from fourfold.training.config import LoopConfig, lr_multiplier
 from fourfold.training.loop import BEST_FILE, LossFunction, Part, train
-from fourfold.training.meter import Meter
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel, whole_tensors
-from fourfold.training.precision import Precision, autocast, default_device
-from fourfold.training.schedules import factor
-from fourfold.training.state import LoopConfig, TrainingState
-from fourfold.training.world import World
+from fourfold.training.performance import Meter
+from fourfold.training.precision import Precision, autocast, default_device, log_compute_facts
+from fourfold.training.process_group import ProcessGroup
+from fourfold.training.state import TrainingState
 
 BEST, LAST = "best", "last"  # model folders, see fourfold.model.files
 METRICS_FILE = "metrics.json"
@@ -56,7 +56,7 @@ def pretrain(
     in the same bytes. Processes that torchrun started train together, in a folder that all of them see; the first one writes.
     """
     # 1) Resume, or start fresh
-    world, place = World.join(), config.place
+    world, place = ProcessGroup.join(), config.place
     parts = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
     learned = config.model_copy(update={"place": PlaceConfig()})
     if world.is_first:
@@ -64,6 +64,8 @@ def pretrain(
     world.wait()
     # 2) Model, data and optimizer: pure functions of settings and seed
     device = default_device()
+    if world.is_first:
+        log_compute_facts("pretraining", config.precision, device)
     model = FourM(model_config(config.model, tokenizers, images), derive_seed(seed, "weights")).to(device)
     loader, held_out = _loaders(tokens, images, tokenizers, config, model.config, seed, world)
     batches = [batch.to(device) for batch in fixed_batches(held_out, config.validation_samples)]
@@ -75,7 +77,7 @@ def pretrain(
         _loss_function(parallel, model.config, config, device, meter),
         loader.batches,
         build_optimizer(model, config.optimizer),
-        lambda step: factor(config.schedule, step, config.num_steps),
+        lambda step: lr_multiplier(config.schedule, step, config.num_steps),
         _loop_config(config),
         folder=folder,
         log=log,
@@ -117,9 +119,9 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
     return ModelConfig(modalities=tuple(modalities), **architecture.model_dump())
 
 
-def special_ids(tokenizers: TokenizerSet) -> SpecialIds:
+def sentinel_ids(tokenizers: TokenizerSet) -> SentinelIds:
     """Return the ids that masking writes; like 4M it starts at [S_1]."""
-    return SpecialIds(tokenizers.text.eos_id, tuple(tokenizers.text.sentinel_ids[1:]))
+    return SentinelIds(tokenizers.text.eos_id, tuple(tokenizers.text.sentinel_ids[1:]))
 
 
 @torch.no_grad()
@@ -158,10 +160,10 @@ def _loaders(
     config: PretrainConfig,
     model: ModelConfig,
     seed: int,
-    world: World,
+    world: ProcessGroup,
 ) -> tuple[TokenLoader | MixtureLoader, TokenLoader]:
     """Return the training loader, of this process's share, and that of held-out samples, the same on every process."""
-    masker = Masker(config.masking, model, special_ids(tokenizers))
+    masker = Masker(config.masking, model, sentinel_ids(tokenizers))
     size, cache = config.shards_at_once, config.cache_megabytes * 2**20
     on_gpu = default_device().type == "cuda"
     reader = Reader(world.rank, world.size, config.place.num_workers, config.place.prefetch, pin_memory=on_gpu)
@@ -174,7 +176,7 @@ def _loaders(
     return train_loader, TokenLoader(tokens, images, "val", val_batch, masker, seed, size, 0)
 
 
-def _laid_out(model: FourM, world: World, place: PlaceConfig) -> ParallelModel:
+def _laid_out(model: FourM, world: ProcessGroup, place: PlaceConfig) -> ParallelModel:
     """Return the model as the processes hold it; its blocks are compiled before they are sharded, if they are to be."""
     blocks = [*model.encoder, *model.decoder]
     if place.compile:

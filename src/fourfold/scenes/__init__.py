@@ -3,3 +3,9 @@
 
 def register() -> None:
     """Add everything that this plug-in provides to the registries; `fourfold.plugins.load_plugins` calls it."""
+    # Imported here, so that a module of the scenes can be imported without everything that the plug-in provides
+    from fourfold.labelers import registry
+    from fourfold.scenes.teachers.labelers import LABELERS
+
+    for labeler in LABELERS:
+        registry.register(labeler)

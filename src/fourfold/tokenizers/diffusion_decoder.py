@@ -20,12 +20,11 @@ from fourfold.tokenizers.diffusion import add_noise, denoise
 from fourfold.tokenizers.unet import UNet
 from fourfold.tokenizers.visual import SETTINGS_FILE, WEIGHTS_FILE, VisualTokenizer
 from fourfold.tokenizers.vqvae import channels_first
+from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
 from fourfold.training.loop import train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
-from fourfold.training.schedules import ScheduleConfig, factor
-from fourfold.training.state import LoopConfig
-from fourfold.training.world import World
+from fourfold.training.process_group import ProcessGroup
 
 TOKENIZED_AT_ONCE = 100  # images
 
@@ -88,7 +87,7 @@ def train_diffusion_decoder(
     seed: int,
     folder: Path | None = None,
     log: MetricLog | None = None,
-    world: World | None = None,
+    world: ProcessGroup | None = None,
 ) -> DiffusionDecoder:
     """Train a decoder on stored values (N, ...) and the tokens that `tokenizer` makes of them; return it with averaged weights.
 
@@ -96,7 +95,7 @@ def train_diffusion_decoder(
     uniformly drawn time step. With `folder` (claimed for this very training) a killed run goes on and ends in the same bytes.
     All processes of `world` hold the same values and tokenizer, and take a slice of each batch.
     """
-    world = world or World()
+    world = world or ProcessGroup()
     mine = share_of(config.batch_size, world.rank, world.size)
     decoder = DiffusionDecoder.untrained(tokenizer, config, seed)
     parts = range(0, len(values), TOKENIZED_AT_ONCE)
@@ -123,7 +122,7 @@ def train_diffusion_decoder(
         loss,
         batches,
         build_optimizer(decoder.unet, config.optimizer, {}),
-        partial(factor, schedule, num_steps=config.steps),
+        partial(lr_multiplier, schedule, num_steps=config.steps),
         LoopConfig(
             num_steps=config.steps,
             clip_norm=config.gradient_clip,

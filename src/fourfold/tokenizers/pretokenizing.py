@@ -9,8 +9,8 @@ import numpy as np
 
 from fourfold.data.codecs import CROP_SETTINGS
 from fourfold.data.crops import crop_values, draw_crops, resized
-from fourfold.data.parts import WHOLE, Part
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
+from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.modalities import token_modality
 from fourfold.progress import progress
 from fourfold.seeds import numpy_generator
@@ -28,13 +28,13 @@ def pretokenize(
     folder: Path,
     splits: Sequence[str],
     seed: int = 0,
-    part: Part = WHOLE,
+    work_split: WorkSplit = NO_SPLIT,
 ) -> ShardSet:
     """Write int16 (K, L) for every token modality of every sample of `splits`, and crop_settings int32 (K, 5): `draw_crops`.
 
     Shards and keys are those of `shards`. Whole shards that a killed run of the same work left are kept; equal inputs give
-    equal bytes. Crops are drawn from (seed, split, shard), so they depend neither on what was done before nor on which `part`
-    of the shards a process does. Parts become a set with the run over the whole, which finds them.
+    equal bytes. Crops are drawn from (seed, split, shard), so they depend neither on what was done before nor on the
+    `work_split` of this process. A later run over all shards completes the set.
     """
     name = fingerprint(
         config=config,
@@ -44,14 +44,14 @@ def pretokenize(
         shards=shards.digest(),
         labels=labels.digest(),
     )
-    claim(folder, name, shared=not part.is_whole)
+    claim(folder, name, shared=not work_split.is_whole)
     columns = [*tokenizers.modalities, CROP_SETTINGS]
-    work = part.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
+    work = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     for split, shard in progress(work, "pretokenize", unit="shards"):
         if missing_columns(folder, split, shard, columns):
             rngs = numpy_generator(seed, "crops", split, shard), numpy_generator(seed, "sequences", split, shard)
             _write(folder, split, shard, read_labels(shards, labels, split, shard), tokenizers, config, *rngs)
-    for split in splits if part.is_whole else ():
+    for split in splits if work_split.is_whole else ():
         finish_split(folder, split, columns, like=shards)
     return ShardSet(folder)
 

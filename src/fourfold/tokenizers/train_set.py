@@ -19,7 +19,7 @@ from fourfold.tokenizers.text import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, DIFFUSION_FOLDER, TEXT_FILE, TokenizerSet
 from fourfold.tokenizers.training import train_visual_tokenizer
 from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
-from fourfold.training.world import World
+from fourfold.training.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 TRAINING_SPLIT = "train"
@@ -34,7 +34,7 @@ def train_tokenizers(
     `shards` holds rgb and captions, `labels` the other modalities. A run that is killed and started again ends in the same
     bytes. Processes that torchrun started train together, in a folder that all of them see; the first one writes.
     """
-    world = World.join()
+    world = ProcessGroup.join()
     if world.is_first:
         claim(folder, fingerprint(config=config, seed=seed, shards=shards.digest(), labels=labels.digest()))
     log = log or NullMetricLog()
@@ -81,7 +81,7 @@ def _training_values(name: str, shards: ShardSet, config: TokenizersConfig) -> t
 
 
 def _train_one(
-    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: World
+    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: ProcessGroup
 ) -> None:
     values, grid = _training_values(name, shards, config)
     began = time.monotonic()
@@ -94,7 +94,7 @@ def _train_one(
 
 
 def _train_decoder(
-    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: World
+    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: ProcessGroup
 ) -> None:
     values, _ = _training_values(name, shards, config)
     began, settings = time.monotonic(), config.diffusion[name]
@@ -106,7 +106,7 @@ def _train_decoder(
     logger.info("%s diffusion decoder: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
 
 
-def _keep(trained: VisualTokenizer | DiffusionDecoder, folder: Path, checkpoints: Path | None, world: World) -> None:
+def _keep(trained: VisualTokenizer | DiffusionDecoder, folder: Path, checkpoints: Path | None, world: ProcessGroup) -> None:
     """Let the first process write what was trained; return on all when it is there."""
     if world.is_first:
         trained.save(folder)

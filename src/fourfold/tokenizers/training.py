@@ -1,7 +1,7 @@
 """Training of one VQ-VAE: first as a plain autoencoder, then through the codebook, last the decoder alone on final codes.
 
-Several processes may train it together (`World`): each takes its slice of every batch, gradients are shared by DDP, and the
-codebook is moved by the sums over all (`codebook.py`), so all end with the weights of one process that had whole batches.
+Several processes may train it together (`ProcessGroup`): each takes its slice of every batch, DDP averages the gradients, and
+the codebook is moved by the sums over all (`codebook.py`), so all end with the weights of one process that had whole batches.
 """
 
 # B batch, C channels, H W pixels, h w token grid, D latent width, N samples
@@ -25,13 +25,12 @@ from fourfold.tokenizers.formats import DenseFormat, dense_format, measure_stati
 from fourfold.tokenizers.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.visual import VisualTokenizer, build_vqvae
 from fourfold.tokenizers.vqvae import VQVAE, VQVAEShape
+from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
 from fourfold.training.loop import train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.precision import default_device
-from fourfold.training.schedules import ScheduleConfig, factor
-from fourfold.training.state import LoopConfig
-from fourfold.training.world import World
+from fourfold.training.process_group import ProcessGroup
 
 LATENTS_PER_CODE = 24  # for k-means
 Phase = Literal["plain", "quantized", "decoder"]
@@ -46,7 +45,7 @@ def train_visual_tokenizer(
     seed: int,
     folder: Path | None = None,
     log: MetricLog | None = None,
-    world: World | None = None,
+    world: ProcessGroup | None = None,
 ) -> VisualTokenizer:
     """Train the VQ-VAE of label `name` on its stored values (N, ...) and return it.
 
@@ -54,7 +53,7 @@ def train_visual_tokenizer(
     All processes of `world` hold the same values. Raises ValueError when there are fewer samples than a batch needs, a batch
     has fewer than there are processes, or the grid does not divide the values.
     """
-    world = world or World()
+    world = world or ProcessGroup()
     values_format = dense_format(name, measure_statistics(name, values), num_classes)
     shape = VQVAEShape.of(values_format.inputs(values[:1]), grid, is_vector=label(name).kind == "vector")
     with torch.random.fork_rng(devices=[]):
@@ -70,7 +69,7 @@ def train_visual_tokenizer(
         phases.loss,
         phases.batches,
         build_optimizer(model, config.optimizer, matrices),
-        partial(factor, schedule, num_steps=num_steps),
+        partial(lr_multiplier, schedule, num_steps=num_steps),
         LoopConfig(num_steps=num_steps, clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
         folder=folder,
         log=log,
@@ -109,7 +108,7 @@ class _Phases:
         values_format: DenseFormat,
         config: VisualTokenizerConfig,
         seed: int,
-        world: World,
+        world: ProcessGroup,
     ):
         self.name, self.values, self.format = name, values, values_format
         self.config, self.seed, self.world = config, seed, world

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fourfold.storage import PARTIAL_MARK, atomic_path
 from fourfold.training.parallel import is_sharded, local, shard_like
-from fourfold.training.world import World
+from fourfold.training.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 PATTERN = "step-[0-9]*"
@@ -54,9 +54,9 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, folder: Path, keep: int = 1, world: World | None = None, written: Callable[[int], None] | None = None
+        self, folder: Path, keep: int = 1, world: ProcessGroup | None = None, written: Callable[[int], None] | None = None
     ) -> None:
-        self.folder, self.keep, self.world, self.written = folder, keep, world or World(), written
+        self.folder, self.keep, self.world, self.written = folder, keep, world or ProcessGroup(), written
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Any] | None = None
         self._group: Any = None

@@ -3,8 +3,8 @@
 A run is a pure function of its inputs: batches come from a cursor, losses may draw from generators seeded by the step, and
 a checkpoint holds all the rest. So a run that was killed after any step ends in the same bytes as one that was not.
 
-Several processes may run it together (`World`): each computes its part of every step's loss, and the parts add up. Who takes
-part changes the last bits at most, so a run may go on with another number of them.
+Several processes may run it together (`ProcessGroup`): each computes its part of every step's loss, and the parts add up.
+The number of processes changes the last bits at most, so a run may resume with another number of them.
 """
 
 import logging
@@ -22,16 +22,15 @@ from fourfold.data.cursor import Cursor
 from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.progress import progress
 from fourfold.storage import write_json
-from fourfold.training.averaging import WeightAverage
 from fourfold.training.checkpoints import Checkpoint, CheckpointWriter, Parts, latest_checkpoint, restore, save_tensors
-from fourfold.training.meter import Meter
+from fourfold.training.config import LoopConfig
 from fourfold.training.optimizers import OptimizerSet
 from fourfold.training.parallel import whole, whole_tensors
+from fourfold.training.performance import Meter, profiling
 from fourfold.training.precision import subnormals_as_zero
 from fourfold.training.preemption import Preempted, Termination, noticing_termination
-from fourfold.training.profiling import profiling
-from fourfold.training.state import LoopConfig, TrainingState
-from fourfold.training.world import World
+from fourfold.training.process_group import ProcessGroup
+from fourfold.training.state import TrainingState, WeightAverage
 
 logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
@@ -59,7 +58,7 @@ def train(
     log: MetricLog | None = None,
     validate: Validation | None = None,
     description: str = "training",
-    world: World | None = None,
+    world: ProcessGroup | None = None,
     meter: Meter | None = None,
 ) -> TrainingState:
     """Train `model` in place for `config.num_steps` steps, going on from the newest checkpoint in `folder` if there is one.
@@ -76,7 +75,7 @@ def train(
     Raises FloatingPointError when too many steps had to be skipped, and `Preempted` after a SIGTERM, once the finished step
     is saved in `folder`.
     """
-    world = world or World()
+    world = world or ProcessGroup()
     meter = meter or Meter(next(model.parameters()).device)
     run = _Run(model, optimizer, config, folder, log or NullMetricLog(), validate, description, world, meter)
     run.resume()
@@ -120,7 +119,7 @@ class _Run:
     log: MetricLog
     validate: Validation | None
     description: str
-    world: World
+    world: ProcessGroup
     meter: Meter
     state: TrainingState = field(default_factory=TrainingState)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fourfold.training.world import World
+from fourfold.training.process_group import ProcessGroup
 
 Parallel = Literal["auto", "ddp", "fsdp"]
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments
@@ -28,7 +28,7 @@ class ParallelModel:
     def __init__(
         self,
         model: nn.Module,
-        world: World,
+        world: ProcessGroup,
         kind: Parallel = "auto",
         blocks: Iterable[tuple[nn.Module, tuple[str, ...]]] = (),
         some_unused: bool = False,
@@ -85,7 +85,7 @@ def shard_like(tensor: Tensor, like: Any) -> Tensor:
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None).to_local()
 
 
-def whole_tensors(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+def whole_tensors(tensors: dict[str, Tensor], world: ProcessGroup) -> dict[str, Tensor]:
     """Return whole tensors on the CPU of the first process, nothing on others; gathered one at a time, to save memory."""
     found = {}
     for name, tensor in tensors.items():

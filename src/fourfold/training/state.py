@@ -1,28 +1,17 @@
 """What a training run is told (`LoopConfig`), and what changes while it runs (`TrainingState`)."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pydantic import Field
+import torch
+from torch import Tensor, nn
 
-from fourfold.configuration import Config
 from fourfold.data.cursor import Cursor
-
-
-class LoopConfig(Config):
-    """How long to train and what to keep of it. Everything is counted in steps."""
-
-    num_steps: int = Field(ge=0)
-    clip_norm: float | None = Field(default=1.0, gt=0)  # of the whole gradient; None: no clipping
-    average_decay: float | None = Field(default=None, gt=0, lt=1)  # keep a moving average of the weights and validate with it
-    log_every: int = Field(default=50, ge=1)
-    validate_every: int | None = Field(default=None, ge=1)  # None: never; the last step is always validated otherwise
-    checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step (when there is a folder)
-    keep_checkpoints: int = Field(default=1, ge=1)
-    max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # of steps whose gradient is not finite; more is an error
-    max_skipped_in_a_row: int = Field(default=10, ge=1)  # as many are an error
-    profile_steps: int = Field(default=0, ge=0)  # of which a trace is kept
+from fourfold.training.config import LoopConfig
+from fourfold.training.parallel import local
 
 
 @dataclass
@@ -76,3 +65,40 @@ class TrainingState:
         losses = [figures["loss"] for figures in self.window]
         losses = losses or next(([figures["loss"]] for figures in reversed(self.history) if "loss" in figures), [])
         return sum(losses) / len(losses) if losses else None
+
+
+class WeightAverage:
+    """Average of all trained parameters; `decay` is reached gradually, as (1 + steps) / (10 + steps) (TensorFlow's rule)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._live = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in self._live.items()}
+
+    @torch.no_grad()
+    def update(self, steps_done: int) -> None:
+        """Move towards the present weights, after step number `steps_done` (from 1)."""
+        decay = min(self.decay, (1 + steps_done) / (10 + steps_done))
+        torch._foreach_lerp_([*map(local, self.tensors.values())], [*map(local, self._live.values())], 1 - decay)
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over stored averages."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """Let the model hold the averaged weights inside the block, and its own again after it, bit for bit."""
+        own = {name: parameter.detach().clone() for name, parameter in self._live.items()}
+        self._fill(self.tensors)
+        try:
+            yield
+        finally:
+            self._fill(own)
+
+    @torch.no_grad()
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self._live.items():
+            parameter.copy_(tensors[name])

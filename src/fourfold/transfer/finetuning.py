@@ -26,11 +26,10 @@ from fourfold.model.fourm import FourM
 from fourfold.progress import progress
 from fourfold.seeds import derive_seed, numpy_generator
 from fourfold.storage import claim, fingerprint, read_json, write_json
+from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
 from fourfold.training.loop import train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.precision import autocast, default_device
-from fourfold.training.schedules import ScheduleConfig, factor
-from fourfold.training.state import LoopConfig
 from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline
 from fourfold.transfer.config import ARMS, Arm, TaskName, TransferConfig
 from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner
@@ -205,7 +204,7 @@ def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run,
         compute_loss,
         lambda cursor: index_batches(len(labeled), size, seed, "order", start=cursor),
         optimizer,
-        lambda step: factor(schedule, step, num_steps),
+        lambda step: lr_multiplier(schedule, step, num_steps),
         LoopConfig(num_steps=num_steps),
         description=run.name,
     )

@@ -3,16 +3,16 @@
 from fourfold_ops.datasets.files import BytesDataset, JsonDataset, TextDataset
 from fourfold_ops.datasets.folders import FolderDataset, WorkspaceDataset
 from fourfold_ops.datasets.metric_log import MetricLogDataset
-from fourfold_ops.datasets.part import PartDataset
 from fourfold_ops.datasets.registered_model import RegisteredModelDataset
+from fourfold_ops.datasets.work_split import WorkSplitDataset
 
 __all__ = [
     "BytesDataset",
     "FolderDataset",
     "JsonDataset",
     "MetricLogDataset",
-    "PartDataset",
     "RegisteredModelDataset",
     "TextDataset",
+    "WorkSplitDataset",
     "WorkspaceDataset",
 ]

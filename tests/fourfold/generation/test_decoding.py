@@ -174,7 +174,7 @@ def test_gaps_of_a_text_are_filled_as_one_pass_over_the_whole_would_fill_them(mo
             if token == stop:
                 break
             target.append(token)
-        merged = merge_spans(given[row].tolist(), target, spans.SpecialIds(3, (5, 6, 38)))
+        merged = merge_spans(given[row].tolist(), target, spans.SentinelIds(3, (5, 6, 38)))
         expected = [token for token in merged if token]
         assert found[row, found[row] > 0].tolist() == expected[: expected.index(3)]
 

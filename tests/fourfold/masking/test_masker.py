@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import (
-    SpecialIds,
+    SentinelIds,
     draw_masks,
     merge_spans,
     shuffle_chunks,
@@ -17,7 +17,7 @@ from fourfold.masking.spans import (
 )
 from fourfold.model.config import ModalityConfig, ModelConfig
 
-SPECIAL = SpecialIds(3, tuple(range(5, 30)))
+SPECIAL = SentinelIds(3, tuple(range(5, 30)))
 MODEL = ModelConfig(
     modalities=(
         ModalityConfig(name="rgb", kind="pixels", grid=(4, 4)),
@@ -336,7 +336,7 @@ def test_budgets_can_be_drawn_from_a_range():
         (lambda: masker(MixtureComponent(alpha_in={"captoin": 1.0}, alpha_target={"det": 1.0})), "Did you mean 'caption'"),
         (lambda: masker(MixtureComponent(alpha_in={"det": 1.0}, alpha_target={"rgb": 1.0})), "input only"),
         (lambda: MixtureComponent(alpha_in={"det": 0.0}, alpha_target={"det": 1.0}), "at least one alpha above 0"),
-        (lambda: Masker(masker().config, MODEL, SpecialIds(3, (5, 6, 7))), "sentinels"),
+        (lambda: Masker(masker().config, MODEL, SentinelIds(3, (5, 6, 7))), "sentinels"),
         (lambda: masker(chunk_lengths={"rgb": 2}), "no sequences"),
         (
             lambda: masker(MixtureComponent(alpha_in={"det": 1.0}, alpha_target={"det": 1.0}, keep={"rgb": "all"})),

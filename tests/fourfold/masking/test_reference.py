@@ -9,11 +9,11 @@ import pytest
 from fourfold.masking.budgets import whole_tokens
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker, grid_masks
-from fourfold.masking.spans import SpecialIds, first_that_fits, merge_spans, with_eos, write_inputs, write_targets
+from fourfold.masking.spans import SentinelIds, first_that_fits, merge_spans, with_eos, write_inputs, write_targets
 from fourfold.model.config import ModalityConfig, ModelConfig
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "reference" / "masking.json").read_text())
-SPECIAL = SpecialIds(GOLDEN["special_ids"]["EOS"], tuple(range(5, GOLDEN["special_ids"]["last_sentinel_S_199"] + 1)))
+SPECIAL = SentinelIds(GOLDEN["special_ids"]["EOS"], tuple(range(5, GOLDEN["special_ids"]["last_sentinel_S_199"] + 1)))
 UNLIMITED = 10_000
 
 

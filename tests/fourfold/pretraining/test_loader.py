@@ -14,7 +14,7 @@ from fourfold.data.shards import ShardSet, finish_split, read_members, shard_nam
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import joined
 from fourfold.pretraining.loader import Reader, TokenLoader, fixed_batches
-from fourfold.pretraining.pretrain import model_config, special_ids
+from fourfold.pretraining.pretrain import model_config, sentinel_ids
 from fourfold.storage import read_json
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,7 +29,7 @@ def world(tmp_path_factory):
 def loader(world, split="train", batch_size=3, seed=0, **settings):
     tokens, images = world
     masker = Masker(
-        tiny_config().masking, model_config(tiny_config().model, TinyTokenizers(), images), special_ids(TinyTokenizers())
+        tiny_config().masking, model_config(tiny_config().model, TinyTokenizers(), images), sentinel_ids(TinyTokenizers())
     )
     return TokenLoader(tokens, images, split, batch_size, masker, seed, **{"shards_at_once": 2} | settings)
 

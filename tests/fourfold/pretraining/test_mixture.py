@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fourfold.data.cursor import Cursor
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.masking.spans import SpecialIds
+from fourfold.masking.spans import SentinelIds
 from fourfold.model.batch import MaskedBatch, joined
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.pretraining import mixture
@@ -108,7 +108,7 @@ def test_processes_that_share_batches_get_together_what_one_gets():
 
 def loader_of(world, masking, only=None, images=True):
     tokens, pixels = world
-    masker = Masker(masking, MODEL, SpecialIds(3, tuple(range(5, 20))), only)
+    masker = Masker(masking, MODEL, SentinelIds(3, tuple(range(5, 20))), only)
     return TokenLoader(tokens, pixels if images else None, "train", 1, masker, seed=0)
 
 

@@ -8,7 +8,7 @@ import torch
 from fourfold.masking.masker import Masker
 from fourfold.model.files import load_model
 from fourfold.pretraining.loader import TokenLoader, fixed_batches
-from fourfold.pretraining.pretrain import METRICS_FILE, model_config, pretrain, special_ids, validation_losses
+from fourfold.pretraining.pretrain import METRICS_FILE, model_config, pretrain, sentinel_ids, validation_losses
 from fourfold.storage import read_json
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -51,7 +51,7 @@ def test_pretraining_learns_and_the_best_model_has_the_best_validation_loss(worl
     validations = [figures["validation/loss"] for figures in history if "validation/loss" in figures]
     assert min(validations[-2:]) < validations[0]
     model = load_model(folder / "best")
-    masker = Masker(config.masking, model.config, special_ids(TinyTokenizers()))
+    masker = Masker(config.masking, model.config, sentinel_ids(TinyTokenizers()))
     held_out = fixed_batches(TokenLoader(*world, "val", 3, masker, 0), 9)
     assert validation_losses(model, held_out, "fp32")["loss"] == pytest.approx(min(validations), rel=1e-6)
     metrics = read_json(folder / METRICS_FILE)
@@ -89,7 +89,7 @@ def test_validation_averages_over_tokens_not_over_batches(world):
     from fourfold.model.fourm import FourM
 
     model = FourM(model_config(config.model, TinyTokenizers(), world[1]), 0)
-    masker = Masker(config.masking, model.config, special_ids(TinyTokenizers()))
+    masker = Masker(config.masking, model.config, sentinel_ids(TinyTokenizers()))
     whole, parts = (fixed_batches(TokenLoader(*world, "val", size, masker, 0), 12) for size in (12, 12))
     parts = [part for batch in parts for part in (batch[:5], batch[5:])]
     assert validation_losses(model, parts, "fp32") == pytest.approx(validation_losses(model, whole, "fp32"), rel=1e-5)

@@ -33,11 +33,11 @@ def test_an_interrupted_run_on_a_mixture_ends_in_the_weights_of_an_unbroken_one(
             raise KeyboardInterrupt
         return original(schedule, step, num_steps)
 
-    original = module.factor
-    monkeypatch.setattr(module, "factor", interrupted)
+    original = module.lr_multiplier
+    monkeypatch.setattr(module, "lr_multiplier", interrupted)
     with pytest.raises(KeyboardInterrupt):
         module.pretrain(*world, TinyTokenizers(), config, 0, tmp_path / "broken")
-    monkeypatch.setattr(module, "factor", original)
+    monkeypatch.setattr(module, "lr_multiplier", original)
     broken = module.pretrain(*world, TinyTokenizers(), config, 0, tmp_path / "broken")
     plain = module.pretrain(*world, TinyTokenizers(), tiny_config(total_tokens=12 * 3 * 18), 0, tmp_path / "plain")
     weights = [(folder / "last/model.safetensors").read_bytes() for folder in (whole, broken, plain)]

@@ -18,7 +18,7 @@ from fourfold.model.files import load_model
 from fourfold.model.fourm import FourM
 from fourfold.pretraining.config import PretrainConfig
 from fourfold.pretraining.mixture import DatasetConfig, mixture_loader
-from fourfold.pretraining.pretrain import BEST, model_config, pretrain, special_ids
+from fourfold.pretraining.pretrain import BEST, model_config, pretrain, sentinel_ids
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.config import CropConfig, TextTokenizerConfig, TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.measures import measure_tokenizers
@@ -160,7 +160,7 @@ def test_shards_hold_tokens_of_both_resolutions(world, tokens, tokenizers):
 
 def test_one_batch_holds_images_of_both_sizes_and_each_is_seen_as_if_it_were_alone(world, tokens, tokenizers):
     model = FourM(model_config(ARCHITECTURE, tokenizers, world[0]), seed=3).eval()
-    masker = Masker(masking("rgb"), model.config, special_ids(tokenizers))
+    masker = Masker(masking("rgb"), model.config, sentinel_ids(tokenizers))
     loader = mixture_loader(tokens, world[0], MIXTURE, masker, 12, 0, 3, 0)
     batch, _ = next(iter(loader))
     assert batch.pixels_BHWC.shape == (12, SIDE, SIDE, 3)
@@ -194,9 +194,9 @@ def test_two_images_of_one_sample_are_refused(world, tokenizers):
     config = model_config(ARCHITECTURE, tokenizers, world[0])
     both = MaskingConfig(components=(MixtureComponent(alpha_in={"rgb": 1, "rgb@16": 1}, alpha_target={"tok_rgb": 1}),))
     with pytest.raises(ValueError, match=r"`alpha_in` names rgb, rgb@16. Make a mixture"):
-        _ = Masker(both, config, special_ids(tokenizers)).pixels
+        _ = Masker(both, config, sentinel_ids(tokenizers)).pixels
     with pytest.raises(ValueError, match="Images of 24 × 24 pixels came"):
-        Masker(masking("rgb"), config, special_ids(tokenizers)).pixels_of((24, 24))
+        Masker(masking("rgb"), config, sentinel_ids(tokenizers)).pixels_of((24, 24))
     with pytest.raises(ValueError, match="resolutions` names 'caption'"):
         TokenizersConfig(resolutions={"caption": (16,)})
 

@@ -17,14 +17,14 @@ RUNS = {"broken": (0, (0, 6, 11, 17)), "one_worker": (1, (9,)), "four_workers": 
 
 def main(folder: Path, world: tuple, num_workers: int, stop_at: int, number: int = signal.SIGKILL) -> None:
     torch.set_num_threads(1)
-    original = module.factor
+    original = module.lr_multiplier
 
     def factor_or_kill(config, step, num_steps):
         if step == stop_at:
             os.kill(os.getpid(), number)
         return original(config, step, num_steps)
 
-    module.factor = factor_or_kill
+    module.lr_multiplier = factor_or_kill
     module.pretrain(*world, TinyTokenizers(), tiny_config(place={"num_workers": num_workers}), 7, folder)
 
 

@@ -84,6 +84,7 @@ def tiny_config(**changes: object) -> PretrainConfig:
         "model": ArchitectureConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2, patch_size=4, embedding_std=0.5),
         "masking": masking,
         "optimizer": OptimizerConfig(),
+        "precision": "fp32",  # exact comparisons must not depend on what `auto` means on this machine
         "batch_size": 3,
         "total_tokens": 18 * 3 * 18,
         "warmup_tokens": 3 * 3 * 18,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fourfold.data.parts import Part
 from fourfold.data.shards import ShardSet
+from fourfold.data.work_split import WorkSplit
 from fourfold.tokenizers.config import CropConfig, TokenizersConfig, VisualTokenizerConfig
 from fourfold.tokenizers.measures import codebook_figures, measure_tokenizers
 from fourfold.tokenizers.pretokenizing import pretokenize
@@ -134,7 +134,7 @@ def test_pretokenizing_in_parts_gives_the_same_bytes(world, tokenizers, tmp_path
     config = CropConfig(num_crops=3, flip_probability=0.5)
     pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
     for index in (1, 0, 2):
-        pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"], part=Part(index, 3))
+        pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"], work_split=WorkSplit(index, 3))
     pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 

@@ -21,9 +21,9 @@ from fourfold.tokenizers.config import DiffusionDecoderConfig, TokenizersConfig,
 from fourfold.tokenizers.train_set import train_tokenizers
 from fourfold.tokenizers.unet import UNetConfig
 from fourfold.tokenizers.vector_mlp import VectorMlpConfig
+from fourfold.training.config import LoopConfig
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
-from fourfold.training.state import LoopConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "pretraining"))
 import processes

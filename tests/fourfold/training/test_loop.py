@@ -10,10 +10,10 @@ from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
 from fourfold.storage import FINGERPRINT_FILE
+from fourfold.training.config import LoopConfig
 from fourfold.training.loop import BEST_FILE, HISTORY_FILE, train
-from fourfold.training.meter import Meter
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
-from fourfold.training.state import LoopConfig
+from fourfold.training.performance import Meter
 
 TINY_RUN = Path(__file__).with_name("tiny_run.py")
 

@@ -32,14 +32,14 @@ def run(folder: Path, world: tuple, place: PlaceConfig, stop: tuple[int, int] | 
         place=place,
         **changes,
     )
-    original = module.factor
+    original = module.lr_multiplier
 
-    def factor(schedule, step, num_steps):
+    def lr_multiplier(schedule, step, num_steps):
         if stop and step == stop[0]:
             os.kill(os.getpid(), stop[1])
         return original(schedule, step, num_steps)
 
-    module.factor = factor
+    module.lr_multiplier = lr_multiplier
     module.pretrain(*world, TinyTokenizers(), config, 7, folder)
 
 

@@ -11,10 +11,9 @@ from torch import nn
 from fourfold.data.cursor import index_batches
 from fourfold.seeds import torch_generator
 from fourfold.storage import claim, write_json
+from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
 from fourfold.training.loop import train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
-from fourfold.training.schedules import ScheduleConfig, factor
-from fourfold.training.state import LoopConfig
 
 
 def main(folder: Path, result: Path, kill_at: int) -> None:
@@ -50,7 +49,7 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         compute_loss,
         lambda cursor: index_batches(40, 12, 0, "batches", start=cursor),
         build_optimizer(model, OptimizerConfig(), {"2.weight": 2}),
-        lambda step: factor(ScheduleConfig(warmup_steps=3), step, 16),
+        lambda step: lr_multiplier(ScheduleConfig(warmup_steps=3), step, 16),
         config,
         folder=folder,
         validate=lambda: {"loss": (model(inputs) - wanted).square().mean().item()},

@@ -4,7 +4,7 @@ import pytest
 from kedro.io import CachedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
-from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, PartDataset, WorkspaceDataset
+from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, WorkspaceDataset, WorkSplitDataset
 from fourfold_ops.failures import UserError
 from fourfold_ops.kubernetes.placement import check_placement, local_path, place
 from fourfold_ops.kubernetes.settings import Volume, read_settings
@@ -26,7 +26,7 @@ def check(volumes=(DATA,), **entries):
     pipeline = Pipeline(
         [
             node(lambda a: a, "raw", "shards", name="ingest"),
-            node(lambda a, b, c, d: a, ["shards", "params:x", "log", "part"], "model", name="train", tags="gpu"),
+            node(lambda a, b, c, d: a, ["shards", "params:x", "log", "work_split"], "model", name="train", tags="gpu"),
         ]
     )
     settings = read_settings({"image": "x", "allow_tag": True, "tags": {"gpu": {}}}, "kubernetes.yml")
@@ -34,7 +34,7 @@ def check(volumes=(DATA,), **entries):
         "raw": MemoryDataset(1),
         "params:x": MemoryDataset(1),
         "log": MetricLogDataset(),
-        "part": PartDataset(),
+        "work_split": WorkSplitDataset(),
         "shards": FolderDataset("/srv/project/data/shards"),
         "model": JsonDataset("data/model.json"),
     }

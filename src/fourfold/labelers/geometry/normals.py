@@ -113,7 +113,7 @@ def _fit_planes(inverse_BHW: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def _choose_planes(plane_B3hw: Tensor, residual_Bhw: Tensor, inverse_BHW: Tensor, config: NormalsConfig) -> Tensor:
-    """Return a plane per pixel (B, 3, H, W): the mean of its candidates, weighted by how well the window and the pixel fit it."""
+    """Return a plane per pixel (B, 3, H, W): the mean of its candidates, weighted by how well they fit the pixel."""
     H, W = inverse_BHW.shape[-2:]
     border, reach = config.window // 2, config.reach
     around = [border + reach] * 4

@@ -19,7 +19,9 @@ class WordVocabulary:
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
         # Without added tokens: a literal "[UNK]" in a caption is not special
-        self._tokenizer = _tokenizer({token: number for number, token in enumerate((PADDING_TOKEN, UNKNOWN_TOKEN, *self.words))})
+        self._tokenizer = _tokenizer(
+            {token: number for number, token in enumerate((PADDING_TOKEN, UNKNOWN_TOKEN, *self.words))}
+        )
 
     @classmethod
     def train(cls, captions: Iterable[str], max_words: int) -> "WordVocabulary":

@@ -8,6 +8,7 @@ from fourfold.scenes.world.render import RenderedBatch, render
 from fourfold.scenes.world.scene import Scene, SceneObject, parse_key, scene
 from fourfold.scenes.world.vocabulary import (
     CLASS_NAMES,
+    CLASS_TABLE,
     COLORS,
     FLOORS,
     GROUND_ID,
@@ -23,6 +24,7 @@ from fourfold.scenes.world.writing import TRUTH, write_crawl, write_truth
 __all__ = [
     "ANSWERS",
     "CLASS_NAMES",
+    "CLASS_TABLE",
     "COLORS",
     "FLOORS",
     "GROUND_ID",

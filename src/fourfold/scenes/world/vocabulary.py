@@ -1,4 +1,6 @@
-"""The closed vocabulary of the scene world: one name for each thing, everywhere (masks, boxes, captions, answers)."""
+"""The closed vocabulary of the scenes: the same names in masks, boxes, captions and answers."""
+
+from fourfold.modalities.class_table import ClassTable
 
 SHAPES = ("sphere", "box", "cylinder", "cone")
 SIZES = ("large", "small")
@@ -23,3 +25,10 @@ CLASS_NAMES = ("sky", "ground", *SHAPES)  # the position is the id in the semant
 OBJECT_CLASSES = SHAPES  # classes that have boxes
 SKY_ID = CLASS_NAMES.index("sky")
 GROUND_ID = CLASS_NAMES.index("ground")
+CLASS_TABLE = ClassTable(
+    names=CLASS_NAMES,
+    background=(SKY_ID,),
+    things=tuple(CLASS_NAMES.index(name) for name in OBJECT_CLASSES),
+    # Colors that color-blind readers can tell apart (Okabe and Ito 2008).
+    colors=((206, 223, 238), (176, 168, 154), (0, 114, 178), (213, 94, 0), (0, 158, 115), (240, 205, 40)),
+)

@@ -21,6 +21,7 @@ from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.questions import questions
 from fourfold.scenes.world.render import RenderedBatch, render
 from fourfold.scenes.world.scene import Scene, parse_key, scene
+from fourfold.scenes.world.vocabulary import CLASS_TABLE
 from fourfold.storage import atomic_path, claim, fingerprint
 
 TRUTH = ("depth", "normal", "semseg", "det", "attributes")
@@ -84,7 +85,7 @@ def write_truth(
     for start in progress(missing, f"Truth of {split}", unit="shard"):
         scenes = [scene(seed, split, parse_key(key)[1], config) for key in keys[start : start + step]]
         write_columns(folder, split, shard_name(start // step), truth_columns(scenes, render(scenes, config)))
-    finish_split(folder, split, TRUTH)
+    finish_split(folder, split, TRUTH, class_tables={"semseg": CLASS_TABLE})
 
 
 def truth_columns(scenes: Sequence[Scene], rendered: RenderedBatch) -> dict[str, list[tuple[str, Any]]]:

@@ -2,20 +2,20 @@ import itertools
 
 import pytest
 
-from fourfold.training.schedules import ScheduleConfig, factor, steps_of_tokens
+from fourfold.training.config import ScheduleConfig, lr_multiplier, steps_of_tokens
 
 
 def test_warm_up_is_linear_and_never_zero_then_the_cosine_falls_to_its_floor():
-    config = ScheduleConfig(warmup_steps=4, final_factor=0.1)
-    curve = [factor(config, step, 24) for step in range(25)]
+    config = ScheduleConfig(warmup_steps=4, final_lr_multiplier=0.1)
+    curve = [lr_multiplier(config, step, 24) for step in range(25)]
     assert curve[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert curve[4] == 1.0 and curve[14] == pytest.approx(0.55) and curve[24] == pytest.approx(0.1)
     assert all(later <= earlier for earlier, later in itertools.pairwise(curve[4:]))
 
 
 def test_linear_and_constant_schedules():
-    assert factor(ScheduleConfig(kind="linear"), 5, 20) == pytest.approx(0.75)
-    assert factor(ScheduleConfig(kind="constant", warmup_steps=2), 19, 20) == 1.0
+    assert lr_multiplier(ScheduleConfig(kind="linear"), 5, 20) == pytest.approx(0.75)
+    assert lr_multiplier(ScheduleConfig(kind="constant", warmup_steps=2), 19, 20) == 1.0
 
 
 def test_a_budget_of_tokens_is_used_up_by_whole_steps():

@@ -4,10 +4,12 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 # Dense bfloat16 peaks of matrix products, FLOP/s, from the makers' data sheets; the name as CUDA gives it holds the key
+STEPS_BEFORE = 5  # the first steps are not like the others
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}
 
 
@@ -75,3 +77,26 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0  # Linux counts in KiB
+
+
+@contextmanager
+def profiling(num_steps: int, path: Path, done: Callable[[Path], None]) -> Iterator[Callable[[], None]]:
+    """Yield what is to be called after each step; after the last of `num_steps` the trace is in `path` (`.json.gz`) and `done`.
+
+    With 0 steps nothing is traced. A run that ends earlier leaves what it has.
+    """
+    if not num_steps:
+        yield lambda: None
+        return
+
+    def finish(profile: torch.profiler.profile) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        profile.export_chrome_trace(str(path))
+        done(path)
+
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    schedule = torch.profiler.schedule(wait=STEPS_BEFORE - 1, warmup=1, active=num_steps, repeat=1)
+    with torch.profiler.profile(activities=kinds, schedule=schedule, on_trace_ready=finish, profile_memory=True) as profile:
+        yield profile.step

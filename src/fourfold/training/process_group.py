@@ -15,14 +15,14 @@ TIMEOUT = timedelta(minutes=60)  # a rank may wait while another writes models
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """Process `rank` of `size`. Alone (the default) everything below does nothing."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def join(cls) -> "World":
+    def join(cls) -> "ProcessGroup":
         """Return this process's place among those that torchrun started, connected to them; alone without torchrun.
 
         Each process takes the GPU of its local rank if there are GPUs. Raises ValueError when there are too few.

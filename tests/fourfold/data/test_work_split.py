@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourfold.data.parts import WHOLE, Part
+from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.storage import FINGERPRINT_FILE, claim, read_json
 
 CLAIM_AND_WRITE = """
@@ -20,16 +20,16 @@ write_bytes(folder / sys.argv[2], b"done")
 
 
 @given(st.lists(st.integers()), st.integers(1, 9))
-def test_every_item_is_in_exactly_one_part(items, count):
-    parts = [Part(index, count).of(items) for index in range(count)]
-    assert sorted(item for part in parts for item in part) == sorted(items)
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert WHOLE.of(items) == items
+def test_every_item_is_in_exactly_one_share(items, count):
+    shares = [WorkSplit(index, count).of(items) for index in range(count)]
+    assert sorted(item for share in shares for item in share) == sorted(items)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert NO_SPLIT.of(items) == items
 
 
-def test_a_part_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="Part 4 of 4 does not exist"):
-        Part(4, 4).of([1])
+def test_share_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="Work split 4 of 4 does not exist; allowed: 0 to 3"):
+        WorkSplit(4, 4).of([1])
 
 
 def test_processes_that_claim_one_folder_at_the_same_time_clear_it_once_and_never_each_others_work(tmp_path):
