@@ -1,6 +1,6 @@
-# Each verb sets up what it lacks, and nothing twice. `make help` lists them.
+# Each target installs what it needs, once. `make help` lists them.
 #
-# Paths may contain spaces: targets are relative, and recipes quote. Downloads come from the package index alone.
+# Paths may contain spaces: targets are relative, and recipes quote. Downloads come only from the package index.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,7 +27,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup run test lint bench ui viz clean cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
+.PHONY: help setup run test lint docs bench ui viz clean cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -38,11 +38,17 @@ setup: $(READY) ## Install everything that is pinned in requirements.lock into .
 run: $(READY) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more options of `kedro run`
 	@$(BIN)/kedro run $(if $(ENV),--env="$(ENV)") $(ARGS)
 
-test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+# One process per core with one thread each: more throughput than one process with several threads.
+test: $(READY) ## Run the tests, one process per core; ARGS="-n 0 PATH" for one process
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-lint: $(READY) ## Check style and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(READY) ## Check style, types, import contracts, spelling and prose
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@git ls-files -z '*.py' '*.md' '*.yml' '*.yaml' '*.toml' '*.jinja' Makefile | xargs -0 $(BIN)/codespell
+	@$(BIN)/python .ci/check_prose.py
+
+docs: $(READY) ## Build the documentation site into site/ (no network; warnings are errors)
+	@$(BIN)/mkdocs build --strict --quiet && echo "Documentation: site/index.html"
 
 bench: $(READY) ## Measure speed against what must be reached (ten minutes); ARGS="memory roar" for some lines
 	@$(BIN)/python benchmarks/all.py $(ARGS)

@@ -9,7 +9,7 @@ from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import measure_tokenizers
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import train_tokenizers
+from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 
 TOKENIZED_SPLITS = ("train", "val")  # test is tokenized by nobody: evaluation starts from pixels and text
 

@@ -16,10 +16,12 @@ from fourfold.model.config import ArchitectureConfig
 from fourfold.model.fourm import FourM
 from fourfold.pretraining.pretrain import model_config
 from fourfold.tokenizers import formats
-from fourfold.tokenizers.config import TextTokenizerConfig, TokenizersConfig, VisualTokenizerConfig
-from fourfold.tokenizers.text import TextTokenizer
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.networks.config import VisualTokenizerConfig
+from fourfold.tokenizers.text.tokenizer import TextTokenizer
+from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.training import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 TINY = VisualTokenizerConfig(

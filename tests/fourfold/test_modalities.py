@@ -13,7 +13,7 @@ from fourfold.modalities import FOUR_M_7, LABELS, TOKEN_MODALITIES, label, targe
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.formats import DENSE_FORMATS
-from fourfold.tokenizers.sequences import SEQUENCE_FORMATS
+from fourfold.tokenizers.text.sequences import SEQUENCE_FORMATS
 from pipelines.parameters import Parameters
 
 ROOT = Path(__file__).parents[2]

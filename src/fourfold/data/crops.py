@@ -11,14 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from fourfold.configuration import Config
 from fourfold.modalities import label
-from fourfold.tokenizers.config import CropConfig
 
 OF_THE_WHOLE = ("text", "palette", "metadata", "vector", "embeddings")  # kinds of labels that no crop changes
 NEAREST = ("classes", "depth", "edges")  # kinds of which no two values have a mean
 MIN_VISIBLE = 0.3  # share of a box that must lie in the crop
+
+
+class CropConfig(Config):
+    """How a sample is seen when it is pre-tokenized: crop 0 is the whole image; others are 4M's random resized crops."""
+
+    num_crops: int = Field(1, ge=1, le=64)
+    min_scale: float = Field(0.8, gt=0, le=1, description="smallest share of the area")
+    max_ratio: float = Field(4 / 3, ge=1, le=4, description="widest width / height; the narrowest is its inverse")
+    flip_probability: float = Field(0.0, ge=0, le=1, description="4M: 0.5; mirrored images contradict 'left of' in a caption")
 
 
 def draw_crops(num_samples: int, image_size: tuple[int, int], config: CropConfig, rng: np.random.Generator) -> np.ndarray:

@@ -24,7 +24,8 @@ RELEASED_PIXELS = 224  # side of the images that released sizes refer to
 class Label:
     """What a sample carries for one modality.
 
-    `kind` names its encoding: a dense one of `fourfold.tokenizers.formats`, or a sequence of `fourfold.tokenizers.sequences`.
+    `kind` names its encoding: a dense one of `fourfold.tokenizers.formats`, or a sequence of
+    `fourfold.tokenizers.text.sequences`.
     `extension` and `dtype` say how it is stored in a shard; `channels` is the last axis of dense arrays (H, W, channels),
     0 where there is none (H, W) or it depends on the configuration. `normalized` is what its tokenizer sees of a stored value.
     """

@@ -10,10 +10,10 @@ from fourfold.metrics.dense import cosine_statistic, depth_errors, edge_statisti
 from fourfold.metrics.statistics import value
 from fourfold.modalities import label
 from fourfold.scenes.world import GROUND_ID, SKY_ID
-from fourfold.tokenizers.text import TOKENS_PER_BOX
+from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
-from fourfold.tokenizers.train_set import FROM_THE_SOURCE, load_values
-from fourfold.tokenizers.visual import VisualTokenizer
+from fourfold.tokenizers.training.tokenizer_set import FROM_THE_SOURCE, load_values
+from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
 
 Figures = dict[str, float]
 DECODERS: tuple[DecoderKind, ...] = ("vq", "diffusion")

@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from fourfold.data.codecs import CROP_SETTINGS
-from fourfold.data.crops import crop_values, draw_crops, resized
+from fourfold.data.crops import CropConfig, crop_values, draw_crops, resized
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missing_columns, write_columns
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.modalities import token_modality
 from fourfold.progress import progress
 from fourfold.seeds import numpy_generator
 from fourfold.storage import claim, fingerprint
-from fourfold.tokenizers.config import CropConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import FROM_THE_SOURCE
+from fourfold.tokenizers.training.tokenizer_set import FROM_THE_SOURCE
 
 
 def pretokenize(

@@ -15,9 +15,9 @@ from fourfold.seeds import derive_seed
 from fourfold.storage import read_json, write_json
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
-from fourfold.tokenizers.sequences import padded, padded_vectors, sequence_format
-from fourfold.tokenizers.text import TextTokenizer
-from fourfold.tokenizers.visual import WEIGHTS_FILE, VisualTokenizer
+from fourfold.tokenizers.text.sequences import padded, padded_vectors, sequence_format
+from fourfold.tokenizers.text.tokenizer import TextTokenizer
+from fourfold.tokenizers.visual_tokenizer import WEIGHTS_FILE, VisualTokenizer
 
 CONFIG_FILE = "tokenizers.json"
 TEXT_FILE = "text.json"

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from fourfold.data.crops import crop_values, draw_crops
+from fourfold.data.crops import CropConfig, crop_values, draw_crops
 from fourfold.seeds import numpy_generator
-from fourfold.tokenizers.config import CropConfig
 
 CONFIG = CropConfig(num_crops=4, flip_probability=0.5)
 WHOLE = (0, 0, 8, 8, 0)

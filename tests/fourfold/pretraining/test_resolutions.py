@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fourfold.data.crops import resized
+from fourfold.data.crops import CropConfig, resized
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.generation import generate
 from fourfold.generation.any_to_any import AnyToAny
@@ -20,11 +20,13 @@ from fourfold.pretraining.config import PretrainConfig
 from fourfold.pretraining.mixture import DatasetConfig, mixture_loader
 from fourfold.pretraining.pretrain import BEST, model_config, pretrain, sentinel_ids
 from fourfold.seeds import numpy_generator
-from fourfold.tokenizers.config import CropConfig, TextTokenizerConfig, TokenizersConfig, VisualTokenizerConfig
+from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import measure_tokenizers
+from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.pretokenizing import pretokenize
+from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import train_tokenizers
+from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 from fourfold.training.optimizers import OptimizerConfig
 
 COLORS = np.array([(225, 30, 30), (30, 200, 50), (40, 60, 230), (235, 225, 40)])

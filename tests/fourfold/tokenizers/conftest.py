@@ -8,9 +8,10 @@ import pytest
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.scenes.world import CLASS_NAMES, ScenesConfig, caption, render, scene
 from fourfold.seeds import numpy_generator
-from fourfold.tokenizers.config import TokenizersConfig, VisualTokenizerConfig
+from fourfold.tokenizers.config import TokenizersConfig
+from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import train_tokenizers
+from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 
 SIZE, GRID, NUM_SAMPLES, SAMPLES_PER_SHARD = 32, 4, 24, 12
 LABELS = ("depth", "normal", "semseg", "clip", "clip_global", "det")

@@ -12,9 +12,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from fourfold.data.crops import crop_values
+from fourfold.data.crops import CropConfig, crop_values
 from fourfold.data.shards import ShardSet
-from fourfold.tokenizers.config import CropConfig
 from fourfold.tokenizers.pretokenizing import pretokenize
 
 from .conftest import GRID, NUM_SAMPLES, SIZE

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fourfold.data.crops import CropConfig
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
-from fourfold.tokenizers.config import CropConfig, TokenizersConfig, VisualTokenizerConfig
+from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import codebook_figures, measure_tokenizers
+from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.train_set import train_tokenizers
+from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 
 from .conftest import GRID, NUM_SAMPLES, SIZE, tiny_config
 

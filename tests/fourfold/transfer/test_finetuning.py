@@ -17,8 +17,8 @@ from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.render import render
 from fourfold.scenes.world.scene import scene
 from fourfold.scenes.world.writing import truth_columns
-from fourfold.tokenizers.config import TextTokenizerConfig
-from fourfold.tokenizers.text import TextTokenizer
+from fourfold.tokenizers.text.tokenizer import TextTokenizer
+from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import Run, finetune, fit, tabulate

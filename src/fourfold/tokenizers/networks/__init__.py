@@ -1,0 +1,1 @@
+"""Networks that turn a dense label into tokens and back: VQ-VAEs, their codebooks, diffusion decoders."""

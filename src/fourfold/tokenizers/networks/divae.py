@@ -1,0 +1,47 @@
+"""4M's tokenizers with a diffusion decoder ("DiVAE", arXiv 2206.00386): the front half of the VQ-VAE, and a U-Net behind it."""
+
+# B batch, C channels, H W pixels, h w token grid
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fourfold.tokenizers.networks.diffusion import NoiseConfig, add_noise, denoise
+from fourfold.tokenizers.networks.unet import UNet, UNetConfig
+from fourfold.tokenizers.networks.vit_vqvae import VQConfig, VQEncoder
+
+
+class DiVAEConfig(VQConfig):
+    """Encoder and bottleneck as ever; a U-Net and its noise. The defaults are the released RGB tokenizer."""
+
+    decoder: UNetConfig = UNetConfig()
+    noise: NoiseConfig = NoiseConfig()
+    clip_sample: bool = False  # images lie in [-1, 1], and each DDIM step holds them there
+
+
+class DiVAE(VQEncoder):
+    """Encoder (B, C, H, W) → latents, codebook; tokens back to images by denoising."""
+
+    config: DiVAEConfig
+
+    def __init__(self, config: DiVAEConfig):
+        super().__init__(config)
+        self.decoder = UNet(config.channels, config.latent_width, config.decoder)
+
+    def forward(self, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return what the decoder makes of noised `prepare`d inputs, (B, C, H, W), and the commitment loss: a training pass."""
+        clean_BCHW = self.prepare(inputs)
+        noisy_BCHW, step_B = add_noise(clean_BCHW, self.config.noise, generator)
+        quantized = self.bottleneck(self.encode(inputs), generator)
+        codes_BDhw = self.bottleneck.merged(quantized.straight_through)
+        return self.decoder(noisy_BCHW, step_B, codes_BDhw), self.code_loss(quantized)
+
+    def reconstruct(self, tokens: Tensor, seeds: Sequence[int], num_decoding_steps: int = 25) -> Tensor:
+        """Return images (B, C, H, W) of token ids (B, h, w), one seed a sample."""
+        scale = self.config.patch_size
+        shape = (self.config.channels, tokens.shape[-2] * scale, tokens.shape[-1] * scale)
+        with torch.inference_mode():
+            codes_BDhw = self.bottleneck.merged(self.bottleneck.codes(tokens))
+        noise, clip = self.config.noise, self.config.clip_sample
+        return denoise(self.decoder, codes_BDhw, shape, seeds, noise, num_decoding_steps, clip)

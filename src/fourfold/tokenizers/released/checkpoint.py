@@ -1,0 +1,206 @@
+"""Tokenizers in the layout of the released 4M ones (apple/ml-4m): their files to our models and back.
+
+VQ-VAEs with ViTs (images, feature maps, segmentation) or MLPs (global vectors, poses) on both sides, and those whose decoder is
+a diffusion U-Net. What is not known here is refused, never loaded approximately: UViT and ControlNet decoders, plain MLPs.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fourfold.model.released.files import check_tensors, image_size, image_size_value, read_released, write_released
+from fourfold.tokenizers.networks.diffusion import BETAS, PREDICTIONS, NoiseConfig
+from fourfold.tokenizers.networks.divae import DiVAE, DiVAEConfig
+from fourfold.tokenizers.networks.unet import UNetConfig
+from fourfold.tokenizers.networks.vector_mlp import VectorMlpConfig
+from fourfold.tokenizers.networks.vit import TrunkConfig
+from fourfold.tokenizers.networks.vit_vqvae import ViTVQVAE, ViTVQVAEConfig, VQConfig
+from fourfold.tokenizers.released.names import STARTED, released_name, unet_of
+
+# The reference names trunks instead of storing their heads: name without `_enc` or `_dec` → heads.
+HEADS = {"vit_t": 3, "vit_s": 8, "vit_b": 12, "vit_l": 16}
+UNET_NAME = "unet_patched"
+REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # theirs → ours
+# Diffusion: their key → our field, what it is where a file says nothing, and our words for theirs
+DIFFUSION = {
+    "beta_schedule": ("betas", "squaredcos_cap_v2", BETAS),
+    "prediction_type": ("predicts", "v_prediction", PREDICTIONS),
+}
+
+
+def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
+    """Return the tokenizer of a released safetensors file, in evaluation mode.
+
+    `path` may be the folder that a model hub keeps it in. `*_heads`: of ViTs whose name is not known here. Raises ValueError
+    for what is not supported, and for tensors that are not those of which the metadata tells.
+    """
+    theirs, values = read_released(path)
+    config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
+    model = DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
+    names = {name: released_name(name) for name in model.state_dict()}
+    wanted = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
+    check_tensors({key: tensor for key, tensor in theirs.items() if key != STARTED}, wanted, path)
+    model.load_state_dict({ours: theirs[name] for ours, name in names.items()})
+    return model.eval()
+
+
+def export_released_tokenizer(model: ViTVQVAE | DiVAE, path: Path) -> None:
+    """Write a tokenizer with the reference's key names and metadata; the same weights always give the same bytes.
+
+    Raises ValueError for what the reference cannot be.
+    """
+    tensors = {released_name(name): tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    if model.config.codebook != "memcodes":
+        tensors[STARTED] = torch.ones(1)
+    write_released(tensors, tokenizer_metadata(model.config), path)
+
+
+def tokenizer_config(
+    values: dict[str, Any], theirs: dict[str, Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
+) -> ViTVQVAEConfig | DiVAEConfig:
+    """Return our configuration: the file's metadata, and what its tensors show."""
+    front = _front(values, theirs, encoder_heads)
+    name = str(values.get("dec_type", "vit_b_dec"))
+    if name.startswith("unet_"):
+        return DiVAEConfig(
+            **front,
+            decoder=_unet(name, theirs, front["channels"]),
+            noise=_noise(values),
+            # dynamic thresholding with the reference's greatest value, 1, is clipping
+            clip_sample=values.get("clip_sample", False) or values.get("thresholding", True),
+        )
+    return ViTVQVAEConfig(
+        **front,
+        decoder=_side("decoder", name, theirs, decoder_heads),
+        decoder_patch_size=values.get("patch_size_dec"),
+        output_blocks=values.get("out_conv", False),
+    )
+
+
+def tokenizer_metadata(config: VQConfig) -> dict[str, Any]:
+    """Return the metadata of a released tokenizer."""
+    values: dict[str, Any] = {
+        "image_size": image_size_value(config.image_size),
+        "n_channels": config.channels,
+        "enc_type": _side_name(config.encoder, "enc"),
+        "patch_proj": not config.feature_map,
+        "post_mlp": isinstance(config.encoder, TrunkConfig) and config.encoder.post_mlp,
+        "patch_size": config.patch_size,
+        "quant_type": "memcodes" if config.codebook == "memcodes" else "lucid",
+        "codebook_size": config.codebook_size,
+        "num_codebooks": config.num_codebooks,
+        "latent_dim": config.latent_width,
+        "norm_codes": config.codebook == "cosine",
+        "norm_latents": config.unit_latents,
+        "ema_decay": config.codebook_decay,
+        "threshold_ema_dead_code": config.dead_code_threshold,
+        "code_replacement_policy": next(theirs for theirs, ours in REPLACEMENTS.items() if ours == config.code_replacement),
+        "commitment_weight": config.commitment_weight,
+        "sync_codebook": False,
+        "undo_std": config.imagenet_standardized,
+    }
+    for key, size in (("image_size_enc", config.encoder_image_size), ("image_size_dec", config.decoder_image_size)):
+        values |= {key: image_size_value(size)} if size else {}
+    values |= {"n_labels": config.num_classes} if config.num_classes is not None else {}
+    return values | (_unet_metadata(config) if isinstance(config, DiVAEConfig) else _decoder_metadata(config))
+
+
+def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None) -> dict[str, Any]:
+    """Return the settings of encoder and bottleneck."""
+    kind, replacement = values.get("quant_type", "lucid"), values.get("code_replacement_policy", "batch_random")
+    if kind not in ("lucid", "memcodes"):
+        raise ValueError(f"This tokenizer's quantizer is {kind!r}; 'lucid' (averaged codes) and 'memcodes' are supported.")
+    if replacement not in REPLACEMENTS:
+        raise ValueError(f"Dead codes are replaced by {replacement!r}; {', '.join(map(repr, REPLACEMENTS))} are supported.")
+    averaged = "cosine" if values.get("norm_codes", True) else "euclidean"
+    sizes = {
+        f"{side}_image_size": image_size(values[key])
+        for side, key in (("encoder", "image_size_enc"), ("decoder", "image_size_dec"))
+        if values.get(key)
+    }
+    return sizes | {
+        "channels": values.get("n_channels", 3),
+        "num_classes": values.get("n_labels"),
+        "imagenet_standardized": values.get("undo_std", False),
+        "image_size": image_size(values.get("image_size", 224)),
+        "patch_size": values.get("patch_size", 16),
+        "feature_map": not values.get("patch_proj", True),
+        "encoder": _side("encoder", str(values.get("enc_type", "vit_b_enc")), theirs, heads),
+        "latent_width": values.get("latent_dim", 32),
+        "codebook": "memcodes" if kind == "memcodes" else averaged,
+        "codebook_size": values.get("codebook_size", 16384),
+        "num_codebooks": values.get("num_codebooks", 1),
+        "codebook_decay": values.get("ema_decay", 0.99),
+        "dead_code_threshold": values.get("threshold_ema_dead_code", 0.25),
+        "code_replacement": REPLACEMENTS[replacement],
+        "unit_latents": values.get("norm_latents", False),
+        "commitment_weight": values.get("commitment_weight", 1.0),
+    }
+
+
+def _side(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) -> TrunkConfig | VectorMlpConfig:
+    """Return the shape of an encoder or decoder: an MLP's by its name; a ViT's heads by name, the rest from its tensors."""
+    if mlp := VectorMlpConfig.from_name(name):
+        return mlp
+    known = HEADS.get(name.removesuffix("_enc").removesuffix("_dec"))
+    if not name.startswith("vit") or (heads or known) is None:
+        raise ValueError(
+            f"The {side} is {name!r}. Known: {', '.join(HEADS)}, BottleneckMLP/…, and {UNET_NAME} as decoder; "
+            f"of other ViTs give the number of heads (`{side}_heads`)."
+        )
+    blocks = [int(key.split(".")[2]) for key in theirs if key.startswith(f"{side}.blocks.")]
+    if not blocks:
+        raise ValueError(f"The file has no {side}; its metadata tells {name!r}.")
+    hidden, dim = theirs[f"{side}.blocks.0.mlp.fc1.weight"].shape
+    post = f"{side}.post_mlp.fc1.weight" in theirs
+    return TrunkConfig(dim=dim, depth=1 + max(blocks), num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=post)
+
+
+def _unet(name: str, theirs: dict[str, Tensor], channels: int) -> UNetConfig:
+    if name != UNET_NAME:
+        raise ValueError(f"The decoder is {name!r}; of the diffusion decoders only {UNET_NAME!r} is supported.")
+    return unet_of(theirs, channels)
+
+
+def _noise(values: dict[str, Any]) -> NoiseConfig:
+    fields: dict[str, Any] = {
+        "num_steps": values.get("num_train_timesteps", 1000),
+        "zero_terminal_snr": values.get("zero_terminal_snr", True),
+    }
+    for key, (ours, default, words) in DIFFUSION.items():
+        if (found := values.get(key, default)) not in words.values():
+            raise ValueError(
+                f"This diffusion decoder has {key} {found!r}; {', '.join(map(repr, words.values()))} are supported."
+            )
+        fields[ours] = next(word for word, theirs in words.items() if theirs == found)
+    return NoiseConfig(**fields)
+
+
+def _decoder_metadata(config: VQConfig) -> dict[str, Any]:
+    assert isinstance(config, ViTVQVAEConfig)
+    values = {"dec_type": _side_name(config.decoder, "dec"), "out_conv": config.output_blocks}
+    return values | ({"patch_size_dec": config.decoder_patch_size} if config.decoder_patch_size else {})
+
+
+def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
+    if config.decoder.num_groups != 32 or (config.noise.first_beta, config.noise.last_beta) != (1e-4, 0.02):
+        raise ValueError("The reference's U-Nets have 32 groups in normalization and β from 1e-4 to 0.02; this one has others.")
+    return {
+        "dec_type": UNET_NAME,
+        "num_train_timesteps": config.noise.num_steps,
+        "zero_terminal_snr": config.noise.zero_terminal_snr,
+        "clip_sample": config.clip_sample,
+        "thresholding": False,
+    } | {key: words[getattr(config.noise, ours)] for key, (ours, _, words) in DIFFUSION.items()}
+
+
+def _side_name(config: TrunkConfig | VectorMlpConfig, suffix: str) -> str:
+    if isinstance(config, VectorMlpConfig):
+        return config.name
+    name = next((name for name, heads in HEADS.items() if heads == config.num_heads), None)
+    if name is None or not math.isclose(config.mlp_ratio, 4):
+        raise ValueError(f"The reference has no trunk of {config.num_heads} heads and MLP ratio {config.mlp_ratio}.")
+    return f"{name}_{suffix}"

@@ -1,0 +1,116 @@
+"""What the tensors of released tokenizers are called (apple/ml-4m), beside our names of them."""
+
+import re
+
+from torch import Tensor
+
+from fourfold.tokenizers.networks.unet import UNetConfig
+
+# Our name → theirs: the beginning of a tensor's name. What follows is renamed by the table of the part it lies in.
+BEGINNINGS = {
+    "classes.": "cls_emb.",
+    "to_latents.": "quant_proj.",
+    "from_latents.": "post_quant_proj.",
+    "bottleneck.split.": "quantize.project_in.",
+    "bottleneck.join.": "quantize.project_out.",
+    "bottleneck.table.codes_KD": "quantize._codebook.embed",
+    "bottleneck.table.counts_K": "quantize._codebook.cluster_size",
+    "bottleneck.table.sums_KD": "quantize._codebook.embed_avg",
+    "bottleneck.codes_NKd": "quantize.codes",
+    "bottleneck.to_keys_Ndd": "quantize.to_k.weight",
+    "bottleneck.to_values_Ndd": "quantize.to_v.weight",
+    "encoder.project.": "encoder.proj.",
+    "encoder.trunk.": "encoder.",
+    "decoder.project.": "decoder.out_proj.",
+    "decoder.trunk.": "decoder.",
+    "decoder.output_blocks.": "decoder.out_conv.",
+    "decoder.time_in.": "decoder.time_embed.0.",
+    "decoder.time_out.": "decoder.time_embed.2.",
+    "decoder.down.": "decoder.input_blocks.",
+    "decoder.middle.": "decoder.middle_block.",
+    "decoder.up.": "decoder.output_blocks.",
+    "decoder.norm_out.": "decoder.out.0.",
+    "decoder.conv_out.": "decoder.out.2.",
+}
+TRUNK = {
+    ".position_1Dhw": ".pos_emb",
+    ".post_norm.": ".norm_mlp.",
+    ".post_mlp.up.": ".post_mlp.fc1.",
+    ".post_mlp.down.": ".post_mlp.fc2.",
+    ".attention_norm.": ".norm1.",
+    ".qkv.": ".attn.qkv.",
+    ".out.": ".attn.proj.",
+    ".mlp_norm.": ".norm2.",
+    ".mlp.up.": ".mlp.fc1.",
+    ".mlp.down.": ".mlp.fc2.",
+}
+CONVNEXT = {".spatial.": ".dwconv.", ".mlp.up.": ".pwconv1.", ".mlp.down.": ".pwconv2.", ".scale_C": ".gamma"}
+VECTOR_MLP = {
+    ".enter.": ".linear_in.",
+    ".leave.": ".linear_out.",
+    ".norms.": ".layernorms.",
+    ".up.": ".block.0.",
+    ".down.": ".block.2.",
+}
+UNET = {
+    ".norm_in.": ".in_layers.0.",
+    ".conv_in.": ".in_layers.2.",
+    ".time.": ".emb_layers.1.",
+    ".norm_out.": ".out_layers.0.",
+    ".conv_out.": ".out_layers.3.",
+    ".skip.": ".skip_connection.",
+    ".out.": ".proj_out.",
+}
+STARTED = "quantize._codebook.initted"  # no k-means at the first batch: the codes are there
+
+
+def released_name(ours: str) -> str:
+    """Return the reference's name of one of our tensors."""
+    start = next((start for start in BEGINNINGS if ours.startswith(start)), "")
+    if not start:  # the MLPs of vectors: `encoder.blocks.0.up.weight`
+        side, _, rest = ours.partition(".")
+        return f"{side}." + _renamed(rest, VECTOR_MLP)
+    rest = ours.removeprefix(start)
+    if start in ("encoder.trunk.", "decoder.trunk."):
+        return BEGINNINGS[start] + _renamed(rest, TRUNK)
+    if start == "decoder.output_blocks.":
+        return BEGINNINGS[start] + _renamed(rest, CONVNEXT)
+    if start in ("decoder.down.", "decoder.middle.", "decoder.up."):
+        inner = _renamed(rest, UNET)
+        # halving is called `op`, doubling `conv`
+        return BEGINNINGS[start] + (inner.replace(".conv.", ".op.") if start == "decoder.down." else inner)
+    return BEGINNINGS[start] + rest
+
+
+def unet_of(theirs: dict[str, Tensor], channels: int) -> UNetConfig:
+    """Return the shape of a U-Net, read off its tensors."""
+
+    def stage(number: int) -> dict[str, Tensor]:
+        start = f"decoder.input_blocks.{number}."
+        return {key.removeprefix(start): tensor for key, tensor in theirs.items() if key.startswith(start)}
+
+    numbers = {int(found[1]) for key in theirs if (found := re.match(r"decoder\.input_blocks\.(\d+)\.", key))}
+    width = theirs["decoder.time_embed.0.weight"].shape[1]
+    levels: list[list[int]] = [[]]
+    attention = set()
+    for number in range(1, max(numbers) + 1):
+        tensors = stage(number)
+        if "0.op.weight" in tensors:
+            levels.append([])
+        else:
+            levels[-1].append(len(tensors["0.in_layers.2.weight"]))
+            attention |= {2 ** (len(levels) - 1)} if "1.qkv.weight" in tensors else set()
+    return UNetConfig(
+        patch_size=round((len(theirs["decoder.out.2.weight"]) / channels) ** 0.5),
+        width=width,
+        multipliers=tuple(widths[-1] // width for widths in levels),
+        blocks_per_level=len(levels[0]),
+        attention_at=tuple(sorted(attention)),
+    )
+
+
+def _renamed(name: str, table: dict[str, str]) -> str:
+    renamed = f".{name}"
+    for ours, theirs in table.items():
+        renamed = renamed.replace(ours, theirs)
+    return renamed[1:]

@@ -1,0 +1,101 @@
+"""4M's released text tokenizer: the JSON of the `tokenizers` library, read into ours and written from it.
+
+Ids: PAD 0, UNK 1, SOS 2, EOS 3; sentinels `[S_0]`–`[S_199]` 4–203; coordinates `v0=0`…`v3=999` 204–4203 (`xmin=`… in the first
+release); the 80 COCO classes 4204–4283; then words, 30,000 entries in all.
+
+Where we part from it: no special, sentinel or coordinate can be spelled in a text. In the released one the caption "[PAD]" *is*
+the padding token. Every other text has the same ids.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from fourfold.storage import read_json, write_json
+from fourfold.tokenizers.text.tokenizer import SIDES, TextTokenizer
+from fourfold.tokenizers.text.vocabulary import COCO_CLASSES, CONTINUATION, UNK, TextTokenizerConfig, fixed_entries
+
+RELEASED_TEXT = TextTokenizerConfig(
+    vocabulary_size=30_000,
+    num_sentinels=200,
+    coordinate_bins=1000,
+    object_classes=COCO_CLASSES,
+    caption_tokens=256,
+    det_tokens=256,
+    extra_texts=(),
+)
+FIRST_RELEASE = ("xmin", "ymin", "xmax", "ymax")  # what v0 to v3 were called
+PARTS: dict[str, dict[str, Any]] = {
+    "normalizer": {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": True},
+}
+MODEL = {"type": "WordPiece", "unk_token": UNK, "continuing_subword_prefix": CONTINUATION, "max_input_chars_per_word": 100}
+
+
+def load_released_text(path: Path, caption_tokens: int = 256, det_tokens: int = 256) -> TextTokenizer:
+    """Return the tokenizer of a released JSON file; the lengths are those at which sequences will be stored.
+
+    Raises ValueError when the file is not a WordPiece tokenizer of 4M's layout.
+    """
+    stored = read_json(path)
+    _require(path, "model", MODEL, stored.get("model", {}))
+    for part, wanted in PARTS.items():
+        _require(path, part, wanted, stored.get(part) or {})
+    ids: dict[str, int] = stored["model"]["vocab"]
+    entries = sorted(ids, key=ids.__getitem__)
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise ValueError(f"{path}: ids must go from 0 to {len(ids) - 1} without gaps.")
+    entries = [_as_in_the_second_release(entry) for entry in entries]
+    num_sentinels = sum(entry.startswith("[S_") for entry in entries)
+    num_bins = sum(entry.startswith("v0=") for entry in entries)
+    first_class = 4 + num_sentinels + SIDES * num_bins
+    num_fixed = len(stored["added_tokens"])
+    config = TextTokenizerConfig(
+        vocabulary_size=len(entries),
+        num_sentinels=num_sentinels,
+        coordinate_bins=num_bins,
+        object_classes=tuple(entries[first_class:num_fixed]),
+        caption_tokens=caption_tokens,
+        det_tokens=det_tokens,
+        extra_texts=(),
+    )
+    if entries[:num_fixed] != fixed_entries(config):
+        raise ValueError(f"{path}: the first entries are not specials, sentinels, coordinates and classes in 4M's order.")
+    return TextTokenizer(entries, config)
+
+
+def export_released_text(tokenizer: TextTokenizer, path: Path) -> None:
+    """Write a tokenizer as the `tokenizers` library's JSON, which the reference loads; whole or absent."""
+    first_class = len(fixed_entries(tokenizer.config)) - len(tokenizer.config.object_classes)
+    added = [
+        {
+            "id": number,
+            "content": entry,
+            "single_word": number >= 4,  # the four specials may stand anywhere
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": number >= first_class,
+            "special": True,
+        }
+        for number, entry in enumerate(fixed_entries(tokenizer.config))
+    ]
+    vocab = {entry: number for number, entry in enumerate(tokenizer.vocabulary)}
+    head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "post_processor": None}
+    write_json(path, head | PARTS | {"model": MODEL | {"vocab": vocab}})
+
+
+def _as_in_the_second_release(entry: str) -> str:
+    side, sign, place = entry.partition("=")
+    return f"v{FIRST_RELEASE.index(side)}={place}" if sign and side in FIRST_RELEASE else entry
+
+
+def _require(path: Path, part: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(f"{path}: its {part} has {key} {found.get(key)!r}; 4M's text tokenizers have {value!r}.")
