@@ -32,6 +32,7 @@ COLUMNS = (
     "min_score",
     "boxes_valid",  # 0 <= min <= max <= 1 on both axes
     "num_colors",  # of the largest palette
+    "max_class_id",  # the largest id that the class table of the modality allows
     "num_metadata",  # types that are said
 )
 
@@ -50,11 +51,14 @@ def iterate_facts(
     """Yield the rows of `fact_table` with one shard in memory."""
     for split in shards.splits() if splits is None else splits:
         for modality in shards.modalities(split) if modalities is None else modalities:
-            position = 0
-            for shard in shards.manifest(split, modality).shards:
+            manifest, position = shards.manifest(split, modality), 0
+            table = manifest.class_table
+            max_class_id = None if table is None else max(table.num_classes - 1, *table.ignored)
+            common = {"split": split, "modality": modality, "max_class_id": max_class_id}
+            for shard in manifest.shards:
                 for key, content in shards.read_bytes(split, modality, shard.name):
-                    place = {"key": key, "split": split, "shard": shard.name, "position": position, "modality": modality}
-                    yield dict.fromkeys(COLUMNS) | place | _facts(modality, content)
+                    row = {"key": key, "shard": shard.name, "position": position}
+                    yield dict.fromkeys(COLUMNS) | common | row | _facts(modality, content)
                     position += 1
 
 
