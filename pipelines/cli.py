@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 
-from fourfold_ops.catalog import catalog_path
-from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.cli.catalog import catalog_path
+from fourfold_ops.cli.failures import with_clear_errors
 from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ import os
 from kedro.config import OmegaConfigLoader
 
 from fourfold_ops import handover
+from fourfold_ops.hooks.location import ErrorLocationHook
+from fourfold_ops.hooks.parameters import ParametersHook
+from fourfold_ops.hooks.ranks import RanksHook, is_first
+from fourfold_ops.hooks.summary import SummaryHook
+from fourfold_ops.hooks.threads import ThreadsHook
+from fourfold_ops.hooks.timing import TimingHook
+from fourfold_ops.hooks.tracking import TrackingHook
+from fourfold_ops.hooks.versioning import VersioningHook
 from fourfold_ops.kubernetes.hook import KubernetesHook
-from fourfold_ops.parameters import ParametersHook
-from fourfold_ops.ranks import RanksHook, is_first
-from fourfold_ops.stages import PlaceHook
-from fourfold_ops.summary import SummaryHook
-from fourfold_ops.threads import ThreadsHook
-from fourfold_ops.timing import TimingHook
-from fourfold_ops.tracking.hook import TrackingHook
-from fourfold_ops.versioning.hook import VersioningHook
 
 # Nothing that this project uses may call home.
 for variable in ("DO_NOT_TRACK", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):
@@ -23,7 +23,7 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 HOOKS = (
     ParametersHook("pipelines.parameters.Parameters"),
     ThreadsHook(),
-    PlaceHook(),
+    ErrorLocationHook(),
     RanksHook(),
     KubernetesHook(),
     # of several processes that torchrun started, one records

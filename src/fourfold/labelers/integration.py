@@ -22,7 +22,8 @@ from fourfold.modalities.camera import Camera
 from fourfold.modalities.class_table import ClassTable
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
-from fourfold.storage import atomic_path, claim, fingerprint
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import atomic_path
 
 KEPT = "kept"
 REJECTION_REASONS = ("dropped_score", "dropped_shape", "dropped_class")
@@ -47,7 +48,8 @@ def integrate_labels(
     Raises:
         ValueError: a label is impossible; the message names split, key and modality.
     """
-    claim(folder, fingerprint(kind="integration", labels=labels.digest(), config=config.integration, camera=config.camera))
+    uses, inputs = config.labeler_classes().values(), {"labels": labels.digest()}
+    claim(folder, fingerprint(__name__, inputs=inputs, uses=uses, integration=config.integration, camera=config.camera))
     report: dict[str, Any] = {}
     for split in labels.splits():
         modalities = labels.modalities(split)

@@ -24,7 +24,8 @@ from fourfold.labelers.protocol import (
     in_order,
 )
 from fourfold.metric_log import MetricLog
-from fourfold.storage import claim, fingerprint, read_json, sha256_file, write_bytes, write_json
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import read_json, sha256_file, write_bytes, write_json
 from fourfold.suggestions import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -102,12 +103,20 @@ def train_teachers(
         folder: where the weights are saved.
         log: receives the training losses.
     """
-    # Only what teachers are trained with enters the fingerprint: other labelers' settings leave them valid.
+    # 1) Claim the folder. Only what teachers are trained with counts: settings of labelers leave trained teachers valid.
     teachers = config.required_teachers()
     settings = {name: config.settings_of_teacher(teacher).model_dump(mode="json") for name, teacher in teachers.items()}
-    splits = [config.annotated_split, *config.caption_splits]
-    inputs = {"shards": shards.digest(), "truth": truth.digest(), "splits": splits}
-    claim(folder, fingerprint(kind="teachers", settings=settings, seed=seed, **inputs))
+    work = fingerprint(
+        __name__,
+        inputs={"shards": shards.digest(), "truth": truth.digest()},
+        uses=[teacher.train for teacher in teachers.values()],
+        teachers=settings,
+        annotated_split=config.annotated_split,
+        caption_splits=config.caption_splits,
+        seed=seed,
+    )
+    claim(folder, work)
+    # 2) Train what is missing
     data = TrainingData(shards, truth, config.annotated_split, config.caption_splits)
     for name, teacher in teachers.items():
         if _path(folder, name).exists():
@@ -115,6 +124,7 @@ def train_teachers(
             continue
         network, facts = teacher.train(data, config.settings_of_teacher(teacher), seed, log)
         _write(folder, name, network, facts)
+    # 3) The settings, written last, mark the set as complete
     write_json(folder / SETTINGS_FILE, config.model_dump(mode="json"))
     return TeacherSet.load(folder)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fourfold.model.batch import PADDING
+from fourfold.model.batch import PADDING_MODALITY
 
 
 @dataclass(frozen=True)
@@ -54,4 +54,4 @@ def select(sides: list[Candidates], budget: int) -> tuple[Tensor, Tensor, Tensor
         slots[sample, slot] = values[sample, column]
         return torch.from_numpy(slots)
 
-    return chosen("modality", PADDING), chosen("position", 0), chosen("token", 0), chosen("target", 0)
+    return chosen("modality", PADDING_MODALITY), chosen("position", 0), chosen("token", 0), chosen("target", 0)

@@ -3,9 +3,12 @@
 
 def register() -> None:
     """Add everything that this plug-in provides to the registries; `fourfold.plugins.load_plugins` calls it."""
-    # Imported here, so that a module of the scenes can be imported without everything that the plug-in provides
+    # Imported here, so that importing the package stays cheap, and free of cycles with the registries
+    from fourfold.data.ingestion.sources import SOURCES
     from fourfold.labelers import registry
+    from fourfold.scenes.source import ScenesSource
     from fourfold.scenes.teachers.labelers import LABELERS
 
+    SOURCES.register("scenes", ScenesSource())
     for labeler in LABELERS:
         registry.register(labeler)

@@ -13,8 +13,8 @@ from fourfold.data.shards import Sample, ShardSet, collate, finish_split, missin
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.modalities import token_modality
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import numpy_generator
-from fourfold.storage import claim, fingerprint
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import FROM_THE_SOURCE
 
@@ -35,15 +35,9 @@ def pretokenize(
     equal bytes. Crops are drawn from (seed, split, shard), so they depend neither on what was done before nor on the
     `work_split` of this process. A later run over all shards completes the set.
     """
-    name = fingerprint(
-        config=config,
-        tokenizers=tokenizers.digest(),
-        seed=seed,
-        splits=list(splits),
-        shards=shards.digest(),
-        labels=labels.digest(),
-    )
-    claim(folder, name, shared=not work_split.is_whole)
+    inputs = {"tokenizers": tokenizers.digest(), "shards": shards.digest(), "labels": labels.digest()}
+    made_from = fingerprint(__name__, inputs=inputs, crops=config, splits=list(splits), seed=seed)
+    claim(folder, made_from, shared=not work_split.is_whole)
     columns = [*tokenizers.modalities, CROP_SETTINGS]
     work = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     for split, shard in progress(work, "pretokenize", unit="shards"):

@@ -4,10 +4,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fourfold_ops.failures import UserError
-from fourfold_ops.tracking.active import ActiveRun
+from fourfold_ops.errors import UserError
 from fourfold_ops.tracking.processes import PROCESS_TAG, is_at_work_here, this_process
-from fourfold_ops.tracking.recording import log_parameters
+from fourfold_ops.tracking.run import ActiveRun
 from fourfold_ops.tracking.store import TrackingStore
 
 SECTIONS_OF_ALL = ("seed", "num_threads")
@@ -39,7 +38,7 @@ class RunTree:
     def open_parent(self, name: str, tags: dict[str, str]) -> None:
         """Open the run of the whole."""
         self.parent = self._open(name, tags)
-        log_parameters(self.parent, self._parameters)
+        self.parent.log_parameters(self._parameters)
 
     def enter(self, stage: str, is_over: Callable[[str], bool]) -> ActiveRun:
         """Return the run of a stage that begins or goes on; the other stages that are over are ended."""
@@ -95,7 +94,7 @@ class RunTree:
 
     def _new(self, stage: str) -> ActiveRun:
         run = self._open(stage, {"mlflow.parentRunId": self.parent.run_id, "stage": stage})
-        log_parameters(run, {k: v for k, v in self._parameters.items() if k in (stage, *SECTIONS_OF_ALL)})
+        run.log_parameters({k: v for k, v in self._parameters.items() if k in (stage, *SECTIONS_OF_ALL)})
         return run
 
     def _left_open(self, stage: str) -> ActiveRun | None:

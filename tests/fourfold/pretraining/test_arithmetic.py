@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fourfold.pretraining.config import PlaceConfig
+from fourfold.pretraining.config import ComputeConfig
 from fourfold.pretraining.pretrain import pretrain
 from fourfold.storage import read_json
+from fourfold.training.run_context import RunContext
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import TinyTokenizers, tiny_config, write_world
@@ -21,7 +22,7 @@ def curve(folder: Path, name: str) -> torch.Tensor:
 def run(root: Path, name: str, **changes) -> Path:
     world = write_world(root / "world")
     settings = {"total_tokens": 6 * 3 * 18, "log_every": 1, "precision": "fp32", "validate_every": 6}
-    pretrain(*world, TinyTokenizers(), tiny_config(**settings | changes), 7, root / name)
+    pretrain(*world, TinyTokenizers(), tiny_config(**settings | changes), RunContext(7, root / name))
     return root / name
 
 
@@ -41,9 +42,9 @@ def test_a_compiled_run_gives_the_losses_and_gradients_of_an_eager_one(tmp_path)
     from torch._dynamo.utils import counters
 
     folders = {}
-    for name, place in (("eager", PlaceConfig()), ("compiled", PlaceConfig(compile=True))):
+    for name, compute in (("eager", ComputeConfig()), ("compiled", ComputeConfig(compile=True))):
         counters.clear()
-        folders[name] = run(tmp_path / name, "run", place=place)
+        folders[name] = run(tmp_path / name, "run", compute=compute)
         assert (counters["stats"]["unique_graphs"] > 0) == (name == "compiled"), counters
     assert counters["stats"]["calls_captured"] > 50
     for figure in ("loss", "gradient_norm", "validation/loss"):

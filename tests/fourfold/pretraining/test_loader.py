@@ -12,8 +12,8 @@ from fourfold.data.cursor import Cursor
 from fourfold.data.manifests import survey, write_manifest
 from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
-from fourfold.pretraining.loader import Reader, TokenLoader, fixed_batches
+from fourfold.model.batch import concatenate
+from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import model_config, sentinel_ids
 from fourfold.storage import read_json
 
@@ -26,12 +26,12 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def loader(world, split="train", batch_size=3, seed=0, **settings):
+def loader(world, split="train", batch_size=3, seed=0, reader=None):
     tokens, images = world
     masker = Masker(
         tiny_config().masking, model_config(tiny_config().model, TinyTokenizers(), images), sentinel_ids(TinyTokenizers())
     )
-    return TokenLoader(tokens, images, split, batch_size, masker, seed, **{"shards_at_once": 2} | settings)
+    return TokenLoader(TokenSplit(tokens, images, split), masker, BatchOrder(batch_size, seed, shards_at_once=2), reader)
 
 
 def numbers(batch):
@@ -72,12 +72,12 @@ def test_tokens_and_pixels_of_a_slot_belong_to_one_sample(world):
 
 def test_the_order_depends_on_the_seed_and_not_on_the_cache(world):
     first = [numbers(batch) for batch, _ in itertools.islice(loader(world), 20)]
-    assert [numbers(batch) for batch, _ in itertools.islice(loader(world, cache_bytes=0), 20)] == first
+    assert [numbers(batch) for batch, _ in itertools.islice(loader(world, reader=Reader(cache_bytes=0)), 20)] == first
     assert [numbers(batch) for batch, _ in itertools.islice(loader(world, seed=1), 20)] != first
 
 
 def test_shards_are_read_once_when_the_cache_holds_them_and_never_beyond_its_limit(world):
-    cached, uncached = loader(world), loader(world, cache_bytes=1500)
+    cached, uncached = loader(world), loader(world, reader=Reader(cache_bytes=1500))
     for each in (cached, uncached):
         list(itertools.islice(each, 30))
     held = {**cached._shards.cached, **cached._shards.now}
@@ -104,7 +104,7 @@ def test_a_split_that_is_too_small_or_not_aligned_is_refused(world, tmp_path):
     with pytest.raises(ValueError, match=r"does not have the same shards .*shard-00001.tar"):
         loader((world[0], ShardSet(tmp_path)))
     with pytest.raises(ValueError, match=r"batch of 3 cannot be shared by 4 ranks. Raise batch_size"):
-        loader(world, reader=Reader(world_size=4))
+        loader(world, reader=Reader(num_processes=4))
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
@@ -134,7 +134,7 @@ def test_ranks_together_read_the_batches_of_one_and_each_sample_once(tmp_path, b
     streams = [itertools.islice(loader(world, batch_size=batch_size, reader=reader), 9) for reader in readers]
     for (expected, cursor), *shares in zip(alone, *streams, strict=True):
         assert [share[1] for share in shares] == [cursor] * world_size
-        assert same(joined([share[0] for share in shares]), expected)
+        assert same(concatenate([share[0] for share in shares]), expected)
 
 
 def test_a_run_that_goes_on_with_another_number_of_ranks_sees_every_sample_of_the_epoch_once(world):
@@ -180,7 +180,7 @@ def test_a_key_that_differs_between_modalities_is_named_with_its_shard(world, tm
 
 
 def test_memory_stays_flat_over_an_epoch(tmp_path):
-    reading = iter(loader(write_world(tmp_path, num_train=240), batch_size=4, cache_bytes=0))
+    reading = iter(loader(write_world(tmp_path, num_train=240), batch_size=4, reader=Reader(cache_bytes=0)))
     next(reading)
     tracemalloc.start()
     peaks = []

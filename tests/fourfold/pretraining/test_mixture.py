@@ -15,11 +15,12 @@ from fourfold.data.cursor import Cursor
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.pretraining import mixture
-from fourfold.pretraining.loader import Reader, TokenLoader
-from fourfold.pretraining.mixture import PERIOD, DatasetConfig, MixtureLoader, shares_of
+from fourfold.pretraining.config import DatasetConfig
+from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit
+from fourfold.pretraining.mixture import PERIOD, MixtureLoader, shares_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import write_world
@@ -109,7 +110,7 @@ def test_processes_that_share_batches_get_together_what_one_gets():
 def loader_of(world, masking, only=None, images=True):
     tokens, pixels = world
     masker = Masker(masking, MODEL, SentinelIds(3, tuple(range(5, 20))), only)
-    return TokenLoader(tokens, pixels if images else None, "train", 1, masker, seed=0)
+    return TokenLoader(TokenSplit(tokens, pixels if images else None, "train"), masker, BatchOrder(1, seed=0))
 
 
 def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
@@ -165,8 +166,10 @@ def test_vectors_are_padded_and_those_of_different_widths_cannot_be_joined():
     slot = torch.zeros(1, 1, dtype=torch.int64)
     plain = [slot] * 7
     with pytest.raises(ValueError, match="differ in the last axis of vectors_BLE"):
-        joined([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
-    vectors = joined([MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]).vectors_BLE
+        concatenate([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
+    vectors = concatenate(
+        [MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]
+    ).vectors_BLE
     assert vectors.shape == (3, 3, 2) and vectors.sum((1, 2)).tolist() == [2, 6, 0]
 
 

@@ -7,9 +7,10 @@ import torch
 
 from fourfold.masking.masker import Masker
 from fourfold.model.files import load_model
-from fourfold.pretraining.loader import TokenLoader, fixed_batches
+from fourfold.pretraining.loader import BatchOrder, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import METRICS_FILE, model_config, pretrain, sentinel_ids, validation_losses
 from fourfold.storage import read_json
+from fourfold.training.run_context import RunContext
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import TinyTokenizers, tiny_config, write_world
@@ -46,32 +47,34 @@ def world(tmp_path_factory):
 
 def test_pretraining_learns_and_the_best_model_has_the_best_validation_loss(world, tmp_path):
     config = tiny_config(total_tokens=150 * 3 * 18, average_decay=None, validate_every=50)
-    folder = pretrain(*world, TinyTokenizers(), config, 0, tmp_path / "run")
+    folder = pretrain(*world, TinyTokenizers(), config, RunContext(0, tmp_path / "run"))
     history = read_json(folder / "history.json")
     validations = [figures["validation/loss"] for figures in history if "validation/loss" in figures]
     assert min(validations[-2:]) < validations[0]
     model = load_model(folder / "best")
     masker = Masker(config.masking, model.config, sentinel_ids(TinyTokenizers()))
-    held_out = fixed_batches(TokenLoader(*world, "val", 3, masker, 0), 9)
+    held_out = fixed_batches(TokenLoader(TokenSplit(*world, "val"), masker, BatchOrder(3, seed=0)), 9)
     assert validation_losses(model, held_out, "fp32")["loss"] == pytest.approx(min(validations), rel=1e-6)
     metrics = read_json(folder / METRICS_FILE)
     assert metrics["validation/best_loss"] == min(validations) and metrics["tokens"] == 150 * 3 * 18
 
 
 def test_a_finished_run_is_not_repeated_and_another_configuration_starts_afresh(world, tmp_path):
-    pretrain(*world, TinyTokenizers(), tiny_config(), 0, tmp_path / "run")
+    pretrain(*world, TinyTokenizers(), tiny_config(), RunContext(0, tmp_path / "run"))
     before = files_of(tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("step-*")}
-    pretrain(*world, TinyTokenizers(), tiny_config(), 0, tmp_path / "run")
+    pretrain(*world, TinyTokenizers(), tiny_config(), RunContext(0, tmp_path / "run"))
     assert files_of(tmp_path / "run") == before
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("step-*")} == times
-    pretrain(*world, TinyTokenizers(), tiny_config(), 1, tmp_path / "run")
+    pretrain(*world, TinyTokenizers(), tiny_config(), RunContext(1, tmp_path / "run"))
     assert files_of(tmp_path / "run")["last/model.safetensors"] != before["last/model.safetensors"]
 
 
 def test_a_validation_split_smaller_than_a_batch_is_judged_as_one_batch(tmp_path):
     small = write_world(tmp_path / "world", num_val=2)
-    folder = pretrain(*small, TinyTokenizers(), tiny_config(total_tokens=2 * 3 * 18, validate_every=1), 0, tmp_path / "run")
+    folder = pretrain(
+        *small, TinyTokenizers(), tiny_config(total_tokens=2 * 3 * 18, validate_every=1), RunContext(0, tmp_path / "run")
+    )
     assert read_json(folder / METRICS_FILE)["validation/best_loss"] > 0
 
 
@@ -90,6 +93,8 @@ def test_validation_averages_over_tokens_not_over_batches(world):
 
     model = FourM(model_config(config.model, TinyTokenizers(), world[1]), 0)
     masker = Masker(config.masking, model.config, sentinel_ids(TinyTokenizers()))
-    whole, parts = (fixed_batches(TokenLoader(*world, "val", size, masker, 0), 12) for size in (12, 12))
+    whole, parts = (
+        fixed_batches(TokenLoader(TokenSplit(*world, "val"), masker, BatchOrder(size, seed=0)), 12) for size in (12, 12)
+    )
     parts = [part for batch in parts for part in (batch[:5], batch[5:])]
     assert validation_losses(model, parts, "fp32") == pytest.approx(validation_losses(model, whole, "fp32"), rel=1e-5)

@@ -12,12 +12,13 @@ from fourfold.generation import generate
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
+from fourfold.model.batch import concatenate
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.files import load_model
 from fourfold.model.fourm import FourM
-from fourfold.pretraining.config import PretrainConfig
-from fourfold.pretraining.mixture import DatasetConfig, mixture_loader
+from fourfold.pretraining.config import DatasetConfig, PretrainConfig, PretrainLoopConfig
+from fourfold.pretraining.loader import BatchOrder, Reader
+from fourfold.pretraining.mixture import mixture_loader
 from fourfold.pretraining.pretrain import BEST, model_config, pretrain, sentinel_ids
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.config import TokenizersConfig
@@ -28,6 +29,7 @@ from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 from fourfold.training.optimizers import OptimizerConfig
+from fourfold.training.run_context import RunContext
 
 COLORS = np.array([(225, 30, 30), (30, 200, 50), (40, 60, 230), (235, 225, 40)])
 NAMES = ("red", "green", "blue", "yellow")
@@ -163,7 +165,7 @@ def test_shards_hold_tokens_of_both_resolutions(world, tokens, tokenizers):
 def test_one_batch_holds_images_of_both_sizes_and_each_is_seen_as_if_it_were_alone(world, tokens, tokenizers):
     model = FourM(model_config(ARCHITECTURE, tokenizers, world[0]), seed=3).eval()
     masker = Masker(masking("rgb"), model.config, sentinel_ids(tokenizers))
-    loader = mixture_loader(tokens, world[0], MIXTURE, masker, 12, 0, 3, 0)
+    loader = mixture_loader(tokens, world[0], MIXTURE, masker, BatchOrder(12, seed=0, shards_at_once=3), Reader(cache_bytes=0))
     batch, _ = next(iter(loader))
     assert batch.pixels_BHWC.shape == (12, SIDE, SIDE, 3)
     seen = {name: (batch.input_modality_BN == model.config.index(name)).any(1) for name in ("rgb", "rgb@16")}
@@ -186,7 +188,7 @@ def test_batches_of_different_image_sizes_join_and_keep_their_pixels():
         pixels = None if side == 0 else torch.full((2, side, side, 3), value, dtype=torch.uint8)
         return MaskedBatch(*[empty] * 7, pixels)
 
-    whole = joined([batch(4, 7), batch(0, 0), batch(8, 9)])
+    whole = concatenate([batch(4, 7), batch(0, 0), batch(8, 9)])
     assert whole.pixels_BHWC.shape == (6, 8, 8, 3) and whole.pixels_BHWC.dtype == torch.uint8
     assert (whole.pixels_BHWC[:2, :4, :4] == 7).all() and whole.pixels_BHWC[:2].sum() == 7 * 2 * 16 * 3
     assert not whole.pixels_BHWC[2:4].any() and (whole.pixels_BHWC[4:] == 9).all()
@@ -213,9 +215,10 @@ def test_a_model_of_both_resolutions_paints_a_large_image_of_the_tokens_of_a_sma
         total_tokens=150 * 16 * 88,
         warmup_tokens=10 * 16 * 88,
         validation_samples=48,
-        validate_every=50,
+        precision="fp32",
+        loop=PretrainLoopConfig(validate_every=50),
     )
-    folder = pretrain(tokens, world[0], tokenizers, config, 0, tmp_path)
+    folder = pretrain(tokens, world[0], tokenizers, config, RunContext(0, tmp_path))
     AnyToAny(load_model(folder / BEST), tokenizers).save(tmp_path / "any_to_any")
     model = AnyToAny.load(tmp_path / "any_to_any")
     fine, kinds = pictures("val")

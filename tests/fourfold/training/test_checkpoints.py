@@ -25,7 +25,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_only_the_newest_are_kept(tmp_pa
 def test_a_damaged_checkpoint_is_an_error_that_names_the_file(tmp_path):
     path = save_checkpoint(Checkpoint(1, {"model": {"a": torch.ones(9)}}), tmp_path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"step-00000001\.safetensors is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"step-00000001\.safetensors is not a complete checkpoint"):
         load_checkpoint(path)
 
 
@@ -56,5 +56,5 @@ def test_a_checkpoint_holds_the_values_of_its_step_although_training_goes_on_whi
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = save_checkpoint(Checkpoint(1, {"model": {"a": torch.ones(2)}}), tmp_path)
     for other in ({"b": torch.ones(2)}, {"a": torch.ones(3)}):
-        with pytest.raises(ValueError, match=r"step-00000001.safetensors has no model/. of shape .* it is of another model"):
+        with pytest.raises(ValueError, match=r"safetensors has no model/. of shape .* it belongs to another model"):
             restore(path, {"model": other})

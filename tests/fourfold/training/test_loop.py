@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
-from fourfold.storage import FINGERPRINT_FILE
-from fourfold.training.config import LoopConfig
-from fourfold.training.loop import BEST_FILE, HISTORY_FILE, train
+from fourfold.reuse import FINGERPRINT_FILE
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import BEST_FILE, HISTORY_FILE, TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.performance import Meter
+from fourfold.training.run_context import RunContext
 
+CONSTANT = ScheduleConfig(kind="constant")
 TINY_RUN = Path(__file__).with_name("tiny_run.py")
 
 
@@ -44,10 +46,9 @@ def small_run(compute_loss=None, **settings):
     default = lambda indices, step: ((model(data[indices]) - data[indices].sum(1, keepdim=True)).square().mean(), {})  # noqa: E731
     optimizer = build_optimizer(model, OptimizerConfig(kind="adamw", learning_rate=0.05, weight_decay=0))
     loss = default if compute_loss is None else lambda indices, step: compute_loss(model, step)
-    config = LoopConfig(num_steps=60, **settings)
-    return model, train(
-        model, loss, lambda cursor: index_batches(16, 8, 0, start=cursor), optimizer, lambda step: 1.0, config, validate=None
-    )
+    batches = lambda cursor: index_batches(16, 8, 0, start=cursor)  # noqa: E731
+    setup = TrainingSetup(model, loss, batches, optimizer, 60, CONSTANT)
+    return model, train(setup, LoopConfig(**settings), RunContext(0))
 
 
 def test_training_without_a_folder_learns_and_reports():
@@ -92,14 +93,14 @@ class Recorder:
         self.files.append((path, name))
 
 
-def tiny_training(folder, log, num_steps=12, **settings):
+def tiny_training(folder, log, **options):
     model = nn.Linear(4, 1)
     optimizer = build_optimizer(model, OptimizerConfig(kind="adamw"))
     data = torch.randn(16, 4)
     loss = lambda indices, step: (model(data[indices]).square().mean(), {})  # noqa: E731
     batches = lambda cursor: index_batches(16, 8, 0, start=cursor)  # noqa: E731
-    config = LoopConfig(num_steps=num_steps, log_every=4, **settings)
-    return train(model, loss, batches, optimizer, lambda step: 1.0, config, folder=folder, log=log)
+    setup = TrainingSetup(model, loss, batches, optimizer, 12, CONSTANT)
+    return train(setup, LoopConfig(log_every=4), RunContext(0, folder, log), **options)
 
 
 def test_speed_waiting_and_memory_are_reported_and_kept_out_of_the_history(tmp_path):
@@ -127,12 +128,12 @@ def test_the_meter_counts_what_was_done_in_the_time_left_for_training():
     meter = Meter(torch.device("cpu"), peak=100.0, clock=lambda: next(now))
     with meter.waiting():
         meter.count(samples=30, flops=500.0)
-    with meter.aside():
+    with meter.paused():
         meter.count(samples=20)
-    figures = meter.figures(num_steps=5, world_size=2)
-    assert figures["performance/samples_per_second"] == 5 and figures["performance/steps_per_second"] == 0.5
-    assert figures["performance/data_wait_share"] == 0.1 and figures["performance/mfu"] == 500 / 10 / 200
-    assert "performance/mfu" not in meter.figures(1)
+    metrics = meter.metrics(num_steps=5, num_processes=2)
+    assert metrics["performance/samples_per_second"] == 5 and metrics["performance/steps_per_second"] == 0.5
+    assert metrics["performance/data_wait_share"] == 0.1 and metrics["performance/mfu"] == 500 / 10 / 200
+    assert "performance/mfu" not in meter.metrics(1)
 
 
 def test_batches_of_indices_are_a_pure_function_of_the_cursor_and_use_each_sample_once_an_epoch():

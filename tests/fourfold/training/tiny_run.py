@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import index_batches
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import torch_generator
-from fourfold.storage import claim, write_json
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.storage import write_json
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+from fourfold.training.run_context import RunContext
 
 
 def main(folder: Path, result: Path, kill_at: int) -> None:
@@ -35,7 +37,6 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         return loss * (float("nan") if step == 5 else 1.0), {"double": 2 * loss}
 
     config = LoopConfig(
-        num_steps=16,
         log_every=4,
         validate_every=5,
         checkpoint_every=3,
@@ -43,17 +44,17 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         keep_checkpoints=2,
         max_skipped_share=0.1,
     )
-    claim(folder, "tiny run")
-    state = train(
+    claim(folder, fingerprint("fourfold.training.loop"))
+    setup = TrainingSetup(
         model,
         compute_loss,
         lambda cursor: index_batches(40, 12, 0, "batches", start=cursor),
         build_optimizer(model, OptimizerConfig(), {"2.weight": 2}),
-        lambda step: lr_multiplier(ScheduleConfig(warmup_steps=3), step, 16),
-        config,
-        folder=folder,
+        num_steps=16,
+        schedule=ScheduleConfig(warmup_steps=3),
         validate=lambda: {"loss": (model(inputs) - wanted).square().mean().item()},
     )
+    state = train(setup, config, RunContext(0, folder))
     weights = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     write_json(result, {"losses": losses, "state": state.as_json(), "weights": weights})
 

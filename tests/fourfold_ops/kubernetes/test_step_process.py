@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from fourfold_ops import handover
-from fourfold_ops.failures import EXIT_CONFIGURATION, UserError
+from fourfold_ops.errors import EXIT_CONFIGURATION, UserError
+from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes.hook import KubernetesHook, check_parameters_are, site_settings
 from fourfold_ops.kubernetes.manifest import job
 from fourfold_ops.kubernetes.plan import Origin, plan_run
-from fourfold_ops.tracking.hook import TrackingHook
 
 SITE = {
     "image": "x@sha256:" + "0" * 64,

@@ -3,24 +3,24 @@
 # B batch, C channels, H W pixels, L tokens of an image = h · w of the grid, N samples
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from fourfold.data.cursor import Cursor, index_batches, share_of
-from fourfold.metric_log import MetricLog
+from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.seeds import torch_generator
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.networks.config import DiffusionDecoderConfig
 from fourfold.tokenizers.networks.diffusion import add_noise
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.process_group import ProcessGroup
+from fourfold.training.run_context import RunContext
 
 TOKENIZED_AT_ONCE = 100  # images
 
@@ -59,25 +59,19 @@ def train_diffusion_decoder(
         # the noise of the whole batch, whoever computes which of its samples
         noisy_BCHW, step_B = add_noise(clean_BCHW, config.noise, torch_generator(seed, *path, "noise", step))
         mean = tokenizer.format.loss(unet(noisy_BCHW[mine], step_B[mine], codes_BDhw), clean_BCHW[mine])
-        return world.part(mean, mine.stop - mine.start, config.batch_size), {}
+        return world.share_of_mean(mean, mine.stop - mine.start, config.batch_size), {}
 
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * config.steps))
+    optimizer = build_optimizer(decoder.unet, config.optimizer, {})
     train(
-        decoder.unet,
-        loss,
-        batches,
-        build_optimizer(decoder.unet, config.optimizer, {}),
-        partial(lr_multiplier, schedule, num_steps=config.steps),
+        TrainingSetup(decoder.unet, loss, batches, optimizer, config.steps, schedule),
         LoopConfig(
-            num_steps=config.steps,
             clip_norm=config.gradient_clip,
             average_decay=config.average_decay,
             checkpoint_every=config.checkpoint_every,
         ),
-        folder=folder,
-        log=log,
+        RunContext(seed, folder, log or NullMetricLog(), world),
         description=f"{tokenizer.name} diffusion decoder",
-        world=world,
     )
     decoder.unet.eval()
     return decoder

@@ -12,7 +12,8 @@ import numpy as np
 from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog, NullMetricLog
-from fourfold.storage import claim, fingerprint, write_json
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import write_json
 from fourfold.tokenizers.config import TokenizersConfig, is_image
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
@@ -37,7 +38,8 @@ def train_tokenizers(
     """
     world = ProcessGroup.join()
     if world.is_first:
-        claim(folder, fingerprint(config=config, seed=seed, shards=shards.digest(), labels=labels.digest()))
+        inputs = {"shards": shards.digest(), "labels": labels.digest()}
+        claim(folder, fingerprint(__name__, inputs=inputs, config=config, seed=seed))
     log = log or NullMetricLog()
     # 1) Words
     if world.is_first and not (folder / TEXT_FILE).exists():
@@ -45,16 +47,16 @@ def train_tokenizers(
         TextTokenizer.train((sample["caption"] for sample in captions), config.text).save(folder / TEXT_FILE)
     # 2) A VQ-VAE for each dense label
     for name in config.visual:
-        if not world.agreed((folder / name / WEIGHTS_FILE).exists()):
+        if not world.broadcast((folder / name / WEIGHTS_FILE).exists()):
             _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
     # 3) Second decoders, where they are wanted, on the same data
     for name in config.diffusion:
-        if not world.agreed((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
+        if not world.broadcast((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
             _train_decoder(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
     # 4) The settings come last: their file says that all is there
     if world.is_first:
         write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
-    world.wait()
+    world.barrier()
     return TokenizerSet.load(folder)
 
 
@@ -113,7 +115,7 @@ def _keep(trained: VisualTokenizer | DiffusionDecoder, folder: Path, checkpoints
         trained.save(folder)
         if checkpoints:
             shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
-    world.wait()
+    world.barrier()
 
 
 class _Prefixed:

@@ -7,7 +7,6 @@ the codebook is moved by the sums over all (`codebook.py`), so all end with the 
 # B batch, C channels, H W pixels, h w token grid, D latent width, N samples
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.data.cursor import Cursor, index_batches, share_of
-from fourfold.metric_log import MetricLog
+from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.modalities import label
 from fourfold.seeds import derive_seed, numpy_generator, torch_generator
 from fourfold.tokenizers.formats import DenseFormat, dense_format, measure_statistics
@@ -25,12 +24,13 @@ from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.networks.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.networks.vqvae import VQVAE, VQVAEShape
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer, build_vqvae
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.precision import default_device
 from fourfold.training.process_group import ProcessGroup
+from fourfold.training.run_context import RunContext
 
 LATENTS_PER_CODE = 24  # for k-means
 Phase = Literal["plain", "quantized", "decoder"]
@@ -64,17 +64,12 @@ def train_visual_tokenizer(
     num_steps = config.steps + config.decoder_steps
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
     matrices = {key: 1 for key, weight in model.named_parameters() if weight.ndim == 4 and "embedding" not in key}
+    optimizer = build_optimizer(model, config.optimizer, matrices)
     train(
-        model,
-        phases.loss,
-        phases.batches,
-        build_optimizer(model, config.optimizer, matrices),
-        partial(lr_multiplier, schedule, num_steps=num_steps),
-        LoopConfig(num_steps=num_steps, clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
-        folder=folder,
-        log=log,
+        TrainingSetup(model, phases.loss, phases.batches, optimizer, num_steps, schedule),
+        LoopConfig(clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
+        RunContext(seed, folder, log or NullMetricLog(), world),
         description=f"{name} tokenizer",
-        world=world,
     )
     return VisualTokenizer(name, values_format, model.eval(), config)
 
@@ -124,7 +119,7 @@ class _Phases:
 
     def _part(self, mean: Tensor) -> Tensor:
         """Return the part that the mean over this process's samples has in the mean over all."""
-        return self.world.part(mean, self.mine.stop - self.mine.start, self.config.batch_size)
+        return self.world.share_of_mean(mean, self.mine.stop - self.mine.start, self.config.batch_size)
 
     def _inputs(self, indices: np.ndarray) -> Tensor:
         return self.format.inputs(self.values[indices]).to(default_device())

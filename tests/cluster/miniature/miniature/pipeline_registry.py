@@ -8,7 +8,7 @@ import time
 from kedro.pipeline import Pipeline, node
 
 from fourfold_ops import handover
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 5
