@@ -53,7 +53,7 @@ def iterate_facts(
         for modality in shards.modalities(split) if modalities is None else modalities:
             manifest, position = shards.manifest(split, modality), 0
             table = manifest.class_table
-            max_class_id = None if table is None else max(table.num_classes - 1, *table.ignored)
+            max_class_id = None if table is None else max((table.num_classes - 1, *table.ignored))
             common = {"split": split, "modality": modality, "max_class_id": max_class_id}
             for shard in manifest.shards:
                 for key, content in shards.read_bytes(split, modality, shard.name):

@@ -51,6 +51,7 @@ def test_an_interrupted_training_resumes_with_the_missing_teacher(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
+    killed.__module__ = SCENE_NETWORK.train.__module__  # the modules of teachers are part of the fingerprint
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         stopped = {**tiny.required_teachers(), "scene_network": replace(SCENE_NETWORK, train=killed)}
         patched.setattr(LabelingConfig, "required_teachers", lambda self: stopped)
