@@ -90,7 +90,7 @@ def fingerprint(
     return Fingerprint(json.loads(json.dumps(plain)), dict(inputs or {}), module_digests([module, *modules_of(uses)]))
 
 
-def claim(folder: Path, wanted: Fingerprint, shared: bool = False) -> bool:
+def claim(folder: Path, wanted: Fingerprint, shared: bool = False, is_cheap: bool = False) -> bool:
     """Make `folder` belong to the work that `wanted` describes.
 
     Whatever other work left there moves to `.superseded/` beside the folder, where the newest `$FOURFOLD_KEEP_SUPERSEDED`
@@ -101,6 +101,7 @@ def claim(folder: Path, wanted: Fingerprint, shared: bool = False) -> bool:
         wanted: The fingerprint of the work.
         shared: Several processes, perhaps on several machines, do their shares of the work in this folder at the same time.
             The first one claims it for all, and temporary files, which may belong to another process, are left alone.
+        is_cheap: The content is made again in seconds: other content is deleted, not kept.
 
     Returns:
         Whether the folder holds (part of) this work already, so that whole files in it can be used.
@@ -114,7 +115,7 @@ def claim(folder: Path, wanted: Fingerprint, shared: bool = False) -> bool:
     with FileLock(lock) if shared else nullcontext():
         is_held = _content(folder) == wanted.digest
         if not is_held:
-            _supersede(folder, wanted)
+            _supersede(folder, wanted, 0 if is_cheap else _keep())
             is_held = _restore(folder, wanted)
         if not is_held:
             write_json(folder / FINGERPRINT_FILE, wanted.as_json())
@@ -131,12 +132,12 @@ def _content(folder: Path) -> str | None:
     return str(read_json(marker).get("fingerprint")) if marker.is_file() else None
 
 
-def _supersede(folder: Path, wanted: Fingerprint) -> None:
-    """Move the content of `folder` aside, or delete it where nothing is kept; log what changed."""
+def _supersede(folder: Path, wanted: Fingerprint, keep: int) -> None:
+    """Move the content of `folder` aside, or delete it if none is kept; log what changed."""
     children = [child for child in folder.iterdir() if not child.name.startswith(PARTIAL_MARK)] if folder.is_dir() else []
     if not {child.name for child in children} - {FINGERPRINT_FILE}:
         return  # nothing was made yet
-    keep, marker = _keep(), folder / FINGERPRINT_FILE
+    marker = folder / FINGERPRINT_FILE
     old = read_json(marker) if marker.is_file() else {}
     changes = wanted.changes_since(old) if old else "it has no fingerprint, so what it was made from is unknown"
     # 1) Move it aside under a name that tells it from other results of this folder, or delete it

@@ -104,6 +104,11 @@ def test_number_of_superseded_results_can_be_set(folder, monkeypatch, keep, kept
     assert (folder / "result").read_text() == "d"
 
 
+def test_cheap_content_is_not_kept(folder):
+    claim(folder, work(steps=2), is_cheap=True)
+    assert not (folder / "result").exists() and not list(superseded(folder))
+
+
 def test_wrong_number_of_superseded_results_is_refused(folder, monkeypatch):
     monkeypatch.setenv(KEEP_VARIABLE, "-1")
     with pytest.raises(ValueError, match=r"FOURFOLD_KEEP_SUPERSEDED is '-1'; allowed: a number ≥ 0"):

@@ -82,7 +82,7 @@ class MixtureLoader:
 
     def batches(self, start: Cursor) -> Iterator[tuple[MaskedBatch, Cursor]]:
         """Yield the share of this process of all batches after a cursor, without end."""
-        # A worker that skips the batches of others opens the streams anew each time, so it reads many batches in a row.
+        # A worker that skips the batches of others opens the streams again each time, so it reads many batches in a row.
         count = max(1, READ_AT_ONCE // self.batch_size) if self.reader.num_workers else 1
         offset, self._position = start.offset, None
 
@@ -164,7 +164,5 @@ def shares_of(weights: Sequence[float], total: int) -> np.ndarray:
     counts_D = np.floor(exact_D).astype(np.int64)
     counts_D[np.argsort(counts_D - exact_D, kind="stable")[: total - counts_D.sum()]] += 1
     if not counts_D.all():
-        raise ValueError(
-            f"Weights {list(weights)}: the smallest gets no sample out of {total}. Raise it or remove its data set."
-        )
+        raise ValueError(f"Weights {list(weights)}: the smallest gets no sample of {total}. Raise it or remove its data set.")
     return counts_D

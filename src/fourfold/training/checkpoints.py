@@ -212,7 +212,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
-    # safetensors writes through a temporary file of its own, which a killed process leaves behind; in a folder with the
+    # safetensors writes through its own temporary file, which a killed process leaves behind; in a folder with the
     # mark of partial files, `claim` removes it
     with atomic_path(path) as temporary, TemporaryDirectory(prefix=PARTIAL_MARK, dir=temporary.parent) as folder:
         save_file(tensors, Path(folder) / path.name, header)

@@ -51,7 +51,7 @@ class WorkSplitDataset(AbstractDataset[None, tuple[int, int]]):
 
     def load(self) -> tuple[int, int]:
         """Return the index of this process's share, and the number of shares."""
-        return handover.part()
+        return handover.work_split()
 
     def save(self, data: None) -> None:
         """Raise DatasetError: this dataset is an input only."""

@@ -1,4 +1,4 @@
-"""Records every `kedro run` in MLflow: a parent run for the whole, a child for each stage."""
+"""Records every `kedro run` in MLflow: a parent run for the whole, a child run for each stage."""
 
 import atexit
 import json
@@ -16,6 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from fourfold_ops import handover
+from fourfold_ops.loading import load_object
 from fourfold_ops.stages import stage_of
 from fourfold_ops.tracking.processes import end_stale_runs
 from fourfold_ops.tracking.provenance import command_line, git_tags, lock_digest, machine_tags
@@ -24,12 +25,12 @@ from fourfold_ops.tracking.run_tree import RunTree
 from fourfold_ops.tracking.store import TrackingStore
 
 logger = logging.getLogger(__name__)
-MAX_TAG = 5000
+MAX_TAG = 5000  # characters that MLflow accepts
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep trouble with the record (a full disk, a lost server) from hiding the failure that is being recorded."""
+    """Keep a failure of the store (a full disk, a lost server) from hiding the failure that is being recorded."""
     try:
         yield
     except Exception:
@@ -37,22 +38,31 @@ def _quietly() -> Iterator[None]:
 
 
 class TrackingHook:
-    """Owns the parent run and its children; ends them whatever happens (a SIGKILL is put right by the next run).
+    """Owns the parent run and its children, and ends them in every case; after a SIGKILL, the next run ends them.
 
-    In a step that somebody else's run has started on another machine it owns nothing: it writes into the runs that were handed
-    over, and leaves their end to the driver.
+    In a step that a driver started on another machine it owns nothing: it writes into the runs that were handed over, and the
+    driver ends them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compute_facts: str = "") -> None:
+        """Create the hook.
+
+        Args:
+            compute_facts: Dotted path of a function (stage, parameters) → dictionary: facts about the machine that change
+                results, such as the precision. They are recorded as tags `compute.*` of the stage's run, by the process that
+                runs its nodes.
+        """
+        self._compute_facts = compute_facts
         self._context: KedroContext
-        self._runs: RunTree | None = None  # of the run that goes on; None: nothing is recorded
-        self._left: Counter[str] = Counter()  # nodes still to run, by stage
+        self._runs: RunTree | None = None  # of the current run; None: nothing is recorded
+        self._left: Counter[str] = Counter()  # number of nodes still to run, by stage
         self._logged: set[tuple[str, str, str]] = set()
+        self._described: set[str] = set()  # stages whose compute facts are recorded
         self._catalog: Any = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember the context: configuration and folder."""
+        """Keep the context: configuration and project folder."""
         self._context = context
 
     @hook_impl
@@ -83,13 +93,14 @@ class TrackingHook:
 
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node: Node) -> None:
-        """Open the stage's run with its first input, since an input may be the log of that run."""
+        """Open the run of the stage with its first input, since an input may be the log of that run."""
         self._enter(node)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Open the stage's run if it has no input."""
+        """Open the run of the stage if the node has no input; record the compute facts once per stage."""
         self._enter(node)
+        self._record_compute_facts(stage_of(node))
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any, node: Node) -> None:
@@ -103,19 +114,19 @@ class TrackingHook:
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Count down the nodes of the stage."""
+        """Count the node as done."""
         self._left[stage_of(node)] -= 1
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
-        """Write the failure into the stage's run."""
+        """Write the failure into the run of the stage."""
         with _quietly():
             if self._runs and (run := self._runs.stages.get(stage_of(node))):
                 run.set_tag("error", f"{node.name}: {error}"[:MAX_TAG])
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:
-        """End all runs well; the lock as versioning left it names what came out."""
+        """End all runs as FINISHED; tag the parent with the lock that VersioningHook wrote: it names the outputs."""
         if self._runs and not self._runs.is_guest:
             self._runs.parent.set_tag("dvc.lock_md5", lock_digest(self._context.project_path))
         self._end("FINISHED")
@@ -129,19 +140,24 @@ class TrackingHook:
             self._end("FAILED")
 
     def _enter(self, node: Node) -> None:
-        """Make the stage of `node` the active one: its run opens with its first node and ends when another stage takes over."""
+        """Make the run of the node's stage the active one. It opens with its first node and ends when another stage starts."""
         if self._runs is not None:
             set_active_run(self._runs.enter(stage_of(node), lambda stage: self._left[stage] == 0))
+
+    def _record_compute_facts(self, stage: str) -> None:
+        if self._runs is None or not self._compute_facts or stage in self._described:
+            return
+        self._described.add(stage)
+        facts = load_object(self._compute_facts)(stage, self._context.config_loader["parameters"])
+        self._runs.stage(stage).set_tags({f"compute.{name}": value for name, value in facts.items()})
 
     # --- steps on other machines ---
 
     def _join(self, handed: handover.Handover, catalog: CatalogProtocol) -> None:
-        """Become a guest in the driver's runs; a process that only helps another one reports nothing."""
+        """Write into the driver's runs; a process that only helps another one records nothing."""
         if handed.parent_run and handover.writes_results():
             self._catalog = catalog
-            self._runs = RunTree.of_somebody_else(
-                TrackingStore.from_context(self._context), handed.parent_run, handed.stage_runs
-            )
+            self._runs = RunTree.of_driver(TrackingStore.from_context(self._context), handed.parent_run, handed.stage_runs)
 
     def hand_over(self, nodes: Iterable[Node]) -> dict[str, Any]:
         """Return the fields of a Handover with which a step that runs these nodes elsewhere can report here."""
@@ -151,7 +167,7 @@ class TrackingHook:
         return {"parent_run": self._runs.parent.run_id, "stage_runs": runs}
 
     def remote_nodes_over(self, nodes: Iterable[Node], error: str) -> None:
-        """Count nodes that ran elsewhere, and write into their stages how they failed, or that a retry went well."""
+        """Count nodes that ran elsewhere as done; record in their stages how they failed, or that a retry succeeded."""
         if self._runs is None:
             return
         for node in nodes:
@@ -163,25 +179,29 @@ class TrackingHook:
                 elif "error" in run.client.get_run(run.run_id).data.tags:
                     run.client.delete_tag(run.run_id, "error")
 
-    def keep_files(self, node: Node, files: Iterable[Path], place: str) -> None:
-        """Keep files as artifacts of the run of the node's stage."""
+    def keep_files(self, node: Node, files: Iterable[Path], folder: str) -> None:
+        """Store files as artifacts `folder/<name>` of the run of the node's stage."""
         if self._runs is not None:
             run = self._runs.stage(stage_of(node))
             for file in files:
-                run.log_file(file, f"{place}/{file.name}")
+                run.log_file(file, f"{folder}/{file.name}")
 
     def continue_run(self, run_id: str) -> bool:
-        """Go on with an earlier parent run instead of the one just opened; returns False where that one ended well or is gone.
+        """Continue an earlier parent run instead of the one just opened.
 
-        Raises UserError when its process is still at work on this machine.
+        Returns:
+            False if the earlier run finished successfully or no longer exists.
+
+        Raises:
+            UserError: The process of the earlier run still works on this machine.
         """
-        if self._runs is None or not self._runs.go_on_with(run_id):
+        if self._runs is None or not self._runs.continue_run(run_id):
             return False
         set_active_run(self._runs.parent)
         return True
 
     def _log_data(self, dataset_name: str, data: Any, node: Node, context: str) -> None:
-        """Log one data set as an input or output of the stage, once."""
+        """Record one data set as an input or output of the stage, once."""
         run = self._runs.stages.get(stage_of(node)) if self._runs else None
         if run is None or dataset_name.startswith("params:") or (run.run_id, dataset_name, context) in self._logged:
             return

@@ -89,6 +89,13 @@ class ActiveRun:
         if self.client is not None:
             self.client.set_tag(self.run_id, key, value)
 
+    def set_tags(self, tags: dict[str, Any]) -> None:
+        """Tag the run with several values at once."""
+        if self.client is not None:
+            from mlflow.entities import RunTag
+
+            self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
     def flush(self) -> None:
         """Send all buffered metrics to the store."""
         while self._buffer:

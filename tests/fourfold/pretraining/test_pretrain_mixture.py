@@ -1,4 +1,4 @@
-"""Pretraining on a mixture of data sets goes on, after an interruption, as if there had been none."""
+"""Pretraining on a mixture of data sets resumes exactly after an interruption."""
 
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ from fourfold.training.run_context import RunContext
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import TinyTokenizers, tiny_config, write_world
 
+pytestmark = pytest.mark.numeric
 SMALL = MaskingConfig(
     components=(MixtureComponent(alpha_in={"tok_depth": 1.0}, alpha_target={"caption": 1.0, "tok_depth": 1.0}),),
     input_tokens=4,
@@ -25,7 +26,7 @@ MIXTURE = {
 }
 
 
-def test_an_interrupted_run_on_a_mixture_ends_in_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
+def test_an_interrupted_run_on_a_mixture_ends_with_equal_weights(tmp_path, monkeypatch):
     world = write_world(tmp_path / "world")
     config = tiny_config(datasets=MIXTURE, total_tokens=12 * 3 * 18)
     whole = module.pretrain(*world, TinyTokenizers(), config, RunContext(0, tmp_path / "whole"))

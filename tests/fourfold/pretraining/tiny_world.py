@@ -1,4 +1,4 @@
-"""A world of a few samples for the loader and for pretraining: pixels, two grids, captions and boxes that tell their sample."""
+"""A data set of a few samples for the loader and for pretraining; pixels and depth tokens identify the sample."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +22,7 @@ class TinyText:
 
 
 class TinyTokenizers:
-    """Looks like a TokenizerSet to pretraining."""
+    """The part of a TokenizerSet that pretraining uses."""
 
     text, grid = TinyText(), (2, 2)
     vector_widths: ClassVar[dict[str, int]] = {}

@@ -1,8 +1,8 @@
-"""A tiny training run, unbroken and killed twice, each in a process of its own: `python tiny_run.py <folder>`."""
+"""A tiny training run, uninterrupted and killed twice, each in a forked process."""
 
 import os
 import signal
-import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from fourfold.training.run_context import RunContext
 def main(folder: Path, result: Path, kill_at: int) -> None:
     torch.set_num_threads(1)
     inputs = torch.randn(40, 6, generator=torch_generator(0, "inputs"))
-    wanted = torch.randn(40, 3, generator=torch_generator(0, "outputs"))
+    outputs = torch.randn(40, 3, generator=torch_generator(0, "outputs"))
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -32,7 +32,7 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         noise = torch.randn(len(indices), 6, generator=torch_generator(0, "noise", step)) * 0.1
-        loss = (model(inputs[indices] + noise) - wanted[indices]).square().mean()
+        loss = (model(inputs[indices] + noise) - outputs[indices]).square().mean()
         losses[step] = loss.item()
         return loss * (float("nan") if step == 5 else 1.0), {"double": 2 * loss}
 
@@ -52,20 +52,25 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         build_optimizer(model, OptimizerConfig(), {"2.weight": 2}),
         num_steps=16,
         schedule=ScheduleConfig(warmup_steps=3),
-        validate=lambda: {"loss": (model(inputs) - wanted).square().mean().item()},
+        validate=lambda: {"loss": (model(inputs) - outputs).square().mean().item()},
     )
     state = train(setup, config, RunContext(0, folder))
     weights = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     write_json(result, {"losses": losses, "state": state.as_json(), "weights": weights})
 
 
-if __name__ == "__main__":
-    root = Path(sys.argv[1])
+def run_all(root: Path) -> None:
+    """Run in forked processes, which share one import of torch; results are in `unbroken.json` and `broken.json`."""
     for name, kill_at in (("unbroken", -1), ("broken", 7), ("broken", 14), ("broken", -1)):
-        child = os.fork()  # a process each, but one import of torch for all
+        child = os.fork()
         if not child:
-            main(root / name, root / f"{name}.json", kill_at)
-            assert "torch._dynamo" not in sys.modules, "importing the compiler costs every run seconds"
-            os._exit(0)
+            code = 1
+            try:
+                main(root / name, root / f"{name}.json", kill_at)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
         _, status = os.waitpid(child, 0)
         assert status == (0 if kill_at < 0 else signal.SIGKILL), status

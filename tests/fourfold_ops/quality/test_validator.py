@@ -64,7 +64,7 @@ def test_an_empty_table_never_passes(tmp_path):
 
 
 def test_a_misspelt_expectation_is_answered_with_the_right_name(tmp_path):
-    with pytest.raises(Exception, match="Did you mean .expect_column_values_to_be_unique."):
+    with pytest.raises(Exception, match=r"Did you mean .expect_column_values_to_be_unique.\?"):
         check(tmp_path, [{"type": "expect_column_values_to_be_uniqe", "column": "key"}])
     with pytest.raises(ValueError, match="allowed are critical, warning, info"):
         check(tmp_path, [{"type": "expect_column_to_exist", "column": "key", "severity": "fatal"}])

@@ -37,7 +37,7 @@ def write_crawl(folder: Path, split: str, seed: int, config: ScenesConfig) -> li
     """
     if split not in config.num_samples:
         raise ValueError(f"num_samples does not say how large {split!r} is. Sizes given: {config.num_samples}.")
-    claim(folder / split, fingerprint(__name__, content="crawl", seed=seed, split=split, config=config))
+    claim(folder / split, fingerprint(__name__, content="crawl", seed=seed, split=split, config=config), is_cheap=True)
     starts = range(0, config.num_samples[split], config.images_per_shard)
     paths = [folder / split / f"{number:05d}.tar" for number in range(len(starts))]
     missing = [(path, start) for path, start in zip(paths, starts, strict=True) if not path.exists()]
@@ -85,6 +85,7 @@ def write_truth(
     claim(
         folder / split,
         fingerprint(__name__, inputs=inputs, content="truth", seed=seed, split=split, config=config, samples_per_shard=step),
+        is_cheap=True,
     )
     starts = list(range(0, len(keys), step))
     missing = [start for start in starts if missing_columns(folder, split, shard_name(start // step), TRUTH)]
