@@ -6,6 +6,7 @@ from typing import Any
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
 from fourfold.labelers.config import LabelingConfig
+from fourfold.labelers.gallery import label_gallery
 from fourfold.labelers.integration import integrate_labels
 from fourfold.labelers.labeling import label_shards
 from fourfold.labelers.measures import measure_teachers
@@ -32,6 +33,12 @@ def combine_labels(
 ) -> tuple[ShardSet, dict[str, Any]]:
     """Check the labels, compare them with each other, filter boxes, and write what all later stages use."""
     return integrate_labels(raw_labels, shards, labeling, labels_folder)
+
+
+def draw_labels(shards: ShardSet, labels: ShardSet) -> bytes:
+    """Draw a few images with their labels, as PNG bytes; of `val`, or of the first split where there is none."""
+    splits = labels.splits()
+    return label_gallery(shards, labels, "val" if "val" in splits else splits[0])
 
 
 def measure_labelers(teachers: TeacherSet, labels: ShardSet, shards: ShardSet, truth: ShardSet) -> dict[str, float]:

@@ -90,4 +90,4 @@ class SceneBoxes(Labeler):
         return decode_boxes(output.heat_BKhw, output.offsets_B4hw, OBJECT_CLASSES, MAX_BOXES, MIN_SCORE)
 
 
-LABELERS = (SceneDepth, SceneSegmentation, SceneBoxes)
+SCENE_LABELERS = (SceneDepth, SceneSegmentation, SceneBoxes)
