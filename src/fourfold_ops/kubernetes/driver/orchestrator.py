@@ -129,8 +129,8 @@ class Orchestrator(threading.Thread):
                 self._jobs.changed(change)
         elif kind == "line":
             job, line = content
-            if (work := self._jobs.active.get(job)) is not None:
-                self._status.read_line(work, line)
+            if (active := self._jobs.active.get(job)) is not None:
+                self._status.read_line(active, line)
         elif kind == "driver":
             self._end_driver_step(*content)
         elif kind == "cancel":
