@@ -277,9 +277,9 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, config, values, message)
         (
             "decoder.extra.weight",
             torch.ones(24),
-            r"has, beside what its metadata tells, decoder\.extra\.weight\.$",
+            r"has, beyond what its metadata implies, decoder\.extra\.weight\.$",
         ),
-        ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata tells of \(8,\)"),
+        ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata implies \(8,\)"),
     ],
 )
 def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, key, tensor, message):
