@@ -1,6 +1,7 @@
 """The 4M transformer, computed from the keys of a released file token by token in float64, without our modules.
 
-A batch has the layout of the 4M code: by modality `tensor`, `input_mask`, `target_mask` (True: not used) and `decoder_attention_mask`.
+A batch has the layout of the 4M code: by modality `tensor`, `input_mask`, `target_mask` (True: not used) and
+`decoder_attention_mask`.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Released files and batches with random content, with the key names and metadata of the 4M code, written without our modules."""
+"""Released files and batches with random content, and the key names and metadata of 4M, written without our modules."""
 
 import math
 from pathlib import Path
