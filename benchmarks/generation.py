@@ -4,8 +4,8 @@
 
 The model has the modalities of 4M-7 with released vocabularies at 224 pixels, and random weights. `caption` generates many
 tokens greedily; the comparison runs encoder, decoder and the complete prefix at every step (only each `--every`th is run, and
-must give the same token). `depth` generates depth from RGB in one ROAR step, greedily and with a nucleus (temperature 0.01, top-p
-0.8); the comparison is one forward pass of encoder, decoder and head. Times are the best of interleaved repeats.
+must give the same token). `depth` generates depth from RGB in one ROAR step, greedily and with a nucleus (temperature 0.01,
+top-p 0.8); the comparison is one forward pass of encoder, decoder and head. Times are the best of interleaved repeats.
 """
 
 import argparse
