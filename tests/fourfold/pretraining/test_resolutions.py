@@ -19,6 +19,7 @@ from fourfold.model.fourm import FourM
 from fourfold.pretraining.config import PretrainConfig
 from fourfold.pretraining.mixture import DatasetConfig, mixture_loader
 from fourfold.pretraining.pretrain import BEST, model_config, pretrain, sentinel_ids
+from fourfold.scenes.world import CLASS_TABLE
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import measure_tokenizers
@@ -28,6 +29,7 @@ from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 from fourfold.training.optimizers import OptimizerConfig
+from fourfold.training.run_context import RunContext
 
 COLORS = np.array([(225, 30, 30), (30, 200, 50), (40, 60, 230), (235, 225, 40)])
 NAMES = ("red", "green", "blue", "yellow")
@@ -82,7 +84,7 @@ def write_world(root: Path) -> tuple[ShardSet, ShardSet]:
             columns = {label: zip(keys[part], values, strict=True) for label, values in labels.items()}
             write_columns(root / "labels", split, name, columns)
         finish_split(root / "shards", split, ["rgb", "caption"])
-        finish_split(root / "labels", split, ["semseg", "det"])
+        finish_split(root / "labels", split, ["semseg", "det"], class_tables={"semseg": CLASS_TABLE})
     return ShardSet(root / "shards"), ShardSet(root / "labels")
 
 
@@ -101,12 +103,14 @@ def tokenizers(world, tmp_path_factory) -> TokenizerSet:
         visual={"rgb": VQVAE},
         text=TextTokenizerConfig(caption_tokens=8, det_tokens=5, num_sentinels=12),
     )
-    return train_tokenizers(*world, config, 0, tmp_path_factory.mktemp("tokenizers"))
+    return train_tokenizers(*world, config, RunContext(0, tmp_path_factory.mktemp("tokenizers")))
 
 
 @pytest.fixture(scope="module")
 def tokens(world, tokenizers, tmp_path_factory) -> ShardSet:
-    return pretokenize(*world, tokenizers, CropConfig(), tmp_path_factory.mktemp("tokens"), ["train", "val"])
+    return pretokenize(
+        *world, tokenizers, CropConfig(), RunContext(0, tmp_path_factory.mktemp("tokens")), splits=["train", "val"]
+    )
 
 
 ARCHITECTURE = ArchitectureConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, patch_size=PATCH, embedding_std=0.5)

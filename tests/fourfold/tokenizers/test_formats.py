@@ -71,5 +71,5 @@ def test_features_enter_standardized_and_come_back():
 
 
 def test_a_class_beyond_the_settings_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match="Class id 6 came; ids 0 to 5 are allowed"):
+    with pytest.raises(ValueError, match="Class id 6 is out of range; allowed: 0 to 5"):
         dense_format("semseg", {}, 6).inputs(np.full((1, 2, 2), 6, np.uint8))

@@ -15,6 +15,7 @@ from PIL import Image
 from fourfold.data.crops import CropConfig, crop_values
 from fourfold.data.shards import ShardSet
 from fourfold.tokenizers.pretokenizing import pretokenize
+from fourfold.training.run_context import RunContext
 
 from .conftest import GRID, NUM_SAMPLES, SIZE
 
@@ -26,7 +27,13 @@ MODALITIES = ("rgb", "caption", "tok_rgb", "tok_depth", "tok_clip", "crop_settin
 def root(world, tokenizers, tmp_path_factory) -> Path:
     """One root for all modalities, as docs/formats.md makes it: a link to each modality's folder."""
     folder = tmp_path_factory.mktemp("reference_reading")
-    tokens = pretokenize(*world, tokenizers, CropConfig(num_crops=NUM_CROPS, flip_probability=0.5), folder / "tokens", ["val"])
+    tokens = pretokenize(
+        *world,
+        tokenizers,
+        CropConfig(num_crops=NUM_CROPS, flip_probability=0.5),
+        RunContext(0, folder / "tokens"),
+        splits=["val"],
+    )
     (folder / "root").mkdir()
     for name in MODALITIES:
         source = world[0].root if name in ("rgb", "caption") else tokens.root
@@ -134,7 +141,7 @@ def test_equal_work_gives_equal_bytes_after_being_killed_at_any_shard(world, tok
     from fourfold.tokenizers import pretokenizing
 
     config, write = CropConfig(num_crops=2, flip_probability=0.5), pretokenizing.write_columns
-    unbroken = pretokenize(*world, tokenizers, config, tmp_path / "unbroken", ["train", "val"])
+    unbroken = pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "unbroken"), splits=["train", "val"])
     finished = 0
 
     def killed_at(limit: int):
@@ -153,12 +160,12 @@ def test_equal_work_gives_equal_bytes_after_being_killed_at_any_shard(world, tok
     for limit in range(4):
         monkeypatch.setattr(pretokenizing, "write_columns", killed_at(limit))
         with pytest.raises(KeyboardInterrupt):
-            pretokenize(*world, tokenizers, config, tmp_path / "killed", ["train", "val"])
+            pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "killed"), splits=["train", "val"])
         with pytest.raises(ValueError, match=r"There is no split 'val'"):
             ShardSet(tmp_path / "killed").modalities("val")
     monkeypatch.setattr(pretokenizing, "write_columns", write)
     kept = {path: path.stat().st_ino for path in (tmp_path / "killed/train").rglob("shard-00000.tar")}
-    resumed = pretokenize(*world, tokenizers, config, tmp_path / "killed", ["train", "val"])
+    resumed = pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "killed"), splits=["train", "val"])
     assert kept and all(path.stat().st_ino == inode for path, inode in kept.items())
     assert resumed.digest() == unbroken.digest()
     files = sorted(path.relative_to(tmp_path / "unbroken") for path in (tmp_path / "unbroken").rglob("*") if path.is_file())

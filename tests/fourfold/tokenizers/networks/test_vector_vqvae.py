@@ -13,9 +13,10 @@ from fourfold.tokenizers.networks.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.networks.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.networks.vqvae import VQVAEShape
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
-from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import TrainingValues, train_visual_tokenizer
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
 from fourfold.training.optimizers import OptimizerConfig
+from fourfold.training.run_context import RunContext
 
 from ..conftest import NUM_SAMPLES, tiny_config
 
@@ -45,7 +46,7 @@ def vectors() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tokenizer(vectors) -> VisualTokenizer:
-    return train_visual_tokenizer("clip_global", vectors[:400], 6, (4, 4), CONFIG, 0)
+    return train_visual_tokenizer(TrainingValues("clip_global", vectors[:400], (4, 4)), CONFIG, RunContext(0))
 
 
 def test_sixteen_tokens_bring_back_the_direction_of_vectors_that_were_never_seen(vectors, tokenizer):
@@ -83,7 +84,7 @@ def test_all_learn_through_the_codes_and_at_the_end_the_decoder_alone(vectors):
 def test_they_are_trained_kept_and_measured_with_the_others(world, tmp_path):
     few = CONFIG.model_copy(update={"steps": 6, "decoder_steps": 2, "batch_size": 8, "checkpoint_every": 3})
     config = tiny_config().model_copy(update={"visual": {"clip_global": few, "clip": tiny_config().visual["clip"]}})
-    tokenizers = train_tokenizers(*world, config, 0, tmp_path)
+    tokenizers = train_tokenizers(*world, config, RunContext(0, tmp_path))
     assert tokenizers.grids() == {"tok_clip_global": (4, 4), "tok_clip": (4, 4)}
     assert tokenizers.lengths()["tok_clip_global"] == 16 and tokenizers.vocabulary_sizes()["tok_clip_global"] == 8
     values = world[1].load_column("val", "clip_global")
@@ -99,7 +100,7 @@ def test_they_are_trained_kept_and_measured_with_the_others(world, tmp_path):
 
 
 def test_mlps_are_for_vectors_and_vectors_for_mlps():
-    with pytest.raises(ValueError, match=r"visual.clip_global is vector: `vector` .* which need it"):
+    with pytest.raises(ValueError, match=r"visual.clip_global has kind vector: set `vector` .* which need it"):
         TokenizersConfig(visual={"clip_global": VisualTokenizerConfig()})
-    with pytest.raises(ValueError, match=r"visual.rgb is image"):
+    with pytest.raises(ValueError, match=r"visual.rgb has kind image"):
         TokenizersConfig(visual={"rgb": CONFIG})

@@ -137,7 +137,7 @@ def test_euclidean_codes_are_the_averaged_sums_over_the_averaged_counts():
 
 def test_a_trunk_whose_heads_nobody_told_is_refused(tmp_path):
     model = ViTVQVAE(ViTVQVAEConfig(image_size=(16, 16), encoder=TRUNK, decoder=TRUNK.model_copy(update={"num_heads": 4})))
-    with pytest.raises(ValueError, match="no trunk of 4 heads"):
+    with pytest.raises(ValueError, match="No released trunk has 4 heads"):
         export_released_tokenizer(model, tmp_path / "no.safetensors")
 
 

@@ -8,8 +8,9 @@ from fourfold.seeds import numpy_generator, torch_generator
 from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.networks.vit import TrunkConfig
 from fourfold.tokenizers.networks.vqvae import VQVAE, VQVAEShape
-from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import TrainingValues, train_visual_tokenizer
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
+from fourfold.training.run_context import RunContext
 
 CONFIG = VisualTokenizerConfig(codebook_size=16, latent_width=4, width=16, fine_width=8)
 
@@ -57,7 +58,7 @@ def test_both_encoder_and_decoder_learn_through_the_codebook():
 def test_a_grid_that_does_not_fit_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="30 × 48 values cannot be cut into 4 × 6 square tokens"):
         VQVAEShape.of(torch.zeros(1, 3, 30, 48), (4, 6))
-    with pytest.raises(ValueError, match="3 × 3 pixels; the VQ-VAE needs 1 or an even number"):
+    with pytest.raises(ValueError, match="3 × 3 pixels; allowed: 1 or an even number"):
         VQVAEShape.of(torch.zeros(1, 3, 12, 18), (4, 6))
 
 
@@ -86,7 +87,7 @@ def test_a_vit_of_any_size_can_stand_on_both_sides(tmp_path):
         config = CONFIG.model_copy(
             update={"vit": vit, "unquantized_steps": steps // 2, "steps": steps, "decoder_steps": 2, "batch_size": 20}
         )
-        tokenizer = train_visual_tokenizer("rgb", blocks, 6, (4, 4), config, 0)
+        tokenizer = train_visual_tokenizer(TrainingValues("rgb", blocks, (4, 4)), config, RunContext(0))
         tokens = tokenizer.tokens(blocks)
         errors.append(((tokenizer.decode(tokens).astype(float) - blocks) ** 2).mean())
     assert tokens.shape == (40, 16) and len(np.unique(tokens)) > 3

@@ -252,14 +252,22 @@ def test_without_a_generator_memcodes_draw_nothing():
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (GLOBAL_VECTORS, {"quant_type": "lfq"}, "'lfq'; 'lucid'"),
+        (GLOBAL_VECTORS, {"quant_type": "lfq"}, "quantizer is 'lfq'; supported: 'lucid'"),
         (GLOBAL_VECTORS, {"enc_type": "MLP/B_6-Wi_1024"}, "encoder is 'MLP/B_6-Wi_1024'. Known: vit_t"),
         (DIFFUSION, {"dec_type": "uvit_b_p4_f16"}, "decoder is 'uvit_b_p4_f16'"),
-        (DIFFUSION, {"dec_type": "unet_big"}, "only 'unet_patched' is supported"),
-        (DIFFUSION, {"prediction_type": "flow"}, "prediction_type 'flow'; 'sample', 'epsilon', 'v_prediction' are supported"),
-        (DIFFUSION, {"beta_schedule": "shifted_cosine:2.0"}, "beta_schedule 'shifted_cosine:2.0'; 'linear', 'squaredcos"),
-        (DIFFUSION, {"dec_type": "vit_b_dec"}, "has no decoder; its metadata tells 'vit_b_dec'"),
-        (DIFFUSION, {"code_replacement_policy": "never"}, "replaced by 'never'; 'batch_random'"),
+        (DIFFUSION, {"dec_type": "unet_big"}, "only supported diffusion decoder is 'unet_patched'"),
+        (
+            DIFFUSION,
+            {"prediction_type": "flow"},
+            "prediction_type of the diffusion decoder is 'flow'; supported: 'sample', 'epsilon', 'v_prediction'",
+        ),
+        (
+            DIFFUSION,
+            {"beta_schedule": "shifted_cosine:2.0"},
+            "beta_schedule of the diffusion decoder is 'shifted_cosine:2.0'; supported: 'linear', 'squaredcos",
+        ),
+        (DIFFUSION, {"dec_type": "vit_b_dec"}, "has no tensors of the decoder, but its metadata names 'vit_b_dec'"),
+        (DIFFUSION, {"code_replacement_policy": "never"}, "code_replacement_policy is 'never'; supported: 'batch_random'"),
         (DIFFUSION, {"image_size": "big"}, "image_size is 'big'; one positive number or a pair"),
         (DIFFUSION, {"quant_type": "memcodes"}, "lacks quantize.codes"),
     ],
@@ -305,7 +313,7 @@ def test_what_the_reference_cannot_be_is_not_exported(tmp_path):
     other_groups = DIFFUSION.model_copy(update={"decoder": TINY_UNET.model_copy(update={"num_groups": 8})})
     with pytest.raises(ValueError, match="32 groups"):
         export_released_tokenizer(DiVAE(other_groups), tmp_path / "no.safetensors")
-    with pytest.raises(ValueError, match="width 6 cannot be cut into 4 slices"):
+    with pytest.raises(ValueError, match="width 6 cannot be cut into 4 equal slices"):
         Memcodes(5, 6, 4)
 
 

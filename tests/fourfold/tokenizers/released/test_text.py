@@ -142,9 +142,9 @@ def test_coco_can_be_asked_for_by_name_in_settings():
 @pytest.mark.parametrize(
     ("part", "key", "value", "message"),
     [
-        ("model", "type", "BPE", "its model has type 'BPE'; 4M's text tokenizers have 'WordPiece'"),
-        ("normalizer", "lowercase", False, "its normalizer has lowercase False"),
-        ("pre_tokenizer", "type", "Whitespace", "its pre_tokenizer has type 'Whitespace'"),
+        ("model", "type", "BPE", "type of its model is 'BPE'; 4M's text tokenizers have 'WordPiece'"),
+        ("normalizer", "lowercase", False, "lowercase of its normalizer is False"),
+        ("pre_tokenizer", "type", "Whitespace", "type of its pre_tokenizer is 'Whitespace'"),
     ],
 )
 def test_other_tokenizers_are_refused(released, tmp_path, part, key, value, message):

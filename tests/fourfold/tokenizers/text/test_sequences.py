@@ -78,7 +78,7 @@ def test_counts_beyond_the_vocabulary_stay_in_its_last_place_and_unknown_types_a
     assert metadata_places({"caption_n_chars": 500}, 64) == [(2, 63)]
     with pytest.raises(ValueError, match="Did you mean 'brightness'"):
         metadata_places({"brihgtness": 1}, 64)
-    with pytest.raises(ValueError, match="needs 50 places"):
+    with pytest.raises(ValueError, match="needs 50 bins"):
         sequence_format("metadata", TextTokenizer.train(SENTENCES, TextTokenizerConfig(coordinate_bins=32)), 40)
 
 
@@ -149,9 +149,9 @@ def test_any_ids_at_all_decode_to_something(ids):
 
 def test_each_kind_of_sequence_has_one_format_and_what_is_dense_is_refused():
     assert set(SEQUENCE_FORMATS) == {"text", "boxes", "palette", "metadata", "poses", "instances"}
-    with pytest.raises(ValueError, match="'depth' is depth, which is no sequence"):
+    with pytest.raises(ValueError, match="'depth' has kind depth, which is not a sequence"):
         sequence_format("depth", SMALL, 8)
-    with pytest.raises(ValueError, match="`sequences` names 'caption'"):
+    with pytest.raises(ValueError, match="'caption' is not allowed here"):
         TokenizersConfig(sequences={"caption": 8})
     with pytest.raises(ValueError, match=r"sequences\.metadata is 4000"):
         TokenizersConfig(sequences={"metadata": 4000})
@@ -176,5 +176,5 @@ def test_vectors_are_padded_with_rows_of_zeros_and_come_back():
         tokenizers.tokens("t5_caption", [np.zeros((2, 4), np.float16)])
     config = model_config(ArchitectureConfig(dim=16, num_heads=2), tokenizers, None)
     assert config.modality("t5_caption").vector_width == 3 and config.modality("t5_caption").num_positions == 5
-    with pytest.raises(ValueError, match="holds labels of kind embeddings"):
+    with pytest.raises(ValueError, match="allowed: labels of kind embeddings"):
         TokenizersConfig(vectors={"caption": (5, 3)})

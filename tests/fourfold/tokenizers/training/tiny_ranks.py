@@ -25,6 +25,7 @@ from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 from fourfold.training.config import LoopConfig
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
+from fourfold.training.run_context import RunContext
 
 sys.path.append(str(Path(__file__).parents[2] / "training"))
 import processes
@@ -70,7 +71,7 @@ def run(world: Path, folder: Path, stop: tuple[str, int, int] | None) -> None:
         module.LoopConfig = partial(LoopConfig, log_every=1)
         module.train = partial(_interrupted, module.train, stop)
     log = Losses()
-    train_tokenizers(ShardSet(world / "shards"), ShardSet(world / "labels"), CONFIG, 0, folder, log)
+    train_tokenizers(ShardSet(world / "shards"), ShardSet(world / "labels"), CONFIG, RunContext(0, folder, log))
     if os.environ["RANK"] == "0":  # the others are told nothing
         write_json(folder.with_suffix(".json"), log.figures)
 
