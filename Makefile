@@ -27,7 +27,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup run test lint docs bench ui viz clean cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
+.PHONY: help setup run test test-precision lint docs bench ui viz clean cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,12 @@ run: $(READY) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more
 # One process per core with one thread each: more throughput than one process with several threads.
 test: $(READY) ## Run the tests, one process per core; ARGS="-n 0 PATH" for one process
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-precision: $(READY) ## Run the numeric tests as if bfloat16 were fast here, and as if it were not
+	@for assumed in 1 0; do \
+	  echo "FOURFOLD_ASSUME_BF16=$$assumed"; \
+	  FOURFOLD_ASSUME_BF16=$$assumed OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "numeric and not slow" -n auto --dist loadfile $(ARGS) || exit 1; \
+	done
 
 lint: $(READY) ## Check style, types, import contracts, spelling and prose
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

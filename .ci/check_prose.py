@@ -1,7 +1,7 @@
-"""Check the prose of the repository: banned phrasings, references to unpublished documents, and the length of Markdown lines.
+"""Check the prose of the repository: banned phrasings and the length of Markdown lines.
 
-Spelling is checked by codespell (see `make lint`). Run as `python .ci/check_prose.py`; it prints `file:line: phrase: advice` for
-each finding and exits with 1 if there is any. A line that must keep a phrase ends with `prose: ignore`.
+`make lint` runs it after codespell, which checks the spelling. It prints `file:line: phrase: advice` for each finding and
+exits with 1 if there is any. A line that must keep a phrase ends with `prose: ignore`.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 MAX_MARKDOWN_LINE = 120
 SUFFIXES = {".py", ".md", ".yml", ".yaml", ".toml", ".jinja", ".in"}
-# Dated records of what was said and done; spelling applies to them, phrasing does not.
+# Names the phrases that it bans.
 EXEMPT = {".ci/check_prose.py"}
 
 # Pattern (matched without case, in code and prose) → what to write instead.
@@ -42,7 +42,7 @@ BANNED = {
 def tracked_files() -> list[Path]:
     """Return the text files that git tracks or would track."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603
     return [path for name in sorted(names) if (path := Path(name)).suffix in SUFFIXES and path.is_file() and name not in EXEMPT]
 
 

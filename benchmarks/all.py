@@ -23,6 +23,7 @@ import torch
 from machine import describe
 
 from fourfold.training.precision import has_fast_bfloat16
+from fourfold_ops.hooks.threads import limit_idle_threads
 
 FOLDER = Path(__file__).parent
 STEP = "Ti, 7 modalities, released vocabularies, 128/128 tokens, batch 16"
@@ -153,6 +154,7 @@ def main() -> int:
     parser.add_argument("lines", nargs="*", metavar="line", help=f"some of: {', '.join(LINES)} (default: all)")
     parser.add_argument("--longest", type=int, default=240, help="seconds for one measurement; more on a busy machine")
     options = parser.parse_args()
+    limit_idle_threads()  # in the measurements, which inherit the environment
     if unknown := [name for name in options.lines if name not in LINES]:
         parser.error(f"there is no line {unknown[0]!r}; lines are {', '.join(LINES)}")
     names = options.lines or list(LINES)

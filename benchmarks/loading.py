@@ -22,7 +22,7 @@ from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
 from fourfold.model.config import ModelConfig
-from fourfold.pretraining.loader import CROP_SETTINGS, Reader, TokenLoader
+from fourfold.pretraining.loader import CROP_SETTINGS, BatchOrder, Reader, TokenLoader, TokenSplit
 from fourfold.seeds import numpy_generator
 
 
@@ -63,7 +63,12 @@ def main() -> None:
         world = write_shards(Path(folder), config, options.shards, options.per_shard)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.tar")) / options.shards / options.per_shard
         for workers in options.workers:
-            loader = TokenLoader(*world, "train", options.batch, masker, 0, cache_bytes=0, reader=Reader(num_workers=workers))
+            loader = TokenLoader(
+                TokenSplit(*world, "train"),
+                masker,
+                BatchOrder(options.batch, seed=0),
+                Reader(num_workers=workers, cache_bytes=0),
+            )
             count = 2 * options.shards * options.per_shard // options.batch
             stream = iter(loader)
             next(stream)  # workers have started

@@ -50,7 +50,7 @@ class WholeSamples:
 def reference_loss(model: FourM, batch: MaskedBatch, samples: WholeSamples) -> Tensor:
     """Return the mean over modalities of the mean cross-entropy."""
     config = model.config
-    place_TD = model.place.positions("input") + model.place.modality_ED[model.place.modality_P]
+    place_TD = model.positions.position_table("input") + model.positions.modality_ED[model.positions.modality_P]
     keep_BN, keep_BM = batch.input_keep_BN, batch.target_keep_BM
     x_BND, place_BND = _selected(_embedded(model, batch, samples), place_TD, samples.input_index_BN, keep_BN)
     n, m = keep_BN.shape[1], keep_BM.shape[1]

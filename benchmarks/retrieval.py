@@ -18,7 +18,7 @@ from fourfold.evaluation.samples import main_objects
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.generation.retrieval import embed, knn_classify
 from fourfold.metrics.dense import recall_at_k
-from fourfold_ops.catalog import catalog_path
+from fourfold_ops.cli.catalog import catalog_path
 
 SPACES = ("clip", "encoder")
 QUERIES = ("caption", "depth", "semseg", "det")

@@ -17,10 +17,10 @@ from fourfold.generation.any_to_any import AnyToAny
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import MaskedBatch
-from fourfold.pretraining.loader import TokenLoader, fixed_batches
+from fourfold.pretraining.loader import BatchOrder, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import sentinel_ids, validation_losses
 from fourfold.scenes.world.vocabulary import COLORS, SHAPES
-from fourfold_ops.catalog import catalog_path
+from fourfold_ops.cli.catalog import catalog_path
 
 WORDS = {"color": COLORS, "shape": SHAPES, "size": ("large", "small"), "side": ("left", "right")}
 
@@ -37,7 +37,7 @@ def losses(model: AnyToAny, target: str, shards: list[ShardSet], samples: int, w
     component = MixtureComponent(alpha_in={"caption": 1000.0}, alpha_target={target: 1000.0}, keep="all")
     masking = MaskingConfig(components=(component,), input_tokens=64, target_tokens=64)
     masker = Masker(masking, model.model.config, sentinel_ids(model.tokenizers))
-    batches = fixed_batches(TokenLoader(*shards, "val", 16, masker, seed=0), samples)
+    batches = fixed_batches(TokenLoader(TokenSplit(*shards, "val"), masker, BatchOrder(16, seed=0)), samples)
 
     def loss(changed: list[MaskedBatch]) -> float:
         return validation_losses(model.model, changed, "fp32")["loss"]

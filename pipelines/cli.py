@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 
-from fourfold_ops.catalog import catalog_path
-from fourfold_ops.failures import with_clear_errors
+from fourfold.reuse import KEEP_VARIABLE
+from fourfold_ops.cli.catalog import catalog_path
+from fourfold_ops.cli.failures import with_clear_errors
+from fourfold_ops.cli.options import with_fresh
 from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def prepared(model: "AnyToAny", found: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-cli.add_command(with_clear_errors(with_kubernetes(kedro_run)), "run")
+cli.add_command(with_clear_errors(with_fresh(with_kubernetes(kedro_run), KEEP_VARIABLE)), "run")
 cli.add_command(with_clear_errors(generate), "generate")
 cli.add_command(with_clear_errors(retrieve), "retrieve")
 add_commands(cli, kedro_run)

@@ -34,3 +34,27 @@ class Parameters(Config):
         if isinstance(modules, (list, tuple)) and all(isinstance(module, str) for module in modules):
             load_plugins(modules)  # anything else is reported as a wrong type when the field is validated
         return values
+
+
+def compute_facts(stage: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return what the last bits of a stage's results depend on beside code, settings and seed, for its MLflow run.
+
+    Args:
+        stage: Name of the stage.
+        parameters: All parameters of the run.
+
+    Returns:
+        Precision (what `auto` resolves to), device, instruction set, number of threads and version of torch.
+    """
+    from fourfold.training.precision import compute_facts
+
+    chosen = _values_of("precision", parameters.get(stage, {}))
+    return compute_facts(chosen.pop() if len(chosen) == 1 else "auto")
+
+
+def _values_of(key: str, values: Any) -> set[Any]:
+    """Return the values of `key` at any depth of nested dictionaries."""
+    if not isinstance(values, dict):
+        return set()
+    found = {value for name, value in values.items() if name == key and isinstance(value, str)}
+    return found.union(*(_values_of(key, value) for value in values.values()))

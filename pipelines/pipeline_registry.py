@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline
 
-from fourfold_ops.ranks import for_this_process
+from fourfold_ops.hooks.ranks import for_this_process
 from pipelines import evaluation, finetuning, ingestion, pretraining, pseudo_labeling, tokenizer_training
 
 STAGES = (ingestion, pseudo_labeling, tokenizer_training, pretraining, finetuning, evaluation)

@@ -1,42 +1,47 @@
-"""How Kedro is set up here. https://docs.kedro.org/en/stable/configure/configuration_basics/"""
+"""Set-up of Kedro for this project. https://docs.kedro.org/en/stable/configure/configuration_basics/"""
 
 import os
 
 from kedro.config import OmegaConfigLoader
 
 from fourfold_ops import handover
+from fourfold_ops.hooks.location import ErrorLocationHook
+from fourfold_ops.hooks.parameters import ParametersHook
+from fourfold_ops.hooks.ranks import RanksHook, is_first
+from fourfold_ops.hooks.summary import SummaryHook
+from fourfold_ops.hooks.threads import ThreadsHook
+from fourfold_ops.hooks.timing import TimingHook
+from fourfold_ops.hooks.tracking import TrackingHook
+from fourfold_ops.hooks.versioning import VersioningHook
 from fourfold_ops.kubernetes.hook import KubernetesHook
-from fourfold_ops.parameters import ParametersHook
-from fourfold_ops.ranks import RanksHook, is_first
-from fourfold_ops.stages import PlaceHook
-from fourfold_ops.summary import SummaryHook
-from fourfold_ops.threads import ThreadsHook
-from fourfold_ops.timing import TimingHook
-from fourfold_ops.tracking.hook import TrackingHook
-from fourfold_ops.versioning.hook import VersioningHook
 
-# Nothing that this project uses may call home.
+# No library of this project may send usage data.
 for variable in ("DO_NOT_TRACK", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):
     os.environ.setdefault(variable, "true" if variable == "MLFLOW_DISABLE_TELEMETRY" else "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
+RECORDING = (TimingHook(), TrackingHook("pipelines.parameters.compute_facts"), VersioningHook(), SummaryHook())
 HOOKS = (
     ParametersHook("pipelines.parameters.Parameters"),
     ThreadsHook(),
-    PlaceHook(),
+    ErrorLocationHook(),
     RanksHook(),
     KubernetesHook(),
-    # of several processes that torchrun started, one records
-    *((TimingHook(), TrackingHook(), VersioningHook(), SummaryHook()) if is_first() else ()),
+    # of several processes that torchrun started, only the first records
+    *(
+        (TimingHook(), TrackingHook("pipelines.parameters.compute_facts"), VersioningHook(), SummaryHook())
+        if is_first()
+        else ()
+    ),
 )
-# A step of somebody else's run has nobody who looks at Kedro-Viz, and may not write where it wants to.
+# Kedro-Viz writes files for its interface; a step of another process's run has no interface and no place for them.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", *(("kedro-viz",) if handover.received() else ()))
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    # A scale (smoke, photos) names only what differs from base.
+    # An environment (smoke, photos) names only what differs from base.
     "merge_strategy": {"parameters": "soft", "catalog": "soft", "tracking": "soft"},
     "config_patterns": {"tracking": ["tracking*", "tracking*/**"]},
 }

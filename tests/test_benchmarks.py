@@ -14,7 +14,7 @@ from step import SENTINELS, deviation_from_line, released_config
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
-from fourfold.pretraining.loader import TokenLoader
+from fourfold.pretraining.loader import BatchOrder, TokenLoader, TokenSplit
 
 
 def test_times_on_a_line_do_not_deviate_from_it_whatever_they_cost_at_zero():
@@ -53,5 +53,5 @@ def test_the_loader_reads_the_shards_that_its_benchmark_writes(tmp_path):
     config = released_config("Ti")
     tokens, images = write_shards(tmp_path, config, num_shards=1, per_shard=4, num_crops=2)
     masker = Masker(MaskingConfig(input_tokens=16, target_tokens=16), config, SentinelIds(3, SENTINELS))
-    batch, _ = next(iter(TokenLoader(tokens, images, "train", 4, masker, 0)))
+    batch, _ = next(iter(TokenLoader(TokenSplit(tokens, images, "train"), masker, BatchOrder(4, seed=0))))
     assert batch.batch_size == 4 and batch.pixels_BHWC.shape == (4, 224, 224, 3)

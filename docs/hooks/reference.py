@@ -110,7 +110,7 @@ def _comments(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _comment_at(lines: list[str], first: int, last: int) -> str:
-    code, mark, trailing = lines[last].partition("  # ")
+    _, mark, trailing = lines[last].partition("  # ")
     if mark:
         return trailing.strip()
     above = []
@@ -139,7 +139,15 @@ def _default(field: FieldInfo) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    bounds = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length ≥", "max_length": "length ≤", "pattern": "matches"}
+    bounds = {
+        "ge": "≥",
+        "gt": ">",
+        "le": "≤",
+        "lt": "<",
+        "min_length": "length ≥",
+        "max_length": "length ≤",
+        "pattern": "matches",
+    }
     found = [f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in bounds.items() if hasattr(rule, name)]
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
     return ", ".join(found) or ", ".join(f"`{choice}`" for choice in choices)

@@ -11,6 +11,7 @@ from fourfold.pretraining.config import PretrainConfig
 from fourfold.pretraining.pretrain import BEST, HISTORY_FILE, METRICS_FILE, pretrain
 from fourfold.storage import read_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.training.run_context import RunContext
 
 
 def pretrain_model(
@@ -23,7 +24,7 @@ def pretrain_model(
     log: MetricLog,
 ) -> tuple[Path, dict[str, Any], list[dict[str, float]]]:
     """Train 4M on tokens and pixels; returns the folder of checkpoints, the figures of the run and its curve."""
-    folder = pretrain(tokens, shards, tokenizers, pretraining, seed, pretraining_folder, log)
+    folder = pretrain(tokens, shards, tokenizers, pretraining, RunContext(seed, pretraining_folder, log))
     return folder, read_json(folder / METRICS_FILE), read_json(folder / HISTORY_FILE)
 
 

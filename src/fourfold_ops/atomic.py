@@ -2,15 +2,15 @@
 
 import hashlib
 import os
+import secrets
 import socket
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name beside `path`, flush it to disk, then rename."""
+    """Write `content` under a temporary name beside `path`, flush it to disk, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # in containers that share a volume every process may have the same id
-    temporary = path.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{path.name}")
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -21,8 +21,17 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` that no other writer uses.
+
+    Containers that share a volume often have equal process ids, and restarted pods equal host names: hence host, process and a
+    random part.
+    """
+    return path.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
 def digest_of(paths: list[Path], root: Path) -> str:
-    """Return the hex SHA-256 over the names (relative to `root`) and contents of files; a missing one counts as such."""
+    """Return the hex SHA-256 over the names (relative to `root`) and contents of files; a missing file counts as absent."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(os.path.relpath(path, root).encode() + b"\0")

@@ -20,7 +20,12 @@ SITE = {
 }
 # Long enough to be disturbed; one thread, so that a process among two computes as one alone does.
 PRETRAINING = ["--pipelines=pretraining", "--env=smoke"]
-LONGER = {"num_threads": 1, "pretraining.total_tokens": 345_600, "pretraining.precision": "fp32", "pretraining.log_every": 1}
+LONGER = {
+    "num_threads": 1,
+    "pretraining.total_tokens": 345_600,
+    "pretraining.precision": "fp32",
+    "pretraining.loop.log_every": 1,
+}
 STEPS = 150
 LABELING = ["--pipelines=pseudo_labeling", "--env=smoke"]
 

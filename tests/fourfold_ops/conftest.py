@@ -78,13 +78,14 @@ def register_pipelines():
     return {"__default__": sum(stages.values(), Pipeline([])), **stages}
 """
 SETTINGS = """
-from fourfold_ops.parameters import ParametersHook
-from fourfold_ops.stages import PlaceHook
-from fourfold_ops.summary import SummaryHook
-from fourfold_ops.tracking.hook import TrackingHook
-from fourfold_ops.versioning.hook import VersioningHook
+from fourfold_ops.hooks.parameters import ParametersHook
+from fourfold_ops.hooks.location import ErrorLocationHook
+from fourfold_ops.hooks.summary import SummaryHook
+from fourfold_ops.hooks.tracking import TrackingHook
+from fourfold_ops.hooks.versioning import VersioningHook
 
-HOOKS = (ParametersHook("{package}.parameters.Parameters"), PlaceHook(), TrackingHook(), VersioningHook(), SummaryHook())
+CHECKS = (ParametersHook("{package}.parameters.Parameters"), ErrorLocationHook())
+HOOKS = (*CHECKS, TrackingHook(), VersioningHook(), SummaryHook())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 CONFIG_LOADER_ARGS = {{
     "base_env": "base",
@@ -97,7 +98,7 @@ CLI = """
 import click
 from kedro.framework.cli.project import run
 
-from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.cli.failures import with_clear_errors
 
 
 @click.group()

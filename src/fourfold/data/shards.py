@@ -1,18 +1,23 @@
-"""Shards: the one format in which samples lie on disk, `<root>/<split>/<modality>/shard-00000.tar` beside a manifest.
+"""Shards: the format in which samples are stored, `<root>/<split>/<modality>/shard-00000.tar` beside a manifest.
 
 A shard is a plain WebDataset tar of one modality (`<key>.<extension>`); the shards of all modalities of a split have the same
-names and the same keys in the same order, so a stage adds a modality by adding a folder. Writing is whole-or-absent and
-byte-reproducible; reading compares every shard with its manifest, so a damaged file is an error that names it, never a
-shorter data set.
+names and the same keys in the same order, so a stage adds a modality by adding a folder. Writing is atomic and
+byte-reproducible. Reading compares every shard with its manifest, so a damaged file is an error that names it and never a
+smaller data set.
+
+A root may be a URL of any file system that fsspec supports (`s3://bucket/tokens`), which is only read. Every process reads
+every shard of its epoch: with many readers on one machine use a cache, `filecache::s3://bucket/tokens`.
 """
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from upath import UPath
 
 from fourfold.data import codecs, tars
 from fourfold.data.manifests import (
@@ -25,13 +30,13 @@ from fourfold.data.manifests import (
     survey,
     write_manifest,
 )
-from fourfold.data.remote import Place, place, version
 from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import atomic_path
+from fourfold.suggestions import unknown_name
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots or slashes: readers split member names there; fits a ustar header
 
-Sample = dict[str, Any]  # "__key__": str, and one decoded value per modality
+Sample = dict[str, Any]  # "__key__": str, and one decoded value for each modality
 
 
 def shard_name(index: int) -> str:
@@ -40,23 +45,24 @@ def shard_name(index: int) -> str:
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str) -> ShardInfo:
-    """Write `(key, value)` pairs as one shard, whole or absent; equal pairs give equal bytes.
+    """Write `(key, value)` pairs as one shard, atomically; equal pairs give equal bytes.
 
-    Raises ValueError for a key that is malformed or comes twice, and for a value that does not fit its modality.
+    Raises:
+        ValueError: a key is malformed or repeated, or a value does not fit its modality.
     """
     encoded = ((k, codecs.extension(modality, value), codecs.encode(modality, value)) for k, value in samples)
     return write_members(path, encoded)
 
 
 def write_members(path: Path, members: Iterable[tuple[str, str, bytes]]) -> ShardInfo:
-    """Write `(key, extension, stored bytes)` triples as one shard; otherwise as `write_shard`."""
+    """Write `(key, extension, stored bytes)` triples as one shard; like `write_shard`, for values that are encoded already."""
     keys: dict[str, None] = {}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for key, extension, content in members:
             if not KEY_PATTERN.fullmatch(key):
-                raise ValueError(f"Key {key!r} cannot name a sample: 1 to 90 of the characters A-Z a-z 0-9 _ - are allowed.")
+                raise ValueError(f"Key {key!r} is not allowed; use 1 to 90 of the characters A-Z a-z 0-9 _ -.")
             if key in keys:
-                raise ValueError(f"Key {key!r} comes twice in {path}.")
+                raise ValueError(f"Key {key!r} is repeated in {path}; keys must be unique.")
             keys[key] = None
             file.write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
         file.write(bytes(2 * tars.BLOCK))
@@ -65,18 +71,18 @@ def write_members(path: Path, members: Iterable[tuple[str, str, bytes]]) -> Shar
 
 
 def read_members(path: Path) -> list[tuple[str, bytes]]:
-    """Return key and stored bytes of each sample of one shard file, whatever its manifest says."""
+    """Return key and stored bytes of each sample of one shard file, without comparing it with a manifest."""
     return list(tars.members(path, path.read_bytes()))
 
 
 def write_columns(root: Path, split: str, name: str, columns: Mapping[str, Iterable[tuple[str, Any]]]) -> None:
-    """Write shard `name` of several modalities of a split; those that are whole already are left as they are."""
+    """Write shard `name` of several modalities of a split, except those that exist."""
     for modality in missing_columns(root, split, name, tuple(columns)):
         write_shard(root / split / modality / name, columns[modality], modality)
 
 
 def missing_columns(root: Path, split: str, name: str, modalities: Sequence[str]) -> list[str]:
-    """Return those of `modalities` whose shard `name` is still to be written; for work that resumes in a claimed folder."""
+    """Return those of `modalities` whose shard `name` does not exist yet; for work that resumes in a claimed folder."""
     return [modality for modality in modalities if not (root / split / modality / name).exists()]
 
 
@@ -109,13 +115,27 @@ def finish_split(
 
 
 class ShardSet:
-    """The shards under one root, of all splits and modalities that have a manifest.
-
-    `root` is a folder, or any URL that fsspec opens (`s3://bucket/tokens`); what lies behind a URL is only read.
-    """
+    """The shards under one root: a folder, or a URL that fsspec can open. Splits and modalities with a manifest are listed."""
 
     def __init__(self, root: Path | str) -> None:
-        self.root: Any = place(root)
+        """Open a shard set; raises ValueError when no package for the protocol of a URL is installed."""
+        self._url = root.rstrip("/") if isinstance(root, str) and "://" in root else None
+        self._folder = Path(root) if self._url is None else None
+        if self._url is not None:
+            try:
+                _ = _upath(self._url).fs
+            except (ImportError, ValueError) as error:
+                advice = "Install fsspec's package for it (s3fs, gcsfs, ...)."
+                raise ValueError(f"{root} cannot be opened: {error}. {advice}") from error
+
+    @property
+    def root(self) -> Any:
+        """The folder, as a `Path`; for a URL a `UPath`, which can do the same.
+
+        The `UPath` is new at each call, since it keeps its file system: one that was opened before a fork hangs or fails in the
+        workers of a loader. fsspec itself caches file systems, one set for each process.
+        """
+        return _upath(self._url) if self._url else self._folder
 
     def __repr__(self) -> str:
         return f"ShardSet({str(self.root)!r})"
@@ -126,19 +146,17 @@ class ShardSet:
 
     def modalities(self, split: str) -> list[str]:
         """Return the modalities of a split, sorted; raises ValueError when the split does not exist."""
-        found = sorted(path.parent.name for path in self.root.glob(f"{split}/*/{MANIFEST_FILE}"))
-        if not found:
-            there = ", ".join(self.splits()) or "none"
-            raise ValueError(f"There is no split {split!r} under {self.root}. Splits there: {there}.")
-        return found
+        names = sorted(path.parent.name for path in self.root.glob(f"{split}/*/{MANIFEST_FILE}"))
+        if not names:
+            raise ValueError(unknown_name(f"split of {self.root}:", split, self.splits(), "Run the stage that writes it."))
+        return names
 
     def manifest(self, split: str, modality: str) -> Manifest:
         """Return the manifest of one modality; raises ValueError when it is missing or not one of ours."""
         path = self.root / split / modality / MANIFEST_FILE
         if not path.exists():
-            there = ", ".join(self.modalities(split))
-            raise ValueError(f"Split {split!r} under {self.root} has no {modality!r}. Modalities there: {there}.")
-        return read_manifest(path, version(path))
+            raise ValueError(unknown_name(f"modality of {self.root / split}:", modality, self.modalities(split)))
+        return read_manifest(path, _version(path))
 
     def class_table(self, split: str, modality: str = "semseg") -> ClassTable:
         """Return what the class ids of a modality mean; raises ValueError when its manifest has no class table."""
@@ -179,7 +197,7 @@ class ShardSet:
         return digest.hexdigest()
 
     def verify(self) -> None:
-        """Compare every byte with the manifests and the keys of all modalities; raises ValueError that names what is wrong."""
+        """Compare all files with their manifests, and the keys of all modalities; raises ValueError that names a difference."""
         for split in self.splits():
             wanted = self.keys_by_shard(split)
             for modality in self.modalities(split):
@@ -189,9 +207,10 @@ class ShardSet:
                     self._content(split, modality, shard)
 
     def read(self, split: str, modalities: Sequence[str], name: str) -> list[Sample]:
-        """Return the samples of one shard, decoded and aligned: `{"__key__": key, modality: value, ...}`.
+        """Return the samples of one shard, decoded: `{"__key__": key, modality: value, ...}`.
 
-        Raises ValueError that names shard and key when a file is missing, damaged, or not aligned with the others.
+        Raises:
+            ValueError: a file is missing or damaged, or its keys differ from those of the other modalities.
         """
         samples: list[Sample] = []
         for modality in modalities:
@@ -217,7 +236,7 @@ class ShardSet:
             yield from self.read(split, modalities, name)
 
     def batches(self, split: str, modalities: Sequence[str], batch_size: int) -> Iterator[Sample]:
-        """Yield `collate`d batches of a split in order; the last one may be smaller."""
+        """Yield batches of a split in order, see `collate`; the last one may be smaller."""
         waiting: list[Sample] = []
         for sample in self.iterate(split, modalities):
             waiting.append(sample)
@@ -231,11 +250,12 @@ class ShardSet:
         """Return one modality of a whole split (it must fit memory): an array (num_samples, ...) or a list."""
         return collate(list(self.iterate(split, [modality])))[modality]
 
-    def _shard(self, split: str, modality: str, name: str) -> tuple[Place, list[tuple[str, bytes]]]:
+    def _shard(self, split: str, modality: str, name: str) -> tuple[Any, list[tuple[str, bytes]]]:
         path = self.root / split / modality / name
         info = next((shard for shard in self.manifest(split, modality).shards if shard.name == name), None)
         if info is None:
-            raise ValueError(f"{path} is not in its manifest. Shards there: {', '.join(self.shard_names(split)) or 'none'}.")
+            names = ", ".join(self.shard_names(split)) or "none"
+            raise ValueError(f"{path} is not in its manifest, which lists: {names}.")
         return path, list(tars.members(path, self._content(split, modality, info)))
 
     def _content(self, split: str, modality: str, info: ShardInfo) -> bytes:
@@ -248,14 +268,14 @@ class ShardSet:
             ) from error
         if len(content) != info.bytes or hashlib.sha256(content).hexdigest() != info.sha256:
             raise ValueError(
-                f"{path} is damaged: {len(content)} bytes that do not match the manifest's SHA-256 ({info.bytes} bytes). "
+                f"{path} is damaged: its {len(content)} bytes differ from the {info.bytes} bytes of the manifest's SHA-256. "
                 "Delete it and run its stage again."
             )
         return content
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Return samples as one batch: arrays of one shape are stacked to (batch, ...), everything else becomes a list."""
+    """Return samples as one batch: arrays of equal shape are stacked to (batch, ...), other values become a list."""
     names = samples[0] if samples else {}
     batch: Sample = {}
     for name in names:
@@ -263,3 +283,17 @@ def collate(samples: Sequence[Sample]) -> Sample:
         stackable = all(isinstance(value, np.ndarray) and value.shape == values[0].shape for value in values)
         batch[name] = np.stack(values) if stackable else values
     return batch
+
+
+def _upath(url: str) -> UPath:
+    with warnings.catch_warnings():  # for caches, e.g. filecache::, it warns that it has no class of their own; none is needed
+        warnings.filterwarnings("ignore", "UPath .* filesystem not explicitly implemented")
+        return UPath(url)
+
+
+def _version(path: Any) -> str:
+    """Return what changes when a file is rewritten: time and size of a local file, otherwise what its store reports."""
+    if isinstance(path, Path):
+        status = path.stat()
+        return f"{status.st_mtime_ns} {status.st_size}"
+    return str(path.fs.ukey(path.path))

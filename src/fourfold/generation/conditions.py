@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 
 UNKNOWN = -1  # a grid token, or a pixel of a signed integer, that is not given
@@ -65,7 +65,7 @@ def _pixels(shown: Conditions, config: ModelConfig) -> Tensor | None:
 
 
 def _slots(value: Tensor, name: str, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return modality (PADDING where nothing is given), position and token of one modality, each (B, L)."""
+    """Return modality (PADDING_MODALITY where nothing is given), position and token of one modality, each (B, L)."""
     modality = config.modality(name)
     token, known = _READERS[modality.kind](value, modality, config, batch_size)
     position = torch.arange(token.shape[1], device=token.device).expand_as(token)
@@ -75,7 +75,7 @@ def _slots(value: Tensor, name: str, config: ModelConfig, batch_size: int) -> tu
     if modality.vocabulary_size and token.numel() and int(token.max()) >= modality.vocabulary_size:
         found, size = int(token.max()), modality.vocabulary_size
         raise ValueError(f"Condition {name!r} has the id {found}; ids below its vocabulary size, {size}, are allowed.")
-    return torch.where(known, config.index(name), PADDING), position.clamp(min=0), token.clamp(min=0)
+    return torch.where(known, config.index(name), PADDING_MODALITY), position.clamp(min=0), token.clamp(min=0)
 
 
 def _read_pixels(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from fourfold.data.shards import ShardSet, collate
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.modalities import LABELS, label
 from fourfold.progress import progress
-from fourfold.storage import FINGERPRINT_FILE, atomic_path, claim, fingerprint, read_json, write_json
+from fourfold.reuse import FINGERPRINT_FILE, claim, fingerprint
+from fourfold.storage import atomic_path, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ def build_index(
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / FINGERPRINT_FILE).exists():
         raise ValueError(f"{folder} holds other files. Name an empty folder for the index, or one that does not exist.")
-    work = {"model": model.digest(), "shards": shards.digest(), "split": split, "by": by, "space": space}
-    claim(folder, fingerprint(work="index", **work))
+    inputs = {"model": model.digest(), "shards": shards.digest()}
+    claim(folder, fingerprint(__name__, inputs=inputs, split=split, by=by, space=space))
     if not (folder / INDEX_FILE).is_file():
         names = shards.shard_names(split)
         parts = [name.removesuffix(".tar") + ".npy" for name in names]

@@ -25,7 +25,7 @@ class CachedDecoder:
         self.context_bias = attention_bias(encoding.keep[:, None, None, :])
         self.past: list[KeyValues | None] = [None] * len(self.contexts)
         place_L = torch.arange(model.config.modality(name).num_positions, device=model.device)
-        self.place_LD = model.place(torch.full_like(place_L, self.index), place_L, "target")
+        self.place_LD = model.positions(torch.full_like(place_L, self.index), place_L, "target")
 
     def next_logits(self, token_B: Tensor, position: int) -> Tensor:
         """Return the (B, V) logits of what follows `token_B`, which stands at `position`."""

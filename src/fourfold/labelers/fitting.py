@@ -12,9 +12,10 @@ from fourfold.configuration import Config
 from fourfold.data.cursor import index_batches
 from fourfold.metric_log import MetricLog
 from fourfold.seeds import derive_seed
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+from fourfold.training.run_context import RunContext
 
 Losses = Callable[[np.ndarray, int], dict[str, Tensor]]  # (indices of samples, step) → parts, to be summed
 
@@ -50,14 +51,14 @@ def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, 
         parts = losses(indices, step)
         return torch.stack(list(parts.values())).sum(), {f"{name}/{part}": value for part, value in parts.items()}
 
-    train(
+    batch_size = min(config.batch_size, num_samples)
+    setup = TrainingSetup(
         module,
         compute_loss,
-        lambda cursor: index_batches(num_samples, min(config.batch_size, num_samples), seed, "teachers", name, start=cursor),
+        lambda cursor: index_batches(num_samples, batch_size, seed, "teachers", name, start=cursor),
         optimizer,
-        lambda step: lr_multiplier(schedule, step, config.steps),
-        LoopConfig(num_steps=config.steps),
-        log=log,
-        description=f"training the {name} teacher",
+        config.steps,
+        schedule,
     )
+    train(setup, LoopConfig(), RunContext(seed, log=log), description=f"{name} teacher")
     module.eval()

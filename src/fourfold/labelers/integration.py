@@ -19,8 +19,9 @@ from fourfold.labelers.image_statistics.metadata import recounted
 from fourfold.modalities.camera import Camera
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.scenes.world import CLASS_NAMES
-from fourfold.storage import atomic_path, claim, fingerprint
+from fourfold.storage import atomic_path
 
 FATES = ("kept", "dropped_score", "dropped_shape", "dropped_class")
 UNIT_TOLERANCE = 0.03  # of the length of a normal that is stored in 8 bits, or a vector in 16
@@ -34,7 +35,8 @@ def integrate_labels(
     The report holds, per split, counts (`boxes/kept`, `boxes/dropped_score`, `boxes/dropped_class`, `normals/disagree`, ...)
     and means; see `_check`. Raises ValueError that names split, key and modality of a label that cannot be right.
     """
-    claim(folder, fingerprint(kind="integration", labels=labels.digest(), config=config.integration, camera=config.camera))
+    inputs = {"labels": labels.digest()}
+    claim(folder, fingerprint(__name__, inputs=inputs, integration=config.integration, camera=config.camera))
     report: dict[str, Any] = {}
     for split in labels.splits():
         modalities = labels.modalities(split)

@@ -9,7 +9,7 @@ from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.protocol import Labeler
 from fourfold.labelers.teachers import TeacherSet
 from fourfold.progress import progress
-from fourfold.storage import claim, fingerprint
+from fourfold.reuse import claim, fingerprint
 
 logger = logging.getLogger(__name__)
 SOURCE_COLUMNS = ("rgb", "caption")
@@ -24,13 +24,14 @@ def label_shards(
     process with a `work_split` labels its own share of the shards; a later run over all shards completes the set.
     """
     settings = config.model_dump(mode="json", exclude={"integration"})
-    name = fingerprint(kind="labels", teachers=teachers.digest(), settings=settings, shards=shards.digest())
-    claim(folder, name, shared=not work_split.is_whole)
     labelers = teachers.labelers()
+    inputs = {"teachers": teachers.digest(), "shards": shards.digest()}
+    work = fingerprint(__name__, inputs=inputs, uses=[*labelers, *teachers.networks.values()], labeling=settings)
+    claim(folder, work, shared=not work_split.is_whole)
     modalities = [labeler.modality for labeler in labelers]
     splits = labeled_splits(shards, config)
-    work = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
-    waiting = [(split, shard) for split, shard in work if missing_columns(folder, split, shard, modalities)]
+    share = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
+    waiting = [(split, shard) for split, shard in share if missing_columns(folder, split, shard, modalities)]
     for split, shard in progress(waiting, "labeling", unit="shard"):
         samples = shards.read(split, SOURCE_COLUMNS, shard)
         labels = label_samples(samples, labelers, config.batch_size)

@@ -16,7 +16,8 @@ from fourfold.labelers.mini_clip.network import ClipTeacher
 from fourfold.labelers.protocol import Labeler, in_order
 from fourfold.labelers.registry import TEACHERS, labeler
 from fourfold.metric_log import MetricLog
-from fourfold.storage import claim, fingerprint, read_json, sha256_file, write_bytes, write_json
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import read_json, sha256_file, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
 SETTINGS_FILE = "teachers.json"
@@ -70,7 +71,9 @@ def train_teachers(
     """
     nothing_is_learned_from = {"integration", "normals", "canny", "palette", "metadata", "camera", "batch_size"}
     settings = config.model_dump(mode="json", exclude=nothing_is_learned_from)
-    claim(folder, fingerprint(kind="teachers", settings=settings, seed=seed, shards=shards.digest(), truth=truth.digest()))
+    inputs = {"shards": shards.digest(), "truth": truth.digest()}
+    teachers = [TEACHERS[name] for name in needed_teachers(config)]
+    claim(folder, fingerprint(__name__, inputs=inputs, uses=teachers, labeling=settings, seed=seed))
     for name in needed_teachers(config):
         if _path(folder, name).exists():
             logger.info("The %s teacher is already trained.", name)

@@ -1,1 +1,1 @@
-"""What the model sees of a sample and what it must predict: budgets, grid masks, spans (4M-7 §2.2)."""
+"""Masking of samples: which tokens the model sees and which it must predict (4M-7, arXiv 2312.06647 §2.2)."""

@@ -1,4 +1,4 @@
-"""Settings of the masking. Defaults are those of 4M-7's main models (4m-facts §4); conf/ spells out the small default."""
+"""Settings of the masking. Defaults are those of 4M-7's main models (arXiv 2312.06647, pre-training settings)."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,32 +7,32 @@ from pydantic import Field, model_validator
 from fourfold.configuration import Config
 from fourfold.modalities import FOUR_M_7
 
-KeepScheme = Literal["random", "all", "binary"]  # of a sequence's tokens: with probability U(0, 1), 1, or 0 or 1
+KeepScheme = Literal["random", "all", "binary"]  # tokens of a sequence are kept with probability U(0, 1), 1, or 0 or 1
 Alpha = Annotated[float, Field(ge=0)]
 TOKENS = tuple(name for name in FOUR_M_7 if name != "rgb")  # pixels are input only
 
 
 class MixtureComponent(Config):
-    """One kind of task in the mixture: which modalities tend to be seen, and which to be asked for.
+    """One component of the mixture: which modalities tend to be inputs, and which targets.
 
-    The alphas are Dirichlet concentrations by token modality; one that is missing or 0 never gets a token. Small ones make a
-    sample concentrate on few modalities, large ones share evenly in proportion.
+    The alphas are Dirichlet concentrations by token modality; a modality without alpha, or with 0, never gets a token.
+    Small alphas concentrate a sample on few modalities, large ones share evenly in proportion.
     """
 
     weight: Annotated[float, Field(gt=0)] = 1.0  # relative to the other components
     alpha_in: dict[str, Alpha]
     alpha_target: dict[str, Alpha]
-    keep: KeepScheme | dict[str, KeepScheme] = "random"  # of all sequences, or by name; random for those not named
+    keep: KeepScheme | dict[str, KeepScheme] = "random"  # for all sequences, or by name ("random" for those not named)
 
     def keep_of(self, name: str) -> KeepScheme:
-        """Return how the tokens of a sequence are kept."""
+        """Return the scheme by which tokens of a sequence are kept."""
         return self.keep.get(name, "random") if isinstance(self.keep, dict) else self.keep
 
     @model_validator(mode="after")
-    def _something_on_both_sides(self) -> Self:
-        for side in (self.alpha_in, self.alpha_target):
-            if not any(side.values()):
-                raise ValueError("A mixture component needs at least one alpha above 0 among inputs and among targets.")
+    def _both_sides_have_an_alpha(self) -> Self:
+        for alphas in (self.alpha_in, self.alpha_target):
+            if not any(alphas.values()):
+                raise ValueError("A mixture component needs at least one alpha above 0 in `alpha_in` and in `alpha_target`.")
         return self
 
 
@@ -46,21 +46,21 @@ def main_mixture() -> tuple[MixtureComponent, ...]:
 
 
 class MaskingConfig(Config):
-    """How many tokens of which modalities are seen and predicted."""
+    """How many tokens of which modalities are inputs and targets."""
 
     components: tuple[MixtureComponent, ...] = Field(default_factory=main_mixture, min_length=1)
     input_tokens: int = Field(default=128, ge=1)  # budget of a sample
-    target_tokens: int = Field(default=128, ge=1)
-    min_input_tokens: int | None = Field(default=None, ge=1)  # draw the budget from U(min, input_tokens); None: it is fixed
-    min_target_tokens: int | None = Field(default=None, ge=1)
-    # Sequences that are masked in whole chunks, e.g. det: 5; others as their entry in fourfold/modalities.py says.
+    target_tokens: int = Field(default=128, ge=1)  # budget of a sample
+    min_input_tokens: int | None = Field(default=None, ge=1)  # draw the budget from U(min, input_tokens); None: fixed
+    min_target_tokens: int | None = Field(default=None, ge=1)  # likewise
+    # Sequences that are masked in whole chunks, e.g. det: 5 tokens; for others the table of modalities decides.
     chunk_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
-    keep_drawn_per: Literal["sample", "sequence"] = "sample"  # the reference draws it for each sequence of a sample
+    keep_drawn_per: Literal["sample", "sequence"] = "sample"  # 4M's released code draws it for each sequence of a sample
 
     @model_validator(mode="after")
     def _ranges_are_not_empty(self) -> Self:
         for name in ("input_tokens", "target_tokens"):
-            least, most = getattr(self, f"min_{name}"), getattr(self, name)
-            if least is not None and least > most:
-                raise ValueError(f"`min_{name}` is {least}, above `{name}` {most}.")
+            low, high = getattr(self, f"min_{name}"), getattr(self, name)
+            if low is not None and low > high:
+                raise ValueError(f"`min_{name}` is {low}, above `{name}` {high}. Lower it or raise `{name}`.")
         return self

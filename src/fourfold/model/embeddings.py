@@ -1,9 +1,11 @@
-"""From slots to vectors: content + (position + modality), with one flat table for all modalities of a side.
+"""Embeddings of slots: content + position + modality (4M, arXiv 2312.06647, §2.1).
 
-A token's row is its modality's offset + its id, so all tokens of a batch are one lookup; likewise for positions.
+Each side has one flat table for all modalities. The row of a token is its modality's offset + its id, so all tokens of a batch
+are one lookup; positions work in the same way.
 """
 
-# B batch, D width, V rows of all vocabularies, P positions of all modalities (L learned), E modalities, T visible patches
+# B batch, D width, V rows of all vocabularies, P positions of all modalities (L learned), E modalities, F frequencies,
+# T visible patches
 
 from itertools import accumulate
 from typing import Literal
@@ -14,7 +16,6 @@ from torch import Tensor, nn
 
 from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
 from fourfold.model.config import ModalityConfig, ModelConfig
-from fourfold.model.positions import position_table
 
 Side = Literal["input", "target"]
 
@@ -48,7 +49,7 @@ class TokenTable(nn.Module):
         return self.weight_VD.split(self.sizes)
 
 
-class PlaceEmbedding(nn.Module):
+class PositionModalityEmbedding(nn.Module):
     """Position + modality: sin-cos tables or learned ones, and a learned vector per modality, shared by both sides.
 
     Learned positions are those of one side each, as in the reference. A released checkpoint may have other modality vectors in
@@ -79,14 +80,14 @@ class PlaceEmbedding(nn.Module):
 
     def forward(self, modality: Tensor, position: Tensor, side: Side) -> Tensor:
         """Return (…, D) of int64 modality indices and positions (…)."""
-        table_PD = self.positions(side) + self.modalities(side)[self.modality_P]
+        table_PD = self.position_table(side) + self.modality_table(side)[self.modality_P]
         return F.embedding(self.offset_E[modality] + position, table_PD)
 
-    def modalities(self, side: Side) -> Tensor:
+    def modality_table(self, side: Side) -> Tensor:
         """Return the (E, D) modality vectors of one side."""
         return self.modality_ED if side == "input" or self.of_targets_ED is None else self.of_targets_ED
 
-    def positions(self, side: Side) -> Tensor:
+    def position_table(self, side: Side) -> Tensor:
         """Return the (P, D) positions of one side, without modality vectors."""
         if not self.learned:
             return self.position_PD
@@ -142,3 +143,34 @@ class PatchEmbedding(nn.Module):
         half = F.gelu(self.convolve(windows))
         blocks = half.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)  # T, P/4, P/4, 4 · width
         return F.gelu(self.merge(blocks)).flatten(1)
+
+
+def sincos_1d(length: int, dim: int, temperature: float = 1e4) -> Tensor:
+    """Return the (P, D) float32 table of a sequence: [sin, cos] of position / temperature^(i / F), F = D / 2."""
+    return _waves(torch.arange(length, dtype=torch.float32), dim // 2, temperature)
+
+
+def sincos_2d(rows: int, columns: int, dim: int, temperature: float = 1e4) -> Tensor:
+    """Return the (P, D) float32 table of a row-major grid: [sin, cos] of the row, then [sin, cos] of the column.
+
+    The reference's table runs column by column when rows ≠ columns, although its patches run row by row; ours is
+    row-major always. The two are equal for square grids, which all released models have.
+    """
+    row_P = torch.arange(rows, dtype=torch.float32).repeat_interleave(columns)
+    column_P = torch.arange(columns, dtype=torch.float32).repeat(rows)
+    return torch.cat([_waves(row_P, dim // 4, temperature), _waves(column_P, dim // 4, temperature)], dim=1)
+
+
+def position_table(modality: ModalityConfig, config: ModelConfig) -> Tensor:
+    """Return the (P, D) float32 table of one modality: zeros where positions are learned."""
+    if modality.learned_positions:
+        return torch.zeros(modality.num_positions, config.dim)
+    if modality.grid is not None:
+        return sincos_2d(*modality.grid, config.dim, config.image_temperature)
+    return sincos_1d(modality.num_positions, config.dim, config.sequence_temperature)
+
+
+def _waves(position_P: Tensor, num_frequencies: int, temperature: float) -> Tensor:
+    frequency_F = 1 / temperature ** (torch.arange(num_frequencies, dtype=torch.float32) / num_frequencies)
+    angle_PF = position_P[:, None] * frequency_F
+    return torch.cat([angle_PF.sin(), angle_PF.cos()], dim=1)

@@ -7,7 +7,6 @@ encode: content + place → blocks → norm. context: linear(encoded) + place. d
 # B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from fourfold.model.attention import attention_bias
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
-from fourfold.model.embeddings import PatchEmbedding, PlaceEmbedding, TokenTable, offsets, vector_projection
-from fourfold.model.heads import Head
-from fourfold.model.initialization import initialize
+from fourfold.model.cross_entropy import Head, Losses, LossName, cross_entropies
+from fourfold.model.embeddings import PatchEmbedding, PositionModalityEmbedding, TokenTable, offsets, vector_projection
 from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
-from fourfold.model.losses import Losses, LossName, cross_entropies
 from fourfold.model.packing import Packing
+from fourfold.seeds import torch_generator
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class FourM(nn.Module):
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
         self.config = config
-        self.place = PlaceEmbedding(config)
+        self.place = PositionModalityEmbedding(config)
         self.input_tokens = TokenTable(config)
         self.target_tokens = TokenTable(config)
         self.heads = None if config.tied_heads else TokenTable(config)
@@ -88,6 +86,11 @@ class FourM(nn.Module):
         return self.mask_token_D.device
 
     @property
+    def positions(self) -> PositionModalityEmbedding:
+        """The position + modality embedding. It is registered as `place`, the name in the keys of saved models."""
+        return self.place
+
+    @property
     def decoder_blocks(self) -> list[DecoderBlock]:
         """The decoder's blocks, first to last."""
         return [block for block in self.decoder if isinstance(block, DecoderBlock)]
@@ -95,12 +98,12 @@ class FourM(nn.Module):
     def encode(self, batch: MaskedBatch) -> Encoding:
         """Return the encoder's view of the visible tokens."""
         keep, packing = self._input_packing(batch)
-        place_TD, x_TD = self._embed_inputs(batch, packing)
+        position_TD, x_TD = self._embed_inputs(batch, packing)
         bias = attention_bias(keep[:, None, None, :])
         for block in self.encoder:
             x_TD = self._through(block, x_TD, bias, packing)
         features_TD = self.encoder_norm(x_TD)
-        context_TD = self.context_projection(features_TD) + place_TD
+        context_TD = self.context_projection(features_TD) + position_TD
         return Encoding(features_TD, context_TD, packing, keep, self.config.num_registers)
 
     def decode(self, batch: MaskedBatch, encoding: Encoding) -> Tensor:
@@ -116,24 +119,11 @@ class FourM(nn.Module):
         """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality."""
         is_sequence = self.is_sequence_E[modality][..., None]
         content = torch.where(is_sequence, self.target_tokens(modality, previous, sparse), self.mask_token_D)
-        return content + self.place(modality, position, "target")
+        return content + self.positions(modality, position, "target")
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
         """Return the (…, vocabulary) logits of one modality from hidden states (…, D)."""
         return F.linear(hidden, self.head_table.per_modality()[self.config.index(name)])
-
-    @classmethod
-    def load_released(cls, path: Path) -> "FourM":
-        """Return the model of a released file of the reference, see `fourfold.model.released.checkpoint`."""
-        from fourfold.model.released.checkpoint import load_released  # it builds models, so it imports this file
-
-        return load_released(path)
-
-    def export_released(self, path: Path) -> None:
-        """Write the model as a file of the reference, see `fourfold.model.released.checkpoint`."""
-        from fourfold.model.released.checkpoint import export_released
-
-        export_released(self, path)
 
     @property
     def head_table(self) -> TokenTable:
@@ -143,7 +133,7 @@ class FourM(nn.Module):
     def forward(self, batch: MaskedBatch, loss: LossName = "modality", totals: dict[str, int] | None = None) -> Losses:
         """Return the losses of predicting the targets from the inputs.
 
-        `totals`, for a batch that is part of a step: the step's number of targets by modality, see `fourfold.model.losses`.
+        `totals`: number of targets of the whole step by modality, if the batch is part of one (`fourfold.model.cross_entropy`).
         """
         packing = self._target_packing(batch)
         hidden_TD = self._decoded_rows(batch, self.encode(batch), packing, heads_follow=True)
@@ -169,7 +159,7 @@ class FourM(nn.Module):
         modality_T, position_T, previous_T = map(packing.pack, columns)
         sparse = heads_follow and self.heads is None  # the tied table has a dense gradient from the heads
         x_TD = self.embed_targets(modality_T, position_T, previous_T, sparse)
-        self_bias = attention_bias(self._visible(batch.target_modality_BM)[:, None])
+        self_bias = attention_bias(self._visible_targets(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):
             x_TD = self._through(block, x_TD, self_bias, packing, context, context_bias)
@@ -209,12 +199,12 @@ class FourM(nn.Module):
         packed = [packing.pack(self._behind_registers(column, 0)) for column in columns]
         num_rows = len(packed[0]) - batch.batch_size * self.config.num_registers
         modality_T, position_T, token_T = (column[:num_rows] for column in packed)
-        place_TD = self.place(modality_T, position_T, "input")
-        x_TD = self._input_content(batch, packing, modality_T, position_T, token_T) + place_TD
+        position_TD = self.positions(modality_T, position_T, "input")
+        x_TD = self._input_content(batch, packing, modality_T, position_T, token_T) + position_TD
         if self.registers_RD is None:
-            return place_TD, x_TD
+            return position_TD, x_TD
         registers_TD = self.registers_RD.repeat(batch.batch_size, 1)
-        return torch.cat([place_TD, torch.zeros_like(registers_TD)]), torch.cat([x_TD, registers_TD])
+        return torch.cat([position_TD, torch.zeros_like(registers_TD)]), torch.cat([x_TD, registers_TD])
 
     def _input_content(
         self, batch: MaskedBatch, packing: Packing, modality_T: Tensor, position_T: Tensor, token_T: Tensor
@@ -251,10 +241,11 @@ class FourM(nn.Module):
             parts.append(layers[index](image_BHWC, sample_T[rows], position_T[rows]))
         return parts
 
-    def _visible(self, modality_BM: Tensor) -> Tensor:
-        """Return (B, M, M) bool: within one modality only, all of a grid, a sequence up to the asking slot (§2.1).
+    def _visible_targets(self, modality_BM: Tensor) -> Tensor:
+        """Return (B, M, M) bool, True where target m may attend to target n (4M §2.1).
 
-        Two options of the reference part from that: `causal_targets`, and no `separate_targets` (the order of slots counts).
+        Targets attend within their modality: grids to all its targets, sequences to those up to their own slot. Two options of
+        the reference code differ: `causal_targets`, and `separate_targets: false` (the order of slots counts).
         """
         same_BMM = modality_BM[:, :, None] == modality_BM[:, None, :]
         slot_M = torch.arange(modality_BM.shape[1], device=modality_BM.device)
@@ -262,3 +253,31 @@ class FourM(nn.Module):
         of_grid_BM1 = ~self.is_sequence_E[modality_BM.clamp(min=0)][:, :, None]
         seen_BMM = before_MM | (of_grid_BM1 & same_BMM & (not self.config.causal_targets))
         return seen_BMM & (same_BMM if self.config.separate_targets else modality_BM[:, None, :] >= 0)
+
+
+FUSED_PARTS = {"qkv": 3, "kv": 2}  # matrices in one weight; each has its own fan-out
+
+
+def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
+    """Fill all parameters in place: Xavier-uniform matrices, N(0, std) embeddings, norms 1, biases 0, as the 4M code does.
+
+    The values of a parameter depend on the seed and its name only, not on other parts of the model.
+    """
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            _fill(path, parameter, config, torch_generator(seed, "initialisation", path))
+
+
+def _fill(path: str, parameter: nn.Parameter, config: ModelConfig, generator: torch.Generator) -> None:
+    owner, _, kind = path.rpartition(".")
+    layer = owner.rpartition(".")[2]
+    if "norm" in layer:
+        parameter.fill_(1.0 if kind == "weight" else 0.0)
+    elif kind == "bias":
+        parameter.zero_()
+    elif kind == "weight":
+        num_parts = 2 if layer == "up" and config.gated_mlp else FUSED_PARTS.get(layer, 1)
+        for part in parameter.chunk(num_parts, dim=0):
+            nn.init.xavier_uniform_(part, generator=generator)
+    else:  # token tables, modality vectors, mask token, registers
+        parameter.normal_(std=config.embedding_std, generator=generator)

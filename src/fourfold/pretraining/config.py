@@ -1,54 +1,63 @@
-"""What is pretrained, on what budget, and where: the settings of `fourfold.pretraining.pretrain`."""
+"""Settings of pretraining: model, masking, data mixture, budget, training loop, and where to compute."""
 
 from pydantic import Field
 
 from fourfold.configuration import Config
 from fourfold.masking.config import MaskingConfig
 from fourfold.model.config import ArchitectureConfig
-from fourfold.model.losses import LossName
-from fourfold.pretraining.mixture import DatasetConfig
-from fourfold.training.config import ScheduleConfig, steps_of_tokens
+from fourfold.model.cross_entropy import LossName
+from fourfold.training.config import LoopConfig, ScheduleConfig, steps_of_tokens
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.parallel import Parallel
 from fourfold.training.precision import Precision
 
 
-class PlaceConfig(Config):
-    """Where and how to compute. Nothing here changes what is learned, by more than last bits, so a run may go on elsewhere."""
+class ComputeConfig(Config):
+    """Where and how to compute. Changes results by last bits at most, so a run may resume with other values."""
 
-    parallel: Parallel = "auto"  # under torchrun: whole models, or in shards; auto shards what would not fit a GPU
-    micro_batch_size: int | None = Field(default=None, ge=1)  # samples that a process computes at once; None: its whole share
-    num_workers: int = Field(default=0, ge=0)  # processes that read and mask for each process that trains
-    prefetch: int = Field(default=2, ge=1)  # units of work that each worker is ahead
-    compile: bool = False  # the blocks, by torch.compile: minutes at first, faster on GPUs
-    profile_steps: int = Field(default=0, ge=0)  # steps of which a torch.profiler trace is kept, in profile/
+    parallel: Parallel = "auto"  # under torchrun: whole models or shards; auto shards what does not fit on a GPU
+    micro_batch_size: int | None = Field(default=None, ge=1)  # samples per process and backward pass; None: its whole share
+    num_workers: int = Field(default=0, ge=0)  # processes that read and mask, per training process
+    prefetch: int = Field(default=2, ge=1)  # slices of work that each worker reads ahead
+    compile: bool = False  # compile the blocks with torch.compile: takes minutes at the start, faster on GPUs
+    profile_steps: int = Field(default=0, ge=0)  # steps to trace with torch.profiler, in profile/
     peak_tflops: float | None = Field(default=None, gt=0)  # of the device, for MFU; None: known GPUs only
 
 
+class DatasetConfig(Config):
+    """One data set of a mixture."""
+
+    weight: float = Field(1.0, gt=0)  # relative to the other data sets
+    split: str = "train"  # of the token shards
+    modalities: tuple[str, ...] | None = None  # modalities to use; None: all it has
+    masking: MaskingConfig | None = None  # None: that of the run
+
+
+class PretrainLoopConfig(LoopConfig):
+    """The training loop of a long run: it always validates and saves on the way."""
+
+    validate_every: int = Field(default=1000, ge=1)  # steps
+    checkpoint_every: int = Field(default=500, ge=1)  # steps
+
+
 class PretrainConfig(Config):
-    """Model, masking, optimizer and budget. Tokens count inputs and targets of every sample, as in 4M."""
+    """What is learned, and on what budget. Tokens are counted as in 4M: inputs plus targets of every sample."""
 
     model: ArchitectureConfig = ArchitectureConfig()
     masking: MaskingConfig = MaskingConfig()
-    datasets: dict[str, DatasetConfig] = Field(default={})  # a mixture, by names of your choice; none: split `train`
+    datasets: dict[str, DatasetConfig] = Field(default={})  # a mixture, by names of your choice; empty: split `train`
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossName = "modality"
-    batch_size: int = Field(default=16, ge=1)  # samples of a step, of all processes together
+    batch_size: int = Field(default=16, ge=1)  # samples of a step, over all processes
     total_tokens: int = Field(default=11_500_000, ge=1)
     warmup_tokens: int = Field(default=230_000, ge=0)
-    final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)  # of the learning rates, where the cosine ends
-    clip_norm: float | None = Field(default=1.0, gt=0)
-    average_decay: float | None = Field(default=None, gt=0, lt=1)  # moving average of the weights; None: off, as in 4M
+    final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)  # of the peak learning rates, at the end of the cosine
     precision: Precision = "auto"
     shards_at_once: int = Field(default=8, ge=1)  # read and shuffled together
-    cache_megabytes: int = Field(default=512, ge=0)  # of decoded shards
+    cache_megabytes: int = Field(default=512, ge=0)  # of decoded shards, per process
     validation_samples: int = Field(default=400, ge=1)
-    log_every: int = Field(default=50, ge=1)  # steps
-    validate_every: int = Field(default=1000, ge=1)  # steps
-    checkpoint_every: int = Field(default=500, ge=1)  # steps
-    keep_checkpoints: int = Field(default=1, ge=1)
-    max_skipped_in_a_row: int = Field(default=10, ge=1)  # steps whose gradient is not finite; as many are an error
-    place: PlaceConfig = PlaceConfig()
+    loop: PretrainLoopConfig = PretrainLoopConfig()
+    compute: ComputeConfig = ComputeConfig()
 
     @property
     def tokens_per_sample(self) -> int:
@@ -57,7 +66,7 @@ class PretrainConfig(Config):
 
     @property
     def num_steps(self) -> int:
-        """How many updates the token budget gives."""
+        """Number of updates in the token budget."""
         return steps_of_tokens(self.total_tokens, self.batch_size, self.tokens_per_sample)
 
     @property

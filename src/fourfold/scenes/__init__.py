@@ -3,3 +3,8 @@
 
 def register() -> None:
     """Add everything that this plug-in provides to the registries; `fourfold.plugins.load_plugins` calls it."""
+    # imported here: importing the package must stay cheap, and free of cycles with the registries
+    from fourfold.data.ingestion.sources import SOURCES
+    from fourfold.scenes.source import ScenesSource
+
+    SOURCES.register("scenes", ScenesSource())

@@ -13,8 +13,8 @@ from fourfold.data.shards import Sample, ShardSet, finish_split, missing_columns
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.modalities import token_modality
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import numpy_generator
-from fourfold.storage import claim, fingerprint
 from fourfold.tokenizers.stored_values import read_shard
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.training.run_context import RunContext
@@ -49,15 +49,9 @@ def pretokenize(
         ValueError: images and labels have different keys, or the images of a shard differ in size.
     """
     folder, seed = context.root, context.seed
-    name = fingerprint(
-        config=crops,
-        tokenizers=tokenizers.digest(),
-        seed=seed,
-        splits=list(splits),
-        shards=shards.digest(),
-        labels=labels.digest(),
-    )
-    claim(folder, name, shared=not work_split.is_whole)
+    inputs = {"tokenizers": tokenizers.digest(), "shards": shards.digest(), "labels": labels.digest()}
+    made_from = fingerprint(__name__, inputs=inputs, crops=crops, splits=list(splits), seed=seed)
+    claim(folder, made_from, shared=not work_split.is_whole)
     names = [*tokenizers.modalities, CROP_SETTINGS]
     work = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     for split, shard in progress(work, "pretokenize", unit="shards"):

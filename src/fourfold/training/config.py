@@ -1,4 +1,4 @@
-"""How the learning rate moves, as a pure function of the step; and how a budget of tokens becomes a number of steps."""
+"""Settings of the training loop, the learning rate schedule, and the conversion of a token budget to steps."""
 
 import math
 from typing import Literal
@@ -9,45 +9,46 @@ from fourfold.configuration import Config
 
 
 class LoopConfig(Config):
-    """How long to train and what to keep of it. Everything is counted in steps."""
+    """What the loop does beside updating: clipping, averaging, logging, validation and checkpoints. Intervals are in steps."""
 
-    num_steps: int = Field(ge=0)
-    clip_norm: float | None = Field(default=1.0, gt=0)  # of the whole gradient; None: no clipping
-    average_decay: float | None = Field(default=None, gt=0, lt=1)  # keep a moving average of the weights and validate with it
+    clip_norm: float | None = Field(default=1.0, gt=0)  # bound of the norm of the whole gradient; None: no clipping
+    average_decay: float | None = Field(
+        default=None, gt=0, lt=1
+    )  # moving average of the weights, validated and kept; None: off
     log_every: int = Field(default=50, ge=1)
-    validate_every: int | None = Field(default=None, ge=1)  # None: never; the last step is always validated otherwise
-    checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step (when there is a folder)
-    keep_checkpoints: int = Field(default=1, ge=1)
-    max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # of steps whose gradient is not finite; more is an error
-    max_skipped_in_a_row: int = Field(default=10, ge=1)  # as many are an error
-    profile_steps: int = Field(default=0, ge=0)  # of which a trace is kept
+    validate_every: int | None = Field(default=None, ge=1)  # None: never; otherwise the last step is always validated
+    checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step
+    keep_checkpoints: int = Field(default=1, ge=1)  # the newest ones
+    max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # share of steps with a non-finite gradient; more is an error
+    max_skipped_in_a_row: int = Field(default=10, ge=1)  # consecutive steps with a non-finite gradient; as many are an error
 
 
 class ScheduleConfig(Config):
-    """Linear warm-up, then `kind` down to `final_lr_multiplier` of the peak."""
+    """Linear warm-up, then decay of the given kind to `final_lr_multiplier` of the peak learning rate."""
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
     final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)
 
 
-def lr_multiplier(config: ScheduleConfig, step: int, num_steps: int) -> float:
-    """Return what the peak learning rate is multiplied by at `step`, counted from 0 (cosine: Loshchilov & Hutter, 2017).
+def lr_multiplier(schedule: ScheduleConfig, step: int, num_steps: int) -> float:
+    """Return the multiplier of the peak learning rate at `step`, counted from 0 (cosine: Loshchilov & Hutter, 2017).
 
-    The first step of a warm-up is not 0, and neither is the last step of a decay: each step learns something.
+    Neither the first step of a warm-up nor the last step of a decay is 0, so that every step learns.
     """
-    if step < config.warmup_steps:
-        return (step + 1) / (config.warmup_steps + 1)
-    if config.kind == "constant":
+    if step < schedule.warmup_steps:
+        return (step + 1) / (schedule.warmup_steps + 1)
+    if schedule.kind == "constant":
         return 1.0
-    progress = min(1.0, (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps))
-    decay = 1 - progress if config.kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return config.final_lr_multiplier + (1 - config.final_lr_multiplier) * decay
+    progress = min(1.0, (step - schedule.warmup_steps) / max(1, num_steps - schedule.warmup_steps))
+    decay = 1 - progress if schedule.kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return schedule.final_lr_multiplier + (1 - schedule.final_lr_multiplier) * decay
 
 
 def steps_of_tokens(tokens: int, batch_size: int, tokens_per_sample: int) -> int:
-    """Return how many steps use up a budget of tokens.
+    """Return the number of steps that consume a budget of tokens.
 
-    Tokens are counted as 4M counts them: the input budget plus the target budget of every sample, empty slots included.
+    Tokens are counted as in 4M (arXiv 2312.06647): input budget plus target budget of every sample, empty slots
+    included.
     """
     return math.ceil(tokens / (batch_size * tokens_per_sample))

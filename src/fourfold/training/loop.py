@@ -1,10 +1,11 @@
 """The one training loop: 4M, tokenizers, teachers and fine-tuning all run through `train`.
 
-A run is a pure function of its inputs: batches come from a cursor, losses may draw from generators seeded by the step, and
-a checkpoint holds all the rest. So a run that was killed after any step ends in the same bytes as one that was not.
+A run is a pure function of its inputs: batches are determined by a cursor, losses draw only from generators that are
+seeded by the step, and a checkpoint holds everything else. A run that was killed after any step therefore ends with the
+same bytes as an uninterrupted one.
 
-Several processes may run it together (`ProcessGroup`): each computes its part of every step's loss, and the parts add up.
-The number of processes changes the last bits at most, so a run may resume with another number of them.
+Several processes may train together (`ProcessGroup`): each computes its share of the loss of every step, and the shares
+add up. Their number changes the last bits at most, so a run may resume with another number of processes.
 """
 
 import logging
@@ -13,92 +14,120 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fourfold.data.cursor import Cursor
-from fourfold.metric_log import MetricLog, NullMetricLog
 from fourfold.progress import progress
 from fourfold.storage import write_json
-from fourfold.training.checkpoints import Checkpoint, CheckpointWriter, Parts, latest_checkpoint, restore, save_tensors
-from fourfold.training.config import LoopConfig
+from fourfold.training.checkpoints import Checkpoint, CheckpointWriter, TensorGroups, latest_checkpoint, restore, save_tensors
+from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
 from fourfold.training.optimizers import OptimizerSet
 from fourfold.training.parallel import whole, whole_tensors
 from fourfold.training.performance import Meter, profiling
 from fourfold.training.precision import subnormals_as_zero
 from fourfold.training.preemption import Preempted, Termination, noticing_termination
-from fourfold.training.process_group import ProcessGroup
+from fourfold.training.run_context import RunContext
 from fourfold.training.state import TrainingState, WeightAverage
 
 logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
 
-BEST_FILE = "best.safetensors"  # weights at the lowest validation loss (averaged ones, if averaging is on)
+BEST_FILE = "best.safetensors"  # weights with the lowest validation loss (averaged weights if averaging is on)
 HISTORY_FILE = "history.json"
 TRACE_FILE = "profile/rank-{}.json.gz"
 
-Part = tuple[Tensor, dict[str, Tensor]]  # what to minimize, what to report
-# (batch, step) → the loss; or several parts of it that add up, one backward pass each (gradient accumulation)
-LossFunction = Callable[[Batch, int], Part | Iterator[Part]]
-BatchSource = Callable[[Cursor], Iterable[tuple[Batch, Cursor]]]  # endless; each batch with the cursor behind it
-Validation = Callable[[], dict[str, float]]  # must hold "loss", lower is better
+PartialLoss = tuple[Tensor, dict[str, Tensor]]  # a term of the loss, and metrics that add up over the terms; all scalars
+# (batch, step) → the loss, or several terms that add up, with one backward pass each (gradient accumulation)
+LossFunction = Callable[[Batch, int], PartialLoss | Iterator[PartialLoss]]
+BatchSource = Callable[[Cursor], Iterable[tuple[Batch, Cursor]]]  # endless; each batch with the cursor after it
+Validation = Callable[[], dict[str, float]]  # must contain "loss", lower is better
+
+
+@dataclass(frozen=True)
+class TrainingSetup(Generic[Batch]):
+    """What is trained, on what, and for how long.
+
+    Attributes:
+        model: the module whose weights, buffers and averages are saved. With several processes it is already
+            distributed (`ParallelModel`).
+        compute_loss: returns the loss and named metrics of a batch, or yields terms of them. Whatever it draws at
+            random must come from a generator that is seeded by the step, otherwise resuming is not exact. With several
+            processes it returns the share of this process; the shares add up to loss and metrics of the step.
+        batches: yields batches from a cursor on, without end.
+        optimizer: updates the parameters.
+        num_steps: number of updates.
+        schedule: learning rates over these steps.
+        validate: computes metrics on held-out data; called under `torch.no_grad()`, in eval mode.
+    """
+
+    model: nn.Module
+    compute_loss: LossFunction[Batch]
+    batches: BatchSource[Batch]
+    optimizer: OptimizerSet
+    num_steps: int
+    schedule: ScheduleConfig
+    validate: Validation | None = None
 
 
 def train(
-    model: nn.Module,
-    compute_loss: LossFunction,
-    batches: BatchSource,
-    optimizer: OptimizerSet,
-    schedule: Callable[[int], float],
+    setup: TrainingSetup[Any],
     config: LoopConfig,
+    run: RunContext,
     *,
-    folder: Path | None = None,
-    log: MetricLog | None = None,
-    validate: Validation | None = None,
     description: str = "training",
-    world: ProcessGroup | None = None,
     meter: Meter | None = None,
+    profile_steps: int = 0,
 ) -> TrainingState:
-    """Train `model` in place for `config.num_steps` steps, going on from the newest checkpoint in `folder` if there is one.
+    """Train `setup.model` in place, resuming from the newest checkpoint in `run.folder` if there is one.
 
-    `compute_loss(batch, step)` returns the loss and named figures to report, all scalars (what it draws at random must come
-    from a generator seeded by the step, or resuming is not exact), or yields parts of them that add up. `schedule(step)`
-    multiplies the learning rates. `folder` must belong to this very run (`storage.claim`); None keeps nothing on disk. With
-    `validate` and `validate_every`, the weights of the lowest validation loss are in `folder/best.safetensors`. Afterwards
-    `model` holds the last weights, averaged ones if averaging is on.
+    Afterwards the model holds the last weights, or their moving average if averaging is on. With validation, the
+    weights of the lowest validation loss are in `best.safetensors` in the folder. The folder must have been claimed for
+    exactly this run (`storage.claim`); several processes must all see it, and the first one writes.
 
-    With a `world` of several processes, `model` is laid out on them (`ParallelModel`), the parts that their `compute_loss` give
-    add up to the loss and figures of the step, `folder` is seen by all and written by the first.
+    Args:
+        setup: model, loss, data, optimizer and number of steps.
+        config: clipping, averaging and intervals.
+        run: folder (None keeps nothing on disk), metric log and processes.
+        description: name of the run in log lines and on the progress bar.
+        meter: measures throughput; one that knows the FLOPs reports MFU.
+        profile_steps: number of steps to trace with `torch.profiler`.
 
-    Raises FloatingPointError when too many steps had to be skipped, and `Preempted` after a SIGTERM, once the finished step
-    is saved in `folder`.
+    Raises:
+        FloatingPointError: if more steps had to be skipped than `config` allows.
+        Preempted: after a SIGTERM, once the step in progress is finished and saved in the folder.
     """
-    world = world or ProcessGroup()
-    meter = meter or Meter(next(model.parameters()).device)
-    run = _Run(model, optimizer, config, folder, log or NullMetricLog(), validate, description, world, meter)
-    run.resume()
-    model.train()
-    left = config.num_steps - run.state.step
-    source = iter(batches(run.state.cursor)) if left > 0 else iter(())
-    trace = (folder or Path()) / TRACE_FILE.format(world.rank)
-    steps = _take(source, left, meter)
-    bar = progress(steps, description, config.num_steps, "steps", run.state.step, run.note) if world.is_first else steps
+    # 1) Resume, or start from scratch
+    meter = meter or Meter(next(setup.model.parameters()).device)
+    loop = _Loop(setup, config, run, description, meter, profile_steps)
+    loop.resume()
+    setup.model.train()
+    # 2) Open the data where the checkpoint left off
+    remaining = setup.num_steps - loop.state.step
+    source = iter(setup.batches(loop.state.cursor)) if remaining > 0 else iter(())
+    steps: Iterable[Any] = _take(source, remaining, meter)
+    if run.processes.is_first:
+        steps = progress(steps, description, setup.num_steps, "steps", loop.state.step, loop.progress_note)
+    # 3) Train
+    trace = (run.folder or Path()) / TRACE_FILE.format(run.processes.rank)
     with (
         subnormals_as_zero(),
-        noticing_termination(folder is not None) as termination,
-        profiling(config.profile_steps if folder else 0, trace, run.keep_trace) as traced,
+        noticing_termination(can_save=run.folder is not None) as termination,
+        profiling(profile_steps if run.folder else 0, trace, loop.keep_trace) as after_profiled_step,
     ):
-        for batch, cursor in bar:
-            stop = run.learn(compute_loss(batch, run.state.step), schedule(run.state.step), termination)
-            run.state.cursor = cursor
-            run.after_step()
-            traced()
+        for batch, cursor in steps:
+            multiplier = lr_multiplier(setup.schedule, loop.state.step, setup.num_steps)
+            stop = loop.update(setup.compute_loss(batch, loop.state.step), multiplier, termination)
+            loop.state.cursor = cursor
+            loop.after_step()
+            after_profiled_step()
             if stop:
-                run.leave()
-        run.finish()
-    return run.state
+                loop.stop()
+        # 4) Wait for the last checkpoint and keep the curves
+        loop.finish()
+    return loop.state
 
 
 def _take(source: Iterator[Any], count: int, meter: Meter) -> Iterator[Any]:
@@ -109,106 +138,110 @@ def _take(source: Iterator[Any], count: int, meter: Meter) -> Iterator[Any]:
 
 
 @dataclass
-class _Run:
-    """One run's moving parts; `train` above tells the order in which they move."""
+class _Loop:
+    """State and actions of one run; `train` above holds the order of the actions."""
 
-    model: nn.Module
-    optimizer: OptimizerSet
+    setup: TrainingSetup[Any]
     config: LoopConfig
-    folder: Path | None
-    log: MetricLog
-    validate: Validation | None
+    run: RunContext
     description: str
-    world: ProcessGroup
     meter: Meter
+    profile_steps: int
     state: TrainingState = field(default_factory=TrainingState)
 
     def __post_init__(self) -> None:
-        decay = self.config.average_decay
-        self.average = WeightAverage(self.model, decay) if decay is not None else None
-        self.parameters = self.optimizer.parameters
-        keep = self.config.keep_checkpoints
-        self.writer = None if self.folder is None else CheckpointWriter(self.folder, keep, self.world, self._say_saved)
-        self.saved = self.reported = 0  # steps done when that was last
+        self.model, self.optimizer, self.processes = self.setup.model, self.setup.optimizer, self.run.processes
+        decay, keep = self.config.average_decay, self.config.keep_checkpoints
+        self.average = None if decay is None else WeightAverage(self.model, decay)
+        self.writer: CheckpointWriter | None = None
+        if self.run.folder is not None:
+            self.writer = CheckpointWriter(self.run.folder, keep, self.processes, self._log_saved)
+        self.saved = self.reported = 0  # steps done at the last checkpoint and at the last report
 
     def resume(self) -> None:
-        """Take over the newest checkpoint, if there is one."""
-        path = self.world.agreed(latest_checkpoint(self.folder) if self.folder else None)
+        """Restore the newest checkpoint, if there is one."""
+        # the first process decides, in case the others see the shared folder with a delay
+        path = self.processes.broadcast(latest_checkpoint(self.run.folder) if self.run.folder else None)
         if path is None:
             return
         self.state = TrainingState.from_json(restore(path, self._tensors()))
         self.saved = self.reported = self.state.step
-        logger.info("%s: going on from step %d of %d.", self.description, self.state.step, self.config.num_steps)
+        # `fourfold_ops.kubernetes` reads this line and "checkpoint at step …"
+        logger.info("%s: resuming from step %d of %d.", self.description, self.state.step, self.setup.num_steps)
 
-    def learn(self, found: Part | Iterator[Part], factor: float, termination: Termination) -> bool:
-        """One update; a gradient that is not finite is not used, but counted. Returns whether some process was told to stop."""
-        sums = self._backward(found)
+    def update(self, loss: PartialLoss | Iterator[PartialLoss], multiplier: float, termination: Termination) -> bool:
+        """Do one update, or count the step as skipped if its gradient is not finite.
+
+        Returns:
+            Whether some process received a SIGTERM.
+        """
+        sums = self._backward(loss)
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = whole(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
-        figures, told = self._shared(sums, norm, termination.requested)
-        if math.isfinite(figures["gradient_norm"]):
-            self.optimizer.step(factor)
-            self.state.window.append(figures)
+        norm = whole(nn.utils.clip_grad_norm_(self.optimizer.parameters, limit, foreach=True))
+        metrics, stop = self._reduced(sums, norm, termination.requested)
+        if math.isfinite(metrics["gradient_norm"]):
+            self.optimizer.step(multiplier)
+            self.state.window.append(metrics)
             self.state.skipped_in_a_row = 0
         else:
             self.optimizer.zero_grad()
-            self.state.count_skip(self.config, self.description)
+            self.state.count_skip(self.config, self.setup.num_steps, self.description)
         self.state.step += 1
         if self.average:
             self.average.update(self.state.step)
-        return told
+        return stop
 
-    def _backward(self, found: Part | Iterator[Part]) -> dict[str, Tensor]:
-        """Add up the gradients of all parts; return the sums of loss and figures."""
+    def _backward(self, terms: PartialLoss | Iterator[PartialLoss]) -> dict[str, Tensor]:
+        """Accumulate the gradients of all terms; return the sums of loss and metrics."""
         sums: dict[str, Tensor] = {}
-        for loss, figures in [found] if isinstance(found, tuple) else found:
-            # processes will take the mean of their gradients, but their losses are parts of a sum
-            (loss if self.world.size == 1 else loss * self.world.size).backward()
-            for name, scalar in {"loss": loss, **figures}.items():
+        for loss, metrics in [terms] if isinstance(terms, tuple) else terms:
+            # DDP and FSDP average gradients over processes, but the losses of the processes are terms of a sum
+            (loss if self.processes.size == 1 else loss * self.processes.size).backward()
+            for name, scalar in {"loss": loss, **metrics}.items():
                 sums[name] = sums[name] + scalar.detach() if name in sums else scalar.detach()
         return sums
 
-    def _shared(self, sums: dict[str, Tensor], norm: Tensor, told: bool) -> tuple[dict[str, float], bool]:
-        """Return the figures of all processes together, and whether any was told to stop."""
-        if self.world.size > 1:
-            sums = sums | {"told": norm.new_tensor(float(told))}
-        totals = self.world.sum(torch.stack([scalar.float() for scalar in sums.values()]))
-        # one copy off the device for all figures: each would wait for the GPU
+    def _reduced(self, sums: dict[str, Tensor], norm: Tensor, stop: bool) -> tuple[dict[str, float], bool]:
+        """Return the metrics summed over all processes, and whether any process is to stop."""
+        if self.processes.size > 1:
+            sums = sums | {"stop": norm.new_tensor(float(stop))}
+        totals = self.processes.sum(torch.stack([scalar.float() for scalar in sums.values()]))
+        # copy all metrics off the device at once: each copy would wait for the GPU
         values = torch.cat([norm.detach().float()[None], totals]).tolist()
-        found = dict(zip(["gradient_norm", *sums], values, strict=True))
-        told = found.pop("told", float(told)) > 0
-        return {"loss": found["loss"], **found}, told
+        metrics = dict(zip(["gradient_norm", *sums], values, strict=True))
+        stop = metrics.pop("stop", float(stop)) > 0
+        return {"loss": metrics["loss"], **metrics}, stop
 
     def after_step(self) -> None:
-        """Log, validate and save when it is time to; the last step always is."""
-        last = self.state.step == self.config.num_steps
+        """Log, validate and save if it is time; always after the last step."""
+        last = self.state.step == self.setup.num_steps
         if last or self.state.step % self.config.log_every == 0:
             self._report()
         every = self.config.validate_every
-        if self.validate and every and (last or self.state.step % every == 0):
-            with self.meter.aside():
-                self._validate(self.validate)
+        if self.setup.validate and every and (last or self.state.step % every == 0):
+            with self.meter.paused():
+                self._validate(self.setup.validate)
         every = self.config.checkpoint_every
         if self.writer and (last or (every and self.state.step % every == 0)):
-            with self.meter.aside():
+            with self.meter.paused():
                 self._save(self.writer)
 
-    def leave(self) -> None:
-        """Save the step that was finished, if it is not, and raise `Preempted`."""
+    def stop(self) -> None:
+        """Save the finished step unless it is already saved, and raise `Preempted`."""
         if self.writer and self.saved != self.state.step:
             self._save(self.writer)
         if self.writer:
             self.writer.wait()
-        self.world.wait()
-        message = f"{self.description}: told to stop after step {self.state.step}, which is saved. Start it again."
+        self.processes.barrier()
+        message = f"{self.description}: stopped by SIGTERM; step {self.state.step} is saved. Run the same command to resume."
         logger.warning(message)
         raise Preempted(message)
 
     def keep_trace(self, path: Path) -> None:
-        """Hand the trace of some steps on."""
-        logger.info("%s: the trace of %d steps is in %s.", self.description, self.config.profile_steps, path)
-        if self.world.is_first:
-            self.log.log_file(path, f"profile/{path.name}")
+        """Hand a finished profiler trace to the log."""
+        logger.info("%s: wrote the trace of %d steps to %s.", self.description, self.profile_steps, path)
+        if self.processes.is_first:
+            self.run.log.log_file(path, f"profile/{path.name}")
 
     def finish(self) -> None:
         """Leave the averaged weights in the model and the curves on disk."""
@@ -216,11 +249,11 @@ class _Run:
             self.writer.wait()
         if self.average:
             self.model.load_state_dict(self.average.tensors, strict=False)
-        if self.folder and self.world.is_first:
-            write_json(self.folder / HISTORY_FILE, self.state.history)
+        if self.run.folder and self.processes.is_first:
+            write_json(self.run.folder / HISTORY_FILE, self.state.history)
 
-    def note(self) -> str:
-        """What the progress line says beside the rate."""
+    def progress_note(self) -> str:
+        """Return the text beside the rate on the progress bar."""
         loss = self.state.recent_loss()
         return "no loss yet" if loss is None else f"loss {loss:.4g}"
 
@@ -228,42 +261,43 @@ class _Run:
         """Log the means since the last report."""
         num_steps = self.state.step - self.reported
         self._record(self.state.take_means() | {"skipped_steps": self.state.skipped_steps})
-        if self.world.is_first and num_steps:  # not part of the history: no two runs are equally fast
-            self.log.log_metrics(self.meter.figures(num_steps, self.world.size), self.state.step)
+        if self.processes.is_first and num_steps:  # not part of the history, because no two runs are equally fast
+            self.run.log.log_metrics(self.meter.metrics(num_steps, self.processes.size), self.state.step)
         self.reported = self.state.step
 
     def _validate(self, validate: Validation) -> None:
+        """Validate with the averaged weights, if averaging is on, and keep the weights if they are the best so far."""
         self.model.eval()
         with torch.no_grad(), self.average.applied() if self.average else nullcontext():
-            figures = validate()
-            if figures["loss"] < self.state.best_loss:
-                self.state.best_loss, self.state.best_step = figures["loss"], self.state.step
-                if self.folder:
-                    self._save_best(self.folder / BEST_FILE)
+            metrics = validate()
+            if metrics["loss"] < self.state.best_loss:
+                self.state.best_loss, self.state.best_step = metrics["loss"], self.state.step
+                if self.run.folder:
+                    self._save_best(self.run.folder / BEST_FILE)
         self.model.train()
-        self._record({f"validation/{name}": value for name, value in figures.items()})
-        logger.info("%s: step %d, validation loss %.4f.", self.description, self.state.step, figures["loss"])
+        self._record({f"validation/{name}": value for name, value in metrics.items()})
+        logger.info("%s: step %d, validation loss %.4f.", self.description, self.state.step, metrics["loss"])
 
     def _save_best(self, path: Path) -> None:
         tensors = self.model.state_dict()
-        if self.world.size > 1:
-            tensors = whole_tensors(tensors, self.world)
-        if self.world.is_first:
+        if self.processes.size > 1:
+            tensors = whole_tensors(tensors, self.processes)
+        if self.processes.is_first:
             save_tensors(tensors, path)
 
-    def _record(self, figures: dict[str, float]) -> None:
-        self.state.history.append({"step": self.state.step, **figures})
-        if self.world.is_first:
-            self.log.log_metrics(figures, self.state.step)
+    def _record(self, metrics: dict[str, float]) -> None:
+        self.state.history.append({"step": self.state.step, **metrics})
+        if self.processes.is_first:
+            self.run.log.log_metrics(metrics, self.state.step)
 
-    def _tensors(self) -> Parts:
+    def _tensors(self) -> TensorGroups:
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_tensors()}
         return tensors | ({"average": self.average.tensors} if self.average else {})
 
-    def _say_saved(self, step: int) -> None:
+    def _log_saved(self, step: int) -> None:
         logger.info("%s: checkpoint at step %d.", self.description, step)
 
     def _save(self, writer: CheckpointWriter) -> None:
-        progress_json = self.state.as_json()
-        writer.save(Checkpoint(progress_json.pop("step"), self._tensors(), progress_json))
+        values = self.state.as_json()
+        writer.save(Checkpoint(values.pop("step"), self._tensors(), values))
         self.saved = self.state.step

@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "bf16", "fp32"]
 
-# For tests and CI: "1" makes `auto` behave as on hardware with fast bfloat16, "0" as on hardware without. Torch computes
-# bfloat16 products on any CPU (slowly, without the instructions), so both cases can be tested anywhere. It is an environment
-# variable so that subprocesses follow it.
+# For tests and CI: "1" makes `auto` behave as on hardware with fast bfloat16, "0" as on hardware without. Torch
+# computes bfloat16 products on any CPU (slowly, without the instructions), so both cases can be tested anywhere. It is
+# an environment variable so that subprocesses follow it.
 ASSUME_BF16 = "FOURFOLD_ASSUME_BF16"
 
 
@@ -61,8 +61,8 @@ def compute_facts(precision: Precision = "auto", device: torch.device | None = N
     """Return what the last bits of results depend on beside code, settings and seed, as JSON values.
 
     Returns:
-        `precision` ("bf16" or "fp32"), `precision_reason`, `device` (name of the GPU, or "cpu"), `instruction_set` (of the CPU,
-        as torch uses it), `num_threads` (of torch) and `torch` (its version).
+        `precision` ("bf16" or "fp32"), `precision_reason`, `device` (name of the GPU, or "cpu"), `instruction_set` (of
+        the CPU, as torch uses it), `num_threads` (of torch) and `torch` (its version).
     """
     device = device or default_device()
     resolved = resolved_precision(precision, device)
@@ -105,13 +105,13 @@ def _instruction_set() -> str:
 def subnormals_as_zero() -> Iterator[None]:
     """Make the CPU treat numbers below 1.2e-38 as 0 inside the block: in this thread and in worker threads started there.
 
-    A CPU computes such numbers in microcode, and where attention is very peaked, gradients are full of them: a step from
-    weights that had grown without weight decay took 508 ms, against 286 ms from fresh weights or inside this block
+    A CPU computes such numbers in microcode, and where attention is very peaked, gradients are full of them: a step
+    from weights that had grown without weight decay took 508 ms, against 286 ms from fresh weights or inside this block
     (docs/log.md).
 
-    Worker threads keep the mode that held when they started (with torch 2.15, a late switch leaves one of two threads with
-    subnormals). For all threads to round alike, a program switches the mode on before its first parallel work
-    (`fourfold_ops.threads`); this block only restores the mode of programs that did not.
+    Worker threads keep the mode that held when they started (with torch 2.15, a late switch leaves one of two threads
+    with subnormals). For all threads to round alike, a program switches the mode on before its first parallel work
+    (`fourfold_ops.hooks.threads`); this block only restores the mode of programs that did not.
     """
     before = _takes_subnormals_as_zero()
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""A run that is told to go (SIGTERM: a pre-empted machine, a drained node) saves and says so by its exit code."""
+"""Graceful termination: on SIGTERM (a preempted machine, a drained node) a run saves a checkpoint and exits with code 75."""
 
 import signal
 import threading
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on where this one stopped
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: not a failure; the same command resumes
 
 
 class Preempted(SystemExit):
-    """Raised once everything is on disk; left alone, the process ends with `EXIT_PREEMPTED`."""
+    """Raised after a SIGTERM once everything is saved; uncaught, it ends the process with `EXIT_PREEMPTED`."""
 
     def __init__(self, message: str) -> None:
         super().__init__(EXIT_PREEMPTED)
@@ -21,21 +21,21 @@ class Preempted(SystemExit):
 
 
 class Termination:
-    """Whether a SIGTERM has come."""
+    """Records whether a SIGTERM was received."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def request(self, number: int, frame: Any) -> None:
-        """Note it: the step in progress is finished first."""
+        """Handle the signal: the loop finishes the step in progress first."""
         self.requested = True
 
 
 @contextmanager
 def noticing_termination(can_save: bool) -> Iterator[Termination]:
-    """Within it a SIGTERM is only noted; afterwards it does what it did before.
+    """Record SIGTERM inside the block instead of ending the process; restore the previous handler afterwards.
 
-    Without anything to save, or in a thread (where Python allows no handlers), signals stay as they are.
+    Signals keep their effect if nothing can be saved, and in threads, where Python allows no handlers.
     """
     termination = Termination()
     if not can_save or threading.current_thread() is not threading.main_thread():

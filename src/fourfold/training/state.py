@@ -1,4 +1,4 @@
-"""What a training run is told (`LoopConfig`), and what changes while it runs (`TrainingState`)."""
+"""What changes while a run trains: `TrainingState` (counters and curves) and `WeightAverage` (the moving average)."""
 
 import math
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fourfold.data.cursor import Cursor
 from fourfold.training.config import LoopConfig
@@ -16,7 +17,17 @@ from fourfold.training.parallel import local
 
 @dataclass
 class TrainingState:
-    """What changes while training, beside the tensors; stored in every checkpoint. Also what `train` returns."""
+    """Everything beside the tensors that a resumed run needs; stored in every checkpoint and returned by `train`.
+
+    Attributes:
+        step: number of finished steps.
+        cursor: position in the data after the last batch.
+        skipped_steps: number of steps that were skipped because the gradient was not finite.
+        skipped_in_a_row: how many of the latest steps were skipped.
+        best_step, best_loss: step and value of the lowest validation loss so far.
+        history: logged values, `{"step": ..., name: value}` each.
+        window: metrics of each step since the last log line.
+    """
 
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
@@ -24,8 +35,8 @@ class TrainingState:
     skipped_in_a_row: int = 0
     best_step: int = 0
     best_loss: float = math.inf
-    history: list[dict[str, float]] = field(default_factory=list)  # what was logged: {"step": ..., name: value}
-    window: list[dict[str, float]] = field(default_factory=list)  # figures of the steps since the last log line
+    history: list[dict[str, float]] = field(default_factory=list)
+    window: list[dict[str, float]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -37,68 +48,75 @@ class TrainingState:
         best = math.inf if values["best_loss"] is None else values["best_loss"]
         return cls(**values | {"cursor": Cursor(**values["cursor"]), "best_loss": best})
 
-    def count_skip(self, config: LoopConfig, description: str) -> None:
-        """Count this step as one whose gradient was not finite; raises FloatingPointError when that is too many."""
+    def count_skip(self, config: LoopConfig, num_steps: int, description: str) -> None:
+        """Count the current step as skipped.
+
+        Raises:
+            FloatingPointError: if more steps were skipped than `config` allows, in all or in a row.
+        """
         self.skipped_steps += 1
         self.skipped_in_a_row += 1
-        step, remedy = self.step, "Lower the learning rate or use fp32."
-        allowed = config.max_skipped_share * config.num_steps
+        advice = "Lower the learning rate or use fp32."
+        allowed = config.max_skipped_share * num_steps
         if self.skipped_steps > max(1.0, allowed):
             raise FloatingPointError(
-                f"{description}: {self.skipped_steps} gradients up to step {step} were not finite "
-                f"(at most {allowed:.0f} are allowed). {remedy}"
+                f"{description}: {self.skipped_steps} gradients up to step {self.step} were not finite "
+                f"(allowed: {allowed:.0f}). {advice}"
             )
         if self.skipped_in_a_row >= config.max_skipped_in_a_row:
             raise FloatingPointError(
-                f"{description}: the last {self.skipped_in_a_row} gradients up to step {step} were not finite. {remedy}"
+                f"{description}: the last {self.skipped_in_a_row} gradients up to step {self.step} were not finite. {advice}"
             )
 
     def take_means(self) -> dict[str, float]:
-        """Empty the window and return its means; a figure that only some steps have is averaged over those."""
-        names = dict.fromkeys(name for figures in self.window for name in figures)
-        found = {name: [figures[name] for figures in self.window if name in figures] for name in names}
+        """Empty the window and return its means; a metric that only some steps have is averaged over those steps."""
+        names = dict.fromkeys(name for metrics in self.window for name in metrics)
+        values = {name: [metrics[name] for metrics in self.window if name in metrics] for name in names}
         self.window.clear()
-        return {name: sum(values) / len(values) for name, values in found.items()}
+        return {name: sum(column) / len(column) for name, column in values.items()}
 
     def recent_loss(self) -> float | None:
-        """Return the mean loss since the last log line, or that of the last line; None before the first step."""
-        losses = [figures["loss"] for figures in self.window]
-        losses = losses or next(([figures["loss"]] for figures in reversed(self.history) if "loss" in figures), [])
+        """Return the mean loss since the last log line, else that of the last line; None before the first step."""
+        losses = [metrics["loss"] for metrics in self.window]
+        losses = losses or next(([metrics["loss"]] for metrics in reversed(self.history) if "loss" in metrics), [])
         return sum(losses) / len(losses) if losses else None
 
 
 class WeightAverage:
-    """Average of all trained parameters; `decay` is reached gradually, as (1 + steps) / (10 + steps) (TensorFlow's rule)."""
+    """Exponential moving average (EMA) of all trained parameters: smoother than the last step, often better in short runs.
+
+    The decay of step t is min(`decay`, (1 + t) / (10 + t)), TensorFlow's rule, so that short runs forget their initial
+    weights.
+
+    The update is `torch.optim.swa_utils.get_ema_multi_avg_fn`. Its container, `AveragedModel`, is not used, because it
+    copies the whole module (which FSDP2 refuses), starts from the weights after the first step instead of the initial
+    ones, and cannot put the averages into the model for a validation.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._live = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in self._live.items()}
+        self._parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     @torch.no_grad()
     def update(self, steps_done: int) -> None:
-        """Move towards the present weights, after step number `steps_done` (from 1)."""
+        """Move the averages towards the current weights, after step number `steps_done` (from 1)."""
         decay = min(self.decay, (1 + steps_done) / (10 + steps_done))
-        torch._foreach_lerp_([*map(local, self.tensors.values())], [*map(local, self._live.values())], 1 - decay)
-
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over stored averages."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+        averages, weights = ([*map(local, tensors.values())] for tensors in (self.tensors, self._parameters))
+        get_ema_multi_avg_fn(decay)(averages, weights, steps_done)
 
     @contextmanager
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
-        """Let the model hold the averaged weights inside the block, and its own again after it, bit for bit."""
-        own = {name: parameter.detach().clone() for name, parameter in self._live.items()}
+        """Put the averages into the model inside the block, and the trained weights back after it, bit for bit."""
+        trained = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self._fill(self.tensors)
         try:
             yield
         finally:
-            self._fill(own)
+            self._fill(trained)
 
     @torch.no_grad()
     def _fill(self, tensors: dict[str, Tensor]) -> None:
-        for name, parameter in self._live.items():
+        for name, parameter in self._parameters.items():
             parameter.copy_(tensors[name])

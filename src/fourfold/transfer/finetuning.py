@@ -24,12 +24,14 @@ from fourfold.metric_log import MetricLog
 from fourfold.model.config import ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed, numpy_generator
-from fourfold.storage import claim, fingerprint, read_json, write_json
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.storage import read_json, write_json
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
-from fourfold.training.precision import autocast, default_device
+from fourfold.training.precision import autocast, default_device, log_compute_facts
+from fourfold.training.run_context import RunContext
 from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline
 from fourfold.transfer.config import ARMS, Arm, TaskName, TransferConfig
 from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner
@@ -107,7 +109,9 @@ def finetune(
         `{"transfer": {"vqa_200": {"accuracy": {"pretrained": {"mean", "std", "n"}, ...}}}, "chosen": ..., "examples": ...}`;
         std is that of seeds (n − 1), 0 for one seed.
     """
-    claim(folder, fingerprint(work="transfer", config=config, seed=seed, data=[shards.digest(), truth.digest()], model=digest))
+    inputs = {"model": digest, "shards": shards.digest(), "truth": truth.digest()}
+    claim(folder, fingerprint(__name__, inputs=inputs, uses=map(task, config.tasks), config=config, seed=seed))
+    log_compute_facts("fine-tuning", config.precision, default_device())
     bench = Bench(model, text, shards, truth, config, seed, folder, log)
     arms = list(product(config.tasks, ARMS))
     chosen = {
@@ -199,15 +203,15 @@ def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run,
         return loss, {"loss": loss.detach()}
 
     size = min(config.batch_size, len(labeled))
-    train(
+    setup = TrainingSetup(
         learner,
         compute_loss,
         lambda cursor: index_batches(len(labeled), size, seed, "order", start=cursor),
         optimizer,
-        lambda step: lr_multiplier(schedule, step, num_steps),
-        LoopConfig(num_steps=num_steps),
-        description=run.name,
+        num_steps,
+        schedule,
     )
+    train(setup, LoopConfig(), RunContext(seed), description=run.name)
 
 
 def tabulate(results: dict[Run, dict[str, Any]]) -> dict[str, dict[str, dict[str, dict[str, float | int]]]]:

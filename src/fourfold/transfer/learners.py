@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from fourfold.generation.config import TargetConfig
 from fourfold.generation.sequences import CachedDecoder, generate_sequence
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.fourm import FourM
 from fourfold.seeds import torch_generator
 from fourfold.transfer.tasks import CLASSES, Examples
@@ -165,4 +165,4 @@ def _padded(rows: list[list[int]], modality: int) -> tuple[Tensor, Tensor, Tenso
         token[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
         keep[index, : len(row)] = True
     place = torch.arange(length).expand(len(rows), -1)
-    return token, torch.where(keep, modality, PADDING), torch.where(keep, place, 0)
+    return token, torch.where(keep, modality, PADDING_MODALITY), torch.where(keep, place, 0)

@@ -2,16 +2,14 @@
 
 from fourfold_ops.datasets.files import BytesDataset, JsonDataset, TextDataset
 from fourfold_ops.datasets.folders import FolderDataset, WorkspaceDataset
-from fourfold_ops.datasets.metric_log import MetricLogDataset
-from fourfold_ops.datasets.registered_model import RegisteredModelDataset
-from fourfold_ops.datasets.work_split import WorkSplitDataset
+from fourfold_ops.datasets.run_inputs import MetricLogDataset, StageSecondsDataset, WorkSplitDataset
 
 __all__ = [
     "BytesDataset",
     "FolderDataset",
     "JsonDataset",
     "MetricLogDataset",
-    "RegisteredModelDataset",
+    "StageSecondsDataset",
     "TextDataset",
     "WorkSplitDataset",
     "WorkspaceDataset",

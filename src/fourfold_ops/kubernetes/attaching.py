@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.objects import indexes, is_finished

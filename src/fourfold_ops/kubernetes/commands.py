@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from fourfold_ops.failures import UserError, with_clear_errors
+from fourfold_ops.cli.failures import with_clear_errors
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.errors import in_words

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 
 def credentials(context: str | None) -> Any:

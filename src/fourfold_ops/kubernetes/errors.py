@@ -3,15 +3,15 @@
 import contextlib
 from collections.abc import Iterator
 
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_TRY_AGAIN, UserError
+from fourfold_ops.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_TRY_AGAIN, UserError
 from fourfold_ops.kubernetes.client import UNTRUSTED, ApiAwayError, ApiError
 from fourfold_ops.kubernetes.verdicts.refused import forbidden, unknown, untrusted
 
 
 class StepFailedError(Exception):
-    """Steps failed; the message is the verdict. The place is in it, so nothing is put before it."""
+    """Steps failed; the message is the verdict. The location is in it, so nothing is put before it."""
 
-    place = ""
+    location = ""
 
     def __init__(self, lines: list[str], configuration: bool) -> None:
         super().__init__(lines[0] + (f" (and {len(lines) - 1} more failed, see above)" if len(lines) > 1 else ""))
@@ -21,7 +21,7 @@ class StepFailedError(Exception):
 class DriverCutOffError(Exception):
     """The driver has lost the cluster; what runs there goes on."""
 
-    place, exit_code = "", EXIT_TRY_AGAIN
+    location, exit_code = "", EXIT_TRY_AGAIN
 
     def __init__(self, away: ApiAwayError, again: str) -> None:
         super().__init__(f"{away} Jobs go on without the driver.")

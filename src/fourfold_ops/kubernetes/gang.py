@@ -21,7 +21,7 @@ import time
 import uuid
 from typing import Any
 
-from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
+from fourfold_ops.errors import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.channel import BEAT_SECONDS, Channel
 
 SETTLE_SECONDS = 5.0  # after the first failure, for its cause to be reported as well

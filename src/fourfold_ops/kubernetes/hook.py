@@ -8,7 +8,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
 from fourfold_ops import handover
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.plan import Origin
 from fourfold_ops.kubernetes.settings import KubernetesSettings, read_settings
 

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from fourfold_ops.failures import EXIT_TERMINATED
+from fourfold_ops.errors import EXIT_TERMINATED
 from fourfold_ops.kubernetes import torchrun
 from fourfold_ops.kubernetes.gang import Member, Roll, call_in
 from fourfold_ops.kubernetes.torchrun import Place

@@ -1,6 +1,6 @@
 """What is sent to Kubernetes, as plain dictionaries: request → manifest. Pure, and tested as text (tests/.../golden)."""
 
-from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
+from fourfold_ops.errors import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.job_spec import JobSpec
 from fourfold_ops.kubernetes.objects import JOB_LABEL, QUEUE_LABEL
 from fourfold_ops.kubernetes.pod import CONTAINER, Manifest, pod

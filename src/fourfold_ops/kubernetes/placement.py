@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.io import CatalogProtocol, MemoryDataset, SharedMemoryDataset
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.settings import Volume
 from fourfold_ops.kubernetes.steps import Step
 

@@ -12,7 +12,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from fourfold_ops import handover
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.job_spec import JobSpec
 from fourfold_ops.kubernetes.placement import check_placement, local_path, place

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.errors import in_words

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 COUNT = re.compile(r": +(?P<done>\d+)(?:/(?P<total>\d+))? (?P<unit>[a-z]+), (?P<rate>[\d.e+-]+) [a-z]+/s")
 CHECKPOINT = re.compile(r"checkpoint\D{1,20}?(?P<step>\d+)", re.IGNORECASE)
-RESUMED = re.compile(r"going on from step (?P<step>\d+) of (?P<total>\d+)")
+RESUMED = re.compile(r"resuming from step (?P<step>\d+) of (?P<total>\d+)")
 PREFIX = re.compile(r"^[\d:,. -]{8,24} +[A-Z]+ +")  # time and level of a log line
 
 

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 from kedro.pipeline.node import Node
 
+from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.plan import RunPlan
 from fourfold_ops.kubernetes.steps import Step
-from fourfold_ops.tracking.hook import TrackingHook
 
 logger = logging.getLogger(__name__)
 Hook = TypeVar("Hook")

@@ -12,7 +12,7 @@ from kedro.pipeline import Pipeline
 from kedro.runner import AbstractRunner
 from kedro.runner.task import Task
 
-from fourfold_ops.failures import EXIT_INTERRUPTED, UserError
+from fourfold_ops.errors import EXIT_INTERRUPTED, UserError
 from fourfold_ops.kubernetes.board import open_board
 from fourfold_ops.kubernetes.client import Cluster
 from fourfold_ops.kubernetes.conductor import Conductor

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # of a Kubernetes object
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
@@ -171,7 +171,7 @@ def _agreeing(said: Request, tag_says: Request, node: str, tag: str) -> Request:
 
 def read_settings(values: dict[str, Any], source: str) -> KubernetesSettings:
     """Return the checked settings; raises UserError that lists every problem, naming `source`."""
-    from fourfold_ops.parameters import explain
+    from fourfold_ops.hooks.parameters import explain
 
     try:
         return KubernetesSettings.model_validate(values)

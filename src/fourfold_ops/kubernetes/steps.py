@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.settings import GROUP_TAG, KubernetesSettings, Request
 
 

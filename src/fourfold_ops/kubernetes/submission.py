@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.client import ApiError, Cluster
 from fourfold_ops.kubernetes.job_spec import JobSpec

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fourfold_ops import handover
-from fourfold_ops.failures import EXIT_FAILED
+from fourfold_ops.errors import EXIT_FAILED
 from fourfold_ops.kubernetes import names
 from fourfold_ops.kubernetes.hook import SETTINGS_VARIABLE
 from fourfold_ops.kubernetes.job_spec import JobSpec

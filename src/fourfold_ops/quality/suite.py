@@ -13,9 +13,11 @@ import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
-from fourfold_ops.quality.validator import MAX_EXAMPLES, unknown_expectation
+from fourfold_ops.errors import UserError
+from fourfold_ops.suggestions import did_you_mean
 
 SITE = "local_site"
+MAX_EXAMPLES = 5  # of the rows that fail, in messages
 
 
 def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str | None, path: Path) -> list[dict[str, Any]]:
@@ -59,7 +61,8 @@ def _expectation(settings: dict[str, Any]) -> Any:
     arguments = {k: v for k, v in settings.items() if k != "type"}
     known = list_registered_expectation_implementations()
     if settings["type"] not in known:
-        raise unknown_expectation(settings["type"], known)
+        hint = did_you_mean(settings["type"], known, count=3)
+        raise UserError(f"Unknown expectation {settings['type']!r}.{hint}", "See greatexpectations.io/expectations.")
     return get_expectation_impl(settings["type"])(**{"severity": "critical", **arguments})
 
 

@@ -1,20 +1,18 @@
 """The validator that catalog entries name; expectations stand in conf/, facts about the data come from a function."""
 
-import difflib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 
-from fourfold_ops.failures import UserError
 from fourfold_ops.loading import load_object
-from fourfold_ops.tracking.active import active_run
+from fourfold_ops.tracking.run import active_run
 
 logger = logging.getLogger(__name__)
 SEVERITIES = ("critical", "warning", "info")
-MAX_EXAMPLES = 5
 
 
 class GreatExpectations:
@@ -121,8 +119,10 @@ def docs_index(path: Path) -> Path:
     return path / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
 
 
-def unknown_expectation(name: str, known: list[str]) -> UserError:
-    """Return the error for an expectation that Great Expectations does not have."""
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return UserError(f"Unknown expectation {name!r}.{hint}", "See greatexpectations.io/expectations.")
+def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a table of metrics such as `{"depth/abs_rel": 0.05}`: columns name, group (`depth`), metric, value."""
+    rows = []
+    for name, value in metrics.items():
+        group, _, metric = name.rpartition("/")
+        rows.append({"name": name, "group": group, "metric": metric, "value": float(value)})
+    return rows

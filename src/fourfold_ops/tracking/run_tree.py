@@ -4,19 +4,18 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fourfold_ops.failures import UserError
-from fourfold_ops.tracking.active import ActiveRun
+from fourfold_ops.errors import UserError
 from fourfold_ops.tracking.processes import PROCESS_TAG, is_at_work_here, this_process
-from fourfold_ops.tracking.recording import log_parameters
+from fourfold_ops.tracking.run import ActiveRun
 from fourfold_ops.tracking.store import TrackingStore
 
-SECTIONS_OF_ALL = ("seed", "num_threads")
+SHARED_SECTIONS = ("seed", "num_threads")  # parameters that every stage depends on
 
 
 class RunTree:
-    """A parent run and the children by stage. A guest's are somebody else's, who will end them.
+    """A parent run and the child runs by stage. A guest tree belongs to a driver, which ends the runs.
 
-    Methods may be called from several threads: a runner hands runs over from one of its own.
+    Methods may be called from several threads: a runner hands runs over from one of its own threads.
     """
 
     def __init__(self, store: TrackingStore, parameters: dict[str, Any]) -> None:
@@ -24,12 +23,12 @@ class RunTree:
         self.parent = ActiveRun()
         self.stages: dict[str, ActiveRun] = {}
         self.is_guest = False
-        self._continued = False  # the parent run was opened by an earlier driver
+        self._continued = False  # an earlier driver opened the parent run
         self._opening = threading.RLock()
 
     @classmethod
-    def of_somebody_else(cls, store: TrackingStore, parent_run: str, stage_runs: dict[str, str]) -> "RunTree":
-        """Return the tree of a driver's runs, by their ids."""
+    def of_driver(cls, store: TrackingStore, parent_run: str, stage_runs: dict[str, str]) -> "RunTree":
+        """Return a guest tree of a driver's runs, by their ids."""
         tree = cls(store, {})
         tree.is_guest = True
         tree.parent = ActiveRun(store.client, parent_run)
@@ -37,28 +36,32 @@ class RunTree:
         return tree
 
     def open_parent(self, name: str, tags: dict[str, str]) -> None:
-        """Open the run of the whole."""
+        """Open the parent run and record all parameters in it."""
         self.parent = self._open(name, tags)
-        log_parameters(self.parent, self._parameters)
+        self.parent.log_parameters(self._parameters)
 
     def enter(self, stage: str, is_over: Callable[[str], bool]) -> ActiveRun:
-        """Return the run of a stage that begins or goes on; the other stages that are over are ended."""
+        """Return the run of a stage that works now; end the runs of the other stages that are over."""
         with self._opening:
             for other in [name for name in self.stages if name != stage and is_over(name) and not self.is_guest]:
                 _terminate(self.stages.pop(other), "FINISHED")
             return self.stage(stage)
 
     def stage(self, stage: str) -> ActiveRun:
-        """Return the run of a stage, opened if it is not: one that an earlier driver of this run left is gone on with."""
+        """Return the run of a stage; opens it, or continues the one that an earlier driver of this run left."""
         with self._opening:
             if stage not in self.stages:
                 self.stages[stage] = self._left_open(stage) or self._new(stage)
             return self.stages[stage]
 
-    def go_on_with(self, run_id: str) -> bool:
-        """Take an earlier parent run instead of the one just opened; returns False where that one ended well or is gone.
+    def continue_run(self, run_id: str) -> bool:
+        """Take an earlier parent run instead of the one just opened.
 
-        Raises UserError when its process is still at work on this machine.
+        Returns:
+            False if the earlier run finished successfully or no longer exists.
+
+        Raises:
+            UserError: The process of the earlier run still works on this machine.
         """
         from mlflow.exceptions import MlflowException
 
@@ -71,7 +74,7 @@ class RunTree:
             return False
         process = earlier.data.tags.get(PROCESS_TAG, "")
         if earlier.info.status == "RUNNING" and is_at_work_here(process):
-            raise UserError(f"This very run is being driven by another process ({process}).", "Wait for it, or stop it first.")
+            raise UserError(f"Another process ({process}) drives this run already.", "Wait for it, or stop it first.")
         client.set_terminated(self.parent.run_id, "FINISHED")
         client.delete_run(self.parent.run_id)
         self.parent, self._continued = self._reopened(run_id), True
@@ -81,7 +84,7 @@ class RunTree:
         return True
 
     def end(self, status: str) -> None:
-        """End all open runs. A guest only sends what is waiting."""
+        """End all open runs; a guest tree only sends its buffered metrics."""
         for run in [*self.stages.values(), self.parent]:
             if self.is_guest or run.client is None:
                 run.flush()
@@ -95,7 +98,7 @@ class RunTree:
 
     def _new(self, stage: str) -> ActiveRun:
         run = self._open(stage, {"mlflow.parentRunId": self.parent.run_id, "stage": stage})
-        log_parameters(run, {k: v for k, v in self._parameters.items() if k in (stage, *SECTIONS_OF_ALL)})
+        run.log_parameters({k: v for k, v in self._parameters.items() if k in (stage, *SHARED_SECTIONS)})
         return run
 
     def _left_open(self, stage: str) -> ActiveRun | None:

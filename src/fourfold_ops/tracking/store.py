@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.framework.context import KedroContext
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 SQLITE = "sqlite:///"
 PROBE_BYTES = 4_000_000  # room for an empty store and then some

@@ -9,7 +9,7 @@ import yaml
 from kedro.config import OmegaConfigLoader
 
 from fourfold_ops.atomic import write_whole
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.tracking.provenance import flat
 
 RUN_FILE = "dvc.run.yml"

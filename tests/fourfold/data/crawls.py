@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
-from fourfold.scenes.world import ScenesConfig
+from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, Drop, RawSample, SampleStream
 from fourfold.seeds import numpy_generator
-
-NO_SCENES = ScenesConfig(image_size=16, num_samples={})
 
 
 def picture(number: int, side: int = 16) -> bytes:
@@ -49,3 +48,22 @@ def write_folder(folder: Path, numbers) -> Path:
     for name, content in members_of(numbers):
         (folder / name).write_bytes(content)
     return folder
+
+
+def open_source(settings: dict) -> list[SampleStream]:
+    """Open the source of these settings, as they stand in conf/."""
+    config = TypeAdapter(AnySourceConfig).validate_python(settings)
+    return SOURCES.get(config.kind).open(config, 0, Path("unused"))
+
+
+def read_source(settings: dict) -> list[RawSample | Drop]:
+    """Read the source of these settings."""
+    return [item for stream in open_source(settings) for part in stream.slices for item in part.read()]
+
+
+def samples(items) -> list[RawSample]:
+    return [item for item in items if isinstance(item, RawSample)]
+
+
+def drops(items) -> list[tuple[str, str, str]]:
+    return [(item.name, item.reason, item.what) for item in items if isinstance(item, Drop)]

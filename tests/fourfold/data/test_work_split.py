@@ -7,14 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
-from fourfold.storage import FINGERPRINT_FILE, claim, read_json
+from fourfold.reuse import FINGERPRINT_FILE, claim, fingerprint
+from fourfold.storage import read_json
 
 CLAIM_AND_WRITE = """
 import sys, pathlib
-from fourfold.storage import claim, write_bytes
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import write_bytes
 folder = pathlib.Path(sys.argv[1])
+new = fingerprint("fourfold.storage", work="new")
 sys.stdin.readline()
-claim(folder, "new", shared=True)
+claim(folder, new, shared=True)
 write_bytes(folder / sys.argv[2], b"done")
 """
 
@@ -33,7 +36,8 @@ def test_share_that_does_not_exist_is_refused():
 
 
 def test_processes_that_claim_one_folder_at_the_same_time_clear_it_once_and_never_each_others_work(tmp_path):
-    claim(tmp_path, "old")
+    old, new = (fingerprint("fourfold.storage", work=name) for name in ("old", "new"))
+    claim(tmp_path, old)
     for number in range(200):
         (tmp_path / f"stale-{number}").touch()
     names = [f"part-{number}" for number in range(4)]
@@ -45,5 +49,5 @@ def test_processes_that_claim_one_folder_at_the_same_time_clear_it_once_and_neve
         process.stdin.flush()
     assert [process.wait(60) for process in processes] == [0] * 4
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {*names, FINGERPRINT_FILE}
-    assert read_json(tmp_path / FINGERPRINT_FILE) == {"fingerprint": "new"}
-    assert claim(tmp_path, "new") and not list(tmp_path.glob(".partial-*"))  # the run over the whole leaves no lock behind
+    assert read_json(tmp_path / FINGERPRINT_FILE) == new.as_json()
+    assert claim(tmp_path, new) and not list(tmp_path.glob(".partial-*"))  # the run over the whole leaves no lock behind

@@ -93,7 +93,7 @@ def test_emptied_vectors_are_one_of_zeros_which_projects_to_the_bias(model):
     empty = visible_batch({"t5_caption": torch.full((1, 1, 5), 1e-38)}, CONFIG, 1, torch.device("cpu"))
     with torch.no_grad():
         shown = model.encode(batch)
-        place = model.place(torch.tensor([CONFIG.index("t5_caption")]), torch.tensor([0]), "input")
+        place = model.positions(torch.tensor([CONFIG.index("t5_caption")]), torch.tensor([0]), "input")
         x = model.vector_projection(torch.zeros(1, 5)) + place
         torch.testing.assert_close(model._embed_inputs(empty, model._input_packing(empty)[1])[1], x)
         logits = [

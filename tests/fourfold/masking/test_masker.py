@@ -61,7 +61,7 @@ def sample_tokens(captions, boxes, seed=0):
     rgb=st.sampled_from([0.0, 2.0]),
     seed=st.integers(0, 2**32),
 )
-def test_a_masked_batch_holds_what_the_sample_holds_within_the_budgets(rows, alpha_in, alpha_target, budgets, keep, rgb, seed):
+def test_masked_batches_contain_tokens_of_their_samples_within_budgets(rows, alpha_in, alpha_target, budgets, keep, rgb, seed):
     component = MixtureComponent(alpha_in={**alpha_in, "rgb": rgb}, alpha_target=alpha_target, keep=keep)
     masker = Masker(MaskingConfig(components=(component,), input_tokens=budgets[0], target_tokens=budgets[1]), MODEL, SPECIAL)
     tokens = sample_tokens(*zip(*rows, strict=True), seed % 1000)
@@ -105,7 +105,7 @@ def test_a_masked_batch_holds_what_the_sample_holds_within_the_budgets(rows, alp
     chunk=st.sampled_from([1, 3]),
     seed=st.integers(0, 2**32),
 )
-def test_an_input_fits_its_budget_and_with_its_target_gives_the_text_back(rows, budget, keep, chunk, seed):
+def test_inputs_fit_the_budget_and_restore_the_text_with_their_targets(rows, budget, keep, chunk, seed):
     rng = np.random.default_rng(seed)
     rows = [ids[: len(ids) // chunk * chunk] for ids in rows]
     texts = with_eos(padded(rows), SPECIAL.eos, np.full(len(rows), 16), np.full(len(rows), chunk))
@@ -122,7 +122,7 @@ def test_an_input_fits_its_budget_and_with_its_target_gives_the_text_back(rows, 
 
 @settings(max_examples=80, deadline=None)
 @given(rows=st.lists(text, min_size=1, max_size=5), chunk=st.integers(1, 4), seed=st.integers(0, 2**32))
-def test_shuffling_keeps_every_chunk_whole_and_every_row_its_own(rows, chunk, seed):
+def test_shuffling_keeps_chunks_whole_and_rows_separate(rows, chunk, seed):
     shuffled = shuffle_chunks(padded(rows), chunk, np.random.default_rng(seed))
     for row, ids in zip(shuffled.tolist(), rows, strict=True):
         whole = len(ids) // chunk * chunk
@@ -131,7 +131,7 @@ def test_shuffling_keeps_every_chunk_whole_and_every_row_its_own(rows, chunk, se
         assert row[whole : len(ids)] == ids[whole:] and not any(row[len(ids) :])
 
 
-def test_each_order_of_the_chunks_is_as_likely_as_any_other():
+def test_all_orders_of_chunks_are_equally_likely():
     rows = np.tile(np.array([[40, 41, 50, 51, 60, 61, 0]]), (6000, 1))
     shuffled = shuffle_chunks(rows, 2, np.random.default_rng(0))
     counts = np.unique(shuffled[:, 0:6:2], axis=0, return_counts=True)[1]
@@ -159,9 +159,7 @@ EXTENDED = ModelConfig(
     keep=st.sampled_from(["random", "all", "binary", {"t5_caption": "all"}]),
     seed=st.integers(0, 2**32),
 )
-def test_vectors_are_shown_in_order_with_zeros_for_what_is_not_within_their_budget_and_never_asked_for(
-    lengths, alpha, budget, keep, seed
-):
+def test_vectors_outside_the_budget_are_zero(lengths, alpha, budget, keep, seed):
     component = MixtureComponent(alpha_in={"t5_caption": alpha, "caption": 1.0}, alpha_target={"tok_depth": 1.0}, keep=keep)
     masked = Masker(MaskingConfig(components=(component,), input_tokens=budget, target_tokens=4), EXTENDED, SPECIAL)
     vectors = np.zeros((len(lengths), 8, 3), np.float16)
@@ -197,7 +195,7 @@ def test_vectors_are_shown_in_order_with_zeros_for_what_is_not_within_their_budg
     per=st.sampled_from(["sample", "sequence"]),
     seed=st.integers(0, 2**32),
 )
-def test_each_sequence_of_a_batch_is_recovered_from_what_is_shown_and_asked_for(rows, keep, per, seed):
+def test_inputs_and_targets_restore_each_sequence(rows, keep, per, seed):
     names = ("caption", "det", "metadata")
     alphas = dict.fromkeys(names, 1e4)  # a third of each budget: enough for all
     component = MixtureComponent(alpha_in=alphas, alpha_target=alphas, keep=keep)
@@ -218,7 +216,7 @@ def test_each_sequence_of_a_batch_is_recovered_from_what_is_shown_and_asked_for(
                 assert found == [*ids, SPECIAL.eos]
 
 
-def test_vectors_that_are_all_kept_and_fit_are_all_shown():
+def test_vectors_that_fit_the_budget_are_all_visible():
     component = MixtureComponent(alpha_in={"t5_caption": 1.0}, alpha_target={"tok_depth": 1.0}, keep="all")
     masked = Masker(MaskingConfig(components=(component,), input_tokens=8, target_tokens=4), EXTENDED, SPECIAL)
     vectors = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float16)
@@ -227,7 +225,7 @@ def test_vectors_that_are_all_kept_and_fit_are_all_shown():
     assert (batch.input_keep_BN.sum(1) == 5).all()
 
 
-def test_pairs_of_metadata_are_masked_as_a_whole_in_an_order_that_is_drawn_anew():
+def test_metadata_pairs_are_masked_as_a_whole_in_random_order():
     component = MixtureComponent(alpha_in={"metadata": 1.0}, alpha_target={"metadata": 1.0})
     masked = Masker(MaskingConfig(components=(component,), input_tokens=6, target_tokens=16), EXTENDED, SPECIAL)
     pairs = [40, 41, 50, 51, 60, 61, 70, 71]
@@ -255,7 +253,7 @@ def test_the_keep_scheme_may_differ_by_sequence():
     assert abs(int(counts[11]) - 150) < 4 * np.sqrt(300 / 4)
 
 
-def test_tokens_are_kept_with_a_probability_that_is_uniform_over_sequences():
+def test_the_keep_probability_is_uniform_over_sequences():
     rows = 20_000
     texts = with_eos(np.full((rows, 20), 41), SPECIAL.eos, np.full(rows, 30), np.ones(rows, int))
     rng = np.random.default_rng(0)
@@ -265,7 +263,7 @@ def test_tokens_are_kept_with_a_probability_that_is_uniform_over_sequences():
     assert len(counts) == 22 and np.abs(counts - rows / 22).max() < 4 * np.sqrt(rows / 22 * (21 / 22))
 
 
-def test_super_resolution_draws_its_inputs_from_a_range_and_asks_for_the_larger_grid():
+def test_super_resolution_draws_input_budgets_and_predicts_the_larger_grid():
     component = MixtureComponent(
         alpha_in={"rgb": 0.5, "tok_depth": 0.5, "tok_clip": 0.5, "tok_depth@448": 0.5}, alpha_target={"tok_depth@448": 1.0}
     )
@@ -281,7 +279,7 @@ def test_super_resolution_draws_its_inputs_from_a_range_and_asks_for_the_larger_
     assert int(sums.min()) < 8 and int(sums.max()) > 26 and len(set(sums.tolist())) > 20
 
 
-def test_a_data_set_may_be_used_for_some_of_its_modalities():
+def test_a_data_set_can_be_limited_to_some_modalities():
     tokens = sample_tokens([[41, 42, 43]] * 50, [[50] * 5] * 50)
     component = MixtureComponent(alpha_in=dict.fromkeys(TOKENS, 0.5), alpha_target=dict.fromkeys(TOKENS, 0.5))
     config = MaskingConfig(components=(component,), input_tokens=20, target_tokens=24)
@@ -300,14 +298,14 @@ def masker(component=None, **settings):
     )
 
 
-def test_equal_generators_give_equal_batches_and_others_do_not():
+def test_batches_depend_on_the_generator_only():
     tokens = sample_tokens([[41, 42, 43]] * 4, [[50] * 5] * 4)
     first, again, other = (masker()(tokens, None, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.input_token_BN, again.input_token_BN) and torch.equal(first.target_id_BM, again.target_id_BM)
     assert not torch.equal(first.target_id_BM, other.target_id_BM)
 
 
-def test_a_modality_that_is_not_there_gets_no_slot_and_its_budget_stays_empty():
+def test_the_budget_of_a_missing_modality_stays_empty():
     tokens = sample_tokens([[41, 42, 43]] * 50, [[50] * 5] * 50)
     del tokens["tok_depth"]
     batch = masker()(tokens, None, np.random.default_rng(0))
@@ -316,7 +314,7 @@ def test_a_modality_that_is_not_there_gets_no_slot_and_its_budget_stays_empty():
     assert batch.pixels_BHWC is None
 
 
-def test_keeping_all_of_a_text_that_fits_shows_it_whole():
+def test_a_text_that_fits_is_visible_completely_with_keep_all():
     component = MixtureComponent(alpha_in={"caption": 5.0}, alpha_target={"tok_depth": 1.0}, keep="all")
     batch = masker(component)(sample_tokens([[41, 42, 43]] * 3, [[]] * 3), None, np.random.default_rng(0))
     assert batch.input_token_BN[:, :4].tolist() == [[41, 42, 43, 3]] * 3
@@ -353,6 +351,6 @@ def test_budgets_can_be_drawn_from_a_range():
         (lambda: MaskingConfig(input_tokens=3, min_input_tokens=4), "above"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_with_a_reason(make, message):
+def test_invalid_settings_are_rejected_with_a_reason(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""The golden vectors of the reference: forced draws in, exact masks out."""
+"""Masking compared with vectors of 4M's released code: the same random draws must give the same masks."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_spans_are_masked_as_in_the_reference(case):
 
 
 def reference_arrays(inputs, target, budget, max_tokens):
-    """The reference's layout of the same: inputs from 0, the target from the budget on; its masks are 1 where excluded."""
+    """Return the layout of the released code: inputs from 0, targets from the budget on; its masks are 1 where excluded."""
     place = np.arange(2 * (max_tokens + 1))
     tensor = np.zeros(len(place), int)
     tensor[: len(inputs)] = inputs
@@ -95,13 +95,13 @@ def test_budgets_are_split_as_in_the_reference(case):
 
 
 @cases("merge_cases")
-def test_runs_are_spliced_back_as_in_the_reference(case):
+def test_spans_are_merged_as_in_the_reference(case):
     assert merge_spans(case["input_ids"], case["target_ids"], SPECIAL) == case["merged"]
 
 
 @pytest.mark.parametrize(("component", "index"), [("rgb2all", 0), ("all2all", 1)])
-def test_drawn_budgets_are_distributed_as_in_the_reference(component, index):
-    """Two samples of 20,000: means, deviations, shares and the distribution itself within four standard errors."""
+def test_budgets_are_distributed_as_in_the_reference(component, index):
+    """Compare two samples of 20,000: means, deviations, shares and quantiles within four standard errors."""
     wanted = GOLDEN["budget_statistics"]
     names, types = wanted["modality_order"], wanted["types"]
     kinds = {name: "sequence" if types[name] == "seq" else "pixels" if name.startswith("rgb") else "grid" for name in names}

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ModelConfig
 
 from .plain_reference import Batch, Slot
@@ -178,7 +178,7 @@ def as_ours(
     """Return the slots that the plain computation selected as our batch."""
     widths = [max(len(side[i]) for side in sides) for i in (0, 1)]
     columns = [torch.zeros(len(sides), widths[i], dtype=torch.int64) for i in (0, 0, 0, 1, 1, 1, 1)]
-    columns[0].fill_(PADDING), columns[3].fill_(PADDING)
+    columns[0].fill_(PADDING_MODALITY), columns[3].fill_(PADDING_MODALITY)
     for b, (inputs, targets) in enumerate(sides):
         for n, slot in enumerate(inputs):
             in_a_row = modalities[slot.name][0] in ("sequence", "vectors")

@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourfold.model.batch import PADDING, MaskedBatch
+from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
+from fourfold.model.cross_entropy import Head, cross_entropies
 from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
-from fourfold.model.heads import Head
 from fourfold.model.layers import DecoderBlock, EncoderBlock
-from fourfold.model.losses import cross_entropies
 
 BIASES = ("qkv_bias", "projection_bias", "mlp_bias", "norm_bias")
 SHAPES = {
@@ -39,7 +38,7 @@ def some_batch(seed: int = 0, batch: int = 3, inputs: int = 7, targets: int = 9,
 
     def side(first: int, slots: int) -> tuple[torch.Tensor, ...]:
         modality = torch.randint(first, 3, (batch, slots), generator=generator)
-        modality[torch.rand(batch, slots, generator=generator) < empty] = PADDING
+        modality[torch.rand(batch, slots, generator=generator) < empty] = PADDING_MODALITY
         keep = modality >= 0
         place, token = (torch.randint(high, (batch, slots), generator=generator) * keep for high in (6, 9))
         return modality, place, token
@@ -183,7 +182,7 @@ def test_losses_are_means_over_modalities_or_over_tokens():
 @pytest.mark.parametrize("at_once", [1, 10, 1000])
 @pytest.mark.parametrize("loss", ["modality", "token"])
 def test_gradients_of_hidden_states_and_table_are_those_of_plain_cross_entropy(monkeypatch, at_once, loss):
-    monkeypatch.setattr("fourfold.model.heads.LOGITS_AT_ONCE", at_once)  # a row at a time, two or three rows, all
+    monkeypatch.setattr("fourfold.model.cross_entropy.LOGITS_AT_ONCE", at_once)  # a row at a time, two or three rows, all
     values, heads = some_heads()
     a, b = plain_cross_entropies(**values)
     plain = (a.mean() + b.mean()) / 2 if loss == "modality" else torch.cat([a, b]).mean()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fourfold.model.batch import MaskedBatch
+from fourfold.model.embeddings import sincos_1d, sincos_2d
 from fourfold.model.fourm import FourM
-from fourfold.model.positions import sincos_1d, sincos_2d
 from fourfold.model.released.checkpoint import DECODER_LAYERS, ENCODER_LAYERS, load_released
 
 REFERENCE = Path(__file__).parents[2] / "reference"

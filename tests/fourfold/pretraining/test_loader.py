@@ -12,8 +12,8 @@ from fourfold.data.cursor import Cursor
 from fourfold.data.manifests import survey, write_manifest
 from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
-from fourfold.pretraining.loader import Reader, TokenLoader, fixed_batches
+from fourfold.model.batch import concatenate
+from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import model_config, sentinel_ids
 from fourfold.storage import read_json
 
@@ -26,16 +26,16 @@ def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-def loader(world, split="train", batch_size=3, seed=0, **settings):
+def loader(world, split="train", batch_size=3, seed=0, reader=None):
     tokens, images = world
     masker = Masker(
         tiny_config().masking, model_config(tiny_config().model, TinyTokenizers(), images), sentinel_ids(TinyTokenizers())
     )
-    return TokenLoader(tokens, images, split, batch_size, masker, seed, **{"shards_at_once": 2} | settings)
+    return TokenLoader(TokenSplit(tokens, images, split), masker, BatchOrder(batch_size, seed, shards_at_once=2), reader)
 
 
 def numbers(batch):
-    """Which samples a batch holds, told by their pixels."""
+    """Return the numbers of the samples of a batch, which are the values of their pixels."""
     return batch.pixels_BHWC[:, 0, 0, 0].tolist()
 
 
@@ -45,7 +45,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("batch_size", [3, 7, 16])
-def test_from_any_cursor_the_stream_goes_on_bit_for_bit(world, batch_size):
+def test_the_stream_resumes_bit_for_bit_from_any_cursor(world, batch_size):
     stream = list(itertools.islice(loader(world, batch_size=batch_size), 30))
     for index in range(0, 24, 5):
         following = itertools.islice(loader(world, batch_size=batch_size).batches(stream[index][1]), 3)
@@ -53,7 +53,7 @@ def test_from_any_cursor_the_stream_goes_on_bit_for_bit(world, batch_size):
             assert cursor == expected_cursor and same(batch, expected)
 
 
-def test_an_epoch_hands_out_each_sample_at_most_once_and_epochs_differ(world):
+def test_an_epoch_contains_each_sample_at_most_once_and_epochs_differ(world):
     stream = list(itertools.islice(loader(world), 26))
     epochs = [[n for batch, cursor in stream if cursor.epoch == epoch for n in numbers(batch)] for epoch in (0, 1)]
     assert all(len(set(epoch)) == len(epoch) == 39 for epoch in epochs)
@@ -70,14 +70,14 @@ def test_tokens_and_pixels_of_a_slot_belong_to_one_sample(world):
             assert set(target[modality == depth].tolist()) <= {number}
 
 
-def test_the_order_depends_on_the_seed_and_not_on_the_cache(world):
+def test_the_order_depends_on_the_seed_but_not_on_the_cache(world):
     first = [numbers(batch) for batch, _ in itertools.islice(loader(world), 20)]
-    assert [numbers(batch) for batch, _ in itertools.islice(loader(world, cache_bytes=0), 20)] == first
+    assert [numbers(batch) for batch, _ in itertools.islice(loader(world, reader=Reader(cache_bytes=0)), 20)] == first
     assert [numbers(batch) for batch, _ in itertools.islice(loader(world, seed=1), 20)] != first
 
 
-def test_shards_are_read_once_when_the_cache_holds_them_and_never_beyond_its_limit(world):
-    cached, uncached = loader(world), loader(world, cache_bytes=1500)
+def test_the_cache_keeps_shards_up_to_its_limit(world):
+    cached, uncached = loader(world), loader(world, reader=Reader(cache_bytes=1500))
     for each in (cached, uncached):
         list(itertools.islice(each, 30))
     held = {**cached._shards.cached, **cached._shards.now}
@@ -85,7 +85,7 @@ def test_shards_are_read_once_when_the_cache_holds_them_and_never_beyond_its_lim
     assert uncached._shards.size <= 1500 and len(uncached._shards.cached) < 7
 
 
-def test_fixed_batches_are_the_same_at_every_call(world):
+def test_fixed_batches_are_equal_at_every_call(world):
     once, again = (fixed_batches(loader(world, "val"), 9) for _ in range(2))
     assert len(once) == 3 and all(same(a, b) for a, b in zip(once, again, strict=True))
 
@@ -95,7 +95,7 @@ def test_every_crop_is_drawn(tmp_path):
     assert len(list(itertools.islice(loader(world), 5))) == 5
 
 
-def test_a_split_that_is_too_small_or_not_aligned_is_refused(world, tmp_path):
+def test_a_split_that_is_too_small_or_not_aligned_is_rejected(world, tmp_path):
     with pytest.raises(ValueError, match="Lower batch_size"):
         loader(world, batch_size=41)
     pixels = [("another-key", world[1].read("train", ["rgb"], shard_name(0))[0]["rgb"])]
@@ -104,12 +104,12 @@ def test_a_split_that_is_too_small_or_not_aligned_is_refused(world, tmp_path):
     with pytest.raises(ValueError, match=r"does not have the same shards .*shard-00001.tar"):
         loader((world[0], ShardSet(tmp_path)))
     with pytest.raises(ValueError, match=r"batch of 3 cannot be shared by 4 ranks. Raise batch_size"):
-        loader(world, reader=Reader(world_size=4))
+        loader(world, reader=Reader(num_processes=4))
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
 @pytest.mark.parametrize("shards", [1, 3, 7])
-def test_worker_processes_change_nothing_even_if_there_are_fewer_shards_than_workers(tmp_path, num_workers, shards):
+def test_workers_do_not_change_batches_even_with_fewer_shards(tmp_path, num_workers, shards):
     world = write_world(tmp_path, num_train=6 * shards, num_crops=2)
     alone = list(itertools.islice(loader(world), 25))
     start = alone[4][1]
@@ -119,7 +119,7 @@ def test_worker_processes_change_nothing_even_if_there_are_fewer_shards_than_wor
         assert cursor == expected_cursor and same(batch, expected)
 
 
-def test_an_error_in_a_worker_is_raised_where_training_waits(world, tmp_path):
+def test_an_error_in_a_worker_is_raised_in_the_training_process(world, tmp_path):
     copy = shutil.copytree(world[0].root, tmp_path / "tokens")
     (copy / "train" / "det" / shard_name(2)).write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"det/shard-00002.tar is damaged"):
@@ -127,17 +127,17 @@ def test_an_error_in_a_worker_is_raised_where_training_waits(world, tmp_path):
 
 
 @pytest.mark.parametrize(("batch_size", "world_size"), [(3, 2), (8, 2), (7, 3), (16, 4), (150, 4)])
-def test_ranks_together_read_the_batches_of_one_and_each_sample_once(tmp_path, batch_size, world_size):
+def test_shares_of_ranks_make_up_the_batches_of_one(tmp_path, batch_size, world_size):
     world = write_world(tmp_path, num_train=250 if batch_size > 64 else 40)
     alone = list(itertools.islice(loader(world, batch_size=batch_size), 9))
     readers = [Reader(rank, world_size) for rank in range(world_size)]
     streams = [itertools.islice(loader(world, batch_size=batch_size, reader=reader), 9) for reader in readers]
     for (expected, cursor), *shares in zip(alone, *streams, strict=True):
         assert [share[1] for share in shares] == [cursor] * world_size
-        assert same(joined([share[0] for share in shares]), expected)
+        assert same(concatenate([share[0] for share in shares]), expected)
 
 
-def test_a_run_that_goes_on_with_another_number_of_ranks_sees_every_sample_of_the_epoch_once(world):
+def test_resuming_with_other_ranks_reads_every_sample_once(world):
     seen, cursor = [], Cursor()
     for world_size in (1, 3, 2):
         readers = [Reader(rank, world_size) for rank in range(world_size)]
@@ -149,7 +149,7 @@ def test_a_run_that_goes_on_with_another_number_of_ranks_sees_every_sample_of_th
     assert cursor == Cursor(0, 40) and sorted(seen) == list(range(40))
 
 
-def test_shards_behind_a_url_give_the_same_batches(world):
+def test_shards_at_a_url_give_the_same_batches(world):
     memory = fsspec.filesystem("memory")
     for name, shards in zip(("tokens", "images"), world, strict=True):
         memory.put(str(shards.root), f"/bucket/{name}", recursive=True)
@@ -164,7 +164,7 @@ def test_shards_behind_a_url_give_the_same_batches(world):
         ShardSet("bolt://x/y")
 
 
-def test_a_key_that_differs_between_modalities_is_named_with_its_shard(world, tmp_path):
+def test_the_error_for_differing_keys_names_key_and_shard(world, tmp_path):
     """Whole tars with right checksums, but a manifest written for another order: only reading can tell."""
     copy = shutil.copytree(world[0].root, tmp_path / "tokens")
     folder, name = copy / "train" / "tok_semseg", shard_name(1)
@@ -180,7 +180,7 @@ def test_a_key_that_differs_between_modalities_is_named_with_its_shard(world, tm
 
 
 def test_memory_stays_flat_over_an_epoch(tmp_path):
-    reading = iter(loader(write_world(tmp_path, num_train=240), batch_size=4, cache_bytes=0))
+    reading = iter(loader(write_world(tmp_path, num_train=240), batch_size=4, reader=Reader(cache_bytes=0)))
     next(reading)
     tracemalloc.start()
     peaks = []

@@ -15,11 +15,12 @@ from fourfold.data.cursor import Cursor
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
-from fourfold.model.batch import MaskedBatch, joined
+from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.pretraining import mixture
-from fourfold.pretraining.loader import Reader, TokenLoader
-from fourfold.pretraining.mixture import PERIOD, DatasetConfig, MixtureLoader, shares_of
+from fourfold.pretraining.config import DatasetConfig
+from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit
+from fourfold.pretraining.mixture import PERIOD, MixtureLoader, shares_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import write_world
@@ -62,7 +63,7 @@ def seen(loader, batches, start=None):
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=5), st.integers(1000, 5000))
-def test_shares_are_whole_sum_up_and_lie_within_one_of_the_weights(weights, total):
+def test_shares_sum_up_and_differ_from_the_weights_by_less_than_one(weights, total):
     try:
         counts = shares_of(weights, total)
     except ValueError:
@@ -72,7 +73,7 @@ def test_shares_are_whole_sum_up_and_lie_within_one_of_the_weights(weights, tota
     assert np.abs(counts - np.array(weights) / sum(weights) * total).max() < 1
 
 
-def test_every_period_holds_the_shares_exactly_and_each_data_set_goes_on_in_order():
+def test_every_period_has_exact_shares_and_each_data_set_stays_in_order():
     loader = MixtureLoader([Numbered(0, 7), Numbered(1, 11), Numbered(2, 500)], [0.6, 0.2, 0.2], 8, seed=3)
     samples = seen(loader, PERIOD // 8 * 2)
     first = [d for d, _ in samples[:PERIOD]]
@@ -85,7 +86,7 @@ def test_every_period_holds_the_shares_exactly_and_each_data_set_goes_on_in_orde
 
 @settings(max_examples=40)
 @given(st.integers(0, 3000), st.integers(1, 16))
-def test_a_resumed_mixture_goes_on_where_it_was_in_every_data_set(skipped, batch_size):
+def test_a_resumed_mixture_continues_in_every_data_set(skipped, batch_size):
     def loader():
         return MixtureLoader([Numbered(0, 7), Numbered(1, 500)], [3, 1], batch_size, seed=0)
 
@@ -98,7 +99,7 @@ def test_a_resumed_mixture_goes_on_where_it_was_in_every_data_set(skipped, batch
         assert own == list(range(count, count + len(own)))
 
 
-def test_processes_that_share_batches_get_together_what_one_gets():
+def test_shares_of_processes_make_up_the_batch_of_one():
     whole = next(iter(MixtureLoader([Numbered(0, 9), Numbered(1, 9)], [1, 1], 6, 0)))[0]
     shares = [
         next(iter(MixtureLoader([Numbered(0, 9), Numbered(1, 9)], [1, 1], 6, 0, slice(*ends))))[0] for ends in ((0, 2), (2, 6))
@@ -109,10 +110,10 @@ def test_processes_that_share_batches_get_together_what_one_gets():
 def loader_of(world, masking, only=None, images=True):
     tokens, pixels = world
     masker = Masker(masking, MODEL, SentinelIds(3, tuple(range(5, 20))), only)
-    return TokenLoader(tokens, pixels if images else None, "train", 1, masker, seed=0)
+    return TokenLoader(TokenSplit(tokens, pixels if images else None, "train"), masker, BatchOrder(1, seed=0))
 
 
-def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
+def test_each_data_set_keeps_its_modalities_and_budgets(tmp_path):
     world = write_world(tmp_path)
     small = MaskingConfig(components=(ALL,), input_tokens=3, target_tokens=4)
     large = MaskingConfig(components=(ALL,), min_input_tokens=2, input_tokens=9, target_tokens=12)
@@ -132,7 +133,7 @@ def test_each_data_set_keeps_its_modalities_and_its_budgets(tmp_path):
     assert 20 < sum(of_first) < 76
 
 
-def test_a_data_set_without_images_has_one_black_patch_so_that_every_process_uses_the_same_weights(tmp_path):
+def test_a_data_set_without_images_gets_one_black_patch(tmp_path):
     masking = MaskingConfig(components=(ALL,), input_tokens=9, target_tokens=12)
     batch, _ = next(iter(loader_of(write_world(tmp_path), masking, ("tok_depth", "tok_semseg"))))
     assert batch.pixels_BHWC.shape == (1, 16, 16, 3) and not batch.pixels_BHWC.any()
@@ -140,7 +141,7 @@ def test_a_data_set_without_images_has_one_black_patch_so_that_every_process_use
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_worker_processes_change_no_batch_wherever_they_start(tmp_path, monkeypatch, num_workers):
+def test_workers_do_not_change_batches_from_any_cursor(tmp_path, monkeypatch, num_workers):
     monkeypatch.setattr(mixture, "READ_AT_ONCE", 8)  # units of two batches
     world = write_world(tmp_path)
     masking = MaskingConfig(components=(ALL,), input_tokens=9, target_tokens=12)
@@ -161,19 +162,21 @@ def test_worker_processes_change_no_batch_wherever_they_start(tmp_path, monkeypa
                 assert (one is None and two is None) or torch.equal(one, two)
 
 
-def test_vectors_are_padded_and_those_of_different_widths_cannot_be_joined():
+def test_vectors_are_padded_and_must_have_equal_widths():
     slot = torch.zeros(1, 1, dtype=torch.int64)
     plain = [slot] * 7
     with pytest.raises(ValueError, match="differ in the last axis of vectors_BLE"):
-        joined([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
-    vectors = joined([MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]).vectors_BLE
+        concatenate([MaskedBatch(*plain, None, torch.zeros(1, 4, width)) for width in (8, 16)])
+    vectors = concatenate(
+        [MaskedBatch(*plain, None, torch.ones(1, rows, 2)) for rows in (1, 3)] + [MaskedBatch(*plain)]
+    ).vectors_BLE
     assert vectors.shape == (3, 3, 2) and vectors.sum((1, 2)).tolist() == [2, 6, 0]
 
 
-def test_a_weight_too_small_to_matter_is_an_error_and_settings_are_checked():
+def test_invalid_weights_are_rejected():
     with pytest.raises(ValueError, match="gets no sample of 1000"):
         shares_of([1, 1e-6], PERIOD)
     with pytest.raises(ValueError, match="greater than 0"):
         DatasetConfig(weight=0)
-    with pytest.raises(ValueError, match="a weight for each"):
+    with pytest.raises(ValueError, match="one weight per data set"):
         MixtureLoader([Numbered(0, 9)], [1, 1], 2, 0)

@@ -1,4 +1,4 @@
-"""Images of two resolutions from shards to pictures: tokens of both, one mixture of both, and super-resolution from it."""
+"""Two resolutions from shards to generated images: tokens of both, a mixture of both, and super-resolution."""
 
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from fourfold.generation import generate
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
-from fourfold.model.batch import joined
+from fourfold.model.batch import concatenate
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.files import load_model
 from fourfold.model.fourm import FourM
-from fourfold.pretraining.config import PretrainConfig
-from fourfold.pretraining.mixture import DatasetConfig, mixture_loader
+from fourfold.pretraining.config import DatasetConfig, PretrainConfig, PretrainLoopConfig
+from fourfold.pretraining.loader import BatchOrder, Reader
+from fourfold.pretraining.mixture import mixture_loader
 from fourfold.pretraining.pretrain import BEST, model_config, pretrain, sentinel_ids
 from fourfold.scenes.world import CLASS_TABLE
 from fourfold.seeds import numpy_generator
@@ -121,7 +122,7 @@ def color_of(images: np.ndarray) -> np.ndarray:
     return distances.argmin(1)
 
 
-def test_a_tokenizer_serves_a_grid_twice_as_large_as_that_of_its_training(world, tokenizers):
+def test_a_tokenizer_works_on_twice_the_grid_of_its_training(world, tokenizers):
     fine, kinds = pictures("val")
     coarse = resized("rgb", fine, COARSE)
     np.testing.assert_allclose(coarse, fine.reshape(-1, COARSE, 2, COARSE, 2, 3).mean((2, 4)), atol=8)
@@ -139,7 +140,7 @@ def test_a_tokenizer_serves_a_grid_twice_as_large_as_that_of_its_training(world,
         tokenizers.tokens("rgb@48", fine)
 
 
-def test_positions_are_resized_and_left_alone_on_the_grid_of_training(tokenizers):
+def test_positions_are_resized_only_for_other_grids(tokenizers):
     model = tokenizers.visual["rgb"].model
     position = next(layer for layer in model.decoder if hasattr(layer, "embedding_1Chw"))
     own, larger = torch.zeros(1, 16, 4, 4), torch.zeros(1, 16, 8, 8)
@@ -164,10 +165,10 @@ def test_shards_hold_tokens_of_both_resolutions(world, tokens, tokenizers):
     np.testing.assert_array_equal(stored, tokenizers.tokens("rgb@16", resized("rgb", pictures("val")[0], COARSE)))
 
 
-def test_one_batch_holds_images_of_both_sizes_and_each_is_seen_as_if_it_were_alone(world, tokens, tokenizers):
+def test_images_of_both_sizes_in_one_batch_do_not_influence_each_other(world, tokens, tokenizers):
     model = FourM(model_config(ARCHITECTURE, tokenizers, world[0]), seed=3).eval()
     masker = Masker(masking("rgb"), model.config, sentinel_ids(tokenizers))
-    loader = mixture_loader(tokens, world[0], MIXTURE, masker, 12, 0, 3, 0)
+    loader = mixture_loader(tokens, world[0], MIXTURE, masker, BatchOrder(12, seed=0, shards_at_once=3), Reader(cache_bytes=0))
     batch, _ = next(iter(loader))
     assert batch.pixels_BHWC.shape == (12, SIDE, SIDE, 3)
     seen = {name: (batch.input_modality_BN == model.config.index(name)).any(1) for name in ("rgb", "rgb@16")}
@@ -182,7 +183,7 @@ def test_one_batch_holds_images_of_both_sizes_and_each_is_seen_as_if_it_were_alo
     assert not torch.equal(together, model.encode(batch[list(range(11, -1, -1))]).features_BND)
 
 
-def test_batches_of_different_image_sizes_join_and_keep_their_pixels():
+def test_batches_of_different_image_sizes_keep_their_pixels():
     from fourfold.model.batch import MaskedBatch
 
     def batch(side: int, value: int) -> MaskedBatch:
@@ -190,24 +191,24 @@ def test_batches_of_different_image_sizes_join_and_keep_their_pixels():
         pixels = None if side == 0 else torch.full((2, side, side, 3), value, dtype=torch.uint8)
         return MaskedBatch(*[empty] * 7, pixels)
 
-    whole = joined([batch(4, 7), batch(0, 0), batch(8, 9)])
+    whole = concatenate([batch(4, 7), batch(0, 0), batch(8, 9)])
     assert whole.pixels_BHWC.shape == (6, 8, 8, 3) and whole.pixels_BHWC.dtype == torch.uint8
     assert (whole.pixels_BHWC[:2, :4, :4] == 7).all() and whole.pixels_BHWC[:2].sum() == 7 * 2 * 16 * 3
     assert not whole.pixels_BHWC[2:4].any() and (whole.pixels_BHWC[4:] == 9).all()
 
 
-def test_two_images_of_one_sample_are_refused(world, tokenizers):
+def test_two_images_of_one_sample_are_rejected(world, tokenizers):
     config = model_config(ARCHITECTURE, tokenizers, world[0])
     both = MaskingConfig(components=(MixtureComponent(alpha_in={"rgb": 1, "rgb@16": 1}, alpha_target={"tok_rgb": 1}),))
     with pytest.raises(ValueError, match=r"`alpha_in` names rgb, rgb@16. Make a mixture"):
         _ = Masker(both, config, sentinel_ids(tokenizers)).pixels
-    with pytest.raises(ValueError, match="Images of 24 × 24 pixels came"):
+    with pytest.raises(ValueError, match="Images of 24 × 24 pixels do not fit"):
         Masker(masking("rgb"), config, sentinel_ids(tokenizers)).pixels_of((24, 24))
     with pytest.raises(ValueError, match="resolutions` names 'caption'"):
         TokenizersConfig(resolutions={"caption": (16,)})
 
 
-def test_a_model_of_both_resolutions_paints_a_large_image_of_the_tokens_of_a_small_one(world, tokens, tokenizers, tmp_path):
+def test_super_resolution_generates_a_large_image_from_small_tokens(world, tokens, tokenizers, tmp_path):
     config = PretrainConfig(
         model=ARCHITECTURE,
         masking=SUPER,
@@ -217,9 +218,10 @@ def test_a_model_of_both_resolutions_paints_a_large_image_of_the_tokens_of_a_sma
         total_tokens=150 * 16 * 88,
         warmup_tokens=10 * 16 * 88,
         validation_samples=48,
-        validate_every=50,
+        precision="fp32",
+        loop=PretrainLoopConfig(validate_every=50),
     )
-    folder = pretrain(tokens, world[0], tokenizers, config, 0, tmp_path)
+    folder = pretrain(tokens, world[0], tokenizers, config, RunContext(0, tmp_path))
     AnyToAny(load_model(folder / BEST), tokenizers).save(tmp_path / "any_to_any")
     model = AnyToAny.load(tmp_path / "any_to_any")
     fine, kinds = pictures("val")

@@ -1,4 +1,4 @@
-"""Pretraining on the tiny world, unbroken, killed and told to stop: `python tiny_pretraining.py <folder>`."""
+"""Pretraining on the tiny world, uninterrupted, killed and preempted: `python tiny_pretraining.py <folder>`."""
 
 import os
 import signal
@@ -8,28 +8,37 @@ from pathlib import Path
 import torch
 from tiny_world import TinyTokenizers, tiny_config, write_world
 
-from fourfold.pretraining import pretrain as module
+from fourfold.pretraining.pretrain import pretrain
+from fourfold.training import loop
 from fourfold.training.preemption import EXIT_PREEMPTED
+from fourfold.training.run_context import RunContext
 
-# (workers, steps before which a run is killed, one after the other); 4 workers are more than there are shards left at the end
-RUNS = {"broken": (0, (0, 6, 11, 17)), "one_worker": (1, (9,)), "four_workers": (4, (3, 14))}
+# run → (precision, workers, steps before which it is killed, one after the other); at the end there are fewer shards
+# than workers
+KILLED = {
+    "broken": ("fp32", 0, (0, 6, 11, 17)),
+    "one_worker": ("fp32", 1, (9,)),
+    "four_workers": ("fp32", 4, (3, 14)),
+    "broken_bf16": ("bf16", 0, (11,)),
+}
 
 
-def main(folder: Path, world: tuple, num_workers: int, stop_at: int, number: int = signal.SIGKILL) -> None:
+def main(folder: Path, world: tuple, precision: str, num_workers: int, stop_at: int, number: int = signal.SIGKILL) -> None:
     torch.set_num_threads(1)
-    original = module.lr_multiplier
+    original = loop.lr_multiplier
 
-    def factor_or_kill(config, step, num_steps):
+    def multiplier_or_signal(schedule, step, num_steps):
         if step == stop_at:
             os.kill(os.getpid(), number)
-        return original(config, step, num_steps)
+        return original(schedule, step, num_steps)
 
-    module.lr_multiplier = factor_or_kill
-    module.pretrain(*world, TinyTokenizers(), tiny_config(place={"num_workers": num_workers}), 7, folder)
+    loop.lr_multiplier = multiplier_or_signal
+    config = tiny_config(precision=precision, compute={"num_workers": num_workers})
+    pretrain(*world, TinyTokenizers(), config, RunContext(7, folder))
 
 
-def ending(*arguments) -> int:
-    """Run in a process of its own (one import of torch for all); return its exit code, or minus the signal that ended it."""
+def exit_code(*arguments) -> int:
+    """Run in a forked process (one import of torch for all); return its exit code, or minus the signal that ended it."""
     child = os.fork()
     if not child:
         try:
@@ -43,11 +52,12 @@ def ending(*arguments) -> int:
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     world = write_world(root / "world")
-    assert ending(root / "unbroken", world, 0, -1) == 0
-    for name, (num_workers, steps) in RUNS.items():
+    assert exit_code(root / "unbroken", world, "fp32", 0, -1) == 0
+    assert exit_code(root / "unbroken_bf16", world, "bf16", 0, -1) == 0
+    for name, (precision, num_workers, steps) in KILLED.items():
         for step in steps:
-            assert ending(root / name, world, num_workers, step) == -signal.SIGKILL
-        assert ending(root / name, world, num_workers, -1) == 0
-    assert ending(root / "preempted", world, 1, 12, signal.SIGTERM) == EXIT_PREEMPTED
+            assert exit_code(root / name, world, precision, num_workers, step) == -signal.SIGKILL
+        assert exit_code(root / name, world, precision, num_workers, -1) == 0
+    assert exit_code(root / "preempted", world, "fp32", 1, 12, signal.SIGTERM) == EXIT_PREEMPTED
     assert [path.name for path in (root / "preempted").glob("step-*")] == ["step-00000013.safetensors"]
-    assert ending(root / "preempted", world, 0, -1) == 0
+    assert exit_code(root / "preempted", world, "fp32", 0, -1) == 0

@@ -1,4 +1,4 @@
-"""A world of a few samples for the loader and for pretraining: pixels, two grids, captions and boxes that tell their sample."""
+"""A data set of a few samples for the loader and for pretraining; pixels and depth tokens identify the sample."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -8,8 +8,9 @@ import numpy as np
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.model.config import ArchitectureConfig
-from fourfold.pretraining.config import PretrainConfig
+from fourfold.pretraining.config import PretrainConfig, PretrainLoopConfig
 from fourfold.seeds import numpy_generator
+from fourfold.training.config import LoopConfig
 from fourfold.training.optimizers import OptimizerConfig
 
 TOKENS = ("tok_depth", "tok_semseg", "caption", "det")
@@ -21,7 +22,7 @@ class TinyText:
 
 
 class TinyTokenizers:
-    """Looks like a TokenizerSet to pretraining."""
+    """The part of a TokenizerSet that pretraining uses."""
 
     text, grid = TinyText(), (2, 2)
     vector_widths: ClassVar[dict[str, int]] = {}
@@ -70,7 +71,7 @@ def write_world(root: Path, num_train: int = 40, num_val: int = 12, num_crops: i
 
 
 def tiny_config(**changes: object) -> PretrainConfig:
-    """18 steps of 3 samples, checkpoints that fall between validations."""
+    """Return 18 steps of 3 samples, with checkpoints that fall between validations; `changes` may name fields of the loop."""
     everything = dict.fromkeys(TOKENS, 0.5)
     masking = MaskingConfig(
         components=(
@@ -88,11 +89,9 @@ def tiny_config(**changes: object) -> PretrainConfig:
         "batch_size": 3,
         "total_tokens": 18 * 3 * 18,
         "warmup_tokens": 3 * 3 * 18,
-        "average_decay": 0.9,
         "shards_at_once": 2,
         "validation_samples": 9,
-        "log_every": 4,
-        "validate_every": 7,
-        "checkpoint_every": 5,
     }
-    return PretrainConfig(**settings | changes)
+    loop = {"average_decay": 0.9, "log_every": 4, "validate_every": 7, "checkpoint_every": 5}
+    loop |= {name: changes.pop(name) for name in LoopConfig.model_fields if name in changes}
+    return PretrainConfig(**settings | changes, loop=PretrainLoopConfig(**loop))

@@ -1,4 +1,4 @@
-"""Several processes as torchrun would start them, forked from one that has imported everything: each import takes seconds."""
+"""Several processes as torchrun starts them, forked from one that has imported everything, because imports take seconds."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def launch(size: int, logs: Path, work: Callable[[int], None]) -> list[int]:
-    """Do `work(rank)` in `size` processes; return how each ended: its exit code, or minus its signal.
+    """Run `work(rank)` in `size` processes; return the exit code of each, or minus the signal that ended it.
 
-    What they print goes to `<logs>-<rank>.log`.
+    Their output is in `<logs>-<rank>.log`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -39,7 +39,7 @@ def launch(size: int, logs: Path, work: Callable[[int], None]) -> list[int]:
     codes = []
     for child in reversed(children):
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code == -signal.SIGKILL:  # what torchrun does when one is gone
+        if code == -signal.SIGKILL:  # as torchrun does when a process is killed
             for other in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(other, signal.SIGKILL)

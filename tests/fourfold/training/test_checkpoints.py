@@ -1,6 +1,11 @@
+import os
+import signal
+
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
+from fourfold.training import checkpoints, sharded_checkpoints
 from fourfold.training.checkpoints import (
     Checkpoint,
     CheckpointWriter,
@@ -11,7 +16,7 @@ from fourfold.training.checkpoints import (
 )
 
 
-def test_a_checkpoint_comes_back_bit_for_bit_and_only_the_newest_are_kept(tmp_path):
+def test_checkpoints_restore_bit_for_bit_and_only_the_newest_stay(tmp_path):
     weights = {"a": torch.randn(3, 2), "tied": torch.arange(4)[::2], "scalar": torch.tensor(7.0)}
     for step in (1, 20, 300):
         save_checkpoint(Checkpoint(step, {"model": weights}, {"note": [step, 0.1]}), tmp_path, keep=2)
@@ -22,19 +27,19 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_only_the_newest_are_kept(tmp_pa
     assert all(torch.equal(found.tensors["model"][name], tensor) for name, tensor in weights.items())
 
 
-def test_a_damaged_checkpoint_is_an_error_that_names_the_file(tmp_path):
+def test_the_error_for_a_damaged_checkpoint_names_the_file(tmp_path):
     path = save_checkpoint(Checkpoint(1, {"model": {"a": torch.ones(9)}}), tmp_path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"step-00000001\.safetensors is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"step-00000001\.safetensors is not a complete checkpoint"):
         load_checkpoint(path)
 
 
-def test_an_empty_or_absent_folder_has_no_checkpoint(tmp_path):
+def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     assert latest_checkpoint(tmp_path / "absent") is None
 
 
-def test_what_goes_wrong_while_writing_is_raised_when_training_next_looks(tmp_path):
+def test_an_error_while_writing_is_raised_by_the_next_wait(tmp_path):
     folder = tmp_path / "run"
     writer = CheckpointWriter(folder)
     folder.write_text("a file where a folder should be")
@@ -43,7 +48,7 @@ def test_what_goes_wrong_while_writing_is_raised_when_training_next_looks(tmp_pa
         writer.wait()
 
 
-def test_a_checkpoint_holds_the_values_of_its_step_although_training_goes_on_while_it_is_written(tmp_path):
+def test_updates_during_writing_do_not_change_a_checkpoint(tmp_path):
     weight, writer = torch.zeros(3_000_000), CheckpointWriter(tmp_path)
     writer.save(Checkpoint(4, {"model": {"a": weight}}, {"note": 1}))
     weight += 1
@@ -53,8 +58,67 @@ def test_a_checkpoint_holds_the_values_of_its_step_although_training_goes_on_whi
     assert not restored["model"]["a"].any()
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+def test_a_checkpoint_of_another_model_is_rejected(tmp_path):
     path = save_checkpoint(Checkpoint(1, {"model": {"a": torch.ones(2)}}), tmp_path)
     for other in ({"b": torch.ones(2)}, {"a": torch.ones(3)}):
-        with pytest.raises(ValueError, match=r"step-00000001.safetensors has no model/. of shape .* it is of another model"):
+        with pytest.raises(ValueError, match=r"safetensors has no model/. of shape .* it belongs to another model"):
             restore(path, {"model": other})
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name.startswith("step-")}
+
+
+def test_a_checkpoint_is_removed_only_after_its_successor_is_complete(tmp_path, monkeypatch):
+    save_checkpoint(Checkpoint(1, {"model": {"a": torch.ones(2)}}), tmp_path)
+    before_writing, after_writing = [], []
+
+    def observed(*arguments):
+        before_writing.append(names(tmp_path))
+        original(*arguments)
+        after_writing.append(names(tmp_path))
+
+    original = checkpoints._save_file
+    monkeypatch.setattr(checkpoints, "_save_file", observed)
+    save_checkpoint(Checkpoint(2, {"model": {"a": torch.ones(2)}}), tmp_path)
+    assert before_writing == [{"step-00000001.safetensors"}]
+    assert after_writing == [{"step-00000001.safetensors", "step-00000002.safetensors"}]
+    assert names(tmp_path) == {"step-00000002.safetensors"}
+
+
+@pytest.mark.parametrize("function", ["save_file", "_flush_folder"])
+def test_a_run_killed_while_saving_keeps_a_complete_checkpoint(tmp_path, monkeypatch, function):
+    save_checkpoint(Checkpoint(1, {"model": {"a": torch.full((2,), 1.0)}}), tmp_path)
+    child = os.fork()
+    if not child:
+        original = getattr(checkpoints, function)
+
+        def killed(*arguments):
+            original(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(checkpoints, function, killed)
+        save_checkpoint(Checkpoint(2, {"model": {"a": torch.full((2,), 2.0)}}), tmp_path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    expected = {"save_file": 1, "_flush_folder": 2}[function]
+    restored = {"model": {"a": torch.zeros(2)}}
+    assert restore(latest_checkpoint(tmp_path), restored)["step"] == expected
+    assert restored["model"]["a"].tolist() == [expected] * 2
+
+
+def save_sharded(folder, step, value):
+    writer = sharded_checkpoints._Writer(folder / f"step-{step:08d}", {"step": step}, lambda: None)
+    dcp.save({"model/a": torch.full((2,), value)}, storage_writer=writer, no_dist=True)
+
+
+def test_a_complete_sharded_checkpoint_is_never_replaced_or_removed(tmp_path, monkeypatch):
+    save_sharded(tmp_path, 1, 1.0)
+    save_sharded(tmp_path, 1, 9.0)  # the same step again, as after a restart: the complete one stays
+    monkeypatch.setattr(sharded_checkpoints, "write_json", lambda *_: 1 / 0)
+    with pytest.raises(Exception, match="division by zero"):
+        save_sharded(tmp_path, 2, 2.0)
+    assert names(tmp_path) == {"step-00000001"}
+    restored = {"model": {"a": torch.zeros(2)}}
+    assert restore(latest_checkpoint(tmp_path), restored) == {"step": 1}
+    assert restored["model"]["a"].tolist() == [1.0, 1.0]

@@ -5,7 +5,7 @@ import pytest
 from fourfold.training.config import ScheduleConfig, lr_multiplier, steps_of_tokens
 
 
-def test_warm_up_is_linear_and_never_zero_then_the_cosine_falls_to_its_floor():
+def test_warm_up_is_linear_and_the_cosine_ends_at_its_final_multiplier():
     config = ScheduleConfig(warmup_steps=4, final_lr_multiplier=0.1)
     curve = [lr_multiplier(config, step, 24) for step in range(25)]
     assert curve[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
@@ -18,6 +18,6 @@ def test_linear_and_constant_schedules():
     assert lr_multiplier(ScheduleConfig(kind="constant", warmup_steps=2), 19, 20) == 1.0
 
 
-def test_a_budget_of_tokens_is_used_up_by_whole_steps():
+def test_a_token_budget_is_rounded_up_to_whole_steps():
     assert steps_of_tokens(16 * 144 * 10, 16, 144) == 10
     assert steps_of_tokens(16 * 144 * 10 + 1, 16, 144) == 11

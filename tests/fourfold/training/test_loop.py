@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
-from fourfold.storage import FINGERPRINT_FILE
-from fourfold.training.config import LoopConfig
-from fourfold.training.loop import BEST_FILE, HISTORY_FILE, train
+from fourfold.reuse import FINGERPRINT_FILE
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import BEST_FILE, HISTORY_FILE, TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.performance import Meter
+from fourfold.training.run_context import RunContext
 
+CONSTANT = ScheduleConfig(kind="constant")
 TINY_RUN = Path(__file__).with_name("tiny_run.py")
 
 
@@ -22,7 +24,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_a_run_killed_twice_gives_the_losses_files_and_weights_of_an_unbroken_run(tmp_path):
+def test_a_run_killed_twice_equals_an_uninterrupted_run(tmp_path):
     done = subprocess.run([sys.executable, TINY_RUN, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     unbroken, resumed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("unbroken", "broken"))
@@ -44,31 +46,30 @@ def small_run(compute_loss=None, **settings):
     default = lambda indices, step: ((model(data[indices]) - data[indices].sum(1, keepdim=True)).square().mean(), {})  # noqa: E731
     optimizer = build_optimizer(model, OptimizerConfig(kind="adamw", learning_rate=0.05, weight_decay=0))
     loss = default if compute_loss is None else lambda indices, step: compute_loss(model, step)
-    config = LoopConfig(num_steps=60, **settings)
-    return model, train(
-        model, loss, lambda cursor: index_batches(16, 8, 0, start=cursor), optimizer, lambda step: 1.0, config, validate=None
-    )
+    batches = lambda cursor: index_batches(16, 8, 0, start=cursor)  # noqa: E731
+    setup = TrainingSetup(model, loss, batches, optimizer, 60, CONSTANT)
+    return model, train(setup, LoopConfig(**settings), RunContext(0))
 
 
-def test_training_without_a_folder_learns_and_reports():
+def test_training_works_without_a_folder():
     _, state = small_run(log_every=10)
     assert [figures["step"] for figures in state.history] == [10, 20, 30, 40, 50, 60]
     assert state.history[-1]["loss"] < 0.2 * state.history[0]["loss"]
 
 
-def test_a_few_gradients_that_are_not_finite_are_skipped_and_counted_and_leave_the_weights_alone():
+def test_a_non_finite_gradient_is_skipped_and_counted():
     model, state = small_run(lambda model, step: (model.weight.sum() * (float("inf") if step == 3 else 0.0), {}), log_every=60)
     assert state.skipped_steps == 1
     assert state.history[-1]["skipped_steps"] == 1
     assert torch.isfinite(model.weight).all()
 
 
-def test_many_gradients_that_are_not_finite_are_an_error_that_says_what_to_do():
+def test_many_non_finite_gradients_are_an_error():
     with pytest.raises(FloatingPointError, match="Lower the learning rate"):
         small_run(lambda model, step: (model.weight.sum() * float("nan"), {}))
 
 
-def test_gradients_that_are_not_finite_a_few_times_in_a_row_are_an_error_but_not_one_by_one():
+def test_consecutive_non_finite_gradients_are_an_error():
     def now_and_then(bad):
         return lambda model, step: (model.weight.sum() * (float("nan") if step in bad else 0.0), {})
 
@@ -92,17 +93,17 @@ class Recorder:
         self.files.append((path, name))
 
 
-def tiny_training(folder, log, num_steps=12, **settings):
+def tiny_training(folder, log, **options):
     model = nn.Linear(4, 1)
     optimizer = build_optimizer(model, OptimizerConfig(kind="adamw"))
     data = torch.randn(16, 4)
     loss = lambda indices, step: (model(data[indices]).square().mean(), {})  # noqa: E731
     batches = lambda cursor: index_batches(16, 8, 0, start=cursor)  # noqa: E731
-    config = LoopConfig(num_steps=num_steps, log_every=4, **settings)
-    return train(model, loss, batches, optimizer, lambda step: 1.0, config, folder=folder, log=log)
+    setup = TrainingSetup(model, loss, batches, optimizer, 12, CONSTANT)
+    return train(setup, LoopConfig(log_every=4), RunContext(0, folder, log), **options)
 
 
-def test_speed_waiting_and_memory_are_reported_and_kept_out_of_the_history(tmp_path):
+def test_performance_is_logged_but_not_part_of_the_history(tmp_path):
     log = Recorder()
     state = tiny_training(tmp_path, log)
     speeds = [(step, metrics) for step, metrics in log.metrics if "performance/steps_per_second" in metrics]
@@ -113,7 +114,7 @@ def test_speed_waiting_and_memory_are_reported_and_kept_out_of_the_history(tmp_p
     assert not any("performance" in name for figures in state.history for name in figures)
 
 
-def test_a_trace_of_some_steps_is_kept_as_a_file_and_handed_to_the_log(tmp_path):
+def test_a_profiler_trace_is_written_and_logged(tmp_path):
     log = Recorder()
     tiny_training(tmp_path, log, profile_steps=2)
     path = tmp_path / "profile" / "rank-0.json.gz"
@@ -122,20 +123,20 @@ def test_a_trace_of_some_steps_is_kept_as_a_file_and_handed_to_the_log(tmp_path)
     assert sum(event.get("name", "").startswith("ProfilerStep#") and event.get("ph") == "X" for event in events) == 2
 
 
-def test_the_meter_counts_what_was_done_in_the_time_left_for_training():
+def test_the_meter_excludes_paused_time():
     now = iter([0.0, 1.0, 2.0, 5.0, 9.0, 14.0, 14.0, 100.0, 100.0])  # begun, waiting 1 to 2, aside 5 to 9, reported at 14
     meter = Meter(torch.device("cpu"), peak=100.0, clock=lambda: next(now))
     with meter.waiting():
         meter.count(samples=30, flops=500.0)
-    with meter.aside():
+    with meter.paused():
         meter.count(samples=20)
-    figures = meter.figures(num_steps=5, world_size=2)
-    assert figures["performance/samples_per_second"] == 5 and figures["performance/steps_per_second"] == 0.5
-    assert figures["performance/data_wait_share"] == 0.1 and figures["performance/mfu"] == 500 / 10 / 200
-    assert "performance/mfu" not in meter.figures(1)
+    metrics = meter.metrics(num_steps=5, num_processes=2)
+    assert metrics["performance/samples_per_second"] == 5 and metrics["performance/steps_per_second"] == 0.5
+    assert metrics["performance/data_wait_share"] == 0.1 and metrics["performance/mfu"] == 500 / 10 / 200
+    assert "performance/mfu" not in meter.metrics(1)
 
 
-def test_batches_of_indices_are_a_pure_function_of_the_cursor_and_use_each_sample_once_an_epoch():
+def test_index_batches_depend_only_on_the_cursor():
     stream = index_batches(10, 3, 7, "x")
     unbroken = [next(stream) for _ in range(9)]
     for _, cursor in unbroken[:-1]:

@@ -5,6 +5,7 @@ import torch
 
 from fourfold.training.precision import ASSUME_BF16, autocast, compute_facts, has_fast_bfloat16, log_compute_facts
 
+pytestmark = pytest.mark.numeric
 CPU = torch.device("cpu")
 
 
@@ -29,13 +30,13 @@ def test_without_the_variable_the_hardware_decides(monkeypatch):
     assert has_fast_bfloat16(CPU) == expected
 
 
-def test_other_values_of_the_variable_are_refused(monkeypatch):
+def test_other_values_of_the_variable_are_rejected(monkeypatch):
     monkeypatch.setenv(ASSUME_BF16, "yes")
     with pytest.raises(ValueError, match="allowed: 1"):
         has_fast_bfloat16(CPU)
 
 
-def test_the_facts_and_the_log_line_name_precision_reason_and_threads(monkeypatch, caplog):
+def test_facts_and_log_line_contain_precision_reason_and_threads(monkeypatch, caplog):
     monkeypatch.setenv(ASSUME_BF16, "1")
     facts = compute_facts("auto", CPU)
     assert facts["precision"] == "bf16" and ASSUME_BF16 in facts["precision_reason"]

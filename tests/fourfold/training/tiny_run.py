@@ -1,4 +1,4 @@
-"""A tiny training run, unbroken and killed twice, each in a process of its own: `python tiny_run.py <folder>`."""
+"""A tiny training run, uninterrupted and killed twice, each in its own process: `python tiny_run.py <folder>`."""
 
 import os
 import signal
@@ -9,17 +9,19 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import index_batches
+from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import torch_generator
-from fourfold.storage import claim, write_json
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.storage import write_json
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
+from fourfold.training.run_context import RunContext
 
 
 def main(folder: Path, result: Path, kill_at: int) -> None:
     torch.set_num_threads(1)
     inputs = torch.randn(40, 6, generator=torch_generator(0, "inputs"))
-    wanted = torch.randn(40, 3, generator=torch_generator(0, "outputs"))
+    outputs = torch.randn(40, 3, generator=torch_generator(0, "outputs"))
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -30,12 +32,11 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         noise = torch.randn(len(indices), 6, generator=torch_generator(0, "noise", step)) * 0.1
-        loss = (model(inputs[indices] + noise) - wanted[indices]).square().mean()
+        loss = (model(inputs[indices] + noise) - outputs[indices]).square().mean()
         losses[step] = loss.item()
         return loss * (float("nan") if step == 5 else 1.0), {"double": 2 * loss}
 
     config = LoopConfig(
-        num_steps=16,
         log_every=4,
         validate_every=5,
         checkpoint_every=3,
@@ -43,17 +44,17 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
         keep_checkpoints=2,
         max_skipped_share=0.1,
     )
-    claim(folder, "tiny run")
-    state = train(
+    claim(folder, fingerprint("fourfold.training.loop"))
+    setup = TrainingSetup(
         model,
         compute_loss,
         lambda cursor: index_batches(40, 12, 0, "batches", start=cursor),
         build_optimizer(model, OptimizerConfig(), {"2.weight": 2}),
-        lambda step: lr_multiplier(ScheduleConfig(warmup_steps=3), step, 16),
-        config,
-        folder=folder,
-        validate=lambda: {"loss": (model(inputs) - wanted).square().mean().item()},
+        num_steps=16,
+        schedule=ScheduleConfig(warmup_steps=3),
+        validate=lambda: {"loss": (model(inputs) - outputs).square().mean().item()},
     )
+    state = train(setup, config, RunContext(0, folder))
     weights = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     write_json(result, {"losses": losses, "state": state.as_json(), "weights": weights})
 
@@ -61,7 +62,7 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     for name, kill_at in (("unbroken", -1), ("broken", 7), ("broken", 14), ("broken", -1)):
-        child = os.fork()  # a process each, but one import of torch for all
+        child = os.fork()  # a process for each run, but one import of torch for all
         if not child:
             main(root / name, root / f"{name}.json", kill_at)
             assert "torch._dynamo" not in sys.modules, "importing the compiler costs every run seconds"

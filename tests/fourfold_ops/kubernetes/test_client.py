@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.client import ApiAwayError, ApiError, Cluster
 
 LIST = {"items": [{"metadata": {"name": "a"}}], "metadata": {"resourceVersion": "7"}}

@@ -11,7 +11,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from fourfold_ops.datasets import JsonDataset
-from fourfold_ops.failures import EXIT_CONFIGURATION, EXIT_FAILED, UserError, exit_code
+from fourfold_ops.errors import EXIT_CONFIGURATION, EXIT_FAILED, UserError, exit_code
 from fourfold_ops.kubernetes.board import Board
 from fourfold_ops.kubernetes.client import ApiError
 from fourfold_ops.kubernetes.conductor import Conductor

@@ -5,7 +5,7 @@ from kedro.io import CachedDataset, DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, WorkspaceDataset, WorkSplitDataset
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.placement import check_placement, local_path, place
 from fourfold_ops.kubernetes.settings import Volume, read_settings
 from fourfold_ops.kubernetes.steps import plan_steps

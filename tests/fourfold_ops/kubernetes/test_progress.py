@@ -5,7 +5,7 @@ from fourfold_ops.kubernetes.progress import Progress, after
 
 def test_progress_is_read_from_the_lines_that_long_work_logs():
     lines = [
-        "12:00:01 INFO    pretraining: going on from step 1800 of 4500.",
+        "12:00:01 INFO    pretraining: resuming from step 1800 of 4500.",
         "12:00:16 INFO    pretraining: 1840/4500 steps, 3.21 steps/s, 829 s left, loss 2.5",
         "12:00:17 INFO    pretraining: checkpoint at step 1850.",
         "12:00:18 INFO    something else",

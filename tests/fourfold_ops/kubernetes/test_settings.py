@@ -1,6 +1,6 @@
 import pytest
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.settings import BUILT_IN, KubernetesSettings, Request, read_settings
 
 IMAGE = "registry.example/fourfold@sha256:" + "0" * 64

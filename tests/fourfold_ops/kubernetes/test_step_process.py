@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from fourfold_ops import handover
-from fourfold_ops.failures import EXIT_CONFIGURATION, UserError
+from fourfold_ops.errors import EXIT_CONFIGURATION, UserError
+from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes.hook import KubernetesHook, check_parameters_are, site_settings
 from fourfold_ops.kubernetes.manifest import job
 from fourfold_ops.kubernetes.plan import Origin, plan_run
-from fourfold_ops.tracking.hook import TrackingHook
 
 SITE = {
     "image": "x@sha256:" + "0" * 64,
@@ -132,9 +132,9 @@ def test_only_one_process_of_a_step_saves_and_reports():
 
 def test_the_index_of_a_pod_names_its_part_also_when_only_some_parts_run_again():
     all_parts = {handover.PART_COUNT: "4", handover.PART_NUMBERS: "0,1,2,3", handover.PART_INDEX: "2"}
-    assert handover.part(all_parts) == (2, 4)
-    assert handover.part({**all_parts, handover.PART_NUMBERS: "1,3", handover.PART_INDEX: "1"}) == (3, 4)
-    assert handover.part({}) == (0, 1)
+    assert handover.work_split(all_parts) == (2, 4)
+    assert handover.work_split({**all_parts, handover.PART_NUMBERS: "1,3", handover.PART_INDEX: "1"}) == (3, 4)
+    assert handover.work_split({}) == (0, 1)
 
 
 def test_parameters_that_differ_are_named_by_section():

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kedro.pipeline import Pipeline, node
 
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.names import contents, job_name, label, labels, run_name, selector, slug
 from fourfold_ops.kubernetes.settings import read_settings
 from fourfold_ops.kubernetes.states import Schedule, State

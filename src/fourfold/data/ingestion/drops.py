@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from typing import Any
 
-from fourfold.data.ingestion.sources import SourceConfig, source_files
+from fourfold.data.ingestion.sources import SampleStream
 from fourfold.data.shards import ShardSet
 
 NUM_EXAMPLES = 3
@@ -34,8 +34,8 @@ class Tally:
         return self.reasons["sample"].total() / max(self.seen, 1)
 
 
-def check_drops(tally: Tally, source: SourceConfig, max_drop_share: float) -> None:
-    """Raise ValueError when a source lost more of its samples, or of its archives, than is allowed."""
+def check_drops(tally: Tally, stream: SampleStream, max_drop_share: float) -> None:
+    """Raise ValueError when a stream lost more of its samples, or of its archives, than is allowed."""
     reasons = tally.reasons["sample"] + tally.reasons["archive"]
     why = (
         "; ".join(f"{count} × {reason}, e.g. {tally.examples[reason][0]}" for reason, count in reasons.items()) or "it is empty"
@@ -44,11 +44,11 @@ def check_drops(tally: Tally, source: SourceConfig, max_drop_share: float) -> No
     if tally.drop_share > max_drop_share or not tally.kept:
         share = f"{tally.drop_share:.0%}, allowed {max_drop_share:.0%}"
         lost = f"{tally.seen - tally.kept} of {tally.seen} samples"
-        raise ValueError(f"{lost} of {source.path} cannot be used ({share}): {why}. {advice}")
-    damaged, archives = tally.reasons["archive"].total(), len(source_files(source))
+        raise ValueError(f"{lost} of {stream.location} cannot be used ({share}): {why}. {advice}")
+    damaged, archives = tally.reasons["archive"].total(), len(stream.slices)
     if damaged > max_drop_share * archives:
         share = f"allowed {max_drop_share:.0%}"
-        raise ValueError(f"{damaged} of {archives} archives of {source.path} are damaged ({share}): {why}. {advice}")
+        raise ValueError(f"{damaged} of {archives} archives of {stream.location} are damaged ({share}): {why}. {advice}")
 
 
 def loss_report(shards: ShardSet, tallies: dict[str, Tally]) -> dict[str, Any]:

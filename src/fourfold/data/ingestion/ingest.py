@@ -1,15 +1,14 @@
-"""Ingestion: whatever the source, the same path leads to clean, aligned shards, and every loss is counted.
+"""Ingestion: every source goes through the same cleaning into aligned shards, and every loss is counted.
 
-The scene world is first written as a web crawl would be, and then read like one; its exact truth is kept beside the shards,
-for every split but `train`. Real sources get `train`, `val` and `test` by a hash of the key and have no truth; the annotated
-and transfer splits still come from the scenes.
+A source gives streams of raw samples. A stream has a fixed split, or its samples go to `train`, `val` and `test` by a hash of
+the key. If the source has exact labels, they are written beside the shards as truth, for every split except `train`.
 """
 
 import errno
 import logging
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,112 +19,135 @@ from pydantic import Field, model_validator
 from fourfold.configuration import Config
 from fourfold.data.ingestion.cleaning import CleaningConfig, split_of
 from fourfold.data.ingestion.drops import Tally, check_drops, loss_report
-from fourfold.data.ingestion.sources import SourceConfig, source_digest
+from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, SampleStream, Source, SourceConfig, TruthTarget
+from fourfold.data.ingestion.sources.files import FilesConfig
 from fourfold.data.ingestion.staging import MODALITIES, StagedSample, stage, staged_chunks
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
-from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
-from fourfold.storage import claim, fingerprint, read_json, write_json
+from fourfold.reuse import SUPERSEDED_FOLDER, Fingerprint, claim, fingerprint
+from fourfold.storage import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-SPLITS_OF_ANY_SOURCE = ("train", "val", "test")
-SPLIT_WITHOUT_TRUTH = "train"
+HASHED_SPLITS = ("train", "val", "test")  # of a stream without a fixed split; later stages need all three
+SPLIT_WITHOUT_TRUTH = "train"  # models learn from what labelers predict, never from exact labels
 REPORT_FILE = "ingestion_report.json"
 STAGING = ".staging"
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class IngestionConfig(Config):
-    """What is taken in, what must be true of it and how it is laid out."""
+    """Settings of ingestion: the source, what its samples must be like, and the layout of the shards."""
 
-    source: SourceConfig = SourceConfig()
-    scenes: ScenesConfig = ScenesConfig()
+    source: AnySourceConfig  # `kind` names a registered source; each has its own settings
+    supplement: AnySourceConfig | None = None  # a second source, for the splits that `source` does not provide
     cleaning: CleaningConfig = CleaningConfig()
     image_size: int = Field(64, ge=8, le=1024)  # pixels, square
-    val_share: float = Field(0.05, gt=0, lt=0.5)  # of the keys of a real source
+    val_share: float = Field(0.05, gt=0, lt=0.5)  # of the keys of a stream without a fixed split
     test_share: float = Field(0.05, gt=0, lt=0.5)
     samples_per_shard: int = Field(250, ge=1, le=10_000)
-    max_drop_share: float = Field(0.2, ge=0, le=1)  # of the samples of one source, and of its archives; more is an error
+    max_drop_share: float = Field(0.2, ge=0, le=1)  # of the samples of a stream, and of its archives; more is an error
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "IngestionConfig":
-        if self.scenes.image_size != self.image_size:
-            raise ValueError(f"scenes.image_size ({self.scenes.image_size}) must equal image_size ({self.image_size}).")
-        if self.cleaning.min_side > self.image_size:
-            raise ValueError(
-                f"cleaning.min_side ({self.cleaning.min_side}) would drop every scene of {self.image_size} pixels."
-            )
+        for name, source in (("source", self.source), ("supplement", self.supplement)):
+            size = source.fixed_image_size() if source else None
+            if size is None:
+                continue
+            if size != self.image_size:
+                raise ValueError(f"{name}.image_size ({size}) must equal image_size ({self.image_size}).")
+            if self.cleaning.min_side > size:
+                raise ValueError(f"cleaning.min_side ({self.cleaning.min_side}) would drop every image of {size} pixels.")
         return self
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One thing to read; `split` None means that keys decide."""
+class OpenedSource:
+    """A source with its settings and the streams that it gives."""
 
-    name: str
-    source: SourceConfig
-    split: str | None = None
+    source: Source
+    config: SourceConfig
+    streams: Sequence[SampleStream]
+
+    @property
+    def splits(self) -> set[str]:
+        """Names of the splits that the streams provide."""
+        return {split for s in self.streams for split in ([s.split] if s.split else HASHED_SPLITS)}
 
 
 def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
-    """Render or read the source, clean it, split it and shard it; returns the shards.
+    """Read or render the source, clean it, split it and shard it.
 
-    Writes `crawl/`, `shards/`, `truth/` and the report below `folder`, and goes on where a killed run of the same work stopped;
-    the bytes in the end are the same. Raises ValueError for a wrong source, for more than `max_drop_share` of drops, for a
-    split that gets nothing, and for a folder that cannot be written.
+    Writes `shards/`, `truth/` and the report below `folder`, and in `crawl/` what a source generates. An interrupted call is
+    resumed by the next one with equal arguments; the resulting bytes are the same.
+
+    Args:
+        config: what to ingest.
+        seed: for sources that generate their samples.
+        folder: the output folder; the source must not be inside.
+
+    Returns:
+        The shards.
+
+    Raises:
+        ValueError: the source is wrong, more than `max_drop_share` was dropped, a split got no sample, or the folder cannot be
+            written.
     """
-    with _explained(folder):
-        # 1) Render the scenes as a web crawl, and see what there is to read
-        _require_source_elsewhere(config.source, folder)
-        streams = _streams(config, seed, folder / "crawl")
-        name = fingerprint(work="ingestion", config=config, seed=seed, sources=[source_digest(s.source) for s in streams])
+    with _explain_os_errors(folder):
+        # 1) Open the sources; rendered ones are rendered here
+        opened = _open_sources(config, seed, folder)
+        streams = [stream for source in opened for stream in source.streams]
+        inputs = {stream.name: stream.digest for stream in streams}
+        sources = [source.source for source in opened]
+        work = fingerprint(__name__, inputs=inputs, uses=sources, config=config, seed=seed)
         shards = ShardSet(folder / "shards")
-        if _is_finished(folder, shards, name):
+        if _is_finished(folder, shards, work):
             return shards
 
-        # 2) Clean every source into staging, then fill the shards
-        claim(shards.root, name)
+        # 2) Clean every stream into staging, then fill the shards
+        claim(shards.root, work)
         for stream in streams:
-            stage(stream.source, config.cleaning, config.image_size, config.samples_per_shard, _staging(shards, stream))
+            stage(stream, config.cleaning, config.image_size, config.samples_per_shard, _staging(shards, stream))
         tallies = _fill_shards(streams, config, shards)
         _check_splits(config, shards)
         for split in _split_folders(shards.root):
             finish_split(shards.root, split, MODALITIES)
 
-        # 3) Truth for what was kept, then the report, which says that all is done
-        _write_truths(shards, config, seed, folder / "truth")
-        write_json(folder / REPORT_FILE, {"fingerprint": name, **loss_report(shards, tallies)})
+        # 3) Write the truth of the samples that were kept, then the report, which marks the work as finished
+        _write_truth(opened, shards, config, seed, folder / "truth")
+        write_json(folder / REPORT_FILE, {"fingerprint": work.digest, **loss_report(shards, tallies)})
         shutil.rmtree(shards.root / STAGING)
         return shards
 
 
 def ingestion_report(folder: Path) -> dict[str, Any]:
-    """Return what `ingest` wrote about its losses: counts and drops by reason, in all and by source."""
+    """Return what `ingest` recorded about its losses: counts and drops by reason, in all and by stream."""
     return read_json(folder / REPORT_FILE)
 
 
 def open_truth(folder: Path) -> ShardSet:
-    """Return the exact truth that `ingest` wrote for the splits that come from scenes."""
+    """Return the exact labels that `ingest` wrote; empty where no source has any."""
     return ShardSet(folder / "truth")
 
 
-def _streams(config: IngestionConfig, seed: int, crawl: Path) -> list[Stream]:
-    """Render what is wanted of the scenes and return everything there is to read, the real source first."""
-    real = [] if config.source.kind == "scenes" else [Stream("source", config.source)]
-    rendered = [
-        split for split, count in config.scenes.num_samples.items() if count and not (real and split in SPLITS_OF_ANY_SOURCE)
-    ]
-    _remove_others(crawl, rendered)
-    for split in rendered:
-        write_crawl(crawl, split, seed, config.scenes)
-    scenes = [Stream(split, SourceConfig(kind="webdataset", path=str(crawl / split)), split) for split in sorted(rendered)]
-    return real + scenes
+def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[OpenedSource]:
+    """Open the source and its supplement; remove from `folder/crawl` what belongs to other settings."""
+    crawl = folder / "crawl"
+    opened: list[OpenedSource] = []
+    for source_config in (config.source, config.supplement):
+        if source_config is None:
+            continue
+        _require_path_outside(source_config, folder)
+        source = SOURCES.get(source_config.kind)
+        taken = {split for earlier in opened for split in earlier.splits}
+        opened.append(OpenedSource(source, source_config, source.open(source_config, seed, crawl, taken)))
+    _remove_others(crawl, [stream.name for source in opened for stream in source.streams])
+    return opened
 
 
-def _is_finished(folder: Path, shards: ShardSet, name: str) -> bool:
-    """Return whether an earlier run did this very work to the end; shards damaged since are cleared, to be made again."""
+def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
+    """Return whether an earlier run finished this work; if its shards were damaged since, clear them and return False."""
     report, truth = folder / REPORT_FILE, open_truth(folder)
-    if not report.exists() or read_json(report).get("fingerprint") != name:
+    if not report.exists() or read_json(report).get("fingerprint") != work.digest:
         return False
     try:
         shards.verify()
@@ -135,21 +157,21 @@ def _is_finished(folder: Path, shards: ShardSet, name: str) -> bool:
         for root in (shards.root, truth.root):
             shutil.rmtree(root, ignore_errors=True)
         return False
-    shutil.rmtree(shards.root / STAGING, ignore_errors=True)  # a run may have been killed while it tidied up
+    shutil.rmtree(shards.root / STAGING, ignore_errors=True)  # the run may have been killed between report and clean-up
     return True
 
 
-def _fill_shards(streams: list[Stream], config: IngestionConfig, shards: ShardSet) -> dict[str, Tally]:
+def _fill_shards(streams: list[SampleStream], config: IngestionConfig, shards: ShardSet) -> dict[str, Tally]:
     """Copy staged samples into the shards of their splits, without duplicates, and check how much was lost."""
     keys: set[str] = set()
     digests: set[str] = set()
-    waiting: dict[str, list[StagedSample]] = defaultdict(list)
+    waiting: dict[str, list[StagedSample]] = defaultdict(list)  # split → samples of the next shard
     num_shards: Counter[str] = Counter()
     tallies = {stream.name: Tally() for stream in streams}
     shares = {"val": config.val_share, "test": config.test_share}
 
     def flush(split: str) -> None:
-        _write_shard_of(shards.root, split, shard_name(num_shards[split]), waiting.pop(split))
+        _write_shard(shards.root, split, shard_name(num_shards[split]), waiting.pop(split))
         num_shards[split] += 1
 
     for stream in streams:
@@ -168,13 +190,13 @@ def _fill_shards(streams: list[Stream], config: IngestionConfig, shards: ShardSe
                 waiting[split].append(sample)
                 if len(waiting[split]) == config.samples_per_shard:
                     flush(split)
-        check_drops(tally, stream.source, config.max_drop_share)
+        check_drops(tally, stream, config.max_drop_share)
     for split in sorted(waiting):
         flush(split)
     return tallies
 
 
-def _write_shard_of(root: Path, split: str, name: str, samples: list[StagedSample]) -> None:
+def _write_shard(root: Path, split: str, name: str, samples: list[StagedSample]) -> None:
     columns = {
         "rgb": [(sample.key, "png", sample.png) for sample in samples],
         "caption": [(sample.key, "txt", sample.caption) for sample in samples],
@@ -183,26 +205,27 @@ def _write_shard_of(root: Path, split: str, name: str, samples: list[StagedSampl
         write_members(root / split / modality / name, columns[modality])
 
 
-def _write_truths(shards: ShardSet, config: IngestionConfig, seed: int, truth: Path) -> None:
-    """Write the exact truth of every kept scene, except for the split that must do without."""
-    real = config.source.kind != "scenes"
-    splits = [s for s in shards.splits() if s != SPLIT_WITHOUT_TRUTH and not (real and s in SPLITS_OF_ANY_SOURCE)]
+def _write_truth(opened: list[OpenedSource], shards: ShardSet, config: IngestionConfig, seed: int, truth: Path) -> None:
+    """Write the exact labels of every kept sample whose source has them, except for the training split."""
+    exact = {split: one for one in reversed(opened) if one.source.has_truth for split in one.splits}
+    splits = [split for split in shards.splits() if split in exact and split != SPLIT_WITHOUT_TRUTH]
     _remove_others(truth, splits)
     for split in splits:
-        write_truth(truth, split, shards.keys(split), seed, config.scenes, config.samples_per_shard)
+        target = TruthTarget(truth, split, shards.keys(split), config.samples_per_shard)
+        exact[split].source.write_truth(exact[split].config, seed, target)
 
 
 def _check_splits(config: IngestionConfig, shards: ShardSet) -> None:
     """Raise ValueError when a split that later stages need got no sample."""
-    empty = sorted(set(SPLITS_OF_ANY_SOURCE) - set(_split_folders(shards.root)))
+    empty = sorted(set(HASHED_SPLITS) - set(_split_folders(shards.root)))
     if empty:
         raise ValueError(
             f"No sample fell into {' and '.join(empty)}. Give more images, or larger ingestion.val_share and test_share "
-            f"(now {config.val_share}, {config.test_share}; scenes: ingestion.scenes.num_samples)."
+            f"(now {config.val_share}, {config.test_share}); a source that renders its samples needs a size for each split."
         )
 
 
-def _staging(shards: ShardSet, stream: Stream) -> Path:
+def _staging(shards: ShardSet, stream: SampleStream) -> Path:
     return shards.root / STAGING / stream.name
 
 
@@ -210,20 +233,21 @@ def _split_folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _remove_others(folder: Path, names: list[str]) -> None:
-    """Remove the sub-folders that other settings left."""
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove what other settings left in a folder: everything that is not in `names`."""
     for path in folder.iterdir() if folder.exists() else ():
-        if path.name not in names:
+        if path.name not in names and path.name != SUPERSEDED_FOLDER:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _require_source_elsewhere(source: SourceConfig, folder: Path) -> None:
-    if source.path and (inside := Path(source.path).resolve()).is_relative_to(folder.resolve()):
-        raise ValueError(f"source.path {inside} lies in {folder}, which ingestion clears and fills. Keep the source elsewhere.")
+def _require_path_outside(source: SourceConfig, folder: Path) -> None:
+    """Raise ValueError when the files of a source are inside the output folder, which is cleared."""
+    if isinstance(source, FilesConfig) and (path := Path(source.path).resolve()).is_relative_to(folder.resolve()):
+        raise ValueError(f"source.path {path} lies in {folder}, which ingestion clears and fills. Keep the source elsewhere.")
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explain_os_errors(folder: Path) -> Iterator[None]:
     """Turn failures of the file system into one clear error."""
     try:
         yield

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from fourfold.configuration import Config
 from fourfold.data.ingestion.cleaning import CleaningConfig, CleanSample, clean
-from fourfold.data.ingestion.sources import Drop, Part, SourceConfig, parts
+from fourfold.data.ingestion.sources import Drop, SampleStream, SourceSlice
 from fourfold.data.shards import read_members, write_shard
 from fourfold.progress import progress
 from fourfold.storage import read_json, write_json
 
-PART_FILE = "part.json"
+SLICE_FILE = "slice.json"
 MODALITIES = ("rgb", "caption")
 
 
@@ -46,27 +46,35 @@ class StagedSample:
     digest: str
 
 
-def stage(source: SourceConfig, cleaning: CleaningConfig, image_size: int, chunk_size: int, folder: Path) -> None:
-    """Clean all of `source` into `folder`, going on where an interrupted call stopped."""
-    for index, part in enumerate(parts(source)):
-        part_folder = folder / f"part-{index:05d}"
-        if not (part_folder / PART_FILE).exists():
-            _stage_part(part, cleaning, image_size, chunk_size, part_folder)
+def stage(stream: SampleStream, cleaning: CleaningConfig, image_size: int, chunk_size: int, folder: Path) -> None:
+    """Clean all of a stream into `folder`; resumes where an interrupted call stopped.
+
+    Args:
+        stream: the samples to clean.
+        cleaning: what a sample must be like.
+        image_size: side of the cleaned images in pixels.
+        chunk_size: number of items that are recorded, and held in memory, at once.
+        folder: the staging folder of this stream.
+    """
+    for index, part in enumerate(stream.slices):
+        slice_folder = folder / f"slice-{index:05d}"
+        if not (slice_folder / SLICE_FILE).exists():
+            _stage_slice(part, cleaning, image_size, chunk_size, slice_folder)
 
 
 def staged_chunks(folder: Path) -> Iterator[tuple[list[StagedSample], tuple[StagedDrop, ...]]]:
-    """Yield the samples and drops of each staged chunk, in the order of the source."""
-    for part_folder in sorted(folder.glob("part-*")):
-        for number in range(read_json(part_folder / PART_FILE)["chunks"]):
-            chunk = part_folder / f"chunk-{number:05d}"
+    """Yield the samples and drops of each staged chunk, in the order of the stream."""
+    for slice_folder in sorted(folder.glob("slice-*")):
+        for number in range(read_json(slice_folder / SLICE_FILE)["chunks"]):
+            chunk = slice_folder / f"chunk-{number:05d}"
             record = ChunkRecord.model_validate(read_json(chunk.with_suffix(".json")))
             pngs, captions = (read_members(chunk.with_suffix(f".{modality}.tar")) for modality in MODALITIES)
             rows = zip(pngs, captions, record.digests, strict=True)
             yield [StagedSample(key, png, caption, digest) for (key, png), (_, caption), digest in rows], record.drops
 
 
-def _stage_part(part: Part, cleaning: CleaningConfig, image_size: int, chunk_size: int, folder: Path) -> None:
-    """Clean one part in chunks of `chunk_size` items; chunks that have a record are read past, not cleaned."""
+def _stage_slice(part: SourceSlice, cleaning: CleaningConfig, image_size: int, chunk_size: int, folder: Path) -> None:
+    """Clean one slice in chunks of `chunk_size` items; chunks that have a record are skipped."""
     number = 0
     results: list[CleanSample | Drop] = []
     count = 0
@@ -80,7 +88,7 @@ def _stage_part(part: Part, cleaning: CleaningConfig, image_size: int, chunk_siz
     if count % chunk_size:
         _write_chunk(folder / f"chunk-{number:05d}", results)
         number += 1
-    write_json(folder / PART_FILE, {"chunks": number, "name": part.name})
+    write_json(folder / SLICE_FILE, {"chunks": number, "name": part.name})
 
 
 def _write_chunk(chunk: Path, results: list[CleanSample | Drop]) -> None:

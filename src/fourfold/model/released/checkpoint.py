@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fourfold.model.config import ModelConfig
-from fourfold.model.embeddings import Side
+from fourfold.model.embeddings import Side, position_table
 from fourfold.model.fourm import FourM
-from fourfold.model.positions import position_table
 from fourfold.model.released.config import SIDES, config_of, is_of_norm, metadata_of, modality_names, present
 from fourfold.model.released.files import check_tensors, read_released, write_released
 
@@ -132,7 +131,7 @@ def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Ten
     config = model.config
     theirs: dict[str, Tensor] = {}
     tables = (model.input_tokens if side == "input" else model.target_tokens).per_modality()
-    positions = model.place.positions(side).split([modality.num_positions for modality in config.modalities])
+    positions = model.positions.position_table(side).split([modality.num_positions for modality in config.modalities])
     for index, modality in enumerate(config.modalities):
         if (modality.input_only and side == "target") or modality.sides not in ("both", side):
             continue
@@ -140,7 +139,7 @@ def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Ten
         if modality.max_length and not modality.learned_positions:
             longest = modality.model_copy(update={"max_length": max(SEQUENCE_PLACES, modality.num_positions)})
             table_PD = position_table(longest, config)
-        found = {"mod_emb": model.place.modalities(side)[index][None, None], "pos_emb": table_PD[None]}
+        found = {"mod_emb": model.positions.modality_table(side)[index][None, None], "pos_emb": table_PD[None]}
         found |= {} if modality.input_only else {"token_emb.weight": tables[index]}
         found |= {"to_logits.weight": model.head_table.per_modality()[index]} if side == "target" else {}
         theirs |= {f"{prefix}_embeddings.{modality.name}.{part}": tensor.cpu() for part, tensor in found.items()}

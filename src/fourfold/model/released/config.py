@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fourfold.modalities import TOKEN_MODALITIES, base_name
 from fourfold.model.config import INPUT_ONLY, Activation, ModalityConfig, ModelConfig
-from fourfold.model.embeddings import Side
-from fourfold.model.positions import position_table, sincos_1d
+from fourfold.model.embeddings import Side, position_table, sincos_1d
 from fourfold.model.released.files import image_size, image_size_value
 
 SIDES: dict[Side, str] = {"input": "encoder", "target": "decoder"}

@@ -1,8 +1,10 @@
 """Settings of the scene world. Defaults are the embedded world of this project: 64 × 64, learned in minutes on two cores."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
-from fourfold.configuration import Config
+from fourfold.data.ingestion.sources import SourceConfig
 from fourfold.scenes.world.camera import SceneCamera
 
 SPLITS = ("annotated", "train", "val", "test", "transfer_train", "transfer_val", "transfer_test")
@@ -17,9 +19,10 @@ DEFAULT_NUM_SAMPLES = {
 }
 
 
-class ScenesConfig(Config):
+class ScenesConfig(SourceConfig):
     """What is in the scenes, how they are seen and how many there are. Lengths in meters."""
 
+    kind: Literal["scenes"] = "scenes"
     image_size: int = Field(default=64, ge=16, le=1024)  # pixels, square
     num_samples: dict[str, int] = Field(default_factory=lambda: dict(DEFAULT_NUM_SAMPLES))
     min_objects: int = Field(default=1, ge=1, le=4)
@@ -47,3 +50,7 @@ class ScenesConfig(Config):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} ({getattr(self, low)}) must not be above {high} ({getattr(self, high)}).")
         return self
+
+    def fixed_image_size(self) -> int:
+        """Return the side of the rendered images in pixels."""
+        return self.image_size

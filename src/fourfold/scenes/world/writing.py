@@ -4,6 +4,7 @@ The crawl (img2dataset layout: key.png, key.txt, key.json) goes through the same
 afterwards, for the keys that cleaning kept.
 """
 
+import hashlib
 import io
 import json
 import tarfile
@@ -16,13 +17,14 @@ import numpy as np
 from fourfold.data import codecs
 from fourfold.data.shards import finish_split, missing_columns, shard_name, write_columns
 from fourfold.progress import progress
+from fourfold.reuse import claim, fingerprint
 from fourfold.scenes.world.captions import caption
 from fourfold.scenes.world.config import ScenesConfig
 from fourfold.scenes.world.questions import questions
 from fourfold.scenes.world.render import RenderedBatch, render
 from fourfold.scenes.world.scene import Scene, parse_key, scene
 from fourfold.scenes.world.vocabulary import CLASS_TABLE
-from fourfold.storage import atomic_path, claim, fingerprint
+from fourfold.storage import atomic_path
 
 TRUTH = ("depth", "normal", "semseg", "det", "attributes")
 MIN_PIXELS = 4  # an object with fewer visible pixels has no box
@@ -35,7 +37,7 @@ def write_crawl(folder: Path, split: str, seed: int, config: ScenesConfig) -> li
     """
     if split not in config.num_samples:
         raise ValueError(f"num_samples does not say how large {split!r} is. Sizes given: {config.num_samples}.")
-    claim(folder / split, fingerprint(work="crawl", seed=seed, split=split, config=config))
+    claim(folder / split, fingerprint(__name__, content="crawl", seed=seed, split=split, config=config), is_cheap=True)
     starts = range(0, config.num_samples[split], config.images_per_shard)
     paths = [folder / split / f"{number:05d}.tar" for number in range(len(starts))]
     missing = [(path, start) for path, start in zip(paths, starts, strict=True) if not path.exists()]
@@ -79,7 +81,12 @@ def write_truth(
         if parse_key(key)[0] != split:
             raise ValueError(f"{key!r} is not of split {split!r}; truth is written one split at a time.")
     step = samples_per_shard or config.images_per_shard
-    claim(folder / split, fingerprint(work="truth", seed=seed, split=split, config=config, keys=list(keys), step=step))
+    inputs = {"keys": hashlib.sha256("\n".join(keys).encode()).hexdigest()}
+    claim(
+        folder / split,
+        fingerprint(__name__, inputs=inputs, content="truth", seed=seed, split=split, config=config, samples_per_shard=step),
+        is_cheap=True,
+    )
     starts = list(range(0, len(keys), step))
     missing = [start for start in starts if missing_columns(folder, split, shard_name(start // step), TRUTH)]
     for start in progress(missing, f"Truth of {split}", unit="shard"):

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fourfold.configuration import Config
-from fourfold.model.positions import sincos_2d
+from fourfold.model.embeddings import sincos_2d
 
 NORM_EPSILON = 1e-6
 

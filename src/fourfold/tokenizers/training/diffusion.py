@@ -7,7 +7,6 @@ decoder and the diffusion decoder are compared on the same tokens.
 # B batch, C channels, H W pixels, L tokens of an image = h · w of the grid, D code width, N samples
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -18,8 +17,8 @@ from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.networks.config import DiffusionDecoderConfig
 from fourfold.tokenizers.networks.diffusion import add_noise
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.run_context import RunContext
@@ -57,25 +56,19 @@ def train_diffusion_decoder(
         # draw the noise of the whole batch, so that it does not depend on the number of processes
         noisy_BCHW, step_B = add_noise(clean_BCHW, config.noise, torch_generator(seed, *seed_path, "noise", step))
         mean = tokenizer.format.loss(unet(noisy_BCHW[own_rows], step_B[own_rows], codes_BDhw), clean_BCHW[own_rows])
-        return processes.part(mean, own_rows.stop - own_rows.start, config.batch_size), {}
+        return processes.share_of_mean(mean, own_rows.stop - own_rows.start, config.batch_size), {}
 
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * config.steps))
+    optimizer = build_optimizer(decoder.unet, config.optimizer, {})
     train(
-        decoder.unet,
-        loss,
-        batches,
-        build_optimizer(decoder.unet, config.optimizer, {}),
-        partial(lr_multiplier, schedule, num_steps=config.steps),
+        TrainingSetup(decoder.unet, loss, batches, optimizer, config.steps, schedule),
         LoopConfig(
-            num_steps=config.steps,
             clip_norm=config.gradient_clip,
             average_decay=config.average_decay,
             checkpoint_every=config.checkpoint_every,
         ),
-        folder=context.folder,
-        log=context.log,
+        context,
         description=f"{tokenizer.name} diffusion decoder",
-        world=processes,
     )
     decoder.unet.eval()
     return decoder

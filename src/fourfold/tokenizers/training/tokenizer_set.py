@@ -13,7 +13,8 @@ from typing import Any
 from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
 from fourfold.metric_log import MetricLog
-from fourfold.storage import claim, fingerprint, write_json
+from fourfold.reuse import claim, fingerprint
+from fourfold.storage import write_json
 from fourfold.tokenizers.config import TokenizersConfig, is_image
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.stored_values import SEGMENTATION, load_values, shards_of
@@ -46,23 +47,24 @@ def train_tokenizers(shards: ShardSet, labels: ShardSet, config: TokenizersConfi
     folder, is_first = context.root, context.processes.is_first
     config = _with_classes(config, labels)
     if is_first:
-        claim(folder, fingerprint(config=config, seed=context.seed, shards=shards.digest(), labels=labels.digest()))
+        inputs = {"shards": shards.digest(), "labels": labels.digest()}
+        claim(folder, fingerprint(__name__, inputs=inputs, config=config, seed=context.seed))
     # 1) The text vocabulary
     if is_first and not (folder / TEXT_FILE).exists():
         captions = islice(shards.iterate(TRAINING_SPLIT, ["caption"]), config.text.max_captions)
         TextTokenizer.train((sample["caption"] for sample in captions), config.text).save(folder / TEXT_FILE)
     # 2) A VQ-VAE for each dense label
     for name in config.visual:
-        if not context.processes.agreed((folder / name / WEIGHTS_FILE).exists()):
+        if not context.processes.broadcast((folder / name / WEIGHTS_FILE).exists()):
             _train_vqvae(_training_values(name, shards_of(name, shards, labels), config), config, context)
     # 3) Diffusion decoders, where configured, on the same data
     for name in config.diffusion:
-        if not context.processes.agreed((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
+        if not context.processes.broadcast((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
             _train_decoder(_training_values(name, shards_of(name, shards, labels), config), config, context)
     # 4) The settings come last: `TokenizerSet.load` takes their file as the sign that everything is complete
     if is_first:
         write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
-    context.processes.wait()
+    context.processes.barrier()
     return TokenizerSet.load(folder)
 
 
@@ -122,7 +124,7 @@ def _save(trained: VisualTokenizer | DiffusionDecoder, folder: Path, context: Ru
         trained.save(folder)
         if context.folder:
             shutil.rmtree(context.folder)  # only now: until the weights are complete, a killed run resumes from here
-    context.processes.wait()
+    context.processes.barrier()
 
 
 class _PrefixedLog:

@@ -9,7 +9,6 @@ weights that one process with whole batches would have.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +24,8 @@ from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.networks.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.networks.vqvae import VQVAE, VQVAEShape
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer, build_vqvae
-from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
-from fourfold.training.loop import train
+from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel
 from fourfold.training.precision import default_device
@@ -81,17 +80,12 @@ def train_visual_tokenizer(data: TrainingValues, config: VisualTokenizerConfig, 
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
     # Muon orthogonalizes convolution kernels as matrices; position embeddings are 4-dimensional too but no matrices
     matrices = {key: 1 for key, weight in model.named_parameters() if weight.ndim == 4 and "embedding" not in key}
+    optimizer = build_optimizer(model, config.optimizer, matrices)
     train(
-        model,
-        objective.loss,
-        objective.batches,
-        build_optimizer(model, config.optimizer, matrices),
-        partial(lr_multiplier, schedule, num_steps=num_steps),
-        LoopConfig(num_steps=num_steps, clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
-        folder=context.folder,
-        log=context.log,
+        TrainingSetup(model, objective.loss, objective.batches, optimizer, num_steps, schedule),
+        LoopConfig(clip_norm=config.gradient_clip, checkpoint_every=config.checkpoint_every),
+        context,
         description=f"{name} tokenizer",
-        world=context.processes,
     )
     return VisualTokenizer(name, values_format, model.eval(), config)
 
@@ -125,7 +119,7 @@ class _Objective:
 
     def _partial(self, mean: Tensor) -> Tensor:
         """Return what the mean over this process's samples contributes to the mean over the whole batch."""
-        return self.processes.part(mean, self.own_rows.stop - self.own_rows.start, self.config.batch_size)
+        return self.processes.share_of_mean(mean, self.own_rows.stop - self.own_rows.start, self.config.batch_size)
 
     def _inputs(self, indices: np.ndarray) -> Tensor:
         return self.format.inputs(self.data.values[indices]).to(default_device())

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fourfold_ops.failures import BAD_CONFIGURATION, STOPPED
+from fourfold_ops.errors import BAD_CONFIGURATION, STOPPED
 from fourfold_ops.kubernetes.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
 from fourfold_ops.kubernetes.progress import Progress
 from fourfold_ops.kubernetes.verdicts.error_line import python_error

@@ -3,7 +3,7 @@
 import click
 from kedro.framework.cli.project import run
 
-from fourfold_ops.failures import with_clear_errors
+from fourfold_ops.cli.failures import with_clear_errors
 from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
 
 

@@ -8,7 +8,7 @@ import time
 from kedro.pipeline import Pipeline, node
 
 from fourfold_ops import handover
-from fourfold_ops.failures import UserError
+from fourfold_ops.errors import UserError
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 5
@@ -53,7 +53,7 @@ def misbehave(how):
 
 def label(numbers, labeling, folder):
     """One file for each shard; a process does those of its part, and whoever runs the whole finds them done."""
-    part, parts = handover.part()
+    part, parts = handover.work_split()
     for shard in range(labeling["shards"]):
         file = folder / f"{shard}.json"
         if shard % parts != part or file.exists():

@@ -2,13 +2,13 @@
 
 import os
 
+from fourfold_ops.hooks.location import ErrorLocationHook
+from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes import KubernetesHook
-from fourfold_ops.stages import PlaceHook
-from fourfold_ops.tracking.hook import TrackingHook
 
 # The bench asks what the runner itself needs: MLflow with its store takes 170 MB of its own.
 TRACKED = () if os.environ.get("MINIATURE_UNTRACKED") else (TrackingHook(),)
-HOOKS = (PlaceHook(), *TRACKED, KubernetesHook())
+HOOKS = (ErrorLocationHook(), *TRACKED, KubernetesHook())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest
-from fourfold.storage import source_digest
+from fourfold.plugins import load_plugins
+from fourfold.source_code import module_digests
 
 
 def in_child(prepare, config: str, folder: str) -> int:
@@ -53,7 +54,8 @@ def die_after(seconds: float) -> None:
 
 def kill(config: str, folder: str, unbroken: str) -> None:
     """Ingest into `unbroken` in one go, and into `folder` with many deaths on the way."""
-    source_digest()  # once for all children: a source file edited meanwhile would be other work, begun afresh
+    # once, for all children: if a source file is edited meanwhile, they would discard each other's work
+    module_digests([ingest.__module__, "fourfold.scenes.world.writing"])
     in_child(lambda: None, config, unbroken)
     rng = random.Random(0)
     attempts = [partial(die_after, rng.uniform(0.005, 0.05)) for _ in range(3)]  # early: not done before the deaths that follow
@@ -71,4 +73,5 @@ def memory(first: str, second: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    load_plugins(["fourfold.scenes"])
     {"kill": kill, "memory": memory}[sys.argv[1]](*sys.argv[2:])

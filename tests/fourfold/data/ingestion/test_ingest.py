@@ -10,13 +10,16 @@ import pytest
 
 from fourfold.data.ingestion.cleaning import CleaningConfig
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report, open_truth
-from fourfold.data.ingestion.sources import SourceConfig
+from fourfold.data.ingestion.sources.folder import FolderConfig
+from fourfold.data.ingestion.sources.webdataset import WebdatasetConfig
 from fourfold.data.shards import ShardSet
+from fourfold.plugins import load_plugins
 from fourfold.scenes.world import TRUTH, ScenesConfig
-from tests.fourfold.data.crawls import NO_SCENES, members_of, picture, write_folder, write_tar
+from tests.fourfold.data.crawls import members_of, picture, write_folder, write_tar
 
+load_plugins(["fourfold.scenes"])
 SCENES = IngestionConfig(
-    scenes=ScenesConfig(image_size=16, num_samples={"annotated": 5, "train": 12, "val": 4, "test": 3}, images_per_shard=5),
+    source=ScenesConfig(image_size=16, num_samples={"annotated": 5, "train": 12, "val": 4, "test": 3}, images_per_shard=5),
     cleaning=CleaningConfig(min_side=16),
     image_size=16,
     samples_per_shard=4,
@@ -24,11 +27,9 @@ SCENES = IngestionConfig(
 
 
 def settings(path, kind="webdataset", **options):
-    defaults = {"samples_per_shard": 8, "max_drop_share": 0.5, "val_share": 0.2, "test_share": 0.2, "scenes": NO_SCENES}
-    cleaning = CleaningConfig(min_side=16)
-    return IngestionConfig(
-        source=SourceConfig(kind=kind, path=str(path)), cleaning=cleaning, image_size=16, **(defaults | options)
-    )
+    defaults = {"samples_per_shard": 8, "max_drop_share": 0.5, "val_share": 0.2, "test_share": 0.2}
+    source = {"webdataset": WebdatasetConfig, "folder": FolderConfig}[kind](path=str(path))
+    return IngestionConfig(source=source, cleaning=CleaningConfig(min_side=16), image_size=16, **(defaults | options))
 
 
 def bytes_under(folder):
@@ -40,7 +41,7 @@ def bytes_under(folder):
 def test_scenes_go_the_way_of_a_crawl_and_their_truth_is_aligned_with_the_shards(tmp_path):
     shards = ingest(SCENES, 0, tmp_path)
     truth = open_truth(tmp_path)
-    assert {split: shards.num_samples(split) for split in shards.splits()} == SCENES.scenes.num_samples
+    assert {split: shards.num_samples(split) for split in shards.splits()} == SCENES.source.num_samples
     assert truth.splits() == ["annotated", "test", "val"] and truth.modalities("val") == sorted(TRUTH)
     for split in truth.splits():
         assert truth.keys_by_shard(split) == shards.keys_by_shard(split)
@@ -71,9 +72,10 @@ def test_a_finished_ingestion_is_not_repeated_and_a_damaged_shard_is_made_again(
 
 def test_a_split_that_is_no_longer_wanted_leaves_no_trace(tmp_path):
     ingest(SCENES, 0, tmp_path)
-    fewer = {k: v for k, v in SCENES.scenes.num_samples.items() if k != "annotated"}
-    ingest(SCENES.model_copy(update={"scenes": SCENES.scenes.model_copy(update={"num_samples": fewer})}), 0, tmp_path)
-    assert not [name for name in bytes_under(tmp_path) if "annotated" in name]
+    fewer = {k: v for k, v in SCENES.source.num_samples.items() if k != "annotated"}
+    ingest(SCENES.model_copy(update={"source": SCENES.source.model_copy(update={"num_samples": fewer})}), 0, tmp_path)
+    names = [name for name in bytes_under(tmp_path) if ".superseded" not in name]
+    assert names and not [name for name in names if "annotated" in name]
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "folder"])
@@ -82,12 +84,11 @@ def test_a_real_source_is_split_by_key_and_has_no_truth(tmp_path, kind):
         write_folder(tmp_path / "source", range(60))
     else:
         write_tar(tmp_path / "source" / "0.tar", members_of(range(60)))
-    scenes = SCENES.scenes
-    shards = ingest(settings(tmp_path / "source", kind, scenes=scenes), 0, tmp_path / "out")
+    shards = ingest(settings(tmp_path / "source", kind, supplement=SCENES.source), 0, tmp_path / "out")
     assert shards.splits() == ["annotated", "test", "train", "val"] and open_truth(tmp_path / "out").splits() == ["annotated"]
     assert sum(shards.num_samples(split) for split in ("train", "val", "test")) == 60
     assert len({key for split in shards.splits() for key in shards.keys(split)}) == 65
-    again = ingest(settings(tmp_path / "source", kind, scenes=scenes), 1, tmp_path / "other seed")
+    again = ingest(settings(tmp_path / "source", kind, supplement=SCENES.source), 1, tmp_path / "other seed")
     assert shards.keys("val") == again.keys("val")
 
 
@@ -166,10 +167,10 @@ def test_a_source_inside_the_folder_that_is_filled_is_refused_and_left_alone(tmp
 
 
 def test_settings_that_contradict_each_other_are_refused():
-    with pytest.raises(ValueError, match=r"scenes.image_size \(64\) must equal image_size \(32\)"):
-        IngestionConfig(image_size=32)
-    with pytest.raises(ValueError, match=r"cleaning.min_side \(65\) would drop every scene"):
-        IngestionConfig(cleaning=CleaningConfig(min_side=65))
+    with pytest.raises(ValueError, match=r"source.image_size \(64\) must equal image_size \(32\)"):
+        IngestionConfig(source={"kind": "scenes"}, image_size=32)
+    with pytest.raises(ValueError, match=r"cleaning.min_side \(65\) would drop every image of 64 pixels"):
+        IngestionConfig(source={"kind": "scenes"}, cleaning=CleaningConfig(min_side=65))
 
 
 def run_script(script, *arguments):
@@ -182,7 +183,7 @@ def run_script(script, *arguments):
 
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path):
     write_tar(tmp_path / "in" / "0.tar", [*members_of(range(40)), ("copy.png", picture(4)), ("copy.txt", b"the same again")])
-    config = settings(tmp_path / "in", scenes=SCENES.scenes, samples_per_shard=16)
+    config = settings(tmp_path / "in", supplement=SCENES.source, samples_per_shard=16)
     lines = run_script("kill", config.model_dump_json(), tmp_path / "killed", tmp_path / "unbroken")
     assert lines.count("killed") > 8 and lines[0] == lines[-2] == "finished"
     assert bytes_under(tmp_path / "killed") == bytes_under(tmp_path / "unbroken")

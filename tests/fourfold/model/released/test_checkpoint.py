@@ -76,7 +76,7 @@ def test_an_exported_model_computes_the_same_when_it_is_loaded_and_exports_the_s
 
 
 def test_the_golden_checkpoint_is_exported_with_the_keys_and_values_it_came_with(tmp_path):
-    FourM.load_released(GOLDEN).export_released(tmp_path / "again.safetensors")
+    export_released(load_released(GOLDEN), tmp_path / "again.safetensors")
     golden, again = load_file(GOLDEN), load_file(tmp_path / "again.safetensors")
     assert sorted(golden) == sorted(again)
     assert all(torch.equal(again[name], tensor) for name, tensor in golden.items())
@@ -100,14 +100,14 @@ def test_registers_stand_before_the_inputs_without_a_place_and_the_decoder_sees_
         encoding = model.encode(batch)
         without = small_model(qk_norm=True)
         without.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "registers_RD"})
-        place_TD, content_TD = without._embed_inputs(batch, without._input_packing(batch)[1])
+        position_TD, content_TD = without._embed_inputs(batch, without._input_packing(batch)[1])
         x = torch.cat([model.registers_RD.expand(2, -1, -1), content_TD[sample_order()].view(2, 6, -1)], dim=1)
         dense = Packing(2, 9, None)
         for block in model.encoder:
             x = block(x.flatten(0, 1), None, dense).view(2, 9, -1)
         features = model.encoder_norm(x)
         context = model.context_projection(features)
-        context[:, 3:] += place_TD[sample_order()].view(2, 6, -1)
+        context[:, 3:] += position_TD[sample_order()].view(2, 6, -1)
     torch.testing.assert_close(encoding.features_BND, features[:, 3:], atol=1e-5, rtol=0)
     torch.testing.assert_close(encoding.packing.pad(encoding.context_TD), context, atol=1e-5, rtol=0)
     assert encoding.keep.shape == (2, 9)

@@ -221,7 +221,7 @@ def test_without_decoders_nothing_of_them_is_written(tokenizers, tmp_path):
 def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="diffusion names clip, semseg"):
         TokenizersConfig(diffusion=dict.fromkeys(("clip", "semseg", "rgb"), DiffusionDecoderConfig()))
-    with pytest.raises(ValueError, match="up to noise.num_steps, 1000"):
+    with pytest.raises(ValueError, match=r"up to noise\.num_steps, 1000"):
         DiffusionDecoderConfig(num_decoding_steps=1001)
     with pytest.raises(ValueError, match="multiples of 8"):
         UNet(3, 4, TINY)(torch.zeros(1, 3, 20, 16), torch.tensor([0]), torch.zeros(1, 4, 4, 4))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -76,13 +77,13 @@ def run(world: Path, folder: Path, stop: tuple[str, int, int] | None) -> None:
         write_json(folder.with_suffix(".json"), log.figures)
 
 
-def _interrupted(train, stop, model, loss, batches, optimizer, schedule, config, **rest):
-    def factor(step):
-        if stop and (rest["description"], step) == stop[:2]:
+def _interrupted(train, stop, setup, config, context, description):
+    def compute_loss(batch, step):
+        if stop and (description, step) == stop[:2]:
             os.kill(os.getpid(), stop[2])
-        return schedule(step)
+        return setup.compute_loss(batch, step)
 
-    return train(model, loss, batches, optimizer, factor, config, **rest)
+    return train(replace(setup, compute_loss=compute_loss), config, context, description=description)
 
 
 def launch(size: int, world: Path, folder: Path, stop: tuple[str, int, int] | None = None) -> list[int]:

@@ -1,0 +1,159 @@
+"""The interface of a source: a configuration class with a `kind`, and an object that opens it as streams of raw samples.
+
+A new kind of source is one `Source` object in `SOURCES`, registered by a plug-in; see docs/guides/add-a-source.md.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from fourfold.configuration import Config
+from fourfold.plugins import Registry
+from fourfold.suggestions import unknown_name
+
+
+class SourceConfig(Config):
+    """Base of the settings of a source. A subclass sets `kind: Literal["its_kind"] = "its_kind"` and adds its own fields."""
+
+    kind: str
+
+    def fixed_image_size(self) -> int | None:
+        """Return the side in pixels of the source's images if all are squares of one size, as rendered ones are; else None."""
+        return None
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One image with its caption as undecoded bytes.
+
+    Attributes:
+        key: name of the sample in the shards; see `files.safe_key`.
+        name: name of the sample in the source, for reports.
+        image: content of an image file (JPEG, PNG, WebP, GIF, BMP or TIFF).
+        caption: UTF-8 text.
+        metadata: what else the source has about the sample; not stored in shards.
+    """
+
+    key: str
+    name: str
+    image: bytes
+    caption: bytes
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Data that cannot become a sample, with the reason under which the loss is counted.
+
+    `what` is the unit of the loss: one sample, a member of an archive that belongs to no sample, or the rest of an archive.
+    """
+
+    name: str
+    reason: str
+    what: Literal["sample", "member", "archive"] = "sample"
+
+
+@dataclass(frozen=True)
+class SourceSlice:
+    """A part of a stream that can be read independently, e.g. an archive or a run of files; the unit of resuming.
+
+    Each call of `read` starts from the first sample and must yield the same items in the same order.
+    """
+
+    name: str
+    read: Callable[[], Iterator[RawSample | Drop]]
+
+
+@dataclass(frozen=True)
+class SampleStream:
+    """A sequence of samples that belong together: all of a source, or one split of a source that is split already.
+
+    Attributes:
+        name: name in the report; must be unique.
+        location: where the samples come from, for error messages.
+        slices: the parts, in the order in which they are read.
+        digest: changes whenever the content changes, e.g. a SHA-256 over all files; work resumes only on equal content.
+        split: the split of all samples; None: a hash of each key decides between `train`, `val` and `test`.
+    """
+
+    name: str
+    location: str
+    slices: Sequence[SourceSlice]
+    digest: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class TruthTarget:
+    """Exact labels of one split, to be written as `folder/<split>/<modality>/shard-*.tar`.
+
+    Attributes:
+        folder: root of the shard set of truth.
+        split: name of the split.
+        keys: the samples that cleaning kept, in the order of the shards.
+        samples_per_shard: number of keys in each shard, so that truth is aligned with the images.
+    """
+
+    folder: Path
+    split: str
+    keys: Sequence[str]
+    samples_per_shard: int
+
+
+class Source(ABC):
+    """A kind of source. It has no state: everything it needs comes from its configuration."""
+
+    kind: ClassVar[str]  # the value of `kind` in conf/
+    title: ClassVar[str]  # a few words for people
+    config_class: ClassVar[type[SourceConfig]]
+    has_truth: ClassVar[bool] = False  # whether it can write exact labels of its images
+
+    @abstractmethod
+    def open(self, config: Any, seed: int, folder: Path, skip_splits: Collection[str] = ()) -> list[SampleStream]:
+        """Return the streams of the source, in the order in which they are read.
+
+        Args:
+            config: an instance of `config_class`.
+            seed: for a source that generates its samples.
+            folder: for files that the source generates or downloads, below `folder / stream.name`. Files of an earlier call are
+                still there.
+            skip_splits: splits that another source provides.
+
+        Raises:
+            ValueError: there is nothing to read, or it is not of this kind.
+        """
+
+    def write_truth(self, config: Any, seed: int, target: TruthTarget) -> None:
+        """Write the exact labels of one split; called only if `has_truth`.
+
+        Args:
+            config: an instance of `config_class`.
+            seed: as for `open`.
+            target: where to write the labels, and of which samples.
+        """
+        raise NotImplementedError(f"Source {self.kind!r} has has_truth = True, so it must define write_truth.")
+
+
+SOURCES: Registry[Source] = Registry(
+    "source.kind", "Add one in a plug-in (docs/guides/add-a-source.md), or list its plug-in under `plugins` in conf/."
+)
+
+
+def _parse_source(value: Any) -> Any:
+    """Turn `{kind: ..., ...}` into an instance of the configuration class that is registered for the kind."""
+    if not isinstance(value, dict):
+        return value  # an instance already, or a type error that pydantic reports
+    if not isinstance(value.get("kind"), str):
+        raise ValueError(f"A source needs a `kind`, one of: {', '.join(SOURCES)}.")
+    config_class = SOURCES.get(value["kind"]).config_class
+    if unknown := sorted(map(str, set(value) - set(config_class.model_fields))):
+        raise ValueError(unknown_name(f"setting of a source of kind {value['kind']!r}:", unknown[0], config_class.model_fields))
+    return config_class.model_validate(value)
+
+
+# The settings of any registered source: a union that is discriminated by `kind`, and grows with the plug-ins.
+AnySourceConfig = Annotated[SerializeAsAny[SourceConfig], BeforeValidator(_parse_source)]

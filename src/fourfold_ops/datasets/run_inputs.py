@@ -1,0 +1,98 @@
+"""Inputs that the run itself provides, so that a node depends on no tracking server, cluster or clock."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+
+from fourfold_ops import handover
+from fourfold_ops.atomic import write_whole
+from fourfold_ops.tracking.run import ActiveRun, active_run
+
+
+class MetricLogDataset(AbstractDataset[None, ActiveRun]):
+    """The log of the stage that runs: an object with `log_metrics`, `log_figure` and `log_file`.
+
+    Without tracking (a notebook, a test) the log discards what it receives.
+    """
+
+    _EPHEMERAL = True
+
+    def __init__(self, metadata: dict[str, Any] | None = None) -> None:
+        self.metadata = metadata
+
+    def load(self) -> ActiveRun:
+        """Return the MLflow run of the stage that runs."""
+        return active_run()
+
+    def save(self, data: None) -> None:
+        """Raise DatasetError: a metric log is an input."""
+        raise DatasetError("A metric log is an input only. Call its log_metrics in the node.")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {}
+
+
+class WorkSplitDataset(AbstractDataset[None, tuple[int, int]]):
+    """The share of the work that this process does, as (index, count).
+
+    (0, 1) means all of it, unless a runner has split the step over several processes. A node with this input writes the
+    results of its share to its folder. What the node returns is saved only by the run over all shares.
+    """
+
+    _EPHEMERAL = True
+
+    def __init__(self, metadata: dict[str, Any] | None = None) -> None:
+        self.metadata = metadata
+
+    def load(self) -> tuple[int, int]:
+        """Return the index of this process's share, and the number of shares."""
+        return handover.work_split()
+
+    def save(self, data: None) -> None:
+        """Raise DatasetError: this dataset is an input only."""
+        raise DatasetError("The runner decides the work split; this dataset is an input only.")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {}
+
+
+class StageSecondsDataset(AbstractDataset[None, dict[str, float]]):
+    """Seconds of each stage: the sum over its nodes, each as last measured, including loading and saving.
+
+    Times are not reproducible, so the file is no output of a stage and is not versioned. `TimingHook` writes it.
+    """
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self.metadata = metadata
+        self._path = Path(filepath)
+
+    def load(self) -> dict[str, float]:
+        """Return seconds by stage, rounded to tenths; empty before the first node has run."""
+        return {stage: round(sum(nodes.values()), 1) for stage, nodes in sorted(self._read().items())}
+
+    def record(self, stage: str, node: str, seconds: float) -> None:
+        """Record the duration of a node in seconds."""
+        table = self._read()
+        table.setdefault(stage, {})[node] = round(seconds, 3)
+        write_whole(self._path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
+
+    def save(self, data: None) -> None:
+        """Raise DatasetError: the hook writes the file."""
+        raise DatasetError(f"{self._path} is written by TimingHook while nodes run. No node may return it.")
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+
+    def _exists(self) -> bool:
+        return True  # an empty table is a valid input
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+from kedro.validation.exceptions import DataValidationError
+
+from fourfold_ops.quality import GreatExpectations
+
+ROWS = [{"key": f"k{i}", "width": 64, "split": "train"} for i in range(20)]
+
+
+def rows_of(data, extra=()):
+    return [*data, *extra]
+
+
+def check(tmp_path, expectations, rows=None, **options):
+    options = {"suite": "samples", "path": str(tmp_path / "quality"), "table": f"{__name__}.rows_of", "key": "key", **options}
+    return GreatExpectations(expectations=expectations, **options).validate(ROWS if rows is None else rows)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """This file under its own name, since the validator imports the table's function."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or type(sys)(__name__))
+    monkeypatch.setattr(sys.modules[__name__], "rows_of", rows_of, raising=False)
+
+
+def test_data_that_meets_its_expectations_passes_unchanged_and_leaves_data_docs(tmp_path):
+    assert check(tmp_path, [{"type": "expect_column_values_to_be_unique", "column": "key"}]) is ROWS
+    pages = list((tmp_path / "quality").rglob("index.html"))
+    assert len(pages) == 1 and "samples" in pages[0].read_text()
+
+
+def test_a_critical_failure_says_which_expectation_how_many_rows_and_examples(tmp_path):
+    bad = [{"key": "k3", "width": 64, "split": "train"}, {"key": "x", "width": 63, "split": "train"}]
+    expectations = [
+        {"type": "expect_column_values_to_be_unique", "column": "key"},
+        {"type": "expect_column_values_to_be_between", "column": "width", "min_value": 64},
+        {"type": "expect_table_row_count_to_be_between", "min_value": 50},
+        {"type": "expect_column_values_to_be_between", "column": "height", "min_value": 64},
+    ]
+    with pytest.raises(DataValidationError) as error:
+        check(tmp_path, expectations, arguments={"extra": bad})
+    told = str(error.value)
+    assert "expect_column_values_to_be_unique on 'key' fails in 2 of 22 rows, e.g. k3, k3" in told
+    assert "expect_column_values_to_be_between on 'width' (min_value=64" in told
+    assert "fails in 1 of 22 rows, e.g. x: 63" in told
+    assert "expect_table_row_count_to_be_between (min_value=50) found 22" in told
+    assert "'height' could not be checked" in told
+    assert "index.html" in error.value.remedy
+
+
+def test_a_warning_is_told_but_does_not_stop(tmp_path):
+    expectations = [
+        {"type": "expect_column_values_to_be_in_set", "column": "split", "value_set": ["val"], "severity": "warning"}
+    ]
+    assert check(tmp_path, expectations) is ROWS
+
+
+def test_an_empty_table_never_passes(tmp_path):
+    with pytest.raises(DataValidationError, match=r"row_count.*found 0"):
+        check(tmp_path, [{"type": "expect_column_values_to_be_unique", "column": "key"}], rows=[])
+
+
+def test_a_misspelt_expectation_is_answered_with_the_right_name(tmp_path):
+    with pytest.raises(Exception, match=r"Did you mean .expect_column_values_to_be_unique.\?"):
+        check(tmp_path, [{"type": "expect_column_values_to_be_uniqe", "column": "key"}])
+    with pytest.raises(ValueError, match="allowed are critical, warning, info"):
+        check(tmp_path, [{"type": "expect_column_to_exist", "column": "key", "severity": "fatal"}])
+
+
+def test_in_the_catalog_it_stops_the_run_in_one_clear_message_and_its_outcomes_are_kept_with_the_run(miniature):
+    content = (miniature.folder / "conf/base/catalog.yml").read_text()
+    validator = {
+        "class": "fourfold_ops.quality.GreatExpectations",
+        "on": ["save"],
+        "options": {
+            "suite": "tuned",
+            "path": "data/quality",
+            "table": f"{miniature.package}.facts.table",
+            "expectations": [{"type": "expect_column_max_to_be_between", "column": "sum", "max_value": 1.0}],
+        },
+    }
+    tuned = {"type": "fourfold_ops.datasets.JsonDataset", "filepath": "data/02_tuned/tuned.json", "validator": validator}
+    lines = [line for line in content.splitlines() if not line.startswith("tuned:")]
+    miniature.write("conf/base/catalog.yml", "\n".join([*lines, f"tuned: {json.dumps(tuned)}\n"]))
+    miniature.write(f"{miniature.package}/facts.py", "def table(data):\n    return [data]\n")
+    from fourfold_ops.errors import one_line
+
+    with pytest.raises(Exception, match="sum") as error:
+        miniature.run()
+    told = one_line(error.value)
+    assert told.startswith("Dataset 'tuned' does not meet its expectations. Suite 'tuned': expect_column_max_to_be_between")
+    assert "\n" not in told and "found 1.5" in told
+    (run,) = miniature.recorded("tuning")
+    assert run.info.status == "FAILED"
+    assert run.data.metrics["quality/tuned/failed"] == 1
+    assert (miniature.folder / "data/quality/gx/uncommitted/data_docs/local_site/index.html").exists()
+
+
+def test_an_expectation_may_concern_only_some_rows_and_several_columns(tmp_path):
+    depth = {"key": "a", "split": "x", "modality": "depth", "min": 0.5}
+    mixed = [depth, {**depth, "modality": "rgb", "min": -1.0}]
+    condition = {"row_condition": 'modality=="depth"', "condition_parser": "pandas"}
+    positive = {"type": "expect_column_values_to_be_between", "column": "min", "min_value": 0}
+    unique = {"type": "expect_compound_columns_to_be_unique", "column_list": ["split", "modality", "key"]}
+    assert check(tmp_path, [{**positive, **condition}, unique], rows=mixed) is mixed
+    with pytest.raises(DataValidationError, match=r"compound_columns.*fails in 2 of 4 rows"):
+        check(tmp_path, [unique], rows=[*mixed, {**depth, "modality": "rgb"}, {**depth, "key": "b"}])

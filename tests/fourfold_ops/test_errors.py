@@ -1,0 +1,12 @@
+from kedro.io import DatasetError
+
+from fourfold_ops.errors import UserError, one_line
+
+
+def test_an_error_is_told_on_one_line_by_its_cause_with_a_remedy():
+    cause = UserError("Too\n  large.", "Lower it.")
+    wrapped = DatasetError("Failed while saving data to dataset X(filepath=..., a=1)")
+    wrapped.__cause__ = cause
+    assert one_line(wrapped) == "Too large. Lower it."
+    assert one_line(KeyError("depth")) == "KeyError: 'depth'"
+    assert one_line(ValueError("No such modality.")) == "No such modality."

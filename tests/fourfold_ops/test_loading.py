@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+from fourfold_ops.loading import load_object
+
+
+def test_a_dotted_path_that_names_nothing_says_which_part_is_missing():
+    assert load_object("pathlib.Path.cwd")() == Path.cwd()
+    with pytest.raises(ValueError, match="pathlib has no 'Pth'"):
+        load_object("pathlib.Pth")
+    with pytest.raises(ValueError, match="no module 'nowhere'"):
+        load_object("nowhere.at.all")
