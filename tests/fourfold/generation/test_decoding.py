@@ -7,18 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourfold.generation.conditions import UNKNOWN, visible_batch, with_targets
+from fourfold.generation.conditions import MISSING, visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, append_end, generate_tokens
+from fourfold.generation.grids import temperatures, token_schedule
 from fourfold.generation.sampling import draw, keep_top, sample, sample_with_confidence
-from fourfold.generation.schedules import temperatures, token_schedule
 from fourfold.masking import spans
 from fourfold.masking.spans import merge_spans
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 
-SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+SPECIAL = SpecialTokenIds(end=3, sentinels=(4, 5, 6))
 CONFIG = ModelConfig(
     modalities=(
         ModalityConfig(name="rgb", kind="pixels", grid=(2, 2)),
@@ -62,7 +62,7 @@ VARIANTS = [
 def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(conditions, changes):
     model = FourM(CONFIG.model_copy(update=changes), seed=1).eval()
     rgb = {"rgb": conditions["rgb"]}
-    found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialIds(end=39, sentinels=(38, 37)))[
+    found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialTokenIds(end=39, sentinels=(38, 37)))[
         "caption"
     ]
     length = found.shape[1]
@@ -100,7 +100,7 @@ def test_a_sample_follows_its_seed_wherever_it_stands_in_the_batch(model, condit
 
 
 def test_given_tokens_stay_and_the_rest_is_filled(model, conditions):
-    known = torch.full((5, 4), UNKNOWN)
+    known = torch.full((5, 4), MISSING)
     known[:, 1] = 6
     for config in (GenerationConfig(), SAMPLED):
         found = generate_tokens(model, {"tok_depth": known}, ["tok_depth"], range(5), config, SPECIAL)["tok_depth"]
@@ -112,10 +112,10 @@ def test_given_tokens_stay_and_the_rest_is_filled(model, conditions):
 def test_samples_that_lack_different_amounts_get_what_they_get_alone(model, conditions):
     depth = torch.randint(11, (5, 4), generator=torch.Generator().manual_seed(3))
     for row, unknown in enumerate([4, 1, 0, 1, 3]):
-        depth[row, :unknown] = UNKNOWN
+        depth[row, :unknown] = MISSING
     given = {"rgb": conditions["rgb"], "tok_depth": depth}
     found = generate_tokens(model, given, ["tok_depth"], range(5), SAMPLED, SPECIAL)["tok_depth"]
-    known = depth != UNKNOWN
+    known = depth != MISSING
     assert (found[known] == depth[known]).all() and (found >= 0).all()
     for row in range(5):
         alone = generate_tokens(model, some(given, [row]), ["tok_depth"], [row], SAMPLED, SPECIAL)["tok_depth"]
@@ -127,7 +127,7 @@ def test_samples_with_different_conditions_get_what_they_get_alone(model, condit
     warm = WARM.model_copy(update={"guidance": guided})
     config = GenerationConfig(grids=warm.model_copy(update={"steps": 2}), sequences=warm)
     rgb, caption = conditions["rgb"].short(), conditions["caption"].clone()
-    rgb[[1, 4]], caption[[0, 4]] = UNKNOWN, 0
+    rgb[[1, 4]], caption[[0, 4]] = MISSING, 0
     mixed = {"rgb": rgb, "caption": caption}
     targets = ["tok_depth", "tok_semseg"]
     together = generate_tokens(model, mixed, targets, range(5), config, SPECIAL)
@@ -140,7 +140,7 @@ def test_samples_with_different_conditions_get_what_they_get_alone(model, condit
 
 def test_patches_that_are_unknown_are_not_seen(model, conditions):
     changed = conditions["rgb"].short()
-    changed[:, :4, 4:] = UNKNOWN
+    changed[:, :4, 4:] = MISSING
     batch = visible_batch({"rgb": changed}, CONFIG, 5, torch.device("cpu"))
     assert batch.input_position_BN.tolist() == [[0, 2, 3]] * 5
     whole = model.encode(visible_batch({"rgb": conditions["rgb"]}, CONFIG, 5, torch.device("cpu")))
@@ -152,7 +152,7 @@ def test_gaps_of_a_text_are_filled_as_one_pass_over_the_whole_would_fill_them(mo
     """Judged by teacher forcing: what fills the gaps is, token by token, the likeliest after what stands before it."""
     given = torch.tensor([[7, 5, 9, 10, 6, 3, 0], [5, 8, 3, 0, 0, 0, 0], [7, 8, 9, 10, 11, 12, 3]])
     known = {"rgb": conditions["rgb"][:3], "caption": given}
-    special = SpecialIds(end=3, sentinels=(4, 5, 6, 38))
+    special = SpecialTokenIds(end=3, sentinels=(4, 5, 6, 38))
     config = GenerationConfig(sequences=TargetConfig(max_tokens=5))
     found = generate_tokens(model, known, ["caption"], range(3), config, special)["caption"]
     assert found[2].tolist()[:6] == [7, 8, 9, 10, 11, 12]
@@ -180,7 +180,7 @@ def test_gaps_of_a_text_are_filled_as_one_pass_over_the_whole_would_fill_them(mo
 
 
 def test_more_gaps_than_there_are_sentinels_are_refused(model):
-    with pytest.raises(ValueError, match="2 gaps; at most 1"):
+    with pytest.raises(ValueError, match="2 gaps; allowed: up to 1"):
         generate_tokens(model, {"caption": torch.tensor([[5, 7, 6, 3]])}, ["caption"], [0], GenerationConfig(), SPECIAL)
 
 
@@ -200,7 +200,7 @@ def test_weights_push_towards_and_away_from_a_condition_as_the_formula_says(mode
     torch.testing.assert_close(found, total.argmax(-1))
     plain = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)["tok_depth"]
     assert (found != plain).any()
-    with pytest.raises(ValueError, match=r"weights for tok_semseg. Conditions here: caption, rgb, tok_depth"):
+    with pytest.raises(ValueError, match=r"Weights name tok_semseg; allowed: the conditions caption, rgb, tok_depth"):
         generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"tok_semseg": 2.0})
 
 
@@ -295,9 +295,9 @@ def test_whatever_is_asked_of_whatever_is_known_a_batch_gives_what_single_calls_
     depth = torch.randint(11, (size, 4), generator=generator)
     for row in range(size):
         if data.draw(st.booleans()):
-            rgb[row] = UNKNOWN
+            rgb[row] = MISSING
         caption[row, data.draw(st.integers(0, 6)) :] = 0
-        depth[row, : data.draw(st.integers(0, 4))] = UNKNOWN
+        depth[row, : data.draw(st.integers(0, 4))] = MISSING
     known = {"rgb": rgb, "caption": caption, "tok_depth": depth}
     one = TargetConfig(
         order=data.draw(st.sampled_from(["roar", "maskgit"])),
@@ -321,5 +321,5 @@ def test_whatever_is_asked_of_whatever_is_known_a_batch_gives_what_single_calls_
             width = alone[name].shape[1]
             assert together[name][row, :width].tolist() == alone[name][0].tolist()
             assert not together[name][row, width:].any()
-    kept = depth != UNKNOWN
+    kept = depth != MISSING
     assert (together["tok_depth"][kept] == depth[kept]).all()

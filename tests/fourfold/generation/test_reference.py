@@ -9,9 +9,9 @@ import torch
 
 from fourfold.generation import sampling
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
+from fourfold.generation.grids import remaining_schedule, temperatures, token_schedule
 from fourfold.generation.sampling import keep_top
-from fourfold.generation.schedules import remaining_schedule, temperatures, token_schedule
 from fourfold.model.fourm import FourM
 from fourfold.model.released.checkpoint import load_released
 
@@ -40,7 +40,7 @@ def answer(model, conditions, targets, settings=None, stop=6, weights=None, **ch
     settings = settings or TargetConfig()
     config = GenerationConfig(grids=settings, sequences=settings, show_sentinel=True, **changes)
     batch = len(next(iter(conditions.values())))
-    special = SpecialIds(end=stop, sentinels=(4, 5))
+    special = SpecialTokenIds(end=stop, sentinels=(4, 5))
     return {
         k: v.tolist() for k, v in generate_tokens(model, conditions, targets, range(batch), config, special, weights).items()
     }

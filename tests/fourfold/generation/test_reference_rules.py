@@ -9,13 +9,13 @@ import torch
 
 from fourfold.generation.conditions import visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
+from fourfold.generation.grids import temperatures, token_schedule
 from fourfold.generation.sampling import sample_with_confidence
-from fourfold.generation.schedules import temperatures, token_schedule
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 
-SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+SPECIAL = SpecialTokenIds(end=3, sentinels=(4, 5, 6))
 CONFIG = ModelConfig(
     modalities=(
         ModalityConfig(name="rgb@224", kind="pixels", grid=(2, 2)),

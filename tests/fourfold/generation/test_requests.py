@@ -75,12 +75,12 @@ def test_every_preset_is_asked_for_by_name(model, name):
         ({"rbg": IMAGE}, ["depth"], "greedy", "Did you mean 'rgb'"),
         ({"rgb": IMAGE}, ["depth"], "densse", "Did you mean 'dense'"),
         ({"rgb": IMAGE}, ["rgb"], "caption_to_rgb", "no modality 'tok_clip'"),
-        ({"caption": "  "}, ["depth"], "greedy", "'caption': caption empty. Give some words"),
+        ({"caption": "  "}, ["depth"], "greedy", "'caption': caption empty. Pass some words"),
         ({"rgb": IMAGE[..., 0]}, ["depth"], "greedy", r"uint8 of shape \(8, 8\); give uint8 \(height, width, 3\)"),
-        ({"rgb": 3}, ["depth"], "greedy", "is a int; give an array, a Pillow image or a path"),
-        ({"rgb": b"no image"}, ["depth"], "greedy", "image unreadable. Give a JPEG"),
-        ({"rgb": IMAGE, "depth": "far"}, ["caption"], "greedy", "'depth' is a str; give an array"),
-        ({"caption": 7}, ["depth"], "greedy", "'caption' is a int; give text"),
+        ({"rgb": 3}, ["depth"], "greedy", "is a int; pass an array, a Pillow image or a path"),
+        ({"rgb": b"no image"}, ["depth"], "greedy", "image unreadable. Use a JPEG"),
+        ({"rgb": IMAGE, "depth": "far"}, ["caption"], "greedy", "'depth' is a str; pass an array"),
+        ({"caption": 7}, ["depth"], "greedy", "'caption' is a int; pass text"),
     ],
 )
 def test_a_bad_request_says_what_is_wrong_with_it(model, conditions, targets, preset, message):

@@ -109,11 +109,11 @@ def test_a_killed_index_goes_on_and_another_models_is_built_afresh(model, shards
 def test_a_folder_with_other_files_is_left_alone(model, shards, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="contains other files"):
         build_index(model, shards, "test", tmp_path / "mine")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
 def test_a_space_that_is_none_names_those_there_are(model):
-    with pytest.raises(ValueError, match=r"'depth' is no space to search in\. There are: encoder, clip"):
+    with pytest.raises(ValueError, match=r"Unknown space 'depth'\. Known: encoder, clip"):
         embed(model, {"caption": ["a"]}, "depth")

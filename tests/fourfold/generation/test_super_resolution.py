@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from fourfold.generation.conditions import UNKNOWN, visible_batch, with_targets
+from fourfold.generation.conditions import MISSING, visible_batch, with_targets
 from fourfold.generation.config import find_preset
-from fourfold.generation.decoding import SpecialIds, generate_tokens
-from fourfold.generation.schedules import token_schedule
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
+from fourfold.generation.grids import token_schedule
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 
-SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+SPECIAL = SpecialTokenIds(end=3, sentinels=(4, 5, 6))
 FINE = "tok_rgb@448"
 CONFIG = ModelConfig(
     modalities=(
@@ -46,7 +46,7 @@ def by_hand(model: FourM, known: dict[str, torch.Tensor], row: int, tokens: torc
     """MaskGIT as its paper tells it, for one sample: predict all that is left, keep the most probable, again."""
     tokens = tokens.clone()
     for size in sizes:
-        left = (tokens == UNKNOWN).nonzero()[:, 0]
+        left = (tokens == MISSING).nonzero()[:, 0]
         shown = {name: value[row : row + 1] for name, value in known.items()}
         shown |= {FINE: tokens[None]} if len(left) < 784 else {}
         batch = with_targets(visible_batch(shown, CONFIG, 1, torch.device("cpu")), CONFIG.index(FINE), left[None])
@@ -60,13 +60,13 @@ def by_hand(model: FourM, known: dict[str, torch.Tensor], row: int, tokens: torc
 def test_the_large_grid_is_filled_as_the_paper_tells_it(model, coarse):
     found = generate_tokens(model, coarse, [FINE], [0, 1], SURE, SPECIAL)[FINE]
     assert found.shape == (2, 784)
-    nothing = torch.full((784,), UNKNOWN)
+    nothing = torch.full((784,), MISSING)
     for row in range(2):
         assert found[row].tolist() == by_hand(model, coarse, row, nothing, token_schedule(784, 8, "cosine")).tolist()
 
 
 def test_tokens_of_the_large_grid_that_are_given_stay_and_shorten_the_schedule(model, coarse):
-    fine = torch.full((2, 784), UNKNOWN)
+    fine = torch.full((2, 784), MISSING)
     fine[:, 100:342] = torch.arange(242) % 13  # as many as the first three steps
     found = generate_tokens(model, coarse | {FINE: fine}, [FINE], [0, 1], SURE, SPECIAL)[FINE]
     for row in range(2):

@@ -136,7 +136,7 @@ def test_a_tokenizer_works_on_twice_the_grid_of_its_training(world, tokenizers):
         assert (color_of(decoded) == kinds).all()
     with pytest.raises(ValueError, match="height and width are"):
         tokenizers.tokens("rgb@16", fine)
-    with pytest.raises(ValueError, match="no tokenizer for 'rgb@48'"):
+    with pytest.raises(ValueError, match="Unknown tokenizer 'rgb@48'"):
         tokenizers.tokens("rgb@48", fine)
 
 
@@ -204,7 +204,7 @@ def test_two_images_of_one_sample_are_rejected(world, tokenizers):
         _ = Masker(both, config, sentinel_ids(tokenizers)).pixels
     with pytest.raises(ValueError, match="Images of 24 × 24 pixels do not fit"):
         Masker(masking("rgb"), config, sentinel_ids(tokenizers)).pixels_of((24, 24))
-    with pytest.raises(ValueError, match="resolutions` names 'caption'"):
+    with pytest.raises(ValueError, match="'caption' is not an image that has a VQ-VAE"):
         TokenizersConfig(resolutions={"caption": (16,)})
 
 
