@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import milliseconds
 from torch import nn
-from training import milliseconds
 
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker

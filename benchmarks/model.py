@@ -1,24 +1,27 @@
-"""How fast the transformer trains and predicts: samples/s, and the share of the machine's matrix-product peak.
+"""Forward and backward pass of small models by width, batch size and kind of attention: samples/s and share of the peak.
 
-OMP_NUM_THREADS=2 python benchmarks/model.py --dim 128 --batch 16
+    OMP_NUM_THREADS=2 python benchmarks/model.py --dim 128 192 --batch 16 --attention sdpa
+
+`benchmarks/default_step.py` measures the whole training step of the default run.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable
+from typing import Any
 
 import torch
+from machine import peak_gflops, seconds
 
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.flops import training_flops
 from fourfold.model.fourm import FourM
 from fourfold.seeds import torch_generator
 
 
-def small_config(dim: int, **changes: object) -> ModelConfig:
-    """The shape of the default of `make run`: seven modalities and pixels, 8 × 8 grids."""
-    grids = {"tok_rgb": 512, "tok_depth": 256, "tok_normal": 256, "tok_semseg": 256, "tok_clip": 512}
+def small_config(dim: int = 128, **changes: Any) -> ModelConfig:
+    """Return the model of the default run: eight modalities and pixels, grids of 8 × 8."""
+    grids = {"tok_rgb": 1024, "tok_depth": 256, "tok_normal": 256, "tok_semseg": 256, "tok_clip": 512}
     modalities = [ModalityConfig(name="rgb", kind="pixels", grid=(8, 8))]
     modalities += [ModalityConfig(name=n, kind="grid", vocabulary_size=v, grid=(8, 8)) for n, v in grids.items()]
     modalities += [ModalityConfig(name=n, kind="sequence", vocabulary_size=700, max_length=40) for n in ("caption", "det")]
@@ -27,7 +30,7 @@ def small_config(dim: int, **changes: object) -> ModelConfig:
 
 
 def random_batch(config: ModelConfig, batch: int, inputs: int, targets: int, filled: float = 0.9, seed: int = 0) -> MaskedBatch:
-    """Half of the samples see pixels only, as in the mixture; a share of the slots is empty; targets are sorted by modality."""
+    """Return random tokens: half of the samples see pixels only, 1 − `filled` of the slots is empty, targets are sorted."""
     generator = torch_generator(seed, "benchmark")
     draw = lambda high, *shape: torch.randint(high, shape, generator=generator)  # noqa: E731
     vocabulary = torch.tensor([m.vocabulary_size or 1 for m in config.modalities])
@@ -48,39 +51,13 @@ def random_batch(config: ModelConfig, batch: int, inputs: int, targets: int, fil
     return MaskedBatch(modality, position, token, target_modality, target_position, target, target, pixels)
 
 
-def flops(config: ModelConfig, batch: MaskedBatch) -> float:
-    """Multiply-adds × 2 of one forward pass over the tokens that exist (matrix products and attention)."""
-    n, m = batch.input_keep_BN.sum().item(), batch.target_keep_BM.sum().item()
-    d, h = config.dim, config.mlp_width * config.dim * 3
-    attention = 2 * d * (n * n * config.encoder_depth + (m * m + m * n) * config.decoder_depth) / batch.batch_size
-    blocks = config.encoder_depth * n * (4 * d * d + h) + config.decoder_depth * (m * (6 * d * d + h) + n * 2 * d * d)
-    return 2 * (blocks + attention + n * d * d + m * d * 450)
-
-
-def seconds(function: Callable[[], object], budget: float = 4.0) -> float:
-    """The median time of a call, after two to warm up."""
-    function(), function()
-    times, start = [], time.perf_counter()
-    while time.perf_counter() - start < budget:
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 2]
-
-
-def peak_gflops() -> float:
-    """The best of a large product, GFLOP/s in float32."""
-    a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
-    return 2 * 1536**3 / seconds(lambda: a @ b, 1.0) / 1e9
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dim", type=int, nargs="+", default=[128])
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--stem", default="conv")
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds per line")
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds for each line")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     peak = peak_gflops()
@@ -101,7 +78,7 @@ def main() -> None:
                         step()
                 print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=32, max_name_column_width=60))
             elapsed = seconds(step, arguments.budget)
-            rate = 3 * flops(config, batch) / elapsed / 1e9
+            rate = training_flops(config, batch) / elapsed / 1e9
             row = {"dim": dim, "batch": size, "threads": torch.get_num_threads(), "ms": round(1e3 * elapsed, 1)}
             row |= {"samples/s": round(size / elapsed, 1), "GFLOP/s": round(rate), "peak": round(peak)}
             print(json.dumps(row | {"share": round(rate / peak, 2)}))

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe
-from model import peak_gflops
+from machine import describe, peak_gflops
 from reference_way import WholeSamples, reference_loss
 from torch import nn
 

@@ -1,9 +1,9 @@
-"""Configuration is a frozen value, checked once, at the edge."""
+"""Base class of all settings: frozen pydantic values that are checked once, when the configuration is read."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """Base of every settings class: immutable, and an unknown key or an illegal value is an error."""
+    """Immutable settings. An unknown key, an illegal value, NaN or infinity is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,24 +1,24 @@
-"""The only way that figures leave the library while it works: a small protocol that the caller implements."""
+"""The interface through which the library reports while it works. The caller implements it, e.g. as an MLflow run."""
 
 from pathlib import Path
 from typing import Any, Protocol
 
 
 class MetricLog(Protocol):
-    """Where a long step reports to, e.g. an MLflow run."""
+    """Receives metrics, figures and files of a long computation."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Record named figures, at a step of training or for the whole."""
+        """Record metrics by name, for a training step or, without `step`, for the whole computation."""
 
     def log_figure(self, figure: Any, name: str) -> None:
         """Record a matplotlib figure as `name` (a relative path that ends in .png)."""
 
     def log_file(self, path: Path, name: str) -> None:
-        """Record a file that is there now as `name` (a relative path), e.g. the trace of a profiler."""
+        """Record the current content of a file as `name` (a relative path), e.g. the trace of a profiler."""
 
 
 class NullMetricLog:
-    """Reports nowhere: for tests and for use as a library."""
+    """Discards everything: for tests and for use as a library."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""Long work shows itself: a bar with rate and time left on a terminal, a plain line now and then in a log."""
+"""Progress of long loops: a bar with rate and remaining time on a terminal, a line every 15 seconds in a log."""
 
 import logging
 import sys
@@ -21,9 +21,15 @@ def progress(
     start: int = 0,
     note: Callable[[], str] | None = None,
 ) -> Iterator[T]:
-    """Yield `items`, showing how far it is; `start` counts what an earlier, interrupted run had already done.
+    """Yield `items` and show the progress.
 
-    `note` is asked for a few words, e.g. the loss, whenever a line is shown.
+    Args:
+        items: what to iterate over.
+        description: what is being done.
+        total: number of items including `start`; by default from `len(items)`, where that is defined.
+        unit: name of one item.
+        start: number of items that an earlier, interrupted run has done.
+        note: returns a few words to show with each update, e.g. the loss.
     """
     if total is None and hasattr(items, "__len__"):
         total = start + len(items)  # type: ignore[arg-type]
@@ -34,6 +40,7 @@ def progress(
             if note:
                 bar.set_postfix_str(note(), refresh=False)
         return
+    # tqdm fills a log with control characters: write whole lines, and few of them
     began = last = time.monotonic()
     for count, item in enumerate(items, start + 1):
         yield item
@@ -41,7 +48,7 @@ def progress(
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             rate = (count - start) / (now - began)
-            left = f", {(total - count) / rate:.0f} s left" if total else ""
-            words = f", {note()}" if note else ""
-            share = f"/{total}" if total else ""
-            logger.info("%s: %d%s %s, %.3g %s/s%s%s", description, count, share, unit, rate, unit, left, words)
+            remaining = f", {(total - count) / rate:.0f} s left" if total else ""
+            suffix = f", {note()}" if note else ""
+            of_total = f"/{total}" if total else ""
+            logger.info("%s: %d%s %s, %.3g %s/s%s%s", description, count, of_total, unit, rate, unit, remaining, suffix)

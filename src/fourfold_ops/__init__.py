@@ -1,1 +1,1 @@
-"""The platform: Kedro, MLflow, DVC and Great Expectations glue that knows nothing of 4M; any Kedro project could use it."""
+"""The platform: Kedro, MLflow, DVC, Great Expectations, Kubernetes. Nothing is about 4M: any Kedro project can use it."""

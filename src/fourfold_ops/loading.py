@@ -1,13 +1,14 @@
-"""Configuration names code by its dotted path; here such a path becomes the object."""
+"""Loads the objects that the configuration names by dotted paths."""
 
 from importlib import import_module
 from typing import Any
 
 
 def load_object(path: str) -> Any:
-    """Return what a dotted path such as `fourfold.data.shards.ShardSet.open` names: module, then attributes.
+    """Return the object of a dotted path such as `fourfold.data.shards.ShardSet.open`: module, then attributes.
 
-    Raises ValueError that says which part of the path is missing.
+    Raises:
+        ValueError: A part of the path does not exist; the message names it.
     """
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -16,7 +17,7 @@ def load_object(path: str) -> Any:
             found: Any = import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise  # the module is there and lacks something itself: that is the error to show
+                raise  # the module exists, and one of its own imports fails: that is the error to show
             continue
         for done, name in enumerate(parts[cut:], cut):
             if not hasattr(found, name):

@@ -1,10 +1,10 @@
-"""How one value of one modality becomes the bytes of one shard member, and back.
+"""Encoding of one value of one modality as the bytes of a shard member, and decoding.
 
 Encoding is byte-stable: equal values give equal bytes (fixed PNG settings, canonical JSON, fixed npy header), so a shard's
 SHA-256 names its content. Nothing is ever unpickled.
 
-A label and its tokens may share a name (`caption`, `det`): what is stored tells them apart, since an npy file starts with a
-byte that neither UTF-8 text nor JSON can start with.
+A label and its tokens may share a name (`caption`, `det`). The content distinguishes them: an npy file starts with a byte that
+neither UTF-8 text nor JSON can start with.
 """
 
 # H height, W width, K crops, L tokens
@@ -22,17 +22,19 @@ from fourfold.suggestions import unknown_name
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
-COMPRESS_LEVEL = 3  # 64 x 64 pictures gain < 2 % from 9 and cost four times the time
+COMPRESS_LEVEL = 3  # level 9 saves less than 2 % on 64 x 64 images and takes four times as long
 CROP_SETTINGS = "crop_settings"
-EXTRA_EXTENSIONS = {"attributes": "json", CROP_SETTINGS: "npy"}  # stored beside labels and tokens, seen by no model
+EXTRA_EXTENSIONS = {"attributes": "json", CROP_SETTINGS: "npy"}  # stored beside labels and tokens; no model reads them
 EXTRA_DTYPES = {CROP_SETTINGS: "int32"}
-STORED_TOKENS = "int16"  # the format of pre-tokenized samples
+DTYPE_OF_TOKENS = "int16"  # of pre-tokenized samples, as in 4M
 
 
 def extension(name: str, value: Any = None) -> str:
-    """Return the member extension of a label, token modality or extra; `value` decides for names that are both.
+    """Return the extension of the shard member of a label, token modality or extra; raises ValueError for an unknown name.
 
-    Raises ValueError for an unknown name.
+    Args:
+        name: e.g. "depth", "tok_depth@448" or "crop_settings".
+        value: decides for a name that is both a label and a token modality; an array is tokens.
     """
     _check_known(name)
     if name in EXTRA_EXTENSIONS:
@@ -43,22 +45,26 @@ def extension(name: str, value: Any = None) -> str:
 
 
 def encode(name: str, value: Any) -> bytes:
-    """Return the stored bytes of `value`, which is what `decode` gives back.
+    """Return the stored bytes of a value; `decode` is the inverse.
 
-    rgb, normal: uint8 (H, W, 3) · semseg, edges: uint8 (H, W) · depth: float (H, W), stored as float16 · clip and other
-    features: float (h, w, C) or (C,), stored as float16 · caption: str · det, metadata, attributes and the like: a JSON
-    object · tokens: integers (K, L), stored as int16 · crop_settings: integers (K, 5), stored as int32. Raises ValueError when
-    the value does not fit its modality.
+    Args:
+        name: a label, token modality or extra.
+        value: rgb, normal: uint8 (H, W, 3) · semseg, edges: uint8 (H, W) · depth: float (H, W), stored as float16 · clip and
+            other features: float (h, w, C) or (C,), stored as float16 · caption: str · det, metadata, attributes: a JSON
+            object · tokens: integers (K, L), stored as int16 · crop_settings: integers (K, 5), stored as int32.
+
+    Raises:
+        ValueError: the value does not fit its modality.
     """
     kind = extension(name, value)
     try:
         return _ENCODERS[kind](name, value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Cannot store this value as {name!r} ({kind}): {error}") from error
+        raise ValueError(f"The value cannot be stored as {name!r} ({kind}): {error}") from error
 
 
 def decode(name: str, content: bytes) -> Any:
-    """Return the value stored as `content`; raises ValueError when the bytes are damaged or of another kind."""
+    """Return the value that is stored as `content`; raises ValueError when the bytes are damaged or of another kind."""
     _check_known(name)
     kind = "npy" if content[: len(NPY_MAGIC)] == NPY_MAGIC else extension(name)
     try:
@@ -76,7 +82,7 @@ def _check_known(name: str) -> None:
 def _encode_png(name: str, value: Any) -> bytes:
     wanted = 3 if LABELS[name].channels == 3 else 2
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != wanted:
-        raise ValueError(f"it must be uint8 of {wanted} axes, got {_describe(value)}.")
+        raise ValueError(f"expected uint8 with {wanted} axes, got {_describe(value)}.")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(value)).save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
     return buffer.getvalue()
@@ -84,18 +90,18 @@ def _encode_png(name: str, value: Any) -> bytes:
 
 def _decode_png(name: str, content: bytes) -> np.ndarray:
     if not content.startswith(PNG_MAGIC):
-        raise ValueError("they do not start as a PNG does.")
+        raise ValueError("they do not start with the signature of a PNG.")
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         wanted = "RGB" if LABELS[name].channels == 3 else "L"
         if image.mode != wanted:
-            raise ValueError(f"the picture has mode {image.mode}, not {wanted}.")
+            raise ValueError(f"the image has mode {image.mode}, expected {wanted}.")
         return np.asarray(image)
 
 
 def _encode_npy(name: str, value: Any) -> bytes:
     array = _cast(np.asarray(value), _stored_dtype(name))
-    if base_name(name) in TOKEN_MODALITIES and array.dtype == STORED_TOKENS and array.ndim != 2:
-        raise ValueError(f"tokens are (crops, tokens), got shape {array.shape}.")
+    if base_name(name) in TOKEN_MODALITIES and array.dtype == DTYPE_OF_TOKENS and array.ndim != 2:
+        raise ValueError(f"tokens must have shape (crops, tokens), got {array.shape}.")
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
@@ -104,36 +110,38 @@ def _encode_npy(name: str, value: Any) -> bytes:
 def _decode_npy(name: str, content: bytes) -> np.ndarray:
     array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     if array.dtype != _stored_dtype(name):
-        raise ValueError(f"the array has dtype {array.dtype}, not {_stored_dtype(name)}.")
+        raise ValueError(f"the array has dtype {array.dtype}, expected {_stored_dtype(name)}.")
     return array
 
 
 def _stored_dtype(name: str) -> str:
     if name in EXTRA_DTYPES:
         return EXTRA_DTYPES[name]
-    return LABELS[name].dtype if name in LABELS and LABELS[name].extension == "npy" else STORED_TOKENS
+    return LABELS[name].dtype if name in LABELS and LABELS[name].extension == "npy" else DTYPE_OF_TOKENS
 
 
 def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Return `array` as `dtype`; raises ValueError rather than lose integers or make infinities."""
+    """Return `array` as `dtype`; raises ValueError when integers would overflow or values would not be finite."""
     if np.issubdtype(dtype, np.integer):
         if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"tokens are integers, got {array.dtype}.")
+            raise ValueError(f"expected integers, got {array.dtype}.")
         limits = np.iinfo(dtype)
         if array.size and (array.min() < limits.min or array.max() > limits.max):
-            raise ValueError(f"values go from {array.min()} to {array.max()}; {dtype} holds {limits.min} to {limits.max}.")
+            raise ValueError(
+                f"values range from {array.min()} to {array.max()}; allowed for {dtype}: {limits.min} to {limits.max}."
+            )
     elif not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"it must be an array of floats, got {array.dtype}.")
+        raise ValueError(f"expected an array of floats, got {array.dtype}.")
     with np.errstate(over="ignore"):
         stored = array.astype(dtype, copy=False)
     if not np.isfinite(stored).all():
-        raise ValueError(f"it holds values that are not finite in {dtype}.")
+        raise ValueError(f"it has values that are not finite in {dtype}.")
     return stored
 
 
 def _encode_text(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
-        raise ValueError(f"it must be text, got {_describe(value)}.")
+        raise ValueError(f"expected text, got {_describe(value)}.")
     return value.encode("utf-8")
 
 
@@ -159,7 +167,7 @@ def _holds_boxes(name: str, value: Any) -> bool:
 
 
 def _with_boxes(value: dict[str, Any]) -> dict[str, Any]:
-    """Return instances whose box stands under the name that the reference's loader reads as well."""
+    """Return instances with their box a second time as `boxes`, the name that the data loader of 4M reads."""
     instances = [one | {"boxes": one["box"]} if "box" in one else one for one in value["instances"]]
     return value | {"instances": instances}
 

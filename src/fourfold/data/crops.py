@@ -1,7 +1,7 @@
-"""Crops: the same window, and the same mirroring, applied to every label of a sample (4M §A.1).
+"""Crops: one window, and one choice of mirroring, for all labels of a sample (4M, arXiv 2312.06647, §A.1).
 
-Crop 0 is the whole image, so a tokenizer at the image's own size sees the stored values untouched; further crops are random
-resized crops. A crop is top, left, height, width in pixels of the image, and flip (0 or 1), as the reference stores it.
+Crop 0 is the whole image: without resizing, a tokenizer then reads the stored values unchanged. The others are random resized
+crops. A crop is top, left, height, width in pixels of the image, and flip (0 or 1), as 4M stores it.
 """
 
 # B batch, K crops, H W pixels (h w of a feature map), C channels
@@ -17,9 +17,9 @@ from torch import Tensor
 from fourfold.configuration import Config
 from fourfold.modalities import label
 
-OF_THE_WHOLE = ("text", "palette", "metadata", "vector", "embeddings")  # kinds of labels that no crop changes
-NEAREST = ("classes", "depth", "edges")  # kinds of which no two values have a mean
-MIN_VISIBLE = 0.3  # share of a box that must lie in the crop
+GLOBAL_KINDS = ("text", "palette", "metadata", "vector", "embeddings")  # describe the whole image; no crop changes them
+NEAREST = ("classes", "depth", "edges")  # kinds whose values must not be averaged
+MIN_VISIBLE = 0.3  # share of the area of a box that must be inside the crop
 
 
 class CropConfig(Config):
@@ -44,18 +44,26 @@ def draw_crops(num_samples: int, image_size: tuple[int, int], config: CropConfig
 
 
 def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[int, int] | None = None) -> Any:
-    """Return the stored values (B, ...) of label `name` as seen through a crop each, same size and dtype.
+    """Return the stored values of a label, each cropped and resized to its own size, with the same dtype.
 
-    `image_size` is that of the images whose pixels the crops count; by default the values' own. Class ids, edges and depth take
-    the nearest value (a mean of two depths is a surface that is not there), the rest is interpolated; mirrored normals change
-    the sign of x. What is said of the whole image (captions, palettes, metadata, global features) stays as it is, as in 4M.
-    Raises ValueError for what has no pixels without `image_size`, and for codes of whole masks.
+    Class ids, edges and depth take the nearest value (the mean of two depths is a surface that does not exist); other values
+    are interpolated. Mirrored normals change the sign of x. Captions, palettes, metadata and global features describe the whole
+    image and stay unchanged, as in 4M.
+
+    Args:
+        name: the label.
+        values: array (B, H, W, ...), or a list of B JSON objects.
+        crops_B5: one crop for each value.
+        image_size: height and width of the images whose pixels the crops count; default: those of the values.
+
+    Raises:
+        ValueError: the values have no pixels and `image_size` is missing, or they are codes of whole masks.
     """
     kind = label(name).kind
-    if kind in OF_THE_WHOLE:
+    if kind in GLOBAL_KINDS:
         return values
     if image_size is None and not isinstance(values, np.ndarray):
-        raise ValueError(f"{name!r} has no pixels: say in those of which image_size its crops are.")
+        raise ValueError(f"{name!r} has no pixels; pass the image_size to which its crops refer.")
     rows, columns = image_size or values.shape[1:3]
     if (crops_B5 == (0, 0, rows, columns, 0)).all():
         return values
@@ -63,7 +71,7 @@ def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[
     if kind in ("boxes", "poses"):
         return [_crop_boxes(value, crop) for value, crop in zip(values, shares_B5, strict=True)]
     if kind == "instances":
-        raise ValueError(f"{name!r} cannot be cropped: its codes stand for whole masks. Set crops.num_crops to 1.")
+        raise ValueError(f"{name!r} cannot be cropped: each of its codes is a whole mask. Set crops.num_crops to 1.")
     cropped = _resample(values, shares_B5, "nearest" if kind in NEAREST else "bilinear")
     if kind == "normals":
         return _mirror_normals(cropped, crops_B5[:, 4] > 0)
@@ -71,21 +79,21 @@ def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[
 
 
 def resized(name: str, values: np.ndarray, side: int) -> np.ndarray:
-    """Return stored images (B, H, W, ...) of label `name` at `side` × `side` pixels, same dtype.
+    """Return stored images (B, H, W, ...) of a label as (B, side, side, ...), with the same dtype.
 
-    What is interpolated is averaged over all pixels that a new one covers; class ids, edges and depth take the nearest, as in
-    `crop_values`. Normals are of unit length again.
+    Class ids, edges and depth take the nearest value, as in `crop_values`; other values are averaged over the area of the new
+    pixel. Normals are normalized to unit length again.
     """
     if values.shape[1:3] == (side, side):
         return values
     planes_BCHW, kind = _planes(values), label(name).kind
     if kind in NEAREST:
-        seen_BCHW = F.interpolate(planes_BCHW, (side, side), mode="nearest-exact")
+        resized_BCHW = F.interpolate(planes_BCHW, (side, side), mode="nearest-exact")
     else:
-        seen_BCHW = F.interpolate(planes_BCHW, (side, side), mode="bilinear", antialias=True)
+        resized_BCHW = F.interpolate(planes_BCHW, (side, side), mode="bilinear", antialias=True)
     if kind == "normals":
-        seen_BCHW = F.normalize(seen_BCHW / 127.5 - 1, dim=1) * 127.5 + 127.5
-    return _as_stored(seen_BCHW, values)
+        resized_BCHW = F.normalize(resized_BCHW / 127.5 - 1, dim=1) * 127.5 + 127.5
+    return _as_stored(resized_BCHW, values)
 
 
 def _planes(values: np.ndarray) -> Tensor:
@@ -95,7 +103,7 @@ def _planes(values: np.ndarray) -> Tensor:
 
 
 def _as_stored(planes_BCHW: Tensor, like: np.ndarray) -> np.ndarray:
-    """Return planes of any height and width with the axes and the dtype of `like`; the inverse of `_planes`."""
+    """Return planes of any height and width with the axes and dtype of `like`; the inverse of `_planes`."""
     values = planes_BCHW.movedim(1, -1).numpy().reshape(len(like), *planes_BCHW.shape[2:], *like.shape[3:])
     return (np.rint(values).clip(0, 255) if like.dtype == np.uint8 else values).astype(like.dtype)
 
@@ -104,20 +112,20 @@ def _resample(values: np.ndarray, shares_B5: np.ndarray, mode: str) -> np.ndarra
     planes_BCHW = _planes(values)
     top, left, height, width, flip = torch.from_numpy(shares_B5).unbind(1)
     rows, columns = planes_BCHW.shape[2:]
-    y_BH, x_BW = _places(top, height, rows), _places(left, width, columns)
+    y_BH, x_BW = _coordinates(top, height, rows), _coordinates(left, width, columns)
     x_BW = torch.where(flip[:, None] > 0, x_BW.flip(1), x_BW)
-    places_BHW2 = torch.stack([x_BW[:, None].expand(-1, rows, -1), y_BH[:, :, None].expand(-1, -1, columns)], dim=-1)
-    return _as_stored(F.grid_sample(planes_BCHW, places_BHW2, mode, padding_mode="border", align_corners=False), values)
+    grid_BHW2 = torch.stack([x_BW[:, None].expand(-1, rows, -1), y_BH[:, :, None].expand(-1, -1, columns)], dim=-1)
+    return _as_stored(F.grid_sample(planes_BCHW, grid_BHW2, mode, padding_mode="border", align_corners=False), values)
 
 
-def _places(first_B: Tensor, extent_B: Tensor, size: int) -> Tensor:
-    """Return where the pixels of a resized window lie on one axis, (B, size), for `grid_sample`: -1 to 1 over all pixels.
+def _coordinates(first_B: Tensor, extent_B: Tensor, size: int) -> Tensor:
+    """Return the coordinates of the pixels of a resized window on one axis, (B, size), for `grid_sample`: -1 to 1.
 
-    Nothing outside the window is looked at, as when it is cut out before it is resized.
+    They are clamped to the window: values outside have no influence, as if it was cut out before it was resized.
     """
     start_B1, extent_B1 = first_B[:, None] * size, extent_B[:, None] * size
-    place_BS = start_B1 + (torch.arange(size) + 0.5) * extent_B1 / size - 0.5
-    inside_BS = torch.maximum(torch.minimum(place_BS, start_B1 + extent_B1 - 1), start_B1)
+    pixel_BS = start_B1 + (torch.arange(size) + 0.5) * extent_B1 / size - 0.5
+    inside_BS = torch.maximum(torch.minimum(pixel_BS, start_B1 + extent_B1 - 1), start_B1)
     return (2 * inside_BS + 1) / size - 1
 
 

@@ -1,4 +1,4 @@
-"""Where a reader stands in an endless, seeded sequence of epochs: all that an exact resume needs to know about data."""
+"""Position in an endless, seeded sequence of epochs: the only state of a data reader that an exact resume needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fourfold.seeds import numpy_generator
 
 @dataclass(frozen=True, order=True)
 class Cursor:
-    """`offset` samples of epoch `epoch` have been handed out. Travels beside each batch; points behind it."""
+    """Position after `offset` samples of epoch `epoch`. A reader yields it with each batch; it points to the next sample."""
 
     epoch: int = 0
     offset: int = 0
@@ -22,11 +22,11 @@ def epoch_order(num_samples: int, seed: int, *path: str | int) -> np.ndarray:
 
 
 def share_of(batch_size: int, rank: int, num_ranks: int) -> slice:
-    """Return which samples of a batch are one rank's; raises ValueError when some rank would get none."""
+    """Return the slice of a batch that one rank processes; raises ValueError when some rank would get no sample."""
     if batch_size < num_ranks:
         raise ValueError(
-            f"A batch of {batch_size} cannot be shared by {num_ranks} ranks. Raise batch_size, which is that of all ranks "
-            "together, or start fewer."
+            f"A batch of {batch_size} cannot be shared by {num_ranks} ranks. Raise batch_size, which counts the samples of all "
+            "ranks together, or start fewer processes."
         )
     return slice(batch_size * rank // num_ranks, batch_size * (rank + 1) // num_ranks)
 
@@ -34,13 +34,18 @@ def share_of(batch_size: int, rank: int, num_ranks: int) -> slice:
 def index_batches(
     num_samples: int, batch_size: int, seed: int, *path: str | int, start: Cursor | None = None
 ) -> Iterator[tuple[np.ndarray, Cursor]]:
-    """Yield (indices int64 (batch_size,), cursor behind them) without end; for data that is in memory.
+    """Yield batches of sample indices without end, for data in memory.
 
-    Each epoch has its own order; what does not fill a batch at its end is left for other epochs. Raises ValueError when
-    there are fewer samples than a batch needs.
+    Each epoch has its own order. Samples at its end that do not fill a batch are skipped until another epoch.
+
+    Yields:
+        Indices, int64 (batch_size,), and the cursor after them.
+
+    Raises:
+        ValueError: there are fewer samples than a batch needs.
     """
     if batch_size > num_samples:
-        raise ValueError(f"A batch of {batch_size} needs as many samples, got {num_samples}. Lower the batch size.")
+        raise ValueError(f"A batch of {batch_size} needs as many samples; there are {num_samples}. Lower the batch size.")
     cursor = start or Cursor()
     while True:
         order = epoch_order(num_samples, seed, *path, cursor.epoch)

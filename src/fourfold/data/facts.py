@@ -1,4 +1,4 @@
-"""What a validation wants to know of shards: one row of plain facts per sample and modality."""
+"""Facts about stored values for validations: one row per sample and modality."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ import numpy as np
 
 from fourfold.data import codecs
 from fourfold.data.shards import ShardSet
-from fourfold.modalities import LABELS
+from fourfold.modalities import LABELS, ClassTable
 
 Fact = dict[str, Any]
 COLUMNS = (
@@ -26,20 +26,27 @@ COLUMNS = (
     "max",
     "mean",
     "finite",
+    "num_unknown_ids",  # pixels whose class id is not in the class table of the set
     "caption_length",  # characters
     "num_words",
     "num_instances",
     "min_score",
     "boxes_valid",  # 0 <= min <= max <= 1 on both axes
     "num_colors",  # of the largest palette
-    "num_metadata",  # types that are said
+    "num_metadata",  # types with a value
 )
 
 
 def fact_table(shards: ShardSet, splits: Iterable[str] | None = None, modalities: Iterable[str] | None = None) -> list[Fact]:
-    """Return a row of `COLUMNS` per sample and modality, in the order of the shards; None where a fact has no meaning.
+    """Return a row of `COLUMNS` per sample and modality, in the order of the shards; None where a fact is not defined.
 
-    Default: all splits and all their modalities. Raises ValueError where a shard is damaged or a split is missing.
+    Args:
+        shards: the shards to read.
+        splits: default: all.
+        modalities: default: all modalities of each split.
+
+    Raises:
+        ValueError: a shard is damaged, or a split does not exist.
     """
     return list(iterate_facts(shards, splits, modalities))
 
@@ -47,22 +54,28 @@ def fact_table(shards: ShardSet, splits: Iterable[str] | None = None, modalities
 def iterate_facts(
     shards: ShardSet, splits: Iterable[str] | None = None, modalities: Iterable[str] | None = None
 ) -> Iterator[Fact]:
-    """Yield the rows of `fact_table` with one shard in memory."""
+    """Yield the rows of `fact_table`, with one shard in memory at a time."""
     for split in shards.splits() if splits is None else splits:
         for modality in shards.modalities(split) if modalities is None else modalities:
-            position = 0
-            for shard in shards.manifest(split, modality).shards:
+            position, manifest = 0, shards.manifest(split, modality)
+            for shard in manifest.shards:
                 for key, content in shards.read_bytes(split, modality, shard.name):
-                    place = {"key": key, "split": split, "shard": shard.name, "position": position, "modality": modality}
-                    yield dict.fromkeys(COLUMNS) | place | _facts(modality, content)
+                    position_facts = {
+                        "key": key,
+                        "split": split,
+                        "shard": shard.name,
+                        "position": position,
+                        "modality": modality,
+                    }
+                    yield dict.fromkeys(COLUMNS) | position_facts | _facts(modality, content, manifest.class_table)
                     position += 1
 
 
-def _facts(modality: str, content: bytes) -> Fact:
+def _facts(modality: str, content: bytes, class_table: ClassTable | None) -> Fact:
     value = codecs.decode(modality, content)
     facts: Fact = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     if isinstance(value, np.ndarray):
-        return facts | _array_facts(value)
+        return facts | _array_facts(value) | ({} if class_table is None else _class_facts(value, class_table))
     if isinstance(value, str):
         return facts | {"caption_length": len(value), "num_words": len(value.split())}
     return facts | _json_facts(modality, value)
@@ -86,7 +99,7 @@ def _extent(values: Iterable[float]) -> Fact:
 
 
 def _array_facts(value: np.ndarray) -> Fact:
-    if value.ndim == 1:  # a vector is of one place
+    if value.ndim == 1:  # a vector has one position
         shape = {"height": 1, "width": 1, "channels": len(value)}
     else:
         shape = {"height": value.shape[0], "width": value.shape[1], "channels": value.shape[2] if value.ndim > 2 else 1}
@@ -95,6 +108,11 @@ def _array_facts(value: np.ndarray) -> Fact:
     wide = value.astype(np.float64)
     extent = {"min": float(wide.min()), "max": float(wide.max()), "mean": float(wide.mean())}
     return shape | extent | {"finite": bool(np.isfinite(wide).all())}
+
+
+def _class_facts(value: np.ndarray, class_table: ClassTable) -> Fact:
+    allowed = [*range(class_table.num_classes), *class_table.ignored]
+    return {"num_unknown_ids": int((~np.isin(value, allowed)).sum())}
 
 
 def _box_facts(instances: list[dict[str, Any]]) -> Fact:

@@ -1,4 +1,4 @@
-"""Manifests: what the shards of one modality of a split hold, and whether modalities are aligned."""
+"""Manifests: the content of the shards of one modality of a split, and the check that modalities are aligned."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 class ShardInfo(Config):
-    """What a manifest says of one shard; `keys` in the order of the tar."""
+    """Entry of one shard in a manifest; `keys` are in the order of the tar."""
 
     name: str
     sha256: str
@@ -28,7 +28,7 @@ class ShardInfo(Config):
 
 
 class Manifest(Config):
-    """What one modality of one split consists of."""
+    """The shards of one modality of a split."""
 
     schema_version: int = SCHEMA_VERSION
     modality: str
@@ -41,15 +41,16 @@ class Manifest(Config):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of the shards in `folder`, whole or not at all."""
+    """Write the manifest of the shards in `folder` atomically."""
     write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json", exclude_none=True))
 
 
 @lru_cache(maxsize=256)
 def read_manifest(path: Any, _version: str) -> Manifest:
-    """Return the manifest at `path`, parsed once; `_version` makes a rewritten file a new entry.
+    """Return the manifest at `path` (a `Path` or `UPath`); it is parsed once for each `_version` of the file.
 
-    Raises ValueError when it is not one of ours.
+    Raises:
+        ValueError: the file is not a manifest, or has another schema version.
     """
     try:
         manifest = Manifest.model_validate(read_json(path))
@@ -57,13 +58,13 @@ def read_manifest(path: Any, _version: str) -> Manifest:
         raise ValueError(f"{path} is not a shard manifest: {error}. Run the stage that writes it again.") from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema version {manifest.schema_version}; this code reads {SCHEMA_VERSION}. Run its stage."
+            f"{path} has schema version {manifest.schema_version}; allowed: {SCHEMA_VERSION}. Run its stage again."
         )
     return manifest
 
 
 def describe(path: Path, content: bytes, keys: tuple[str, ...]) -> ShardInfo:
-    """Return what a manifest says of a shard with this content."""
+    """Return the manifest entry of a shard with this content."""
     sha256 = hashlib.sha256(content).hexdigest()
     return ShardInfo(name=path.name, sha256=sha256, bytes=len(content), samples=len(keys), keys=keys)
 
@@ -78,7 +79,11 @@ def survey(folder: Path, modality: str, class_table: ClassTable | None = None) -
 
 
 def require_equal_keys(wanted: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]], where: str) -> None:
-    """Raise ValueError that names the first shard, and the first key in it, where two modalities differ."""
+    """Check that two modalities have the same keys in the same shards.
+
+    Raises:
+        ValueError: they differ; the message names the first shard and the first key.
+    """
     if list(wanted) != list(found):
         odd = sorted(set(wanted) ^ set(found))
         raise ValueError(f"{where} does not have the same shards as the other modalities of its split: {', '.join(odd[:5])}.")

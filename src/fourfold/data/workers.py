@@ -1,4 +1,6 @@
-"""Units of work in worker processes: what comes out, and in which order, is what one process would give."""
+"""Reading in worker processes; the results and their order are those of a single process."""
+
+# An item is one unit of reading, e.g. the samples of a few shards; R is what reading it gives.
 
 import os
 import signal
@@ -8,71 +10,71 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-Unit = TypeVar("Unit")
-Result = TypeVar("Result")
+Item = TypeVar("Item")
+R = TypeVar("R")
 
 
-class Reading(Protocol):
-    """How to read: see `fourfold.pretraining.loader.Reader`."""
+class WorkerSettings(Protocol):
+    """Settings of the worker processes, e.g. `fourfold.pretraining.loader.Reader`."""
 
     @property
     def num_workers(self) -> int:
-        """Processes; 0 reads in this one."""
+        """Number of processes; 0 reads in the calling process."""
 
     @property
     def prefetch(self) -> int:
-        """Units that each worker is ahead."""
+        """Number of items that each worker reads ahead."""
 
     @property
     def pin_memory(self) -> bool:
-        """Whether results are to be in page-locked memory."""
+        """Whether to copy results to page-locked memory, for faster transfers to a GPU."""
 
 
-def in_workers(units: Callable[[], Iterable[Unit]], read: Callable[[Unit], Result], how: Reading) -> Iterator[Result]:
-    """Yield `read(unit)` of each of `units()`, in order.
+def in_workers(items: Callable[[], Iterable[Item]], read: Callable[[Item], R], settings: WorkerSettings) -> Iterator[R]:
+    """Yield `read(item)` for each item of `items()`, in order.
 
-    Worker w of n reads units w, w + n, ...: all know all of them and read their own, so the number of workers has nothing to do
-    with the number of shards. An error in a worker is raised here. Workers end with the process that they work for.
+    Worker w of n iterates over all items and reads items w, w + n, ..., so the number of workers is independent of the number
+    of shards. An error in a worker is raised in the calling process. The workers end with the iterator.
     """
-    if not how.num_workers:
-        for unit in units():
-            yield _pinned(read(unit)) if how.pin_memory else read(unit)
+    if not settings.num_workers:
+        for item in items():
+            yield _pinned(read(item)) if settings.pin_memory else read(item)
         return
     loader = DataLoader(
-        _EveryNth(units, read),
+        _EveryNth(items, read),
         batch_size=None,
-        num_workers=how.num_workers,
-        prefetch_factor=how.prefetch,
-        pin_memory=how.pin_memory,
-        worker_init_fn=_leave_group,
-        multiprocessing_context="fork",  # what it reads with is not pickled
-        generator=torch.Generator(),  # its own: the loader draws a number that nobody uses
+        num_workers=settings.num_workers,
+        prefetch_factor=settings.prefetch,
+        pin_memory=settings.pin_memory,
+        worker_init_fn=_leave_process_group,
+        multiprocessing_context="fork",  # `read` need not be picklable, and loaded plug-ins are inherited
+        generator=torch.Generator(),  # else the loader draws a number from the global generator
     )
-    reading = iter(loader)
+    results = iter(loader)
     try:
-        yield from reading
+        yield from results
     finally:
-        reading._shutdown_workers()  # type: ignore[attr-defined]  # else they wait for the garbage collector
+        results._shutdown_workers()  # type: ignore[attr-defined]  # else they run until the garbage collector finds them
 
 
 class _EveryNth(IterableDataset):
-    def __init__(self, units: Callable[[], Iterable[Any]], read: Callable[[Any], Any]) -> None:
-        self.units, self.read = units, read
+    def __init__(self, items: Callable[[], Iterable[Any]], read: Callable[[Any], Any]) -> None:
+        self.items, self.read = items, read
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        assert worker is not None
-        for index, unit in enumerate(self.units()):
+        assert worker is not None, "runs in worker processes only"
+        for index, item in enumerate(self.items()):
             if index % worker.num_workers == worker.id:
-                yield self.read(unit)
+                yield self.read(item)
 
 
-def _leave_group(worker: int) -> None:
-    """A SIGTERM for the whole group is for the process that trains: it saves first, and may still need its workers."""
+def _leave_process_group(worker: int) -> None:
+    """Protect a worker from a SIGTERM to the process group: the training process saves first, and may need its workers."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _pinned(result: Any) -> Any:
-    """Return a tuple with its tensors and batches in page-locked memory, as the loader of torch does it."""
+    """Return a tuple with its tensors and batches in page-locked memory, as the `DataLoader` does."""
     return tuple(part.pin_memory() if hasattr(part, "pin_memory") else part for part in result)

@@ -11,6 +11,7 @@ from fourfold.modalities.table import (
     TokenModality,
     base_name,
     label,
+    register_modality,
     target_of,
     token_modality,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "TokenModality",
     "base_name",
     "label",
+    "register_modality",
     "target_of",
     "token_modality",
 ]

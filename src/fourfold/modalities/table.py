@@ -1,10 +1,10 @@
-"""The one table of modalities: what each is called, how it is stored, normalized and turned into tokens.
+"""The table of modalities: the name of each, and how it is stored, normalized and tokenized.
 
-Two names for one thing: a *label* is what a sample carries (`depth`, a metric array), a *token* modality is what the
-transformer sees (`tok_depth`, an 8 × 8 or 14 × 14 grid of codes). RGB is seen twice: as pixel patches (`rgb`, input only)
-and as codes (`tok_rgb`). Sequences (`caption`, `det`) keep their name. Sizes are those of the released models, 4M-7 (arXiv
-2312.06647) and 4M-21 (arXiv 2406.09406); a smaller configuration overrides vocabularies, never names. `tok_depth@448` is the
-same modality at another resolution. Adding a modality is one entry in each table, and one encoding if its kind is new.
+A *label* is what a sample stores (`depth`, an array in meters). A *token modality* is what the transformer reads and predicts
+(`tok_depth`, an 8 × 8 or 14 × 14 grid of codes). RGB has two token modalities: pixel patches (`rgb`, input only) and codes
+(`tok_rgb`). Sequences (`caption`, `det`) have the same name in both roles. Sizes are those of the released models, 4M-7 (arXiv
+2312.06647) and 4M-21 (arXiv 2406.09406); smaller configurations override vocabularies, never names. `tok_depth@448` is the
+same modality at another resolution. To add a modality, see docs/guides/add-a-modality.md.
 """
 
 import math
@@ -15,19 +15,23 @@ from fourfold.suggestions import unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
 RELEASED_PIXELS = 224  # side of the images that released sizes refer to
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a sample carries for one modality.
+    """How a sample stores one modality.
 
-    `kind` names its encoding: a dense one of `fourfold.tokenizers.formats`, or a sequence of
-    `fourfold.tokenizers.text.sequences`.
-    `extension` and `dtype` say how it is stored in a shard; `channels` is the last axis of dense arrays (H, W, channels),
-    0 where there is none (H, W) or it depends on the configuration. `normalized` is what its tokenizer sees of a stored value.
+    Attributes:
+        name: name of the folder in a shard set.
+        kind: the encoding: a key of `fourfold.tokenizers.formats.DENSE_FORMATS`, or of `SEQUENCE_FORMATS` in
+            `fourfold.tokenizers.text.sequences`.
+        extension: of the member of a shard.
+        dtype: of the stored array; "str" or "json" for other values.
+        channels: last axis of dense arrays (H, W, channels); 0 for (H, W), or if it depends on the configuration.
+        labeled_by: where the values come from, for people.
+        reconstruction_loss: of its VQ-VAE; None for sequences.
+        normalized: how its tokenizer normalizes stored values, for people.
     """
 
     name: str
@@ -42,11 +46,19 @@ class Label:
 
 @dataclass(frozen=True)
 class TokenModality:
-    """What the transformer sees of one label.
+    """How the transformer reads and predicts one label.
 
-    `kind` decides masking, positions and attention: `pixels` are patches and input only; `grid` tokens form an image;
-    `sequence` tokens are text; `vectors` are a sequence of features and input only. `released_vocabulary` and
-    `released_tokens` are those of 4M at 224 px; a sequence's count its EOS and a sentinel.
+    Attributes:
+        name: e.g. `tok_depth`.
+        label: name of the label.
+        kind: decides masking, positions and attention. `pixels` are patches, input only; `grid` tokens form an image;
+            `sequence` tokens are text; `vectors` are a sequence of features, input only.
+        released_vocabulary: number of codes in the released models; 0 for inputs without codes.
+        released_tokens: number of tokens in the released models, at 224 pixels; for a sequence with its EOS and a sentinel.
+        learned_positions: one learned vector for each position instead of sin-cos, for tokens that form no image.
+        chunk_length: a sequence is masked in whole chunks of this many tokens.
+        shuffled: the order of the chunks has no meaning; it is drawn again at each masking.
+        vector_width: width of `vectors`.
     """
 
     name: str
@@ -54,14 +66,14 @@ class TokenModality:
     kind: Literal["pixels", "grid", "sequence", "vectors"]
     released_vocabulary: int
     released_tokens: int
-    learned_positions: bool = False  # tokens that form no image have a learned vector per place instead of sin-cos
-    chunk_length: int = 1  # a sequence is masked in whole chunks of so many tokens
-    shuffled: bool = False  # the order of the chunks means nothing and is drawn anew at each masking
-    vector_width: int | None = None  # of `vectors`
+    learned_positions: bool = False
+    chunk_length: int = 1
+    shuffled: bool = False
+    vector_width: int | None = None
 
     @property
     def released_grid(self) -> tuple[int, int] | None:
-        """Rows and columns of tokens or patches at 224 px; None for what lies in a row."""
+        """Rows and columns of tokens or patches at 224 pixels; None for sequences and vectors."""
         if self.kind not in ("pixels", "grid"):
             return None
         side = math.isqrt(self.released_tokens)
@@ -69,7 +81,7 @@ class TokenModality:
 
     @property
     def input_only(self) -> bool:
-        """Whether it can be seen but not predicted."""
+        """Whether the model can read it but not predict it."""
         return self.kind in ("pixels", "vectors")
 
 
@@ -100,7 +112,7 @@ LABELS: dict[str, Label] = {
         Label("metadata", "metadata", "json", "json", 0, "arithmetic on image, caption and other labels", None, "bins by type"),
         Label("human_poses", "poses", "json", "json", 0, "4D-Humans (SMPL parameters)", None, "parameters in bins of v0"),
         Label("sam_instance", "instances", "json", "json", 0, "SAM (polygons, mask tokens)", None, "pixels as v0 to v3"),
-        # ours: a global feature, as 4M-21 has of DINOv2 and ImageBind, of the teacher that is at hand
+        # not in 4M: a global feature of the default teacher, as 4M-21 has of DINOv2 and ImageBind
         Label("clip_global", "vector", "npy", "float16", 0, "teacher (image embedding)", "cosine", "unit length"),
     )
 }
@@ -129,54 +141,76 @@ TOKEN_MODALITIES: dict[str, TokenModality] = {
         TokenModality("metadata", "metadata", "sequence", 30000, 40, chunk_length=2, shuffled=True),
         TokenModality("human_poses", "human_poses", "sequence", 30000, 275),
         TokenModality("sam_instance", "sam_instance", "sequence", 30000, 290),
-        # ours
+        # not in 4M
         TokenModality("tok_clip_global", "clip_global", "grid", 8192, 16, learned_positions=True),
     )
 }
 FOUR_M_7 = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")
 
 
+def register_modality(label: Label, *token_modalities: TokenModality) -> None:
+    """Add a label and the token modalities that are made from it, e.g. from the `register()` of a plug-in.
+
+    Args:
+        label: how a sample stores the modality.
+        token_modalities: how the transformer sees it; each names the label.
+
+    Raises:
+        ValueError: a name is taken, or a token modality names another label.
+    """
+    taken = [label.name] if label.name in LABELS else [one.name for one in token_modalities if one.name in TOKEN_MODALITIES]
+    if taken:
+        raise ValueError(f"Two modalities are called {taken[0]!r}. Give one of them another name.")
+    for modality in token_modalities:
+        if modality.label != label.name:
+            raise ValueError(f"Token modality {modality.name!r} names label {modality.label!r}; it must be {label.name!r}.")
+    LABELS[label.name] = label
+    TOKEN_MODALITIES.update((modality.name, modality) for modality in token_modalities)
+
+
 def label(name: str) -> Label:
-    """Return one label's entry; raises ValueError that suggests the nearest name."""
-    return LABELS[_known(name, LABELS, "label")]
+    """Return the entry of a label; raises ValueError that suggests the nearest name when there is none."""
+    return LABELS[_require_known(name, LABELS, "label")]
 
 
 def token_modality(name: str) -> TokenModality:
-    """Return one token modality's entry; `tok_depth@448` is `tok_depth` with the tokens of images of 448 pixels.
+    """Return the entry of a token modality; `tok_depth@448` is `tok_depth` with the tokens of an image of 448 pixels.
 
-    Raises ValueError for an unknown name (it suggests the nearest), or a resolution that the modality cannot have.
+    Raises:
+        ValueError: the name is unknown (the nearest is suggested), or the modality cannot have this resolution.
     """
     base, at, pixels = name.partition("@")
-    entry = TOKEN_MODALITIES[_known(base, TOKEN_MODALITIES, "modality")]
+    entry = TOKEN_MODALITIES[_require_known(base, TOKEN_MODALITIES, "modality")]
     if not at:
         return entry
     if entry.released_grid is None or entry.learned_positions:
-        raise ValueError(f"{name!r}: {base!r} forms no image, so it has no resolution. Write {base!r}.")
+        raise ValueError(f"{name!r}: {base!r} is no image, so it has no resolution. Write {base!r}.")
     side, rest = divmod(entry.released_grid[0] * int(pixels), RELEASED_PIXELS) if pixels.isdecimal() else (0, 1)
     if rest or not side:
         step = RELEASED_PIXELS // entry.released_grid[0]
-        raise ValueError(f"{name!r}: after the @ comes the side of the image in pixels, a multiple of {step}, e.g. {base}@448.")
+        raise ValueError(f"{name!r}: after @ must be the image side in pixels, a multiple of {step}, e.g. {base}@448.")
     return replace(entry, name=name, released_tokens=side * side)
 
 
 def base_name(name: str) -> str:
-    """Return the name in the table of a modality at some resolution: `tok_depth@448` → `tok_depth`."""
+    """Return the name of a modality without its resolution: `tok_depth@448` → `tok_depth`."""
     return name.partition("@")[0]
 
 
 def target_of(label_name: str) -> TokenModality:
-    """Return what the model predicts to produce a label: `depth` → `tok_depth`, `rgb` → `tok_rgb`, `caption` → `caption`.
+    """Return the token modality that produces a label: `depth` → `tok_depth`, `rgb` → `tok_rgb`, `caption` → `caption`.
 
-    Raises ValueError for a label that can only be an input.
+    Raises:
+        ValueError: the label is unknown, or can only be an input.
     """
-    _known(label_name, LABELS, "label")
+    _require_known(label_name, LABELS, "label")
     for modality in TOKEN_MODALITIES.values():
         if modality.label == label_name and not modality.input_only:
             return modality
-    raise ValueError(f"{label_name!r} can be shown to the model but not asked for: nothing turns predictions into it.")
+    raise ValueError(f"{label_name!r} can only be an input: it has no token modality that the model predicts.")
 
 
-def _known(name: str, table: dict, noun: str) -> str:
+def _require_known(name: str, table: dict, noun: str) -> str:
     if name not in table:
         raise ValueError(unknown_name(noun, name, table, "Add it in fourfold/modalities."))
     return name

@@ -18,10 +18,11 @@ from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
 from fourfold.model.config import ModalityConfig, ModelConfig
 
 Side = Literal["input", "target"]
+STEM_WIDTH = 32  # channels after the first convolution of a convolutional stem
 
 
 def offsets(sizes: list[int]) -> list[int]:
-    """Return where each of several blocks starts when they are laid end to end."""
+    """Return the start of each block when blocks of these sizes are stored end to end."""
     return [0, *accumulate(sizes)][:-1]
 
 
@@ -39,21 +40,21 @@ class TokenTable(nn.Module):
     def forward(self, modality: Tensor, token: Tensor, sparse: bool = False) -> Tensor:
         """Return (…, D) of int64 modality indices and token ids (…).
 
-        `sparse`: the gradient is of the rows alone that were looked up, for a table that has a dense one from elsewhere, to
-        which autograd adds it in place.
+        `sparse`: give the table a sparse gradient, of the rows that were looked up. Use it when the table has a dense gradient
+        from elsewhere: autograd adds the sparse one in place.
         """
         return F.embedding(self.offset_E[modality] + token, self.weight_VD, sparse=sparse)
 
     def per_modality(self) -> tuple[Tensor, ...]:
-        """Return each modality's (vocabulary, D) block, empty for pixels; one split, so gradients meet in one buffer."""
+        """Return each modality's (vocabulary, D) block, empty for pixels."""
         return self.weight_VD.split(self.sizes)
 
 
 class PositionModalityEmbedding(nn.Module):
-    """Position + modality: sin-cos tables or learned ones, and a learned vector per modality, shared by both sides.
+    """Position + modality: sin-cos or learned positions, and a learned vector per modality, shared by both sides.
 
-    Learned positions are those of one side each, as in the reference. A released checkpoint may have other modality vectors in
-    the decoder too.
+    Each side has its own learned positions, as in the 4M code. A released checkpoint may also have other modality vectors in
+    the decoder (`shared_modality_vectors: false`).
     """
 
     position_PD: Tensor
@@ -80,7 +81,9 @@ class PositionModalityEmbedding(nn.Module):
 
     def forward(self, modality: Tensor, position: Tensor, side: Side) -> Tensor:
         """Return (…, D) of int64 modality indices and positions (…)."""
-        table_PD = self.position_table(side) + self.modality_table(side)[self.modality_P]
+        # The gradient of an index adds up rows with atomic operations, in an order that depends on timing. That of
+        # `F.embedding` does not: each thread adds to its own rows.
+        table_PD = self.position_table(side) + F.embedding(self.modality_P, self.modality_table(side))
         return F.embedding(self.offset_E[modality] + position, table_PD)
 
     def modality_table(self, side: Side) -> Tensor:
@@ -95,7 +98,7 @@ class PositionModalityEmbedding(nn.Module):
 
 
 def vector_projection(modality: ModalityConfig, dim: int) -> nn.Module:
-    """Return the layer from vectors to the width of the model, or two with a bottleneck between them and nothing else."""
+    """Return a linear layer from vectors to the width of the model, or two with a bottleneck and no activation between them."""
     assert modality.vector_width is not None
     if modality.vector_bottleneck is None:
         return nn.Linear(modality.vector_width, dim)
@@ -105,24 +108,25 @@ def vector_projection(modality: ModalityConfig, dim: int) -> nn.Module:
 
 
 class PatchEmbedding(nn.Module):
-    """Visible patches to vectors: a bias-free linear layer (4M-7), or a small stem inside each patch first.
+    """Embed visible patches: a linear layer without bias (4M), after a small convolutional stem if `patch_stem` is conv.
 
-    The stem (a 3 × 3 convolution of stride 2, then 2 × 2 blocks merged; GELU after each) helps small models on small patches.
-    It never crosses a patch's border, so masked patches stay unseen. Both are plain matrix products here.
+    The stem (a 3 × 3 convolution of stride 2, then merged 2 × 2 blocks; GELU after each) helps small models on small patches
+    (Xiao et al., 2021, arXiv 2106.14881). It stays inside each patch, so that masked patches have no influence. Both layers are
+    computed as matrix products.
     """
 
     mean_C: Tensor
     std_C: Tensor
 
-    def __init__(self, config: ModelConfig, stem_width: int = 32):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         size = self.patch_size = config.patch_size
         features = size * size * 3
         self.convolve: nn.Linear | None = None
         if config.patch_stem == "conv":
-            self.convolve = nn.Linear(9 * 3, stem_width)
-            self.merge = nn.Linear(4 * stem_width, 2 * stem_width)
-            features = 2 * stem_width * (size // 4) ** 2
+            self.convolve = nn.Linear(9 * 3, STEM_WIDTH)
+            self.merge = nn.Linear(4 * STEM_WIDTH, 2 * STEM_WIDTH)
+            features = 2 * STEM_WIDTH * (size // 4) ** 2
         self.project = nn.Linear(features, config.dim, bias=False)
         self.register_buffer("mean_C", 255 * torch.tensor(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std_C", 255 * torch.tensor(IMAGENET_STD), persistent=False)
@@ -138,7 +142,7 @@ class PatchEmbedding(nn.Module):
 
     def _stem(self, patch_TPPC: Tensor) -> Tensor:
         assert self.convolve is not None
-        padded = F.pad(patch_TPPC, (0, 0, 1, 0, 1, 0))  # stride 2 on an even size never reaches beyond the far border
+        padded = F.pad(patch_TPPC, (0, 0, 1, 0, 1, 0))  # with stride 2 on an even size, only the near border needs padding
         windows = padded.unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)  # T, P/2, P/2, 27
         half = F.gelu(self.convolve(windows))
         blocks = half.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)  # T, P/4, P/4, 4 · width
@@ -153,8 +157,8 @@ def sincos_1d(length: int, dim: int, temperature: float = 1e4) -> Tensor:
 def sincos_2d(rows: int, columns: int, dim: int, temperature: float = 1e4) -> Tensor:
     """Return the (P, D) float32 table of a row-major grid: [sin, cos] of the row, then [sin, cos] of the column.
 
-    The reference's table runs column by column when rows ≠ columns, although its patches run row by row; ours is
-    row-major always. The two are equal for square grids, which all released models have.
+    The 4M code orders its table column by column when rows ≠ columns, although its patches are row by row. This table is always
+    row-major. Both are equal for square grids, which all released models have.
     """
     row_P = torch.arange(rows, dtype=torch.float32).repeat_interleave(columns)
     column_P = torch.arange(columns, dtype=torch.float32).repeat(rows)
@@ -162,7 +166,10 @@ def sincos_2d(rows: int, columns: int, dim: int, temperature: float = 1e4) -> Te
 
 
 def position_table(modality: ModalityConfig, config: ModelConfig) -> Tensor:
-    """Return the (P, D) float32 table of one modality: zeros where positions are learned."""
+    """Return the (P, D) float32 table of one modality; zeros if its positions are learned.
+
+    Released files contain these float32 tables bit for bit.
+    """
     if modality.learned_positions:
         return torch.zeros(modality.num_positions, config.dim)
     if modality.grid is not None:

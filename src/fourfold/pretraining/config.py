@@ -47,15 +47,15 @@ class PretrainConfig(Config):
     masking: MaskingConfig = MaskingConfig()
     datasets: dict[str, DatasetConfig] = Field(default={})  # a mixture, by names of your choice; empty: split `train`
     optimizer: OptimizerConfig = OptimizerConfig()
-    loss: LossName = "modality"
+    loss: LossName = "modality"  # mean over modalities of their mean per token; "token": mean over all target tokens
     batch_size: int = Field(default=16, ge=1)  # samples of a step, over all processes
-    total_tokens: int = Field(default=11_500_000, ge=1)
-    warmup_tokens: int = Field(default=230_000, ge=0)
+    total_tokens: int = Field(default=11_500_000, ge=1)  # input and target tokens of the whole run
+    warmup_tokens: int = Field(default=230_000, ge=0)  # of these, with linearly rising learning rates
     final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)  # of the peak learning rates, at the end of the cosine
-    precision: Precision = "auto"
+    precision: Precision = "auto"  # of matrix products; auto: bf16 where the hardware is fast at it, else fp32
     shards_at_once: int = Field(default=8, ge=1)  # read and shuffled together
     cache_megabytes: int = Field(default=512, ge=0)  # of decoded shards, per process
-    validation_samples: int = Field(default=400, ge=1)
+    validation_samples: int = Field(default=400, ge=1)  # of split `val`
     loop: PretrainLoopConfig = PretrainLoopConfig()
     compute: ComputeConfig = ComputeConfig()
 

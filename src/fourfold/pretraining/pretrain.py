@@ -31,7 +31,7 @@ from fourfold.training.loop import BEST_FILE, LossFunction, PartialLoss, Trainin
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel, whole_tensors
 from fourfold.training.performance import Meter
-from fourfold.training.precision import Precision, autocast, default_device, log_compute_facts
+from fourfold.training.precision import Precision, autocast, default_device, log_compute_facts, resolved_precision
 from fourfold.training.process_group import ProcessGroup
 from fourfold.training.run_context import RunContext
 from fourfold.training.state import TrainingState
@@ -59,14 +59,15 @@ def pretrain(tokens: ShardSet, images: ShardSet, tokenizers: TokenizerSet, confi
     Returns:
         The folder of the run, with the model folders `best` (lowest validation loss) and `last`.
     """
-    # 1) Resume, or start from scratch. Where to compute is no part of what is learned, so it is left out of the
-    # fingerprint.
+    # 1) Resume, or start from scratch. The fingerprint leaves out where to compute, which changes last bits at most, but
+    # contains what `precision: auto` means here, which changes more.
     run = run.joined()
     processes, compute, folder = run.processes, config.compute, run.root
     device = default_device()
     if processes.is_first:
         inputs = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
-        learned = config.model_copy(update={"compute": ComputeConfig()})
+        precision = resolved_precision(config.precision, device)
+        learned = config.model_copy(update={"compute": ComputeConfig(), "precision": precision})
         num_threads = torch.get_num_threads()  # another number gives other last bits
         claim(folder, fingerprint(__name__, inputs=inputs, config=learned, seed=run.seed, num_threads=num_threads))
         log_compute_facts("pretraining", config.precision, device)

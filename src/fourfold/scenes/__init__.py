@@ -4,7 +4,7 @@
 def register() -> None:
     """Add everything that this plug-in provides to the registries; `fourfold.plugins.load_plugins` calls it."""
     # imported here: importing the package must stay cheap, and free of cycles with the registries
-    from fourfold.data.ingestion.sources import SOURCES
+    from fourfold.data.ingestion.sources import register_source
     from fourfold.scenes.source import ScenesSource
 
-    SOURCES.register("scenes", ScenesSource())
+    register_source(ScenesSource())

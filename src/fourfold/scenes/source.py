@@ -1,9 +1,6 @@
 """The rendered scenes as a source of images and captions, with exact labels."""
 
-from collections.abc import Collection
-from pathlib import Path
-
-from fourfold.data.ingestion.sources import SampleStream, Source, TruthTarget
+from fourfold.data.ingestion.sources import SampleStream, Source, SourceContext, TruthTarget
 from fourfold.data.ingestion.sources.webdataset import WebdatasetConfig, open_tars
 from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
 
@@ -11,18 +8,15 @@ from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
 class ScenesSource(Source):
     """Renders each split as a crawl of its own, and reads it as one: scenes take the same way as real data."""
 
-    kind = "scenes"
     title = "rendered scenes with exact labels"
     config_class = ScenesConfig
     has_truth = True
 
-    def open(  # noqa: D102
-        self, config: ScenesConfig, seed: int, folder: Path, skip_splits: Collection[str] = ()
-    ) -> list[SampleStream]:
-        splits = [split for split, count in config.num_samples.items() if count and split not in skip_splits]
+    def open(self, config: ScenesConfig, context: SourceContext) -> list[SampleStream]:  # noqa: D102
+        splits = [split for split, count in config.num_samples.items() if count and split not in context.skip_splits]
         for split in splits:
-            write_crawl(folder, split, seed, config)
-        return [open_tars(WebdatasetConfig(path=str(folder / split)), split, split) for split in sorted(splits)]
+            write_crawl(context.folder, split, context.seed, config)
+        return [open_tars(WebdatasetConfig(path=str(context.folder / split)), split, split) for split in sorted(splits)]
 
     def write_truth(self, config: ScenesConfig, seed: int, target: TruthTarget) -> None:  # noqa: D102
         write_truth(target.folder, target.split, target.keys, seed, config, target.samples_per_shard)

@@ -12,12 +12,11 @@ class LoopConfig(Config):
     """What the loop does beside updating: clipping, averaging, logging, validation and checkpoints. Intervals are in steps."""
 
     clip_norm: float | None = Field(default=1.0, gt=0)  # bound of the norm of the whole gradient; None: no clipping
-    average_decay: float | None = Field(
-        default=None, gt=0, lt=1
-    )  # moving average of the weights, validated and kept; None: off
-    log_every: int = Field(default=50, ge=1)
-    validate_every: int | None = Field(default=None, ge=1)  # None: never; otherwise the last step is always validated
-    checkpoint_every: int | None = Field(default=None, ge=1)  # None: only after the last step
+    # Decay of the moving average of the weights, which is validated and kept; None: off, as in 4M.
+    average_decay: float | None = Field(default=None, gt=0, lt=1)
+    log_every: int = Field(default=50, ge=1)  # steps
+    validate_every: int | None = Field(default=None, ge=1)  # steps; None: never; otherwise the last step is always validated
+    checkpoint_every: int | None = Field(default=None, ge=1)  # steps; None: only after the last step
     keep_checkpoints: int = Field(default=1, ge=1)  # the newest ones
     max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # share of steps with a non-finite gradient; more is an error
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # consecutive steps with a non-finite gradient; as many are an error
@@ -26,9 +25,9 @@ class LoopConfig(Config):
 class ScheduleConfig(Config):
     """Linear warm-up, then decay of the given kind to `final_lr_multiplier` of the peak learning rate."""
 
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(default=0, ge=0)
-    final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)
+    kind: Literal["cosine", "linear", "constant"] = "cosine"  # shape of the decay
+    warmup_steps: int = Field(default=0, ge=0)  # linear, to the peak
+    final_lr_multiplier: float = Field(default=0.0, ge=0, le=1)  # of the peak, where the decay ends
 
 
 def lr_multiplier(schedule: ScheduleConfig, step: int, num_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""Where the catalog keeps things, for commands and scripts outside of a run: paths stand in the catalog and nowhere else."""
+"""Paths of the catalog, for commands and scripts outside of a run: only the catalog contains paths."""
 
 from pathlib import Path
 
@@ -10,13 +10,25 @@ from fourfold_ops.errors import UserError
 
 
 def catalog_path(name: str, environment: str | None = None, start: Path | None = None) -> Path:
-    """Return the path of one dataset of the project around `start` (by default the current folder), relative to that folder.
+    """Return the path of one data set.
 
-    `environment` is a folder of `conf/`. Raises UserError outside a project and for a dataset without a path.
+    Args:
+        name: Name in the catalog.
+        environment: A folder of `conf/`.
+        start: A folder in the project; by default the current one.
+
+    Returns:
+        The path, relative to the current folder if it is inside.
+
+    Raises:
+        UserError: `start` is in no project, or the data set has no path.
     """
     project = find_kedro_project(start or Path.cwd())
     if project is None:
-        raise UserError(f"{start or Path.cwd()} is not in a project, so there is no catalog.", "Go there, or name the path.")
+        raise UserError(
+            f"{start or Path.cwd()} is not in a project, so there is no catalog.",
+            "Change to a project folder, or give the path.",
+        )
     bootstrap_project(project)
     source = str(project / settings.CONF_SOURCE)
     catalog = settings.CONFIG_LOADER_CLASS(source, env=environment, **settings.CONFIG_LOADER_ARGS)["catalog"]
@@ -24,5 +36,5 @@ def catalog_path(name: str, environment: str | None = None, start: Path | None =
     path = entry.get("path") or entry.get("filepath")
     if path is None:
         raise UserError(f"The catalog has no path for {name!r}.", f"Known: {', '.join(sorted(catalog))}.")
-    place = Path(project) / path
-    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+    absolute = Path(project) / path
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

@@ -11,7 +11,7 @@ from fourfold_ops.atomic import write_whole
 
 
 class _FileDataset(AbstractDataset[Any, Any]):
-    """What a JSON and a text file have in common."""
+    """Base of the data sets that are one file."""
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.metadata = metadata
@@ -34,10 +34,10 @@ class _FileDataset(AbstractDataset[Any, Any]):
 
 
 class JsonDataset(_FileDataset):
-    """A JSON file with sorted keys, so that equal values give equal bytes; NaN and infinity are refused on save."""
+    """A JSON file with sorted keys: equal values give equal bytes. Saving NaN or infinity raises an error."""
 
     def load(self) -> Any:
-        """Return the parsed file; raises DatasetError that names it when it is absent or not JSON."""
+        """Return the parsed file; raises DatasetError if it is absent or not JSON."""
         try:
             return json.loads(self._read())
         except ValueError as error:
@@ -54,7 +54,7 @@ class TextDataset(_FileDataset):
     """A UTF-8 text file, e.g. an HTML report."""
 
     def load(self) -> str:
-        """Return the text; raises DatasetError that names the file when it is absent."""
+        """Return the text; raises DatasetError if the file is absent."""
         return self._read()
 
     def save(self, data: str) -> None:
@@ -66,7 +66,7 @@ class BytesDataset(_FileDataset):
     """A file of bytes, e.g. a PNG."""
 
     def load(self) -> bytes:
-        """Return the content; raises DatasetError that names the file when it is absent."""
+        """Return the content; raises DatasetError if the file is absent."""
         if not self._exists():
             raise DatasetError(f"{self._path} does not exist. Run the stage that writes it first.")
         return self._path.read_bytes()

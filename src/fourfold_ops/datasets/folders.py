@@ -1,4 +1,4 @@
-"""Folders of many files: the catalog knows where they are, the library knows what is in them."""
+"""Folders of many files: the catalog has their paths, the library opens and checks their content."""
 
 from pathlib import Path
 from typing import Any
@@ -8,46 +8,49 @@ from kedro.io import AbstractDataset, DatasetError
 from fourfold_ops.atomic import digest_of
 from fourfold_ops.loading import load_object
 
-PLACES = ("root", "folder", "path")  # where an opened folder says where it is
+PATH_ATTRIBUTES = ("root", "folder", "path")  # of opened folders; the first one that exists counts
 
 
 class FolderDataset(AbstractDataset[Any, Any]):
-    """A folder that a node has filled itself (streaming, resumable); load opens it, save checks it.
-
-    Parameters
-    ----------
-    path:
-        The folder.
-    opener:
-        Dotted path of what is called with the `Path` on load, e.g. `fourfold.data.shards.ShardSet`. Default: the path itself.
-    """
+    """A folder that the node filled (streaming, resumable): load opens it, save checks it."""
 
     def __init__(self, path: str, opener: str = "pathlib.Path", metadata: dict[str, Any] | None = None) -> None:
+        """Create the data set.
+
+        Args:
+            path: The folder.
+            opener: Dotted path of what load calls with the folder, e.g. `fourfold.data.shards.ShardSet`.
+            metadata: Free data of the catalog entry.
+        """
         self.metadata = metadata
         self._path = Path(path)
         self._opener = opener
 
     def load(self) -> Any:
-        """Return `opener(path)`; raises DatasetError when the folder is absent."""
+        """Return `opener(path)`; raises DatasetError if the folder is absent or empty."""
         if not self._exists():
             raise DatasetError(f"{self._path} does not exist or is empty. Run the stage that writes it first.")
         return load_object(self._opener)(self._path)
 
     def save(self, data: Any) -> None:
-        """Accept what a node has put there: `data` (a path, or an object with `root`, `folder` or `path`) is of this folder.
+        """Check that the node filled the folder, and call `data.verify()` if `data` has that method.
 
-        An object's own `verify()` is called if it has one.
+        Args:
+            data: A path, or an object with `root`, `folder` or `path`.
+
+        Raises:
+            DatasetError: `data` belongs to another folder, or the folder is absent or empty.
         """
-        place = data if isinstance(data, str | Path) else next((p for a in PLACES if (p := getattr(data, a, None))), None)
-        if place is not None and Path(place).resolve() != self._path.resolve():
-            raise DatasetError(f"The node returned the folder {place}, the catalog expects {self._path}. Pass it that folder.")
+        path = path_of(data)
+        if path is not None and path.resolve() != self._path.resolve():
+            raise DatasetError(f"The node returned the folder {path}, the catalog expects {self._path}. Pass it that folder.")
         if not self._exists():
-            raise DatasetError(f"The node left {self._path} absent or empty.")
+            raise DatasetError(f"{self._path} is absent or empty after the node. Write the results to that folder.")
         if hasattr(data, "verify"):
             data.verify()
 
     def digest(self) -> str:
-        """Return a digest of the content: the opened object's own `digest()`, else the SHA-256 of every file."""
+        """Return a digest of the content: `digest()` of the opened object if it has one, else the SHA-256 of all files."""
         opened = self.load()
         if hasattr(opened, "digest"):
             return str(opened.digest())
@@ -61,9 +64,9 @@ class FolderDataset(AbstractDataset[Any, Any]):
 
 
 class WorkspaceDataset(AbstractDataset[None, Path]):
-    """A folder that a node streams into or resumes in: load creates it and returns its `Path`.
+    """A folder in which a node streams or resumes its work: load creates it and returns its `Path`.
 
-    It is only ever an input, so the order of nodes comes from what they return (see `FolderDataset`), not from here.
+    It is an input only, so the order of nodes follows from what they return (see `FolderDataset`).
     """
 
     def __init__(self, path: str, metadata: dict[str, Any] | None = None) -> None:
@@ -71,7 +74,7 @@ class WorkspaceDataset(AbstractDataset[None, Path]):
         self._path = Path(path)
 
     def load(self) -> Path:
-        """Return the folder, created if it was absent; raises DatasetError that says so when it cannot be."""
+        """Return the folder, created if it was absent; raises DatasetError if it cannot be created."""
         try:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,11 +82,19 @@ class WorkspaceDataset(AbstractDataset[None, Path]):
         return self._path
 
     def save(self, data: None) -> None:
-        """Refuse: a node returns what it made through a `FolderDataset`."""
+        """Raise DatasetError: a node returns its results through a `FolderDataset`."""
         raise DatasetError(f"{self._path} is a workspace, an input only. Return its content through a FolderDataset.")
 
     def _exists(self) -> bool:
-        return True  # load creates it, so it never is a missing input
+        return True  # load creates it, so it is never a missing input
 
     def _describe(self) -> dict[str, Any]:
         return {"path": str(self._path)}
+
+
+def path_of(data: Any) -> Path | None:
+    """Return the folder of what a node returned: a path, or an object with `root`, `folder` or `path`; None without one."""
+    if isinstance(data, str | Path):
+        return Path(data)
+    found = next((path for name in PATH_ATTRIBUTES if (path := getattr(data, name, None))), None)
+    return None if found is None else Path(found)

@@ -1,4 +1,4 @@
-"""All parameters are checked against one pydantic model before anything runs."""
+"""Checks all parameters against one pydantic model before anything runs."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from fourfold_ops.suggestions import did_you_mean
 
 
 class ParametersHook:
-    """Checks `conf/*/parameters*.yml` with everything that `--env` and `--params` put over them."""
+    """Checks `conf/*/parameters*.yml`, with what `--env` and `--params` change."""
 
     def __init__(self, model: str) -> None:
-        """`model` is the dotted path of a pydantic class with one field for each top-level section."""
+        """Create the hook for a model, given as the dotted path of a pydantic class with one field per top-level section."""
         self._model = model
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Raise UserError that lists every unknown key and illegal value, and what is allowed."""
+        """Raise UserError with every unknown key and illegal value, and what is allowed."""
         check_parameters(context.config_loader["parameters"], load_object(self._model))
 
 
 def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
-    """Raise UserError when `values` do not fit `model`."""
+    """Raise UserError if `values` do not fit `model`."""
     try:
         model.model_validate(values)
     except ValidationError as error:
@@ -36,26 +36,29 @@ def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """Return one of pydantic's problems with a value for `model` in words, with what is allowed."""
-    if problem["type"] == "value_error":  # a check of our own, which says all itself
-        return str(problem["msg"]).removeprefix("Value error, ").removesuffix(".")
+    """Return one of pydantic's error details about a value for `model` as text, with what is allowed."""
+    if problem["type"] == "value_error":  # raised by a check of the model, whose message is complete
+        return str(problem["msg"]).removeprefix("Value error, ")
     *parents, key = problem["loc"]
     where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{where} is missing"
     if problem["type"] != "extra_forbidden":
-        return f"{where} = {problem['input']!r}: {problem['msg']}" if problem["type"] != "missing" else f"{where} is missing"
+        return f"{where} = {problem['input']!r}: {problem['msg']}"
     allowed = _fields_at(model, parents)
     return f"{where} is an unknown key.{did_you_mean(str(key), allowed)} Allowed: {', '.join(sorted(allowed))}"
 
 
 def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
-    """Return the names of the fields of the model that lies at `path` in `model` (through optionals, lists and dicts)."""
+    """Return the names of the fields of the model at `path` in `model` (through optionals, lists and dictionaries)."""
     if not path:
         return list(model.model_fields)
     if path[0] in model.model_fields:
         inner = _models_in(model.model_fields[path[0]].annotation)
         rest = path[1:]
+        # skip an index, the key of a dictionary, or the name of a member of a union
         while rest and not any(rest[0] in m.model_fields for m in inner):
-            rest = rest[1:]  # an index, a dictionary's key or the name of a union's member
+            rest = rest[1:]
         return [name for m in inner for name in _fields_at(m, rest)]
     return []
 

@@ -1,4 +1,4 @@
-"""A run ends by saying where its results are."""
+"""Prints where the results of a run are."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,9 @@ from fourfold_ops import handover
 
 
 class SummaryHook:
-    """Prints, after a successful run, where each file of the last stage lies and how to see the record of the run.
+    """Prints, after a successful run, the paths of its main results and how to open the record of the run.
 
-    Catalog entries with `metadata: {show: "Report"}` are shown under that name.
+    A catalog entry with `metadata: {show: Report}` is printed under the name `Report`.
     """
 
     def __init__(self) -> None:
@@ -25,14 +25,14 @@ class SummaryHook:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember the project's folder, and which catalog entries ask to be shown."""
+        """Keep the project folder and the catalog entries that are printed."""
         self._project_path = context.project_path
         entries = context.config_loader["catalog"].items()
         self._labels = {name: str((e.get("metadata") or {}).get("show", "")) for name, e in entries if isinstance(e, dict)}
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Print the summary; the driver does, not its steps on other machines."""
+        """Print the summary; a step on another machine leaves that to the driver."""
         if handover.received():
             return
         lines = []
@@ -42,4 +42,4 @@ class SummaryHook:
                 lines.append((self._labels[name], os.path.relpath(entry._describe()["filepath"], Path.cwd())))
         lines.append(("Runs and models", "make ui"))
         width = max(len(label) for label, _ in lines)
-        click.echo("\n".join(["", *(f"  {label:<{width}}  {place}" for label, place in lines)]), err=True)
+        click.echo("\n".join(["", *(f"  {label:<{width}}  {location}" for label, location in lines)]), err=True)

@@ -1,4 +1,4 @@
-"""After a successful run, DVC's lock holds what really ran, or says nothing."""
+"""Records each stage that ran in DVC's lock, or leaves the lock unchanged."""
 
 import logging
 import os
@@ -19,11 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class VersioningHook:
-    """Commits each whole stage that ran: its parameters, code, inputs and outputs.
+    """Commits each complete stage that ran: its parameters, code, inputs and outputs.
 
-    It declines, and says why, where the lock would lie: part of a stage ran, conf/local changed a parameter, code or
-    configuration was edited during the run. Started by `dvc repro`, it leaves the commit to DVC, and stops a run whose flags
-    would make parameters differ from what DVC is about to record. A step on another machine leaves all to the driver.
+    It commits nothing, and logs the reason, where the lock would not describe the results: only part of a stage ran, conf/local
+    changed a parameter, or code or configuration was edited during the run. Under `dvc repro` it leaves the commit to DVC, and
+    stops a run whose flags make parameters differ from those that DVC will record. A step on another machine leaves everything
+    to the driver.
     """
 
     def __init__(self) -> None:
@@ -33,13 +34,13 @@ class VersioningHook:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember the context, and the parameters as they are now."""
+        """Keep the context and the current parameters."""
         self._context = context
         self._parameters = context.config_loader["parameters"]
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Note the state of code and configuration; under `dvc repro`, check that it is what DVC will record."""
+        """Keep a digest of code and configuration; under `dvc repro`, check the parameters that DVC will record."""
         if handover.received() or not _has_dvc(self._context.project_path):
             return
         self._code = digest_of_code(self._context.project_path)
@@ -48,14 +49,14 @@ class VersioningHook:
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Commit, or say why not. A failure here does not undo the run: it is reported, and the lock stays as it was."""
+        """Commit, or log why not. A failure here does not fail the run: it is logged, and the lock stays unchanged."""
         if handover.received() or "DVC_STAGE" in os.environ or not _has_dvc(self._context.project_path):
             return
         try:
             done = self._commit(run_params, pipeline)
         except Exception as error:
             logger.debug("dvc commit failed.", exc_info=True)
-            logger.error("The results are there but dvc.lock was not written: %s", one_line(error))
+            logger.error("The results are complete, but dvc.lock was not written: %s", one_line(error))
         else:
             logger.info("Recorded in dvc.lock: %s", ", ".join(done))
 
@@ -64,13 +65,13 @@ class VersioningHook:
         runtime_params = run_params.get("runtime_params") or {}
         whole = [name for name in stage_names(folder) if _is_whole(name, pipeline)]
         if not whole or run_params.get("only_missing_outputs"):
-            raise UserError("only a part of a stage ran.", "Run the whole stage with --pipelines to record it.")
+            raise UserError("only part of a stage ran.", "Run the whole stage with --pipelines to record it.")
         if changed := differences(self._parameters, self._recorded(environment, runtime_params)):
             raise UserError(
-                f"conf/local changes {', '.join(changed)}.", "Put scientific parameters into a folder that git keeps."
+                f"conf/local changes {', '.join(changed)}.", "Put scientific parameters into a folder that git tracks."
             )
         if digest_of_code(folder) != self._code:
-            raise UserError("code or configuration was edited during the run.", "Run again: what is unchanged is not repeated.")
+            raise UserError("code or configuration was edited during the run.", "Run again: unchanged work is not repeated.")
         write_run_file(folder, environment, runtime_params)
         commit_stages(folder, whole)
         return whole
@@ -97,7 +98,7 @@ class VersioningHook:
 
 
 def _environment(run_params: dict[str, Any]) -> str:
-    """Return the folder of conf/ that was laid over base; Kedro's own default, `local`, is not recorded."""
+    """Return the folder of conf/ that was merged over base; the default of Kedro, `local`, is not recorded."""
     environment = run_params.get("env")
     return "base" if environment in (None, "local") else str(environment)
 

@@ -1,4 +1,4 @@
-"""Runs one suite of expectations over one table with Great Expectations (its import takes seconds: import this where used)."""
+"""Checks one table against one suite of Great Expectations. Importing it takes seconds: import this module where it is used."""
 
 import json
 import os
@@ -21,9 +21,20 @@ MAX_EXAMPLES = 5  # of the rows that fail, in messages
 
 
 def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str | None, path: Path) -> list[dict[str, Any]]:
-    """Return an outcome for each expectation: type, column, limits, severity, success, count, rows, examples, observed, error.
+    """Check a table and return one outcome per expectation.
 
-    `rows` is a DataFrame or a list of dictionaries; results and data docs are kept under `path`.
+    Args:
+        name: Name of the suite.
+        rows: The table: a DataFrame or a list of dictionaries.
+        expectations: Type and arguments of each expectation, as in the catalog.
+        key: The column that identifies a row in messages.
+        path: Folder of results and data docs.
+
+    Returns:
+        Dictionaries with type, column, limits, severity, success, count (of failing rows), rows, examples, observed, error.
+
+    Raises:
+        UserError: Great Expectations has no expectation of this name.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
     if table.empty:
@@ -70,9 +81,9 @@ def _read(item: dict[str, Any], rows: int, key: str | None) -> dict[str, Any]:
     config, result = item["expectation_config"], item.get("result") or {}
     error = next((str(e["exception_message"]) for e in _exceptions(item) if e.get("raised_exception")), "")
     examples = result.get("partial_unexpected_list", [])
-    places = result.get("partial_unexpected_index_list")
-    if key is not None and places and config["kwargs"].get("column") != key:
-        examples = [f"{place[key]}: {value}" for place, value in zip(places, examples, strict=False)]
+    positions = result.get("partial_unexpected_index_list")
+    if key is not None and positions and config["kwargs"].get("column") != key:
+        examples = [f"{position[key]}: {value}" for position, value in zip(positions, examples, strict=False)]
     return _outcome(
         config["type"],
         {k: v for k, v in config["kwargs"].items() if k not in ("batch_id", "severity")},

@@ -1,4 +1,4 @@
-"""The validator that catalog entries name; expectations stand in conf/, facts about the data come from a function."""
+"""The validator that catalog entries name. Expectations are in conf/; a function computes the table that they are about."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ SEVERITIES = ("critical", "warning", "info")
 
 
 class GreatExpectations:
-    """Holds a table of facts about a data set against expectations.
+    """Checks a table of facts about a data set against expectations.
 
     In the catalog:
 
@@ -24,17 +24,17 @@ class GreatExpectations:
           class: fourfold_ops.quality.GreatExpectations
           on: [save]
           options:
-            suite: shards                        # its name in the data docs
-            path: data/quality                   # where results and data docs go
+            suite: shards                        # name in the data docs
+            path: data/quality                   # folder of results and data docs
             table: fourfold.data.facts.fact_table  # called with the data and `arguments`; rows as dictionaries, or a DataFrame
             arguments: {splits: [train]}
-            key: key                             # the column that names a row in messages
+            key: key                             # the column that identifies a row in messages
             expectations:
               - {type: expect_column_values_to_be_unique, column: key}
               - {type: expect_column_values_to_be_between, column: width, min_value: 64, severity: warning}
 
-    A failed expectation of severity `critical` (the default) stops the run; `warning` and `info` are logged. An empty table
-    is a critical failure, since every expectation on values holds there.
+    A failed expectation of severity `critical` (the default) stops the run; `warning` and `info` are logged. An empty table is
+    a critical failure: every expectation about values would hold.
     """
 
     def __init__(
@@ -48,14 +48,20 @@ class GreatExpectations:
     ) -> None:
         for expectation in expectations:
             if expectation.get("severity", "critical") not in SEVERITIES:
-                raise ValueError(f"severity {expectation['severity']!r} of {suite}: allowed are {', '.join(SEVERITIES)}.")
+                raise ValueError(
+                    f"Suite {suite!r} has severity {expectation['severity']!r}; allowed are {', '.join(SEVERITIES)}."
+                )
             if not str(expectation.get("type", "")).startswith("expect_"):
-                raise ValueError(f"An expectation of {suite} has no `type: expect_...`: {expectation}.")
+                raise ValueError(f"An expectation of suite {suite!r} has no `type: expect_...`: {expectation}.")
         self.suite, self.expectations, self.key = suite, expectations, key
         self._path, self._table, self._arguments = Path(path), table, arguments or {}
 
     def validate(self, data: Any) -> Any:
-        """Return `data` unchanged; raises DataValidationError that names each failed critical expectation, with examples."""
+        """Return `data` unchanged.
+
+        Raises:
+            ExpectationError: Critical expectations failed; the message names each, with examples.
+        """
         from fourfold_ops.quality.suite import run_suite  # imports Great Expectations: seconds
 
         rows = load_object(self._table)(data, **self._arguments)
@@ -90,32 +96,32 @@ class GreatExpectations:
 
 
 class ExpectationError(DataValidationError):
-    """Critical expectations failed; on one line: which, how many rows, examples, and where the whole result is."""
+    """Critical expectations failed. The message is one line: which, in how many rows, examples, and where all results are."""
 
     def __init__(self, suite: str, critical: list[dict[str, Any]], failures: list[CheckFailure], docs: Path) -> None:
-        told = "; ".join(describe(outcome) for outcome in critical)
-        super().__init__(f"Suite {suite!r}: {told}.", failures=failures)
+        problems = "; ".join(describe(outcome) for outcome in critical)
+        super().__init__(f"Suite {suite!r}: {problems}.", failures=failures)
         self.remedy = f"All results: {os.path.relpath(docs)}. Correct the data or the expectation in the catalog."
 
     def __str__(self) -> str:
-        of = f"Dataset {self.dataset_name!r} does not meet its expectations. " if self.dataset_name else ""
-        return f"{of}{self.message}"
+        prefix = f"Dataset {self.dataset_name!r} does not meet its expectations. " if self.dataset_name else ""
+        return f"{prefix}{self.message}"
 
 
 def describe(outcome: dict[str, Any]) -> str:
-    """Return one failed expectation in words."""
-    told = outcome["type"] + (f" on {outcome['column']!r}" if outcome["column"] else "")
+    """Return one failed expectation as text."""
+    text = outcome["type"] + (f" on {outcome['column']!r}" if outcome["column"] else "")
     if outcome["error"]:
-        return f"{told} could not be checked: {outcome['error']}"
+        return f"{text} could not be checked: {outcome['error']}"
     limits = ", ".join(f"{k}={v!r}" for k, v in outcome["limits"].items())
-    told += f" ({limits})" if limits else ""
+    text += f" ({limits})" if limits else ""
     if outcome["count"] is None:
-        return f"{told} found {outcome['observed']!r}"
-    return f"{told} fails in {outcome['count']} of {outcome['rows']} rows, e.g. {', '.join(map(str, outcome['examples']))}"
+        return f"{text} found {outcome['observed']!r}"
+    return f"{text} fails in {outcome['count']} of {outcome['rows']} rows, e.g. {', '.join(map(str, outcome['examples']))}"
 
 
 def docs_index(path: Path) -> Path:
-    """Return the first page of the data docs under a quality folder."""
+    """Return the index page of the data docs in a folder of results."""
     return path / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 
 from fourfold_ops.atomic import digest_of
-from fourfold_ops.datasets.folders import PLACES
+from fourfold_ops.datasets.folders import path_of
 from fourfold_ops.tracking.run import ActiveRun, active_run
 
 logger = logging.getLogger(__name__)
@@ -18,22 +18,9 @@ DIGEST_TAG = "digest"
 
 
 class RegisteredModelDataset(AbstractDataset[Any, Any]):
-    """Save registers a model folder under the alias `candidate` (and `champion` if there is none); load gives it back.
+    """Save registers a model folder under the alias `candidate` (and `champion` if there is none); load returns the candidate.
 
     Equal content is registered once: saving it again only moves the alias.
-
-    Parameters
-    ----------
-    name:
-        The name in the registry.
-    loader:
-        Dotted path of a class with `load(folder: Path)` whose objects have `predict(conditions: dict, **params)`.
-    inputs:
-        What `conditions` may hold, any subset: name → NumPy dtype of one sample's array, `str` or `json`.
-    params:
-        Keyword arguments of `predict` with their defaults (numbers, strings or lists of strings).
-    requirements:
-        Distributions that the model needs; they are pinned to what is installed.
     """
 
     def __init__(
@@ -45,25 +32,41 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         requirements: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
+        """Create the data set.
+
+        Args:
+            name: Name in the registry.
+            loader: Dotted path of a class with `load(folder: Path)` whose objects have `predict(conditions: dict, **params)`.
+            inputs: What `conditions` may contain, any subset: name → NumPy dtype of one sample's array, `str` or `json`.
+            params: Keyword arguments of `predict` with their defaults (numbers, strings or lists of strings).
+            requirements: Distributions that the model needs; they are pinned to the installed versions.
+            metadata: Free data of the catalog entry.
+        """
         self.metadata = metadata
         self._name, self._loader, self._inputs, self._params = name, loader, inputs, params or {}
         self._requirements = ["numpy", "mlflow", *(requirements or [])]
 
     def load(self) -> Any:
-        """Return the candidate as an MLflow pyfunc model."""
+        """Return the candidate as a model of MLflow's pyfunc flavor."""
         import mlflow
 
         return mlflow.pyfunc.load_model(f"models:/{self._name}@{CANDIDATE}")
 
     def save(self, data: Any) -> None:
-        """Register `data`: a folder's path, or an object that says its folder as `root`, `folder` or `path`."""
+        """Register a model folder.
+
+        Args:
+            data: The path of the folder, or an object with `root`, `folder` or `path`.
+
+        Raises:
+            DatasetError: No run is tracked, or `data` is no folder.
+        """
         run = active_run()
         if run.client is None:
-            raise DatasetError("There is no tracked run to register the model with. Save it through `kedro run`.")
-        place = data if isinstance(data, str | Path) else next((p for a in PLACES if (p := getattr(data, a, None))), None)
-        if place is None or not Path(place).is_dir():
+            raise DatasetError("A model is registered with a tracked run, and there is none. Save it through `kedro run`.")
+        folder = path_of(data)
+        if folder is None or not folder.is_dir():
             raise DatasetError(f"A model is registered from its folder; got {data!r}. Return the folder from the node.")
-        folder = Path(place)
         digest = digest_of([path for path in folder.rglob("*") if path.is_file()], folder)
         number = self._known_version(run, digest) or self._register(run, folder, digest)
         run.client.set_registered_model_alias(self._name, CANDIDATE, number)
@@ -81,9 +84,9 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         from mlflow import pyfunc
         from mlflow.models import Model
 
-        # the files of a model go where its experiment keeps them: without this, to ./mlruns of the default experiment
+        # without this, MLflow would store the files of the model in ./mlruns, the folder of the default experiment
         mlflow.set_experiment(experiment_id=run.client.get_run(run.run_id).info.experiment_id)
-        run.flush()  # the version shows the figures that the stage has logged so far
+        run.flush()  # the version shows the metrics that the stage has logged so far
         code = [
             str(Path(import_module(package).__path__[0])) for package in (self._loader.split(".")[0], __name__.split(".")[0])
         ]
@@ -119,7 +122,7 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         return ModelSignature(inputs=Schema(columns), params=schema)
 
     def _exists(self) -> bool:
-        return False  # what the registry holds need not be what the folder holds: always offer it
+        return False  # the registry may hold other content than the folder, so the folder is always offered
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name, "loader": self._loader}

@@ -1,6 +1,6 @@
-"""What MLflow calls to load a registered model: it travels with the model, so it imports neither Kedro nor this repository.
+"""Loads a registered model for MLflow. The file is stored with the model, so it imports neither Kedro nor this repository.
 
-No pickle is involved: the model folder is opened by the class that the model's configuration names.
+No pickle is involved: the class that the configuration of the model names opens the model folder.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ TEXT, JSON = "str", "json"  # kinds of input that are not arrays; any other kind
 
 
 def _load_pyfunc(data_path: str, model_config: dict[str, Any]) -> "AnyInput":
-    """Open the model folder; MLflow asks for this name (`loader_module`)."""
+    """Open the model folder; MLflow requires this name in a `loader_module`."""
     module, _, name = model_config["loader"].rpartition(".")
     loader: Any = getattr(import_module(module), name)
     model = loader.load(Path(data_path))
@@ -28,7 +28,11 @@ class AnyInput:
         self.inputs = inputs
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """Return what the model predicts from any subset of its inputs, given as columns, one sample per row."""
+        """Predict from any subset of the inputs, given as columns with one sample per row.
+
+        Raises:
+            ValueError: A column is not an input of the model.
+        """
         columns = {str(name): list(model_input[name]) for name in model_input}
         unknown = sorted(set(columns) - set(self.inputs))
         if unknown:
@@ -38,7 +42,7 @@ class AnyInput:
         return self.model.predict(conditions, **{key: _plain(value) for key, value in (params or {}).items()})
 
     def _values(self, name: str, values: list[Any]) -> Any:
-        if any(_absent(value) for value in values):  # the model is told which samples lack this input
+        if any(_absent(value) for value in values):  # None marks the samples that lack this input
             given = iter(self._values(name, [value for value in values if not _absent(value)]))
             return [None if _absent(value) else next(given) for value in values]
         kind = self.inputs[name]

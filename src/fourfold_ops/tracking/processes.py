@@ -1,4 +1,4 @@
-"""Who is recording a run, and is it still alive? A killed process cannot say so itself: the next run does."""
+"""Which process records a run, and whether it is alive: the next run ends the MLflow runs of killed processes."""
 
 import logging
 import os
@@ -12,12 +12,12 @@ PROCESS_TAG = "process"
 
 
 def this_process() -> str:
-    """Return what names this process over reboots and reused ids: host, id and time of start."""
+    """Return a name of this process that stays unique after reboots and reused ids: host, id and start time."""
     return _name(psutil.Process(os.getpid()))
 
 
 def is_alive(process: str) -> bool:
-    """Tell whether a process named by `this_process` still runs; one of another host is taken for alive."""
+    """Return whether a process named by `this_process` runs; a process of another host counts as alive."""
     host, _, rest = process.partition(" ")
     if host != socket.gethostname():
         return True
@@ -28,14 +28,14 @@ def is_alive(process: str) -> bool:
 
 
 def is_at_work_here(process: str) -> bool:
-    """Tell whether a process named by `this_process` is one of this machine, is not this one, and runs."""
+    """Return whether `process` is another process of this machine, and runs."""
     return process.partition(" ")[0] == socket.gethostname() and process != this_process() and is_alive(process)
 
 
 def end_stale_runs(client: Any, experiment_id: str, local_store: bool) -> int:
-    """Mark as KILLED what is still "running" though its process is gone; returns the number of runs.
+    """Mark runs as KILLED that have status "RUNNING" though their process is gone; return their number.
 
-    A local store belongs to this machine alone, so there the host's name (a container's changes) does not protect a run.
+    A local store belongs to this machine, so the host name in the tag is ignored there: that of a container changes.
     """
     ended = 0
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
@@ -43,11 +43,11 @@ def end_stale_runs(client: Any, experiment_id: str, local_store: bool) -> int:
         if local_store and process:
             process = f"{socket.gethostname()} {process.partition(' ')[2]}"
         if process and not is_alive(process):
-            client.set_tag(run.info.run_id, "ended_by", "a later run: the process was gone")
+            client.set_tag(run.info.run_id, "ended_by", "a later run, since the process was gone")
             client.set_terminated(run.info.run_id, "KILLED")
             ended += 1
     if ended:
-        logger.info("%d recorded runs were cut off before their end: they are now marked KILLED.", ended)
+        logger.info("%d recorded runs were interrupted; they are now marked KILLED.", ended)
     return ended
 
 

@@ -1,4 +1,4 @@
-"""Where a run comes from: commit, uncommitted changes, data versions, machine and the command that repeats it."""
+"""The origin of a run: commit, uncommitted changes, data versions, machine and the command that repeats it."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 from fourfold_ops import handover
 
-# What runs write themselves does not make the code "dirty".
+# Files that runs write do not make the code "dirty".
 WRITTEN_BY_RUNS = ("dvc.lock", "dvc.run.yml")
 
 
 def git_tags(project_path: Path) -> dict[str, str]:
-    """Return `git.commit`, `git.branch` and `git.dirty`; in an image, which has no repository, what was handed over."""
+    """Return `git.commit`, `git.branch` and `git.dirty`; in an image, which has no repository, those of the driver."""
     commit = _git(project_path, "rev-parse", "HEAD")
     if not commit:
         handed: dict[str, str] = json.loads(os.environ.get(handover.GIT_TAGS) or "{}")
@@ -33,13 +33,13 @@ def git_tags(project_path: Path) -> dict[str, str]:
 
 
 def lock_digest(project_path: Path) -> str:
-    """Return the MD5 of `dvc.lock` ("absent" when there is none): with the commit it names every input and output."""
+    """Return the MD5 of `dvc.lock`, or "absent": with the commit it identifies every input and output."""
     lock = project_path / "dvc.lock"
     return hashlib.md5(lock.read_bytes(), usedforsecurity=False).hexdigest() if lock.exists() else "absent"
 
 
 def command_line(run_params: dict[str, Any]) -> str:
-    """Return the shell command that repeats this run, whatever started it (command line, notebook, DVC)."""
+    """Return the shell command that repeats this run, even if a notebook or DVC started it."""
     program = Path(sys.argv[0]).name
     if program == "kedro":
         return shlex.join(["kedro", *sys.argv[1:]])
@@ -57,12 +57,12 @@ def command_line(run_params: dict[str, Any]) -> str:
 
 
 def machine_tags() -> dict[str, str]:
-    """Return what of the machine the results depend on."""
+    """Return the properties of the machine that results depend on and that need no library of a stage."""
     return {"platform": platform.platform(terse=True), "python": platform.python_version(), "machine": platform.machine()}
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested dictionaries and lists as one dictionary with dotted keys; empty ones stay as they are."""
+    """Return nested dictionaries and lists as one dictionary with dotted keys; empty ones stay values."""
     if isinstance(values, dict) and values:
         items = list(values.items())
     elif isinstance(values, list) and values and any(isinstance(v, (dict, list)) for v in values):

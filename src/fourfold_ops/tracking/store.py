@@ -2,16 +2,16 @@
 
 import contextlib
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 
+from fourfold_ops.atomic import temporary_name
 from fourfold_ops.errors import UserError
 
 SQLITE = "sqlite:///"
-PROBE_BYTES = 4_000_000  # room for an empty store and then some
+PROBE_BYTES = 4_000_000  # more than an empty store needs
 
 
 class TrackingStore:
@@ -23,8 +23,8 @@ class TrackingStore:
         self.is_local = self.uri.startswith(SQLITE)
         self.client = self._connect()
         found = self.client.get_experiment_by_name(experiment)
-        place = (project_path / artifacts).as_uri() if self.is_local else None
-        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, place)
+        location = (project_path / artifacts).as_uri() if self.is_local else None
+        self.experiment_id = found.experiment_id if found else self.client.create_experiment(experiment, location)
 
     @classmethod
     def from_context(cls, context: KedroContext) -> "TrackingStore":
@@ -37,14 +37,14 @@ class TrackingStore:
             check_writable(Path(self.uri.removeprefix(SQLITE)).parent)
         import mlflow
 
-        mlflow.set_tracking_uri(self.uri)  # for whoever uses mlflow's own functions, e.g. to load a registered model
+        mlflow.set_tracking_uri(self.uri)  # for calls of the mlflow module, e.g. to load a registered model
         mlflow.set_registry_uri(self.uri)
         return mlflow.MlflowClient(self.uri, registry_uri=self.uri)
 
 
 def check_writable(folder: Path) -> None:
-    """Raise UserError when nothing can be written there; MLflow itself would try for minutes."""
-    probe = folder / f".partial-{socket.gethostname()}-{os.getpid()}-probe"
+    """Raise UserError if nothing can be written there; MLflow would retry for minutes."""
+    probe = temporary_name(folder / "probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(PROBE_BYTES))

@@ -1,4 +1,4 @@
-"""What this project asks of DVC, in process (a `dvc` command costs seconds to start)."""
+"""Calls of DVC within this process: a `dvc` command takes seconds to start."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ def stage_names(project_path: Path) -> list[str]:
 
 
 def digest_of_code(project_path: Path) -> str:
-    """Return a digest over every file that a stage depends on and no stage makes: code, and all of conf/ except conf/local."""
+    """Return a digest over the code that stages depend on, and all of conf/ except conf/local."""
     stages = _dvc_yaml(project_path)["stages"].values()
     made = {next(iter(out)) if isinstance(out, dict) else out for stage in stages for out in stage.get("outs", [])}
     roots = [project_path / dep for dep in {dep for stage in stages for dep in stage.get("deps", [])} - made]
@@ -25,7 +25,7 @@ def digest_of_code(project_path: Path) -> str:
 
 
 def commit_stages(project_path: Path, names: list[str]) -> None:
-    """Put outputs into DVC's cache and write dvc.lock, for stages that have just been run."""
+    """Store the outputs of stages that have just run in the cache of DVC, and write dvc.lock."""
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.repo import Repo
 
@@ -36,7 +36,7 @@ def commit_stages(project_path: Path, names: list[str]) -> None:
 
 
 def status(project_path: Path) -> dict[str, Any]:
-    """Return what `dvc status` finds changed; empty when data, code and parameters are those of dvc.lock."""
+    """Return what `dvc status` reports as changed; empty if data, code and parameters are those of dvc.lock."""
     from dvc.repo import Repo
 
     with Repo(str(project_path)) as repo:

@@ -1,4 +1,4 @@
-"""`dvc.run.yml`: which environment and which `--params` the files under data/ were made with."""
+"""`dvc.run.yml`: the environment and the `--params` with which the files under data/ were made."""
 
 import json
 import shlex
@@ -14,13 +14,13 @@ from fourfold_ops.tracking.provenance import flat
 
 RUN_FILE = "dvc.run.yml"
 HEADER = """\
-# Which configuration data/ was made with. `kedro run` writes it beside dvc.lock, and dvc.yaml reads it, so that the lock
-# names the environment and the --params of what really ran, and `dvc repro` repeats just that.
+# The configuration with which data/ was made. `kedro run` writes this file together with dvc.lock, and dvc.yaml reads it:
+# so the lock names the environment and the --params of the run, and `dvc repro` repeats exactly that run.
 """
 
 
 def write_run_file(project_path: Path, environment: str, runtime_params: dict[str, Any]) -> None:
-    """Write the file, unless it already says the same (so that its time does not change)."""
+    """Write the file, unless its content is the same (so that its modification time does not change)."""
     content = {"environment": environment, "flags": flags(environment, runtime_params)}
     path = project_path / RUN_FILE
     if not path.exists() or yaml.safe_load(path.read_text(encoding="utf-8")) != content:
@@ -28,7 +28,11 @@ def write_run_file(project_path: Path, environment: str, runtime_params: dict[st
 
 
 def flags(environment: str, runtime_params: dict[str, Any]) -> str:
-    """Return the options of `kedro run` that give this configuration; raises UserError for values that no option can carry."""
+    """Return the options of `kedro run` that give this configuration.
+
+    Raises:
+        UserError: A value cannot be written as an option.
+    """
     options = [] if environment == "base" else [f"--env={environment}"]
     items = []
     for key, value in sorted(flat(runtime_params).items()):
@@ -44,7 +48,7 @@ def flags(environment: str, runtime_params: dict[str, Any]) -> str:
 
 
 def recorded_parameters(conf_source: str, settings: dict[str, Any], environment: str, runtime_params: dict[str, Any]) -> Any:
-    """Return the parameters that conf/base, one environment and `--params` give, without conf/local."""
+    """Return the parameters of conf/base, one environment and `--params`, without conf/local."""
     return OmegaConfigLoader(conf_source, env=environment, runtime_params=runtime_params, **settings)["parameters"]
 
 

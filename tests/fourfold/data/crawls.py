@@ -1,4 +1,4 @@
-"""Small crawls for the tests: tars and folders with whatever is wrong with them."""
+"""Small sources for the tests: tars and folders, valid and damaged."""
 
 import io
 import tarfile
@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
-from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, Drop, RawSample, SampleStream
+from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, Drop, RawSample, SampleStream, SourceContext
 from fourfold.seeds import numpy_generator
 
 
-def picture(number: int, side: int = 16) -> bytes:
+def image_bytes(number: int, side: int = 16) -> bytes:
     """A PNG that differs from that of every other number."""
     coarse = numpy_generator(0, "picture", number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -25,7 +25,7 @@ def members_of(numbers, prefix: str = "photo") -> list[tuple[str, bytes]]:
     return [
         member
         for n in numbers
-        for member in ((f"{prefix}{n:05d}.png", picture(n)), (f"{prefix}{n:05d}.txt", f"photo number {n}".encode()))
+        for member in ((f"{prefix}{n:05d}.png", image_bytes(n)), (f"{prefix}{n:05d}.txt", f"photo number {n}".encode()))
     ]
 
 
@@ -53,7 +53,7 @@ def write_folder(folder: Path, numbers) -> Path:
 def open_source(settings: dict) -> list[SampleStream]:
     """Open the source of these settings, as they stand in conf/."""
     config = TypeAdapter(AnySourceConfig).validate_python(settings)
-    return SOURCES.get(config.kind).open(config, 0, Path("unused"))
+    return SOURCES.get(config.kind).open(config, SourceContext(0, Path("unused")))
 
 
 def read_source(settings: dict) -> list[RawSample | Drop]:

@@ -1,3 +1,5 @@
+"""Encoding of values as shard members."""
+
 import io
 import json
 
@@ -15,16 +17,16 @@ SIDES = st.integers(1, 12)
 
 @settings(max_examples=30, deadline=None)
 @given(SIDES.flatmap(lambda side: arrays.arrays(np.uint8, (side, 5, 3))))
-def test_a_picture_comes_back_unchanged_and_any_png_reader_can_read_it(picture):
-    content = codecs.encode("rgb", picture)
-    assert np.array_equal(codecs.decode("rgb", content), picture)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), picture)
-    assert codecs.encode("rgb", picture.copy()) == content
+def test_images_are_lossless_standard_png(image):
+    content = codecs.encode("rgb", image)
+    assert np.array_equal(codecs.decode("rgb", content), image)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), image)
+    assert codecs.encode("rgb", image.copy()) == content
 
 
 @settings(max_examples=30, deadline=None)
 @given(arrays.arrays(np.int16, st.tuples(st.integers(1, 3), st.integers(0, 9))))
-def test_tokens_come_back_unchanged_under_every_name(tokens):
+def test_tokens_are_lossless_under_every_name(tokens):
     for name in ("tok_rgb", "caption", "det"):
         content = codecs.encode(name, tokens)
         decoded = codecs.decode(name, content)
@@ -34,7 +36,7 @@ def test_tokens_come_back_unchanged_under_every_name(tokens):
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(codec="utf-8")))
-def test_any_caption_comes_back_unchanged(caption):
+def test_captions_are_lossless(caption):
     assert codecs.decode("caption", codecs.encode("caption", caption)) == caption
 
 
@@ -44,7 +46,7 @@ def test_depth_is_stored_as_half_precision_meters():
     assert decoded.dtype == np.float16 and np.allclose(decoded, depth, rtol=1e-3)
 
 
-def test_boxes_stand_under_the_name_that_the_reference_reads_as_well():
+def test_boxes_are_stored_also_under_the_name_of_4m():
     value = {"instances": [{"box": [0.1, 0.2, 0.3, 0.4], "class_name": "cone", "score": 0.9}]}
     stored = codecs.encode("det", value)
     rows = [one["boxes"] + [one["class_name"], one["score"]] for one in json.loads(stored)["instances"]]
@@ -52,7 +54,7 @@ def test_boxes_stand_under_the_name_that_the_reference_reads_as_well():
     assert codecs.decode("det", stored) == value
 
 
-def test_equal_json_has_equal_bytes_whatever_the_order_of_its_keys():
+def test_equal_json_has_equal_bytes_for_any_order_of_keys():
     left = codecs.encode("det", {"instances": [], "b": 1})
     assert left == codecs.encode("det", {"b": 1, "instances": []})
     assert json.loads(left) == codecs.decode("det", left)
@@ -73,8 +75,8 @@ def test_equal_json_has_equal_bytes_whatever_the_order_of_its_keys():
         ("det", {"score": float("nan")}),
     ],
 )
-def test_a_value_that_does_not_fit_its_modality_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"Cannot store this value as '{name}'"):
+def test_value_that_does_not_fit_its_modality_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"The value cannot be stored as '{name}'"):
         codecs.encode(name, value)
 
 
@@ -85,13 +87,13 @@ def test_damaged_bytes_are_an_error_that_names_the_modality(name):
             codecs.decode(name, content)
 
 
-def test_a_pickled_array_is_never_loaded():
+def test_pickled_arrays_are_never_loaded():
     buffer = io.BytesIO()
     np.save(buffer, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="are not a 'depth'"):
         codecs.decode("depth", buffer.getvalue())
 
 
-def test_an_unknown_name_says_what_is_known():
+def test_unknown_name_is_an_error_with_the_known_ones():
     with pytest.raises(ValueError, match=r"Unknown modality 'dpeth'. Did you mean 'depth'\? Known: .*depth"):
         codecs.encode("dpeth", np.zeros((2, 2)))

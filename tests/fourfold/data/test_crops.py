@@ -1,4 +1,4 @@
-"""Crops: every label of a sample is seen through the same window."""
+"""Crops: all labels of a sample are cropped by the same window."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def row(*crop: int) -> np.ndarray:
     return np.array([crop], dtype=np.int32)
 
 
-def test_drawn_crops_are_pixels_of_the_image_and_have_the_allowed_area_and_shape():
+def test_drawn_crops_are_inside_the_image_with_the_allowed_area():
     crops = draw_crops(200, (64, 96), CONFIG, numpy_generator(0, "crops"))
     assert crops.shape == (200, 4, 5) and crops.dtype == np.int32
     np.testing.assert_array_equal(crops[:, 0], [(0, 0, 64, 96, 0)] * 200)
@@ -25,20 +25,20 @@ def test_drawn_crops_are_pixels_of_the_image_and_have_the_allowed_area_and_shape
 
 
 @pytest.mark.parametrize("name", ["rgb", "depth", "normal", "semseg", "clip"])
-def test_the_whole_image_is_left_as_it_is(name):
+def test_whole_image_crop_changes_nothing(name):
     rng = numpy_generator(0, name)
     values = rng.integers(0, 6, (1, 8, 8, 3)).astype(np.uint8 if name != "clip" else np.float16)
     values = values[..., 0].astype(np.float16 if name == "depth" else np.uint8) if name in ("depth", "semseg") else values
     np.testing.assert_array_equal(crop_values(name, values, row(*WHOLE)), values)
 
 
-def test_a_quarter_is_enlarged_and_classes_stay_classes():
+def test_class_ids_are_resized_without_interpolation():
     classes = np.array([[[0, 1], [2, 3]]], np.uint8).repeat(4, 1).repeat(4, 2)
     for top, left, expected in ((0, 0, 0), (0, 4, 1), (4, 0, 2), (4, 4, 3)):
         assert (crop_values("semseg", classes, row(top, left, 4, 4, 0)) == expected).all()
 
 
-def test_a_feature_map_is_seen_through_the_same_window_as_the_image_it_belongs_to():
+def test_feature_map_is_cropped_by_the_window_of_its_image():
     features = numpy_generator(0, "features").normal(size=(1, 8, 8, 3)).astype(np.float16)
     large = features.repeat(4, 1).repeat(4, 2)
     crop = row(8, 4, 16, 24, 1)  # pixels of the large image
@@ -49,7 +49,7 @@ def test_a_feature_map_is_seen_through_the_same_window_as_the_image_it_belongs_t
         crop_values("det", [{"instances": []}], crop)
 
 
-def test_flipping_mirrors_pixels_and_turns_normals_round():
+def test_flip_mirrors_pixels_and_negates_x_of_normals():
     values = numpy_generator(0, "flip").integers(0, 256, (1, 8, 8, 3)).astype(np.uint8)
     mirrored = values[:, :, ::-1]
     np.testing.assert_array_equal(crop_values("rgb", values, row(0, 0, 8, 8, 1)), mirrored)
@@ -58,7 +58,7 @@ def test_flipping_mirrors_pixels_and_turns_normals_round():
     np.testing.assert_array_equal(normals[..., 1:], mirrored[..., 1:])
 
 
-def test_boxes_follow_the_pixels_that_they_frame():
+def test_boxes_stay_around_their_pixels():
     box = {"box": [0.25, 0.5, 0.5, 0.75], "class_name": "cone", "score": 1.0}
     away = {"box": [0.9, 0.0, 1.0, 0.1], "class_name": "box", "score": 1.0}
     crop = row(16, 16, 48, 32, 1)

@@ -1,3 +1,5 @@
+"""Splitting work over processes that share a folder."""
+
 import subprocess
 import sys
 import time
@@ -35,7 +37,7 @@ def test_share_that_does_not_exist_is_refused():
         WorkSplit(4, 4).of([1])
 
 
-def test_processes_that_claim_one_folder_at_the_same_time_clear_it_once_and_never_each_others_work(tmp_path):
+def test_concurrent_claims_clear_a_folder_once(tmp_path):
     old, new = (fingerprint("fourfold.storage", work=name) for name in ("old", "new"))
     claim(tmp_path, old)
     for number in range(200):

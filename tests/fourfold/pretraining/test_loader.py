@@ -80,7 +80,7 @@ def test_the_cache_keeps_shards_up_to_its_limit(world):
     cached, uncached = loader(world), loader(world, reader=Reader(cache_bytes=1500))
     for each in (cached, uncached):
         list(itertools.islice(each, 30))
-    held = {**cached._shards.cached, **cached._shards.now}
+    held = {**cached._shards.cached, **cached._shards.active}
     assert len(held) == 7 and cached._shards.size == sum(shard.num_bytes for shard in cached._shards.cached.values())
     assert uncached._shards.size <= 1500 and len(uncached._shards.cached) < 7
 

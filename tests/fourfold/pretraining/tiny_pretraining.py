@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -35,17 +36,23 @@ def main(folder: Path, world: tuple, precision: str, num_workers: int, stop_at: 
     loop.lr_multiplier = multiplier_or_signal
     config = tiny_config(precision=precision, compute={"num_workers": num_workers})
     pretrain(*world, TinyTokenizers(), config, RunContext(7, folder))
+    assert "torch._dynamo" not in sys.modules, "importing the compiler costs every run seconds"
 
 
 def exit_code(*arguments) -> int:
     """Run in a forked process (one import of torch for all); return its exit code, or minus the signal that ended it."""
     child = os.fork()
     if not child:
+        code = 1
         try:
             main(*arguments)
+            code = 0
         except SystemExit as end:
-            os._exit(end.code)
-        os._exit(0)
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -4,6 +4,7 @@ import signal
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 
 from fourfold.training import checkpoints, sharded_checkpoints
 from fourfold.training.checkpoints import (
@@ -116,7 +117,7 @@ def test_a_complete_sharded_checkpoint_is_never_replaced_or_removed(tmp_path, mo
     save_sharded(tmp_path, 1, 1.0)
     save_sharded(tmp_path, 1, 9.0)  # the same step again, as after a restart: the complete one stays
     monkeypatch.setattr(sharded_checkpoints, "write_json", lambda *_: 1 / 0)
-    with pytest.raises(Exception, match="division by zero"):
+    with pytest.raises(CheckpointException, match="division by zero"):
         save_sharded(tmp_path, 2, 2.0)
     assert names(tmp_path) == {"step-00000001"}
     restored = {"model": {"a": torch.zeros(2)}}

@@ -1,8 +1,8 @@
-"""A tiny training run, uninterrupted and killed twice, each in its own process: `python tiny_run.py <folder>`."""
+"""A tiny training run, uninterrupted and killed twice, each in a forked process."""
 
 import os
 import signal
-import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -59,13 +59,18 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
     write_json(result, {"losses": losses, "state": state.as_json(), "weights": weights})
 
 
-if __name__ == "__main__":
-    root = Path(sys.argv[1])
+def run_all(root: Path) -> None:
+    """Run in forked processes, which share one import of torch; results are in `unbroken.json` and `broken.json`."""
     for name, kill_at in (("unbroken", -1), ("broken", 7), ("broken", 14), ("broken", -1)):
-        child = os.fork()  # a process for each run, but one import of torch for all
+        child = os.fork()
         if not child:
-            main(root / name, root / f"{name}.json", kill_at)
-            assert "torch._dynamo" not in sys.modules, "importing the compiler costs every run seconds"
-            os._exit(0)
+            code = 1
+            try:
+                main(root / name, root / f"{name}.json", kill_at)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
         _, status = os.waitpid(child, 0)
         assert status == (0 if kill_at < 0 else signal.SIGKILL), status

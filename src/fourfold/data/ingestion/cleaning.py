@@ -1,4 +1,4 @@
-"""From what a crawl gives to what a model may see: one rule per function, and a named reason for whatever is dropped."""
+"""Cleaning of raw samples: one rule per function, and a named reason for every dropped sample."""
 
 # H height, W width
 
@@ -16,15 +16,15 @@ from pydantic import Field, model_validator
 from fourfold.configuration import Config
 from fourfold.data.ingestion.sources import Drop, RawSample
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # no decoder runs that nobody needs
-BACKGROUND = (255, 255, 255)  # what shows through transparent pixels
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # other decoders are disabled: fewer ways for hostile files to do harm
+BACKGROUND = (255, 255, 255)  # behind transparent pixels
 WIDE_GRAYS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 class CleaningConfig(Config):
-    """What a sample must be to enter the shards."""
+    """What a sample must be like to be kept."""
 
-    min_side: int = Field(32, ge=1)  # pixels, of the shorter side as found
+    min_side: int = Field(32, ge=1)  # pixels, of the shorter side before resizing
     max_pixels: int = Field(40_000_000, ge=1, le=80_000_000)  # declared width × height; checked before anything is decoded
     max_aspect_ratio: float = Field(4.0, ge=1)  # longer side / shorter side; the center crop shows little of wider ones
     min_caption_length: int = Field(3, ge=1)  # characters, after white space is normalized
@@ -39,7 +39,7 @@ class CleaningConfig(Config):
 
 @dataclass(frozen=True)
 class CleanSample:
-    """One image, uint8 (image_size, image_size, 3), with its caption; `digest` is equal for equal pixels."""
+    """One image, uint8 (image_size, image_size, 3), with its caption; `digest` is a hash of the pixels."""
 
     key: str
     rgb_HW3: np.ndarray
@@ -47,12 +47,12 @@ class CleanSample:
     digest: str
 
 
-class Unusable(Exception):  # noqa: N818 - it is a verdict on a sample, not a failure of the program
-    """Why a sample is dropped; the message is the reason under which it is counted."""
+class Unusable(Exception):  # noqa: N818 - a result about a sample, not an error of the program
+    """Raised for a sample that is dropped; the message is the reason under which it is counted."""
 
 
 def clean(raw: RawSample, config: CleaningConfig, image_size: int) -> CleanSample | Drop:
-    """Return the sample as RGB of `image_size` × `image_size` pixels with a tidy caption, or why it is dropped."""
+    """Return the sample with a cleaned image and caption, or a `Drop` with the reason why it cannot be used."""
     try:
         caption = clean_caption(raw.caption, config)
         rgb_HW3 = clean_image(raw.image, config, image_size)
@@ -63,8 +63,8 @@ def clean(raw: RawSample, config: CleaningConfig, image_size: int) -> CleanSampl
 
 
 def clean_caption(content: bytes, config: CleaningConfig) -> str:
-    """Return the caption in Unicode NFC, without control characters, in single spaces; raises `Unusable`."""
-    if len(content) > 8 * config.max_caption_length + 1_000:  # bytes; no need to look at megabytes of it
+    """Return the caption in Unicode NFC, without control characters and repeated white space; raises `Unusable`."""
+    if len(content) > 8 * config.max_caption_length + 1_000:  # bytes; a caption of megabytes is not decoded
         raise Unusable("caption too long")
     try:
         text = content.decode("utf-8-sig")
@@ -82,16 +82,18 @@ def clean_caption(content: bytes, config: CleaningConfig) -> str:
 
 
 def clean_image(content: bytes, config: CleaningConfig, image_size: int) -> np.ndarray:
-    """Return the first frame as RGB, upright, its center square resized: uint8 (image_size, image_size, 3).
+    """Return the center square of the first frame, upright and resized: uint8 RGB (image_size, image_size, 3).
 
-    Raises `Unusable`. The declared size is checked before a pixel is decoded, so a decompression bomb costs nothing.
+    Raises:
+        Unusable: the image cannot be decoded, or its size or shape is not allowed. The declared size is checked before a pixel
+            is decoded, so a decompression bomb costs nothing.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of big or odd files; both are judged here
+            warnings.simplefilter("ignore")  # Pillow warns of large and unusual files; both are checked here
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(*image.size, config)
-                image.draft("RGB", (2 * image_size, 2 * image_size))  # lets JPEG decode at 1/2, 1/4 or 1/8 where that is enough
+                image.draft("RGB", (2 * image_size, 2 * image_size))  # JPEG is decoded at 1/2, 1/4 or 1/8 if that is enough
                 upright = _upright(image)
                 square = ImageOps.fit(to_rgb(upright), (image_size, image_size), Image.Resampling.LANCZOS)
                 return np.asarray(square)
@@ -99,12 +101,16 @@ def clean_image(content: bytes, config: CleaningConfig, image_size: int) -> np.n
         raise
     except Image.DecompressionBombError:
         raise Unusable("image has too many pixels") from None
-    except Exception:  # decoders of hostile bytes raise nearly anything; whatever it is, there is no image
+    except Exception:  # decoders raise all kinds of errors for hostile bytes
         raise Unusable("image unreadable") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return any Pillow image as 8-bit RGB: 16-bit grays scaled, transparency laid on white, CMYK and palettes converted."""
+    """Return any Pillow image as 8-bit RGB: 16-bit grays are scaled, transparent pixels become white.
+
+    Raises:
+        Unusable: the pixels are floating-point numbers, whose range is unknown.
+    """
     if image.mode in WIDE_GRAYS:
         values_HW = np.asarray(image).astype(np.int64)
         wide = image.mode != "I" or values_HW.max(initial=0) > 255
@@ -118,15 +124,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def split_of(key: str, shares: Mapping[str, float]) -> str:
-    """Return the split of a key: those of `shares` get their share of all keys, `train` the rest.
+    """Return the split of a key: a split of `shares` with the probability given there, otherwise `train`.
 
-    A hash of the key decides, so a sample stays in its split whatever else is added and whichever seed is used.
+    A hash of the key decides, so a sample stays in its split when other samples are added or the seed changes.
     """
-    place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, person=b"split").digest(), "little") / 2**64
+    position = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, person=b"split").digest(), "little") / 2**64
     for split, share in shares.items():
-        if place < share:
+        if position < share:
             return split
-        place -= share
+        position -= share
     return "train"
 
 
@@ -141,9 +147,9 @@ def _check_size(width: int, height: int, config: CleaningConfig) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn the image as its EXIF orientation says; EXIF that cannot be read turns nothing."""
+    """Return the image rotated by its EXIF orientation; unreadable EXIF data is ignored."""
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are sound, only the remark on them is not
+    except Exception:  # the pixels are valid, only their metadata is not
         return image

@@ -1,4 +1,4 @@
-"""What ingestion lost and why: counted by reason, bounded by the configuration, reported with examples."""
+"""Losses of ingestion: counted by reason, bounded by the configuration, reported with examples."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from fourfold.data.ingestion.sources import SampleStream
 from fourfold.data.shards import ShardSet
 
-NUM_EXAMPLES = 3
+NUM_EXAMPLES = 3  # names of dropped items in the report, for each reason
 
 
 class Tally:
-    """What became of the items of one stream."""
+    """Counts of kept and dropped items of one stream."""
 
     def __init__(self) -> None:
         self.kept = 0
@@ -18,41 +18,51 @@ class Tally:
         self.examples: dict[str, list[str]] = defaultdict(list)
 
     def drop(self, name: str, reason: str, what: str = "sample") -> None:
-        """Count one drop, and keep the first few names for the report."""
+        """Count one drop and keep the first names as examples.
+
+        Args:
+            name: the dropped item.
+            reason: why it was dropped.
+            what: "sample", "member" or "archive".
+        """
         self.reasons[what][reason] += 1
         if len(self.examples[reason]) < NUM_EXAMPLES:
             self.examples[reason].append(name)
 
     @property
     def seen(self) -> int:
-        """Number of samples that the source had, usable or not."""
+        """Number of samples of the stream, kept and dropped."""
         return self.kept + self.reasons["sample"].total()
 
     @property
     def drop_share(self) -> float:
-        """Share of the samples that was dropped."""
+        """Share of the samples that were dropped, 0 to 1."""
         return self.reasons["sample"].total() / max(self.seen, 1)
 
 
 def check_drops(tally: Tally, stream: SampleStream, max_drop_share: float) -> None:
-    """Raise ValueError when a stream lost more of its samples, or of its archives, than is allowed."""
+    """Check the losses of a stream.
+
+    Raises:
+        ValueError: more than `max_drop_share` of the samples, or of the archives, were lost, or no sample is left.
+    """
     reasons = tally.reasons["sample"] + tally.reasons["archive"]
-    why = (
+    details = (
         "; ".join(f"{count} × {reason}, e.g. {tally.examples[reason][0]}" for reason, count in reasons.items()) or "it is empty"
     )
     advice = "Repair the source, loosen ingestion.cleaning, or raise ingestion.max_drop_share."
     if tally.drop_share > max_drop_share or not tally.kept:
         share = f"{tally.drop_share:.0%}, allowed {max_drop_share:.0%}"
         lost = f"{tally.seen - tally.kept} of {tally.seen} samples"
-        raise ValueError(f"{lost} of {stream.location} cannot be used ({share}): {why}. {advice}")
+        raise ValueError(f"{lost} of {stream.location} cannot be used ({share}): {details}. {advice}")
     damaged, archives = tally.reasons["archive"].total(), len(stream.slices)
     if damaged > max_drop_share * archives:
         share = f"allowed {max_drop_share:.0%}"
-        raise ValueError(f"{damaged} of {archives} archives of {stream.location} are damaged ({share}): {why}. {advice}")
+        raise ValueError(f"{damaged} of {archives} archives of {stream.location} are damaged ({share}): {details}. {advice}")
 
 
 def loss_report(shards: ShardSet, tallies: dict[str, Tally]) -> dict[str, Any]:
-    """Return the counts of all streams together and of each, as JSON; the same samples always give the same report."""
+    """Return the counts of all streams together and of each stream, as JSON; equal samples give an equal report."""
     by_source = {
         stream: {
             "seen": tally.seen,

@@ -19,7 +19,15 @@ from pydantic import Field, model_validator
 from fourfold.configuration import Config
 from fourfold.data.ingestion.cleaning import CleaningConfig, split_of
 from fourfold.data.ingestion.drops import Tally, check_drops, loss_report
-from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig, SampleStream, Source, SourceConfig, TruthTarget
+from fourfold.data.ingestion.sources import (
+    SOURCES,
+    AnySourceConfig,
+    SampleStream,
+    Source,
+    SourceConfig,
+    SourceContext,
+    TruthTarget,
+)
 from fourfold.data.ingestion.sources.files import FilesConfig
 from fourfold.data.ingestion.staging import MODALITIES, StagedSample, stage, staged_chunks
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
@@ -139,7 +147,13 @@ def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[Open
         _require_path_outside(source_config, folder)
         source = SOURCES.get(source_config.kind)
         taken = {split for earlier in opened for split in earlier.splits}
-        opened.append(OpenedSource(source, source_config, source.open(source_config, seed, crawl, taken)))
+        one = OpenedSource(source, source_config, source.open(source_config, SourceContext(seed, crawl, taken)))
+        if both := sorted(taken & one.splits):
+            raise ValueError(
+                f"ingestion.supplement (kind {source_config.kind!r}) provides {', '.join(both)}, which ingestion.source "
+                "provides already. Remove the supplement, or use one with other splits."
+            )
+        opened.append(one)
     _remove_others(crawl, [stream.name for source in opened for stream in source.streams])
     return opened
 
@@ -163,46 +177,63 @@ def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
 
 def _fill_shards(streams: list[SampleStream], config: IngestionConfig, shards: ShardSet) -> dict[str, Tally]:
     """Copy staged samples into the shards of their splits, without duplicates, and check how much was lost."""
-    keys: set[str] = set()
-    digests: set[str] = set()
-    waiting: dict[str, list[StagedSample]] = defaultdict(list)  # split → samples of the next shard
-    num_shards: Counter[str] = Counter()
-    tallies = {stream.name: Tally() for stream in streams}
+    filler = _ShardFiller(shards.root, config.samples_per_shard)
     shares = {"val": config.val_share, "test": config.test_share}
-
-    def flush(split: str) -> None:
-        _write_shard(shards.root, split, shard_name(num_shards[split]), waiting.pop(split))
-        num_shards[split] += 1
-
+    tallies = {stream.name: Tally() for stream in streams}
     for stream in streams:
         tally = tallies[stream.name]
         for samples, drops in staged_chunks(_staging(shards, stream)):
             for drop in drops:
                 tally.drop(drop.name, drop.reason, drop.what)
             for sample in samples:
-                if sample.key in keys or sample.digest in digests:
-                    tally.drop(sample.key, "duplicate key" if sample.key in keys else "duplicate image")
-                    continue
-                keys.add(sample.key)
-                digests.add(sample.digest)
-                tally.kept += 1
-                split = stream.split or split_of(sample.key, shares)
-                waiting[split].append(sample)
-                if len(waiting[split]) == config.samples_per_shard:
-                    flush(split)
+                if duplicate := filler.duplicate(sample):
+                    tally.drop(sample.key, duplicate)
+                else:
+                    tally.kept += 1
+                    filler.add(sample, stream.split or split_of(sample.key, shares))
         check_drops(tally, stream, config.max_drop_share)
-    for split in sorted(waiting):
-        flush(split)
+    filler.finish()
     return tallies
 
 
-def _write_shard(root: Path, split: str, name: str, samples: list[StagedSample]) -> None:
-    columns = {
-        "rgb": [(sample.key, "png", sample.png) for sample in samples],
-        "caption": [(sample.key, "txt", sample.caption) for sample in samples],
-    }
-    for modality in missing_columns(root, split, name, MODALITIES):
-        write_members(root / split / modality / name, columns[modality])
+class _ShardFiller:
+    """Collects the samples of each split and writes a shard whenever one is full. Shards that exist are not written again."""
+
+    def __init__(self, root: Path, samples_per_shard: int) -> None:
+        self.root, self.samples_per_shard = root, samples_per_shard
+        self.keys: set[str] = set()
+        self.digests: set[str] = set()
+        self.waiting: dict[str, list[StagedSample]] = defaultdict(list)  # split → samples of its next shard
+        self.num_shards: Counter[str] = Counter()  # by split
+
+    def duplicate(self, sample: StagedSample) -> str | None:
+        """Return the reason if the key or the pixels of a sample were added before, to any split; otherwise None."""
+        if sample.key in self.keys:
+            return "duplicate key"
+        return "duplicate image" if sample.digest in self.digests else None
+
+    def add(self, sample: StagedSample, split: str) -> None:
+        """Add a sample to a split."""
+        self.keys.add(sample.key)
+        self.digests.add(sample.digest)
+        self.waiting[split].append(sample)
+        if len(self.waiting[split]) == self.samples_per_shard:
+            self._write(split)
+
+    def finish(self) -> None:
+        """Write the last shard of each split."""
+        for split in sorted(self.waiting):
+            self._write(split)
+
+    def _write(self, split: str) -> None:
+        name, samples = shard_name(self.num_shards[split]), self.waiting.pop(split)
+        columns = {
+            "rgb": [(sample.key, "png", sample.png) for sample in samples],
+            "caption": [(sample.key, "txt", sample.caption) for sample in samples],
+        }
+        for modality in missing_columns(self.root, split, name, MODALITIES):
+            write_members(self.root / split / modality / name, columns[modality])
+        self.num_shards[split] += 1
 
 
 def _write_truth(opened: list[OpenedSource], shards: ShardSet, config: IngestionConfig, seed: int, truth: Path) -> None:

@@ -1,9 +1,8 @@
-"""Cleaning in pieces that survive a kill.
+"""Staging: resumable cleaning of a stream, chunk by chunk.
 
-A source is cleaned chunk by chunk into a staging folder; a chunk counts once its record is there, and what is staged is
-never cleaned again. Assigning splits, removing duplicates and filling shards happens afterwards, over the staged chunks in
-order: cheap, a pure function of what is staged, and so the same bytes however often the work was interrupted. Memory holds
-one chunk of cleaned samples, whatever the size of the source.
+A chunk is complete once its record exists, and a complete chunk is never cleaned again. Afterward the ingestion assigns splits,
+removes duplicates and fills shards from the staged chunks in order. That is cheap and a pure function of the staged data, so
+the resulting bytes do not depend on interruptions. Memory is bounded by one chunk of cleaned samples.
 """
 
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ MODALITIES = ("rgb", "caption")
 
 
 class StagedDrop(Config):
-    """A drop as it is recorded."""
+    """The stored form of a `Drop`."""
 
     name: str
     reason: str
@@ -30,7 +29,7 @@ class StagedDrop(Config):
 
 
 class ChunkRecord(Config):
-    """What became of one chunk: the digests of kept samples, in the order of the tars beside the record, and the drops."""
+    """The result of one chunk: digests of the kept samples, in the order of the tars beside the record, and the drops."""
 
     digests: tuple[str, ...]
     drops: tuple[StagedDrop, ...]
@@ -38,7 +37,7 @@ class ChunkRecord(Config):
 
 @dataclass(frozen=True)
 class StagedSample:
-    """One cleaned sample as it lies in staging: still encoded, ready to be copied into its shard."""
+    """One cleaned sample, encoded as it will be stored in its shard."""
 
     key: str
     png: bytes
@@ -92,7 +91,7 @@ def _stage_slice(part: SourceSlice, cleaning: CleaningConfig, image_size: int, c
 
 
 def _write_chunk(chunk: Path, results: list[CleanSample | Drop]) -> None:
-    """Write the tars of a chunk and then, to make it count, its record; leaves a chunk that has one as it is."""
+    """Write the tars of a chunk and then its record, which completes it; does nothing if the record exists."""
     record_path = chunk.with_suffix(".json")
     if record_path.exists():
         return

@@ -56,11 +56,11 @@ def metadata_statistics(predicted: Sequence[Mapping[str, float]], truth: Sequenc
 
 def _bins_apart(kind: str, predicted: float | None, truth: float) -> float:
     bins = METADATA_TYPES[kind]
-    return np.inf if predicted is None else abs(bins.place(predicted) - bins.place(truth))
+    return np.inf if predicted is None else abs(bins.index(predicted) - bins.index(truth))
 
 
 def commonest_metadata(known: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return, for each type, the value of the bin that is met most often."""
     kinds = dict.fromkeys(kind for values in known for kind in values)
-    places = {kind: Counter(METADATA_TYPES[kind].place(v[kind]) for v in known if kind in v) for kind in kinds}
+    places = {kind: Counter(METADATA_TYPES[kind].index(v[kind]) for v in known if kind in v) for kind in kinds}
     return {kind: METADATA_TYPES[kind].value(counts.most_common(1)[0][0]) for kind, counts in places.items()}

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from fourfold.modalities import label
-from fourfold.modalities.metadata import METADATA_TYPES, metadata_places, metadata_value
+from fourfold.modalities.metadata import METADATA_TYPES, metadata_bins, metadata_value
 from fourfold.tokenizers.text.poses_and_instances import InstancesFormat, PosesFormat
 from fourfold.tokenizers.text.sequence_format import SequenceFormat, Value
 from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX, TextTokenizer
@@ -71,10 +71,10 @@ class PaletteFormat(SequenceFormat):
 class MetadataFormat(SequenceFormat):
     """Pairs `v1=type v0=value` in the order of the types; masking shuffles the pairs (`TokenModality.shuffled`)."""
 
-    min_bins = max(bins.num_places or 1 for bins in METADATA_TYPES.values())
+    min_bins = max(bins.num_bins or 1 for bins in METADATA_TYPES.values())
 
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
-        pairs = metadata_places(value, self.num_bins)
+        pairs = metadata_bins(value, self.num_bins)
         return self.ids([symbol for number, bin_index in pairs for symbol in ((1, number), (0, bin_index))])
 
     def decode(self, ids: Iterable[int]) -> Value:  # noqa: D102

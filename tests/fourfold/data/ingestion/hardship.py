@@ -1,4 +1,4 @@
-"""Ingestion under hardship, in processes of its own: `python hardship.py kill | memory ...` (see test_ingest.py)."""
+"""Ingestion that is killed or measured, in separate processes: `python hardship.py kill | memory ...` (see test_ingest.py)."""
 
 import os
 import random

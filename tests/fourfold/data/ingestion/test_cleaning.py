@@ -37,7 +37,7 @@ def png_of(width, height, rows, depth=8):
 
 
 def halves(left, right, size=(64, 64)):
-    """A picture whose left half is one color and whose right half another."""
+    """An image whose left half is one color and whose right half another."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     pixels[:, : size[0] // 2], pixels[:, size[0] // 2 :] = left, right
     return Image.fromarray(pixels)
@@ -57,26 +57,26 @@ def is_near(color, wanted, tolerance=12):
 @pytest.mark.parametrize(
     ("kind", "options"), [("PNG", {}), ("JPEG", {"quality": 95}), ("WEBP", {"lossless": True}), ("BMP", {})]
 )
-def test_every_usual_format_gives_the_same_picture(kind, options):
+def test_all_formats_give_the_same_image(kind, options):
     sample = cleaned(stored(halves(RED, BLUE), kind, **options))
     assert isinstance(sample, CleanSample) and sample.rgb_HW3.shape == (SIZE, SIZE, 3) and sample.rgb_HW3.dtype == np.uint8
     top_left, top_right, _ = corners(sample.rgb_HW3)
     assert is_near(top_left, RED) and is_near(top_right, BLUE)
 
 
-def test_a_picture_of_the_right_size_passes_unchanged():
+def test_image_of_the_right_size_is_unchanged():
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     assert np.array_equal(cleaned(stored(Image.fromarray(pixels))).rgb_HW3, pixels)
 
 
-def test_the_center_square_of_a_wide_picture_is_kept():
+def test_center_square_of_a_wide_image_is_kept():
     pixels = np.zeros((64, 192, 3), np.uint8)
     pixels[:, 64:128] = RED
     assert is_near(cleaned(stored(Image.fromarray(pixels))).rgb_HW3.mean(axis=(0, 1)), RED, 8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_rotated_photo_is_turned_upright_as_its_exif_says(orientation):
+def test_exif_orientation_is_applied(orientation):
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that the camera's turn amounts to
     upright = halves(RED, BLUE)
     upright.paste((0, 255, 0), (0, 48, 16, 64))  # a mark in the lower left corner
@@ -105,7 +105,7 @@ def test_sixteen_bit_colors_keep_their_brightness():
     assert is_near(cleaned(content).rgb_HW3.mean(axis=(0, 1)), (128, 64, 255), 1)
 
 
-def test_a_large_photo_decoded_at_reduced_size_looks_like_one_decoded_in_full():
+def test_decoding_at_reduced_size_is_close_to_full_decoding():
     coarse = np.random.default_rng(0).integers(0, 256, (10, 8, 3), dtype=np.uint8)
     large = Image.fromarray(coarse).resize((800, 1000), Image.Resampling.BICUBIC)
     wanted = large.crop((0, 100, 800, 900)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
@@ -113,7 +113,7 @@ def test_a_large_photo_decoded_at_reduced_size_looks_like_one_decoded_in_full():
     assert np.abs(difference).mean() < 2
 
 
-def test_of_an_animation_the_first_frame_is_taken():
+def test_first_frame_of_an_animation_is_taken():
     frames = [halves(RED, RED), halves(BLUE, BLUE)]
     for kind in ("GIF", "PNG", "WEBP"):
         content = stored(
@@ -127,7 +127,7 @@ def test_of_an_animation_the_first_frame_is_taken():
         assert is_near(cleaned(content).rgb_HW3.mean(axis=(0, 1)), RED)
 
 
-def test_what_is_transparent_becomes_white_whatever_color_hides_there():
+def test_transparent_pixels_become_white():
     layered = np.zeros((64, 64, 4), np.uint8)
     layered[..., 1] = 200
     for image in (Image.fromarray(layered), Image.fromarray(layered).convert("LA")):
@@ -137,7 +137,7 @@ def test_what_is_transparent_becomes_white_whatever_color_hides_there():
     assert is_near(cleaned(stored(palette, transparency=0)).rgb_HW3.mean(axis=(0, 1)), (255, 255, 255), 0)
 
 
-def test_one_bit_and_gray_pictures_become_rgb():
+def test_one_bit_and_gray_images_become_rgb():
     for mode in ("1", "L", "P"):
         assert is_near(cleaned(stored(halves((255,) * 3, (255,) * 3).convert(mode))).rgb_HW3.mean(axis=(0, 1)), (255, 255, 255))
 
@@ -157,11 +157,11 @@ def test_one_bit_and_gray_pictures_become_rgb():
         (stored(Image.fromarray(np.ones((64, 64), np.float32)), "TIFF"), "image of floating point numbers"),
     ],
 )
-def test_an_unusable_image_is_dropped_with_its_reason(content, reason):
+def test_unusable_image_is_dropped_with_its_reason(content, reason):
     assert cleaned(content) == Drop("key", reason)
 
 
-def test_a_picture_with_broken_exif_is_kept_as_it_is():
+def test_image_with_broken_exif_is_kept_unrotated():
     assert is_near(
         corners(cleaned(stored(halves(RED, BLUE), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")).rgb_HW3)[0], RED
     )
@@ -188,11 +188,11 @@ def test_no_bytes_make_cleaning_fail(noise, kind, place):
         ("\ud800 lone".encode("utf-8", "surrogatepass"), "caption is not UTF-8"),
     ],
 )
-def test_an_unusable_caption_is_dropped_with_its_reason(caption, reason):
+def test_unusable_caption_is_dropped_with_its_reason(caption, reason):
     assert cleaned(stored(halves(RED, BLUE)), caption) == Drop("key", reason)
 
 
-def test_a_caption_is_made_tidy():
+def test_caption_is_normalized():
     assert clean_caption("\ufeffa  Cafe\u0301\r\n\x00 \u2028here".encode(), CONFIG) == "a Café here"
 
 
@@ -205,12 +205,12 @@ def test_cleaning_a_clean_caption_changes_nothing(text):
         assert unicodedata.is_normalized("NFC", sample.caption)
 
 
-def test_equal_pixels_have_equal_digests_whatever_the_file():
+def test_equal_pixels_have_equal_digests_in_any_format():
     png, webp = stored(halves(RED, BLUE)), stored(halves(RED, BLUE), "WEBP", lossless=True)
     assert cleaned(png).digest == cleaned(webp).digest != cleaned(stored(halves(BLUE, RED))).digest
 
 
-def test_splits_get_their_share_and_a_key_stays_in_its_split():
+def test_split_shares_and_stability():
     keys = [f"photo-{i}" for i in range(4000)]
     shares = {"val": 0.1, "test": 0.2}
     splits = [split_of(key, shares) for key in keys]
@@ -218,6 +218,6 @@ def test_splits_get_their_share_and_a_key_stays_in_its_split():
     assert abs(splits.count("val") / 4000 - 0.1) < 0.02 and abs(splits.count("test") / 4000 - 0.2) < 0.025
 
 
-def test_unusable_settings_say_so():
+def test_contradicting_settings_are_refused():
     with pytest.raises(ValueError, match="min_caption_length must not be above"):
         CleaningConfig(min_caption_length=10, max_caption_length=5)

@@ -1,3 +1,5 @@
+"""Ingestion end to end: splits, truth, losses, resuming, errors of the file system."""
+
 import hashlib
 import os
 import resource
@@ -15,7 +17,7 @@ from fourfold.data.ingestion.sources.webdataset import WebdatasetConfig
 from fourfold.data.shards import ShardSet
 from fourfold.plugins import load_plugins
 from fourfold.scenes.world import TRUTH, ScenesConfig
-from tests.fourfold.data.crawls import members_of, picture, write_folder, write_tar
+from tests.fourfold.data.crawls import image_bytes, members_of, write_folder, write_tar
 
 load_plugins(["fourfold.scenes"])
 SCENES = IngestionConfig(
@@ -38,7 +40,7 @@ def bytes_under(folder):
     }
 
 
-def test_scenes_go_the_way_of_a_crawl_and_their_truth_is_aligned_with_the_shards(tmp_path):
+def test_scenes_are_ingested_and_their_truth_is_aligned(tmp_path):
     shards = ingest(SCENES, 0, tmp_path)
     truth = open_truth(tmp_path)
     assert {split: shards.num_samples(split) for split in shards.splits()} == SCENES.source.num_samples
@@ -50,14 +52,14 @@ def test_scenes_go_the_way_of_a_crawl_and_their_truth_is_aligned_with_the_shards
     shards.verify()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(tmp_path):
+def test_equal_seeds_give_equal_bytes(tmp_path):
     digests = [ingest(SCENES, seed, tmp_path / name).digest() for seed, name in ((0, "a"), (0, "b"), (1, "c"))]
     assert digests[0] == digests[1] != digests[2]
     assert bytes_under(tmp_path / "a") == bytes_under(tmp_path / "b")
 
 
 @pytest.mark.parametrize("damaged", ["shards/train/rgb/shard-00001.tar", "truth/val/depth/shard-00000.tar"])
-def test_a_finished_ingestion_is_not_repeated_and_a_damaged_shard_is_made_again(tmp_path, damaged):
+def test_finished_ingestion_is_repeated_only_for_damaged_shards(tmp_path, damaged):
     digest = ingest(SCENES, 0, tmp_path).digest()
     path = tmp_path / damaged
     before = path.stat().st_mtime_ns
@@ -70,7 +72,7 @@ def test_a_finished_ingestion_is_not_repeated_and_a_damaged_shard_is_made_again(
     assert shards.digest() == digest
 
 
-def test_a_split_that_is_no_longer_wanted_leaves_no_trace(tmp_path):
+def test_splits_of_earlier_settings_are_removed(tmp_path):
     ingest(SCENES, 0, tmp_path)
     fewer = {k: v for k, v in SCENES.source.num_samples.items() if k != "annotated"}
     ingest(SCENES.model_copy(update={"source": SCENES.source.model_copy(update={"num_samples": fewer})}), 0, tmp_path)
@@ -79,7 +81,7 @@ def test_a_split_that_is_no_longer_wanted_leaves_no_trace(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "folder"])
-def test_a_real_source_is_split_by_key_and_has_no_truth(tmp_path, kind):
+def test_source_without_splits_is_split_by_key_and_has_no_truth(tmp_path, kind):
     if kind == "folder":
         write_folder(tmp_path / "source", range(60))
     else:
@@ -92,18 +94,18 @@ def test_a_real_source_is_split_by_key_and_has_no_truth(tmp_path, kind):
     assert shards.keys("val") == again.keys("val")
 
 
-def test_every_bad_input_is_dropped_and_counted_by_its_reason(tmp_path):
+def test_bad_inputs_are_dropped_and_counted_by_reason(tmp_path):
     good = members_of(range(40))
     bad = [
         *members_of([3]),  # duplicate key
-        ("copy.png", picture(4)), ("copy.txt", b"the same image again"),
-        ("cut.png", picture(90)[:60]), ("cut.txt", b"an image cut off"),
+        ("copy.png", image_bytes(4)), ("copy.txt", b"the same image again"),
+        ("cut.png", image_bytes(90)[:60]), ("cut.txt", b"an image cut off"),
         ("html.jpg", b"<html>"), ("html.txt", b"not an image"),
-        ("empty.png", picture(91)), ("empty.txt", b""),
-        ("long.png", picture(92)), ("long.txt", b"x" * 10_000),
-        ("latin.png", picture(93)), ("latin.txt", b"caf\xe9 au lait"),
-        ("small.png", picture(94, side=8)), ("small.txt", b"a tiny one"),
-        ("../../x.png", picture(95)), ("../../x.txt", b"escapes"),
+        ("empty.png", image_bytes(91)), ("empty.txt", b""),
+        ("long.png", image_bytes(92)), ("long.txt", b"x" * 10_000),
+        ("latin.png", image_bytes(93)), ("latin.txt", b"caf\xe9 au lait"),
+        ("small.png", image_bytes(94, side=8)), ("small.txt", b"a tiny one"),
+        ("../../x.png", image_bytes(95)), ("../../x.txt", b"escapes"),
         ("photo00001.pkl", b"cos\nsystem\n(S'touch pwned'\ntR."),
         ("alone.txt", b"no image here"),
     ]  # fmt: skip
@@ -132,7 +134,7 @@ def test_every_bad_input_is_dropped_and_counted_by_its_reason(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(("x.", "pwned"))] and not Path("pwned").exists()
 
 
-def test_more_drops_than_allowed_is_one_error_with_counts_and_examples(tmp_path):
+def test_too_many_drops_are_an_error_with_counts_and_examples(tmp_path):
     bad = [member for n in range(10) for member in ((f"bad{n}.png", b"no"), (f"bad{n}.txt", b"caption"))]
     write_tar(tmp_path / "in" / "0.tar", [*members_of(range(10)), *bad])
     with pytest.raises(
@@ -142,7 +144,7 @@ def test_more_drops_than_allowed_is_one_error_with_counts_and_examples(tmp_path)
     assert ShardSet(tmp_path / "out" / "shards").splits() == []
 
 
-def test_more_damaged_archives_than_allowed_is_one_error(tmp_path):
+def test_too_many_damaged_archives_are_an_error(tmp_path):
     for n in range(2):
         path = write_tar(tmp_path / "in" / f"{n}.tar", members_of(range(20 * n, 20 * n + 20)))
     path.write_bytes(path.read_bytes()[:20_000])
@@ -150,7 +152,7 @@ def test_more_damaged_archives_than_allowed_is_one_error(tmp_path):
         ingest(settings(tmp_path / "in", max_drop_share=0.3), 0, tmp_path / "out")
 
 
-def test_a_source_without_one_usable_sample_or_too_few_for_its_splits_is_one_error(tmp_path):
+def test_source_with_too_few_samples_is_an_error(tmp_path):
     write_tar(tmp_path / "none" / "0.tar", [("x.pkl", b"")])
     with pytest.raises(ValueError, match=r"0 of 0 samples .* it is empty"):
         ingest(settings(tmp_path / "none"), 0, tmp_path / "out")
@@ -159,14 +161,22 @@ def test_a_source_without_one_usable_sample_or_too_few_for_its_splits_is_one_err
         ingest(settings(tmp_path / "few"), 0, tmp_path / "out")
 
 
-def test_a_source_inside_the_folder_that_is_filled_is_refused_and_left_alone(tmp_path):
+def test_source_inside_the_output_folder_is_refused(tmp_path):
     write_folder(tmp_path / "photos", range(3))
     with pytest.raises(ValueError, match="Keep the source elsewhere"):
         ingest(settings(tmp_path / "photos", "folder"), 0, tmp_path)
     assert len(list((tmp_path / "photos").iterdir())) == 6
 
 
-def test_settings_that_contradict_each_other_are_refused():
+def test_supplement_with_the_splits_of_the_source_is_refused(tmp_path):
+    config = settings(write_folder(tmp_path / "in", range(3)), "folder")
+    with pytest.raises(
+        ValueError, match=r"ingestion.supplement \(kind 'folder'\) provides test, train, val, which ingestion.source"
+    ):
+        ingest(config.model_copy(update={"supplement": config.source}), 0, tmp_path / "out")
+
+
+def test_contradicting_settings_are_refused():
     with pytest.raises(ValueError, match=r"source.image_size \(64\) must equal image_size \(32\)"):
         IngestionConfig(source={"kind": "scenes"}, image_size=32)
     with pytest.raises(ValueError, match=r"cleaning.min_side \(65\) would drop every image of 64 pixels"):
@@ -174,25 +184,27 @@ def test_settings_that_contradict_each_other_are_refused():
 
 
 def run_script(script, *arguments):
-    """Run one of the scripts below in a process of its own; returns its standard output."""
+    """Run a function of hardship.py in a separate process; returns the lines of its standard output."""
     command = [sys.executable, str(Path(__file__).with_name("hardship.py")), script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")
 
 
-def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    write_tar(tmp_path / "in" / "0.tar", [*members_of(range(40)), ("copy.png", picture(4)), ("copy.txt", b"the same again")])
+def test_killed_runs_resume_and_give_the_same_bytes(tmp_path):
+    write_tar(
+        tmp_path / "in" / "0.tar", [*members_of(range(40)), ("copy.png", image_bytes(4)), ("copy.txt", b"the same again")]
+    )
     config = settings(tmp_path / "in", supplement=SCENES.source, samples_per_shard=16)
     lines = run_script("kill", config.model_dump_json(), tmp_path / "killed", tmp_path / "unbroken")
     assert lines.count("killed") > 8 and lines[0] == lines[-2] == "finished"
     assert bytes_under(tmp_path / "killed") == bytes_under(tmp_path / "unbroken")
 
 
-def test_a_disk_that_fills_up_is_one_clear_error_and_the_next_run_continues(tmp_path):
+def test_full_disk_is_one_error_and_the_next_run_continues(tmp_path):
     config = settings(write_folder(tmp_path / "in", range(40)), "folder")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))  # no larger file can be written: a full disk, without needing one
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))  # larger files cannot be written, as on a full disk
     try:
         with pytest.raises(ValueError, match=r"Ingestion cannot work on .* Free some space; the next run continues"):
             ingest(config, 0, tmp_path / "out")
@@ -204,7 +216,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_the_next_run_continues(tmp_
     assert bytes_under(tmp_path / "out") == bytes_under(tmp_path / "unbroken")
 
 
-def test_on_a_full_tmpfs_it_is_the_same_clear_error(tmp_path):
+def test_full_tmpfs_is_the_same_error(tmp_path):
     config = settings(write_folder(tmp_path / "in", range(40)), "folder")
     small = tmp_path / "small"
     small.mkdir()
@@ -222,7 +234,7 @@ def test_on_a_full_tmpfs_it_is_the_same_clear_error(tmp_path):
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_folder_without_write_permission_is_one_clear_error():
+def test_folder_without_write_permission_is_one_error():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = settings(write_folder(folder / "in", range(20)), "folder")
@@ -241,16 +253,16 @@ def test_a_folder_without_write_permission_is_one_clear_error():
             (folder / "out").chmod(0o755)
 
 
-def test_a_target_that_is_a_file_is_one_clear_error(tmp_path):
+def test_target_that_is_a_file_is_one_error(tmp_path):
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(ValueError, match=r"Ingestion cannot work on .*out"):
         ingest(settings(write_folder(tmp_path / "in", range(20)), "folder"), 0, tmp_path / "out")
 
 
 @pytest.mark.parametrize("counts", [(500, 2_000), pytest.param((1_000, 10_000), marks=pytest.mark.slow)])
-def test_memory_does_not_grow_with_the_number_of_samples(tmp_path, counts):
+def test_memory_is_independent_of_the_number_of_samples(tmp_path, counts):
     for count in counts:
         write_tar(tmp_path / str(count) / "0.tar", members_of(range(count)))
     configs = [settings(tmp_path / str(count), samples_per_shard=100).model_dump_json() for count in counts]
-    small, large = map(int, run_script("memory", *configs, tmp_path)[:2])  # kB, the most the process ever held
+    small, large = map(int, run_script("memory", *configs, tmp_path)[:2])  # kB, peak memory of the process
     assert large - small < 16_000, f"{small} kB at {counts[0]} samples, {large} kB at {counts[1]}"

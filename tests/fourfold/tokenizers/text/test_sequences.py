@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.data import codecs
-from fourfold.modalities.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_places, metadata_value
+from fourfold.modalities.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_bins, metadata_value
 from fourfold.model.config import ArchitectureConfig
 from fourfold.pretraining.pretrain import model_config
 from fourfold.tokenizers.config import TokenizersConfig
@@ -69,15 +69,15 @@ def test_metadata_in_any_order_say_the_same(order):
 
 def test_every_place_of_every_type_stands_for_a_value_of_its_own():
     for name, bins in METADATA_TYPES.items():
-        for place in range(bins.num_places or 64):
-            assert bins.place(bins.value(place)) == place
+        for place in range(bins.num_bins or 64):
+            assert bins.index(bins.value(place)) == place
             assert metadata_value(METADATA_NUMBERS[name], place) == (name, bins.value(place))
 
 
 def test_counts_beyond_the_vocabulary_stay_in_its_last_place_and_unknown_types_are_named():
-    assert metadata_places({"caption_n_chars": 500}, 64) == [(2, 63)]
+    assert metadata_bins({"caption_n_chars": 500}, 64) == [(2, 63)]
     with pytest.raises(ValueError, match="Did you mean 'brightness'"):
-        metadata_places({"brihgtness": 1}, 64)
+        metadata_bins({"brihgtness": 1}, 64)
     with pytest.raises(ValueError, match="needs 50 bins"):
         sequence_format("metadata", TextTokenizer.train(SENTENCES, TextTokenizerConfig(coordinate_bins=32)), 40)
 

@@ -9,8 +9,10 @@ from fourfold.data.ingestion.sources.source import (
     SampleStream,
     Source,
     SourceConfig,
+    SourceContext,
     SourceSlice,
     TruthTarget,
+    register_source,
 )
 from fourfold.data.ingestion.sources.webdataset import WebdatasetSource
 
@@ -22,9 +24,11 @@ __all__ = [
     "SampleStream",
     "Source",
     "SourceConfig",
+    "SourceContext",
     "SourceSlice",
     "TruthTarget",
+    "register_source",
 ]
 
 for _source in (FolderSource(), WebdatasetSource()):  # available without a plug-in
-    SOURCES.register(_source.kind, _source)
+    register_source(_source)

@@ -17,7 +17,6 @@ class FilesConfig(SourceConfig):
     """Settings of a source that reads files."""
 
     path: str = Field(min_length=1)  # a file or folder; a relative path starts at the project
-    caption_field: str = "caption"  # of the JSON metadata or the caption table
     max_file_bytes: int = Field(50_000_000, ge=1_000)  # of one image or caption
 
 

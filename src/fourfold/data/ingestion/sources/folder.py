@@ -2,13 +2,13 @@
 
 import csv
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fourfold.data.ingestion.sources.files import IMAGE_EXTENSIONS, FilesConfig, digest_of_files, list_files, safe_key
-from fourfold.data.ingestion.sources.source import Drop, RawSample, SampleStream, Source, SourceSlice
+from fourfold.data.ingestion.sources.source import Drop, RawSample, SampleStream, Source, SourceContext, SourceSlice
 
 CAPTION_TABLES = ("captions.csv", "captions.jsonl")
 FILES_PER_SLICE = 10_000
@@ -18,19 +18,17 @@ class FolderConfig(FilesConfig):
     """Settings of a folder of images."""
 
     kind: Literal["folder"] = "folder"
+    caption_field: str = "caption"  # of the caption table
     file_field: str = "file"  # of the caption table: the image, relative to `path`
 
 
 class FolderSource(Source):
     """Reads the images of a folder and its sub-folders, in the order of their names."""
 
-    kind = "folder"
     title = "folder of images with .txt files or a caption table"
     config_class = FolderConfig
 
-    def open(  # noqa: D102
-        self, config: FolderConfig, seed: int, folder: Path, skip_splits: Collection[str] = ()
-    ) -> list[SampleStream]:
+    def open(self, config: FolderConfig, context: SourceContext) -> list[SampleStream]:  # noqa: D102
         root = Path(config.path)
         if root.is_file():
             raise ValueError(f"source.path {config.path!r} is a file; source.kind 'folder' needs the folder of the images.")

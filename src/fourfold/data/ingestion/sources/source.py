@@ -88,6 +88,22 @@ class SampleStream:
 
 
 @dataclass(frozen=True)
+class SourceContext:
+    """What the ingestion passes to a source that it opens.
+
+    Attributes:
+        seed: for a source that generates its samples.
+        folder: for files that a source generates or downloads, in a sub-folder with the name of the stream. Files of earlier
+            runs are still there.
+        skip_splits: splits that another source provides.
+    """
+
+    seed: int
+    folder: Path
+    skip_splits: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class TruthTarget:
     """Exact labels of one split, to be written as `folder/<split>/<modality>/shard-*.tar`.
 
@@ -107,21 +123,22 @@ class TruthTarget:
 class Source(ABC):
     """A kind of source. It has no state: everything it needs comes from its configuration."""
 
-    kind: ClassVar[str]  # the value of `kind` in conf/
     title: ClassVar[str]  # a few words for people
-    config_class: ClassVar[type[SourceConfig]]
+    config_class: ClassVar[type[SourceConfig]]  # its `kind` is the name of the source
     has_truth: ClassVar[bool] = False  # whether it can write exact labels of its images
 
+    @property
+    def kind(self) -> str:
+        """The value of `kind` in conf/ that selects this source."""
+        return str(self.config_class.model_fields["kind"].default)
+
     @abstractmethod
-    def open(self, config: Any, seed: int, folder: Path, skip_splits: Collection[str] = ()) -> list[SampleStream]:
+    def open(self, config: Any, context: SourceContext) -> list[SampleStream]:
         """Return the streams of the source, in the order in which they are read.
 
         Args:
             config: an instance of `config_class`.
-            seed: for a source that generates its samples.
-            folder: for files that the source generates or downloads, below `folder / stream.name`. Files of an earlier call are
-                still there.
-            skip_splits: splits that another source provides.
+            context: seed, folder for generated files, and splits to leave out.
 
         Raises:
             ValueError: there is nothing to read, or it is not of this kind.
@@ -132,7 +149,7 @@ class Source(ABC):
 
         Args:
             config: an instance of `config_class`.
-            seed: as for `open`.
+            seed: as in the context of `open`.
             target: where to write the labels, and of which samples.
         """
         raise NotImplementedError(f"Source {self.kind!r} has has_truth = True, so it must define write_truth.")
@@ -141,6 +158,11 @@ class Source(ABC):
 SOURCES: Registry[Source] = Registry(
     "source.kind", "Add one in a plug-in (docs/guides/add-a-source.md), or list its plug-in under `plugins` in conf/."
 )
+
+
+def register_source(source: Source) -> None:
+    """Add a source under its kind; raises ValueError when the kind is taken."""
+    SOURCES.register(source.kind, source)
 
 
 def _parse_source(value: Any) -> Any:

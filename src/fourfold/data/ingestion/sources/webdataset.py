@@ -6,13 +6,13 @@ a known extension and a harmless name is not opened; no more than `max_file_byte
 
 import json
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fourfold.data.ingestion.sources.files import IMAGE_EXTENSIONS, FilesConfig, digest_of_files, list_files, safe_key
-from fourfold.data.ingestion.sources.source import Drop, RawSample, SampleStream, Source, SourceSlice
+from fourfold.data.ingestion.sources.source import Drop, RawSample, SampleStream, Source, SourceContext, SourceSlice
 from fourfold.data.tars import BLOCK
 
 ROLES = {**dict.fromkeys(IMAGE_EXTENSIONS, "image"), "txt": "caption", "json": "metadata"}
@@ -20,21 +20,19 @@ MAX_METADATA_BYTES = 1_000_000
 
 
 class WebdatasetConfig(FilesConfig):
-    """Settings of a tar or a folder of tars; `caption_field` is that of the `.json` of a sample without a `.txt`."""
+    """Settings of a tar or a folder of tars."""
 
     kind: Literal["webdataset"] = "webdataset"
+    caption_field: str = "caption"  # of the `.json` of a sample without a `.txt`
 
 
 class WebdatasetSource(Source):
     """Reads the tars of a folder and its sub-folders, in the order of their names."""
 
-    kind = "webdataset"
     title = "tars in the layout of img2dataset"
     config_class = WebdatasetConfig
 
-    def open(  # noqa: D102
-        self, config: WebdatasetConfig, seed: int, folder: Path, skip_splits: Collection[str] = ()
-    ) -> list[SampleStream]:
+    def open(self, config: WebdatasetConfig, context: SourceContext) -> list[SampleStream]:  # noqa: D102
         return [open_tars(config, "source")]
 
 

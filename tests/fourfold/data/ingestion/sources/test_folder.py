@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.fourfold.data.crawls import drops, picture, read_source, samples, write_folder
+from tests.fourfold.data.crawls import drops, image_bytes, read_source, samples, write_folder
 
 
 def read(path, **options):
@@ -30,7 +30,7 @@ def test_folder_is_read_with_sub_folders_and_txt_files(tmp_path):
 @pytest.mark.parametrize("table", ["captions.csv", "captions.jsonl"])
 def test_captions_from_a_table(tmp_path, table):
     for n in (1, 2):
-        (tmp_path / f"{n}.png").write_bytes(picture(n))
+        (tmp_path / f"{n}.png").write_bytes(image_bytes(n))
     rows = [{"file": "1.png", "caption": "one, with comma"}, {"file": "../../etc/passwd", "caption": "no"}]
     text = (
         'file,caption\n1.png,"one, with comma"\n../../etc/passwd,no\n'
@@ -47,7 +47,7 @@ def test_captions_from_a_table(tmp_path, table):
     [("captions.csv", "image,text\n1.png,x\n"), ("captions.jsonl", '{"file": 1\n'), ("captions.jsonl", "[1]\n")],
 )
 def test_unreadable_table_is_an_error_that_names_the_fields(tmp_path, table, text):
-    (tmp_path / "1.png").write_bytes(picture(1))
+    (tmp_path / "1.png").write_bytes(image_bytes(1))
     (tmp_path / table).write_text(text)
     with pytest.raises(ValueError, match=rf"{table} is not a caption table with fields 'file' and 'caption'"):
         read(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.data.ingestion.sources import Drop, RawSample
-from tests.fourfold.data.crawls import drops, members_of, picture, read_source, samples, write_tar
+from tests.fourfold.data.crawls import drops, image_bytes, members_of, read_source, samples, write_tar
 
 
 def read(path, **options):
@@ -27,7 +27,7 @@ def test_tars_are_read_in_order_of_names(tmp_path):
         ("a/b", b"from json"),
         ("photo00002", b"photo number 2"),
     ]
-    assert found[0].image == picture(0) and found[1].metadata["url"] == "u"
+    assert found[0].image == image_bytes(0) and found[1].metadata["url"] == "u"
 
 
 def test_txt_precedes_json_and_broken_json_is_ignored(tmp_path):

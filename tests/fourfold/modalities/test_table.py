@@ -1,4 +1,4 @@
-"""The table of modalities: sizes of the released models, names at a resolution, and each kind with one encoding."""
+"""The table of modalities: sizes of the released models, names with a resolution, one encoding for each kind."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,25 @@ import yaml
 from fourfold.masking.config import MaskingConfig
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
-from fourfold.modalities import FOUR_M_7, LABELS, TOKEN_MODALITIES, label, target_of, token_modality
+from fourfold.modalities import (
+    FOUR_M_7,
+    LABELS,
+    TOKEN_MODALITIES,
+    Label,
+    TokenModality,
+    label,
+    register_modality,
+    target_of,
+    token_modality,
+)
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.formats import DENSE_FORMATS
 from fourfold.tokenizers.text.sequences import SEQUENCE_FORMATS
 from pipelines.parameters import Parameters
 
-ROOT = Path(__file__).parents[2]
-# What the reference's table of 4M-21 holds: kind, vocabulary, tokens at 224 px (an image's patch size squared, or its limit).
+ROOT = Path(__file__).parents[3]
+# Kind, vocabulary and tokens at 224 pixels of the released 4M-21 models (arXiv 2406.09406).
 RELEASED = {
     "tok_rgb": ("grid", 16384, (224 // 16) ** 2),
     "tok_depth": ("grid", 8192, (224 // 16) ** 2),
@@ -45,32 +55,32 @@ def test_sizes_are_those_of_the_released_models(name):
     assert entry.input_only == (name == "t5_caption")
 
 
-def test_a_name_may_say_the_resolution_of_its_image():
+def test_names_with_a_resolution():
     assert token_modality("tok_depth@224").released_grid == token_modality("tok_depth").released_grid == (14, 14)
     assert token_modality("tok_depth@448").released_tokens == token_modality("rgb@448").released_tokens == 784
     assert token_modality("tok_dinov2@448").released_grid == (32, 32)
     for name, message in (
         ("tok_depth@450", "a multiple of 16"),
         ("tok_depth@big", "a multiple of 16"),
-        ("caption@448", "forms no image"),
-        ("tok_dinov2_global@448", "forms no image"),
+        ("caption@448", "is no image, so it has no resolution"),
+        ("tok_dinov2_global@448", "is no image, so it has no resolution"),
         ("tok_dpeth@448", "Did you mean 'tok_depth'"),
     ):
         with pytest.raises(ValueError, match=message):
             token_modality(name)
 
 
-def test_every_token_modality_has_a_label_and_every_label_that_can_be_predicted_a_target():
+def test_every_label_has_a_target_unless_it_is_input_only():
     assert {entry.label for entry in TOKEN_MODALITIES.values()} == set(LABELS)
     for name in LABELS:
         if name == "t5_caption":
-            with pytest.raises(ValueError, match="can be shown to the model but not asked for"):
+            with pytest.raises(ValueError, match="can only be an input"):
                 target_of(name)
         else:
             assert target_of(name).label == name
 
 
-def test_a_kind_has_one_encoding_and_the_seven_of_4m_7_have_theirs():
+def test_every_kind_has_one_encoding():
     assert not DENSE_FORMATS.keys() & SEQUENCE_FORMATS.keys()
     for name in FOUR_M_7:
         kind = label(token_modality(name).label).kind
@@ -101,7 +111,7 @@ def merged(base, changes):
     return base | changes | nested
 
 
-def test_the_extended_environment_asks_for_what_its_tokenizers_and_labelers_make():
+def test_extended_environment_is_consistent():
     base, changes = (yaml.safe_load((ROOT / f"conf/{name}/parameters.yml").read_text()) for name in ("base", "extended"))
     parameters = Parameters(**merged(base, changes))
     tokenizing: TokenizersConfig = parameters.tokenizer_training
@@ -116,3 +126,14 @@ def test_the_extended_environment_asks_for_what_its_tokenizers_and_labelers_make
     assert set(allowed) == set(parameters.pseudo_labeling.labelers)
     assert catalogs[0]["registered_model"]["inputs"].items() < catalogs[1]["registered_model"]["inputs"].items()
     json.dumps(parameters.model_dump(mode="json"))
+
+
+def test_registered_modality_must_be_new_and_consistent():
+    heat = Label("heat", "kelvin", "npy", "float16", 0, "a thermal camera", "smooth_l1", "kelvin")
+    with pytest.raises(ValueError, match="Two modalities are called 'depth'"):
+        register_modality(LABELS["depth"])
+    with pytest.raises(ValueError, match="Two modalities are called 'tok_depth'"):
+        register_modality(heat, TOKEN_MODALITIES["tok_depth"])
+    with pytest.raises(ValueError, match="Token modality 'tok_heat' names label 'depth'; it must be 'heat'"):
+        register_modality(heat, TokenModality("tok_heat", "depth", "grid", 8192, 196))
+    assert "heat" not in LABELS and "tok_heat" not in TOKEN_MODALITIES

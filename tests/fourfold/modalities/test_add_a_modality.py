@@ -1,11 +1,6 @@
-"""CONTRIBUTING.md says how to add a modality. Here its lines are run as they stand, and the modality is used end to end."""
-
-import re
-from pathlib import Path
+"""The guide docs/guides/add-a-modality.md is executed: its plug-in is loaded, and the modality is used end to end."""
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from fourfold import modalities
 from fourfold.data import codecs
@@ -14,6 +9,7 @@ from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
 from fourfold.model.config import ArchitectureConfig
 from fourfold.model.fourm import FourM
+from fourfold.plugins import load_plugins
 from fourfold.pretraining.pretrain import model_config
 from fourfold.tokenizers import formats
 from fourfold.tokenizers.config import TokenizersConfig
@@ -23,35 +19,31 @@ from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.vqvae import TrainingValues, train_visual_tokenizer
 from fourfold.training.run_context import RunContext
+from tests.fourfold.guides import code_blocks, plugin_of_guide, yaml_block
 
-CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
+GUIDE = "add-a-modality.md"
 TINY = VisualTokenizerConfig(
     codebook_size=16, latent_width=4, width=16, fine_width=8, unquantized_steps=2, steps=30, decoder_steps=2, batch_size=8
 )
 
 
-def lines_of_contributing() -> str:
-    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
-    return code
-
-
-def test_the_lines_of_contributing_add_a_modality_that_is_stored_tokenized_masked_and_learned():
-    code = lines_of_contributing()
-    assert len(code.splitlines()) < 20
-    tables = {
-        "LABELS": modalities.LABELS,
-        "TOKEN_MODALITIES": modalities.TOKEN_MODALITIES,
-        "DENSE_FORMATS": formats.DENSE_FORMATS,
-    }
-    words = {"Label": modalities.Label, "TokenModality": modalities.TokenModality, "DenseFormat": formats.DenseFormat}
-    before = {name: dict(table) for name, table in tables.items()}
+def test_the_modality_of_the_guide_is_stored_tokenized_masked_and_learned(tmp_path):
+    settings = yaml_block(GUIDE)
+    assert len(code_blocks(GUIDE, "python")[0].splitlines()) < 35
+    tables = (modalities.LABELS, modalities.TOKEN_MODALITIES, formats.DENSE_FORMATS)
+    before = [dict(table) for table in tables]
     try:
-        exec(code, tables | words | {"np": np, "torch": torch, "F": F})  # our own page, not input
-        use_heat()
+        with plugin_of_guide(GUIDE, tmp_path, "thermal"):
+            load_plugins(settings["plugins"])
+            visual = TokenizersConfig(visual=settings["tokenizer_training"]["visual"]).visual
+            assert visual["heat"].codebook_size == 512
+            (component,) = settings["pretraining"]["masking"]["components"]
+            assert MixtureComponent(**component).alpha_target == {"tok_heat": 1.0}
+            use_heat()
     finally:
-        for name, table in tables.items():
+        for table, entries in zip(tables, before, strict=True):
             table.clear()
-            table.update(before[name])
+            table.update(entries)
     assert "heat" not in modalities.LABELS
 
 
@@ -69,7 +61,7 @@ def use_heat() -> None:
     tokens = tokenizers.tokens("heat", heat)
     decoded = tokenizers.decode("tok_heat", tokens)
     assert decoded.dtype == np.float16 and decoded.shape == heat.shape
-    assert np.abs(decoded.astype(float) - heat).mean() < heat.astype(float).std()  # better than saying the mean everywhere
+    assert np.abs(decoded.astype(float) - heat).mean() < heat.astype(float).std()  # better than the mean everywhere
     # known to the model, masked and learned
     config = model_config(ArchitectureConfig(dim=16, encoder_depth=1, decoder_depth=1, num_heads=2), tokenizers, None)
     assert "tok_heat" in config.names
