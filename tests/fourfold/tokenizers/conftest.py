@@ -1,4 +1,4 @@
-"""A tiny world of rendered scenes as shards, and tokenizers trained on it for a few steps."""
+"""A tiny data set of rendered scenes as shards, and tokenizers trained on it for a few steps."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def tiny_config(**changes) -> TokenizersConfig:
 
 
 def tiny_samples(split: str) -> dict[str, list]:
-    """Return every label of a few scenes; features are colors, coarsely."""
+    """Return every label of a few scenes; features are projections of coarse colors."""
     config = ScenesConfig(image_size=SIZE)
     scenes = [scene(0, split, index, config) for index in range(NUM_SAMPLES)]
     seen = render(scenes, config)
@@ -63,7 +63,7 @@ def write_split(root: Path, split: str, samples: dict[str, list], names: tuple[s
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> tuple[ShardSet, ShardSet]:
-    """Images with captions, and labels, of the splits train and val."""
+    """Return images with captions, and labels, for the splits train and val."""
     root = tmp_path_factory.mktemp("tokenizer_world")
     for split in ("train", "val"):
         samples = tiny_samples(split)
