@@ -1,9 +1,9 @@
-"""Where the memory of a driver goes: what each part that it imports takes, then 200 pods whose logs it follows at once.
+"""Measures the resident memory of a driver in MB: by imported package, and while it follows the logs of 200 pods.
 
     python benchmarks/driver_memory.py
 
-Every line is a process of its own, so that nothing is counted for what another import had brought along; the server of logs
-is one more, on this machine and without TLS. Resident memory in MB; `make bench-cluster` has the peak of a whole drive.
+Every line is measured in a separate process, so that no import hides another one. The logs come from a server on this
+machine without TLS. `make bench-cluster` measures the peak of a whole run.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from pathlib import Path
 import psutil
 
 PODS, LINES, LINE_SECONDS = 200, 20, 0.1
-PARTS = {  # each after those before it, as a driver imports them
+PARTS = {  # imported one after another, as in a driver
     "python": "",
     "kedro": "import kedro.framework.cli.project, kedro.framework.session",
-    "the runner": "import fourfold_ops.kubernetes.hook, fourfold_ops.kubernetes.runner, rich.live",
+    "the runner": "import fourfold_ops.kubernetes.plan.hook, fourfold_ops.kubernetes.driver.runner, rich.live",
     "the kubernetes client": "import kubernetes.client, kubernetes.config",
     "mlflow": "import mlflow",
     "its sqlite store": "mlflow.MlflowClient('sqlite:///' + FOLDER + '/mlflow.db').search_experiments()",
@@ -33,29 +33,29 @@ SKINNY = ("numpy", "pandas", "pyarrow", "scipy")
 HEAVY = ("numpy", "pandas", "pyarrow", "scipy", "sqlalchemy", "fastapi", "torch")
 
 
-class LeftOut(MetaPathFinder):
-    """Lets nobody import what mlflow-skinny, which is the same code, is installed without."""
+class BlockedImports(MetaPathFinder):
+    """Blocks imports of the packages that mlflow-skinny, which has the same code, does not install."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        """Refuse it as if it were not installed."""
+        """Raise the error of a package that is not installed."""
         if fullname.split(".")[0] in SKINNY:
             raise ModuleNotFoundError(fullname, name=fullname)
 
 
-def imported(count: int, skinny: bool) -> tuple[float, list[str]]:
-    """Return the memory after the first `count` parts, and which heavy packages they have brought along."""
+def measure_imports(count: int, skinny: bool) -> tuple[float, list[str]]:
+    """Return the memory after importing the first `count` parts, and the heavy packages that were imported."""
     if skinny:
-        sys.meta_path.insert(0, LeftOut())
+        sys.meta_path.insert(0, BlockedImports())
     scope = {"FOLDER": tempfile.mkdtemp()}
     for code in list(PARTS.values())[:count]:
         exec(code, scope)
     return resident(), [name for name in HEAVY if name in sys.modules]
 
 
-def followed(url: str) -> tuple[float, float]:
-    """Return the memory before and the peak while the logs of all pods are followed by the driver's own threads."""
-    from fourfold_ops.kubernetes.client import Cluster
-    from fourfold_ops.kubernetes.following import Follower
+def measure_following(url: str) -> tuple[float, float]:
+    """Return the memory before following the logs of all pods, and the peak while following them."""
+    from fourfold_ops.kubernetes.cluster.client import Cluster
+    from fourfold_ops.kubernetes.cluster.pod_logs import Follower
 
     folder = Path(tempfile.mkdtemp())
     config = {
@@ -73,7 +73,7 @@ def followed(url: str) -> tuple[float, float]:
     ]
     for follower in followers:
         follower.start()
-        follower.end()  # the stream is read to its end once
+        follower.end()  # read the stream to its end once
     while any(follower.is_alive() for follower in followers):
         peak = max(peak, resident())
         time.sleep(0.02)
@@ -82,15 +82,15 @@ def followed(url: str) -> tuple[float, float]:
 
 
 def resident() -> float:
-    """Return this process's resident memory in MB."""
+    """Return the resident memory of this process in MB."""
     return psutil.Process().memory_info().rss / 1e6
 
 
 class Logs(BaseHTTPRequestHandler):
-    """Streams a log, a line now and then."""
+    """Streams a log line by line."""
 
     def do_GET(self) -> None:
-        """Answer any request with the same log."""
+        """Answer every request with the same log."""
         self.send_response(200)
         self.end_headers()
         for number in range(LINES):
@@ -98,46 +98,46 @@ class Logs(BaseHTTPRequestHandler):
             time.sleep(LINE_SECONDS)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Do not log requests."""
 
 
 class LogServer(ThreadingHTTPServer):
-    """Takes all connections at once."""
+    """Accepts all connections at once."""
 
     request_queue_size = 2 * PODS
     daemon_threads = True
 
 
-def inside(*arguments: str) -> list[object]:
-    """Run a part of this file in a process of its own and return what it found."""
+def in_new_process(*arguments: str) -> list[object]:
+    """Run a part of this file in a separate process and return its result."""
     done = subprocess.run([sys.executable, __file__, "--inside", *arguments], capture_output=True, text=True, check=True)
-    found: list[object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: list[object] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:
     """Print the table."""
     before = 0.0
     for count, name in enumerate(PARTS, start=1):
-        memory, heavy = inside("import", str(count), "")
+        memory, heavy = in_new_process("import", str(count), "")
         print(f"{name:<24} {memory:6.0f} MB  {memory - before:+6.0f}  {', '.join(heavy)}")
         before = memory
-    memory, heavy = inside("import", str(len(PARTS)), "skinny")
+    memory, heavy = in_new_process("import", str(len(PARTS)), "skinny")
     print(f"{'all, with mlflow-skinny':<24} {memory:6.0f} MB  {memory - before:+6.0f}  {', '.join(heavy)}")
     with LogServer(("127.0.0.1", 0), Logs) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        start, peak = inside("follow", f"http://127.0.0.1:{server.server_port}")
-        print(f"{PODS} logs at once: from {start:.0f} MB to {peak:.0f}, {peak - start:+.0f}")
+        start, peak = in_new_process("follow", f"http://127.0.0.1:{server.server_port}")
+        print(f"following {PODS} logs: from {start:.0f} MB to {peak:.0f} MB, {peak - start:+.0f}")
         server.shutdown()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
-    asked = parser.parse_args().inside
-    if asked is None:
+    arguments = parser.parse_args().inside
+    if arguments is None:
         main()
-    elif asked[0] == "import":
-        print(json.dumps(imported(int(asked[1]), bool(asked[2]))))
+    elif arguments[0] == "import":
+        print(json.dumps(measure_imports(int(arguments[1]), bool(arguments[2]))))
     else:
-        print(json.dumps(followed(asked[1])))
+        print(json.dumps(measure_following(arguments[1])))

@@ -14,10 +14,10 @@ from itertools import islice
 import numpy as np
 
 from fourfold.data.shards import ShardSet, collate
-from fourfold.evaluation.samples import main_objects
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.generation.retrieval import embed, knn_classify
 from fourfold.metrics.dense import recall_at_k
+from fourfold.scenes.scoring import main_objects
 from fourfold_ops.cli.catalog import catalog_path
 
 SPACES = ("clip", "encoder")

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
 from fourfold.data.ingestion.ingest import IngestionConfig
-from fourfold.evaluation.evaluate import EvaluationConfig
+from fourfold.evaluation.config import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
 from fourfold.plugins import load_plugins
 from fourfold.pretraining.config import PretrainConfig

@@ -1,4 +1,4 @@
-"""The chain, as a sentence."""
+"""The six stages in order."""
 
 from kedro.pipeline import Pipeline
 
@@ -9,6 +9,6 @@ STAGES = (ingestion, pseudo_labeling, tokenizer_training, pretraining, finetunin
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return each stage under its own name, and all six in order under `__default__`."""
+    """Return each stage under its name, and all six in order as `__default__`."""
     stages = {stage.__name__.rpartition(".")[-1]: stage.create_pipeline() for stage in STAGES}
     return for_this_process({"__default__": sum(stages.values(), Pipeline([])), **stages})

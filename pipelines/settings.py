@@ -13,7 +13,7 @@ from fourfold_ops.hooks.threads import ThreadsHook
 from fourfold_ops.hooks.timing import TimingHook
 from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.hooks.versioning import VersioningHook
-from fourfold_ops.kubernetes.hook import KubernetesHook
+from fourfold_ops.kubernetes.plan.hook import KubernetesHook
 
 # No library of this project may send usage data.
 for variable in ("DO_NOT_TRACK", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):

@@ -1,4 +1,4 @@
-"""What dvc.yaml needs of conf/, and what the set-up promises."""
+"""Requirements of dvc.yaml on conf/, and of the set-up."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ ENVIRONMENTS = sorted(
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_an_environment_names_every_stage_and_leaves_what_all_stages_share_to_base(environment):
+def test_environment_names_every_stage_and_no_shared_section(environment):
     content = yaml.safe_load((ROOT / "conf" / environment / "parameters.yml").read_text())
     assert set(content) == set(STAGES), "dvc.yaml reads each section of each environment: write `{}` where nothing differs"
 
 
-def test_parameters_hold_literal_values_since_dvc_records_them_unresolved():
+def test_parameters_are_literal_values():
     for path in (ROOT / "conf").glob("*/parameters.yml"):
         assert "${" not in path.read_text(), f"{path.relative_to(ROOT)} interpolates"
 
 
-def test_dvc_has_a_stage_for_each_pipeline_in_order_and_no_output_is_deleted_before_a_run():
+def test_dvc_has_each_pipeline_in_order_with_persistent_outputs():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert tuple(stages) == STAGES
     for name, stage in stages.items():
@@ -31,13 +31,13 @@ def test_dvc_has_a_stage_for_each_pipeline_in_order_and_no_output_is_deleted_bef
         assert all(next(iter(out.values())) == {"persist": True} for out in stage["outs"])
 
 
-def test_dvc_knows_everything_that_a_stage_reads_and_writes():
-    """Else `dvc repro` would skip a stage whose data has changed, or leave a file out of the cache."""
+def test_dvc_lists_everything_that_a_stage_reads_and_writes():
+    """Otherwise `dvc repro` would skip a stage whose data changed, or leave a file out of the cache."""
     from pipelines.pipeline_registry import register_pipelines
 
     catalog = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    unversioned = {"stage_seconds"}  # of time nothing reproducible can be said
+    unversioned = {"stage_seconds"}  # times are not reproducible
     for name, pipeline in register_pipelines().items():
         if name == "__default__":
             continue
@@ -50,7 +50,7 @@ def test_dvc_knows_everything_that_a_stage_reads_and_writes():
             assert any(Path(place).is_relative_to(folder) for folder in known), f"{name}: {entry} lies in {place}"
 
 
-def test_the_lock_of_requirements_has_hashes_and_names_no_index():
+def test_requirements_lock_has_hashes_and_no_index():
     text = (ROOT / "requirements.lock").read_text()
     pins = [line for line in text.splitlines() if line and line[0] not in " #"]
     assert len(pins) > 100 and text.count("--hash=sha256:") >= len(pins)

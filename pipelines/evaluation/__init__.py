@@ -1,4 +1,4 @@
-"""The model is judged on exact truth, registered, and reported."""
+"""The model is scored against exact truth, reported and registered."""
 
 from pipelines.evaluation.pipeline import create_pipeline
 

@@ -1,20 +1,21 @@
-"""any-to-any model, truth, all figures → metrics, report, registered model."""
+"""Any-to-any model, truth, all metrics → metrics, report, registered model."""
 
 from kedro.pipeline import Node, Pipeline
 
-from pipelines.evaluation.nodes import gather_metrics, judge_model, publish_model, write_pages
+from pipelines.evaluation.nodes import draw_gallery, evaluate_model, gather_metrics, publish_model, write_page
 
 
 def create_pipeline() -> Pipeline:
-    """Return the stage that judges, reports and registers the model."""
+    """Return the stage that scores, reports and registers the model."""
     settings = "params:evaluation"
+    data = ["shards", "labels", "truth"]
     return Pipeline(
         [
             Node(
-                judge_model,
-                ["any_to_any", "teachers", "shards", "labels", "truth", settings, "params:seed"],
+                evaluate_model,
+                ["any_to_any", "teachers", *data, settings, "params:seed"],
                 "out_of_the_box",
-                name="judge_model",
+                name="evaluate_model",
             ),
             Node(
                 gather_metrics,
@@ -30,20 +31,16 @@ def create_pipeline() -> Pipeline:
                 name="gather_metrics",
             ),
             Node(
-                write_pages,
-                [
-                    "any_to_any",
-                    "shards",
-                    "labels",
-                    "truth",
-                    "metrics",
-                    "transfer_results",
-                    "pretraining_history",
-                    settings,
-                    "params:seed",
-                ],
-                ["report", "gallery"],
-                name="write_pages",
+                draw_gallery,
+                ["any_to_any", *data, settings, "params:seed"],
+                ["gallery_sections", "gallery"],
+                name="draw_gallery",
+            ),
+            Node(
+                write_page,
+                ["metrics", "gallery_sections", "transfer_results", "pretraining_history"],
+                "report",
+                name="write_page",
             ),
             Node(publish_model, ["any_to_any_folder", "metrics"], "registered_model", name="publish_model"),
         ],

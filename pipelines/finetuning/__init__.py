@@ -1,4 +1,4 @@
-"""The pretrained model learns tasks it never saw from few labels, beside the same model from scratch and a small CNN."""
+"""The pretrained model learns new tasks from few labels, compared with a fresh model and a small CNN."""
 
 from pipelines.finetuning.pipeline import create_pipeline
 

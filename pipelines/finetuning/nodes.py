@@ -1,4 +1,4 @@
-"""The verb of fine-tuning: compare."""
+"""Node of fine-tuning: compare the arms."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 from fourfold.data.shards import ShardSet
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.metric_log import MetricLog
+from fourfold.training.run_context import RunContext
 from fourfold.transfer.config import TransferConfig
-from fourfold.transfer.finetuning import finetune
+from fourfold.transfer.finetuning import PretrainedModel, finetune
+from fourfold.transfer.tasks import TransferData
 
 
 def compare_arms(
@@ -19,15 +21,6 @@ def compare_arms(
     finetuning_folder: Path,
     log: MetricLog,
 ) -> dict[str, Any]:
-    """Learn each new task from few labels: pretrained, from scratch, and a small CNN, under one budget."""
-    return finetune(
-        any_to_any.model,
-        any_to_any.tokenizers.text,
-        shards,
-        truth,
-        finetuning,
-        seed,
-        finetuning_folder,
-        log,
-        digest=any_to_any.digest(),
-    )
+    """Learn each transfer task from few labels: pretrained, from scratch, and with a small CNN, under one budget."""
+    pretrained = PretrainedModel(any_to_any.model, any_to_any.tokenizers.text, any_to_any.digest())
+    return finetune(pretrained, TransferData(shards, truth), finetuning, RunContext(seed, finetuning_folder, log))

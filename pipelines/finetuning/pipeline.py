@@ -1,4 +1,4 @@
-"""any-to-any model, few labels → transfer results."""
+"""Any-to-any model, few labels → transfer results."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,7 +6,7 @@ from pipelines.finetuning.nodes import compare_arms
 
 
 def create_pipeline() -> Pipeline:
-    """Return the stage that fine-tunes on tasks the model never saw."""
+    """Return the stage that fine-tunes on tasks that pretraining never saw."""
     return Pipeline(
         [
             Node(

@@ -1,4 +1,4 @@
-"""Images and captions become clean, aligned shards with a manifest."""
+"""Ingestion: clean images and captions, and write them as aligned shards with a manifest."""
 
 from pipelines.ingestion.pipeline import create_pipeline
 

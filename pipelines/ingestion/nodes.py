@@ -1,4 +1,4 @@
-"""The verb of ingestion: take in."""
+"""Node of ingestion."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ from fourfold.data.shards import ShardSet
 
 
 def ingest_images(ingestion: IngestionConfig, seed: int, raw_folder: Path) -> tuple[ShardSet, ShardSet]:
-    """Render or read the source, clean it, split it and shard it; keep exact truth where there is one."""
+    """Read or render the source, clean it, split it and shard it; write exact labels where the source has them."""
     shards = ingest(ingestion, seed, raw_folder)
     return shards, open_truth(raw_folder)

@@ -6,7 +6,7 @@ from pipelines.ingestion.nodes import ingest_images
 
 
 def create_pipeline() -> Pipeline:
-    """Return the stage that takes images and captions in."""
+    """Return the stage that ingests images and captions."""
     return Pipeline(
         [
             Node(ingest_images, ["params:ingestion", "params:seed", "raw_folder"], ["shards", "truth"], name="ingest_images"),

@@ -1,4 +1,4 @@
-"""One encoder-decoder learns to predict any part of a sample from any other (4M)."""
+"""Pretraining of 4M: an encoder–decoder learns to predict any modality from any other."""
 
 from pipelines.pretraining.pipeline import create_pipeline
 

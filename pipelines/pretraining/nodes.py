@@ -1,4 +1,4 @@
-"""Verbs of pretraining: pretrain, assemble."""
+"""Nodes of pretraining: train the transformer, assemble the any-to-any model."""
 
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ def pretrain_model(
     pretraining_folder: Path,
     log: MetricLog,
 ) -> tuple[Path, dict[str, Any], list[dict[str, float]]]:
-    """Train 4M on tokens and pixels; returns the folder of checkpoints, the figures of the run and its curve."""
+    """Train 4M on tokens and pixels; return the folder of checkpoints, the metrics of the run and its loss curve."""
     folder = pretrain(tokens, shards, tokenizers, pretraining, RunContext(seed, pretraining_folder, log))
     return folder, read_json(folder / METRICS_FILE), read_json(folder / HISTORY_FILE)
 
 
 def assemble_model(pretrained: Path, tokenizers: TokenizerSet, any_to_any_folder: Path) -> Path:
-    """Put the model with the lowest validation loss and the tokenizers into one folder that needs nothing else."""
+    """Save the model with the lowest validation loss and the tokenizers in one self-contained folder."""
     AnyToAny(load_model(pretrained / BEST), tokenizers).save(any_to_any_folder)
     return any_to_any_folder

@@ -1,4 +1,4 @@
-"""Teachers and heuristics label every image with depth, normals, segmentation, boxes and CLIP features."""
+"""Pseudo-labeling: networks and heuristics label every image with depth, normals, segmentation, boxes and CLIP features."""
 
 from pipelines.pseudo_labeling.pipeline import create_pipeline
 

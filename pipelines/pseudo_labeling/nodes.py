@@ -1,4 +1,4 @@
-"""Verbs of pseudo-labeling: train, label, integrate, measure."""
+"""Nodes of pseudo-labeling: train teachers, label, integrate, measure."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
 from fourfold.labelers.config import LabelingConfig
+from fourfold.labelers.gallery import label_gallery
 from fourfold.labelers.integration import integrate_labels
 from fourfold.labelers.labeling import label_shards
 from fourfold.labelers.measures import measure_teachers
@@ -23,15 +24,21 @@ def train_labelers(
 def label_images(
     shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path, work_split: tuple[int, int]
 ) -> ShardSet:
-    """Let every labeler say its modality of every image, or of this process's share of them."""
+    """Run every labeler on every image, or on this process's share of the images."""
     return label_shards(shards, teachers, labeling, raw_labels_folder, WorkSplit(*work_split))
 
 
 def combine_labels(
     raw_labels: ShardSet, shards: ShardSet, labeling: LabelingConfig, labels_folder: Path
 ) -> tuple[ShardSet, dict[str, Any]]:
-    """Cross-check the labels of all teachers, filter boxes, and keep what all later stages use."""
+    """Compare the labels of different teachers, filter boxes, and write the labels that later stages use."""
     return integrate_labels(raw_labels, shards, labeling, labels_folder)
+
+
+def draw_labels(shards: ShardSet, labels: ShardSet) -> bytes:
+    """Draw a few images with their labels, as PNG bytes; of `val`, or of the first split where there is none."""
+    splits = labels.splits()
+    return label_gallery(shards, labels, "val" if "val" in splits else splits[0])
 
 
 def measure_labelers(teachers: TeacherSet, labels: ShardSet, shards: ShardSet, truth: ShardSet) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from pipelines.pseudo_labeling.nodes import combine_labels, label_images, measure_labelers, train_labelers
+from pipelines.pseudo_labeling.nodes import combine_labels, draw_labels, label_images, measure_labelers, train_labelers
 
 
 def create_pipeline() -> Pipeline:
@@ -30,6 +30,7 @@ def create_pipeline() -> Pipeline:
                 ["labels", "label_report"],
                 name="combine_labels",
             ),
+            Node(draw_labels, ["shards", "labels"], "label_gallery", name="draw_labels"),
             Node(measure_labelers, ["teachers", "labels", "shards", "truth"], "teacher_metrics", name="measure_labelers"),
         ],
         tags="pseudo_labeling",

@@ -1,4 +1,4 @@
-"""Every label becomes a short row of integers, and can be turned back."""
+"""Tokenizer training: every label is encoded as a short sequence of integers, and can be decoded."""
 
 from pipelines.tokenizer_training.pipeline import create_pipeline
 

@@ -17,7 +17,7 @@ def load_object(path: str) -> Any:
             found: Any = import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise  # the module exists, and one of its own imports fails: that is the error to show
+                raise  # the module exists, and an import inside it fails: that is the error to show
             continue
         for done, name in enumerate(parts[cut:], cut):
             if not hasattr(found, name):

@@ -1,10 +1,11 @@
-"""What the runner costs: from `kedro run` to a step's first line, and 200 steps driven at once. It needs a quiet machine.
+"""Measures the overhead of the runner: the time to the first line of a step, and 200 steps driven at once.
 
-Overhead is what is left of a step's way when the time is taken out that its own process needs to import things, which it would
-need anywhere. Calls are counted where they arrive, in the API server's audit log. The record is once a SQLite file, as on one
-machine, once a server of MLflow, as a cluster has it: its driver need not load what reads and writes a database.
+It needs a quiet machine. The overhead excludes the imports of the step's process, which it needs anywhere. Calls are counted
+in the audit log of the API server. Runs are tracked in a SQLite file, as on one machine, and in an MLflow server, as in a
+cluster, where the driver does not load a database library.
 
-`--driver FOLDER` takes the kedro of another environment (docs/kubernetes.md, "What the driver takes"), which needs a server.
+`--driver FOLDER` uses the kedro of another environment (docs/kubernetes.md, "Reduce the memory of the driver"), which needs
+an MLflow server.
 """
 
 import argparse
@@ -38,7 +39,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @contextlib.contextmanager
 def project(cluster: Cluster, number: int, driver: Path) -> Iterator[Project]:
-    """Yield a fresh miniature in a namespace of its own."""
+    """Yield a new miniature project in a new namespace."""
     import mlflow
 
     name = f"bench-{number}"
@@ -58,7 +59,7 @@ def project(cluster: Cluster, number: int, driver: Path) -> Iterator[Project]:
 
 @contextlib.contextmanager
 def record_server() -> Iterator[str]:
-    """Yield the address of a server of MLflow on this machine, which driver and pods reach."""
+    """Yield the address of an MLflow server on this machine that driver and pods can reach."""
     with socket.create_server((HOST_ADDRESS, 0)) as listening:
         port = listening.getsockname()[1]
     address, folder = f"http://{HOST_ADDRESS}:{port}", Path(tempfile.mkdtemp())
@@ -87,20 +88,20 @@ def _is_healthy(address: str) -> bool:
 
 
 def first_line(made: Project, **environment: str) -> dict[str, float]:
-    """Run one step; return the seconds of each part of its way."""
+    """Run one step; return the duration of each phase in seconds."""
     begin = time.time()
     driver = made.run("--pipelines=training", "--params=training.seconds=0.0", **environment)
     assert driver.code == 0, driver.output
     (job,), (pod,) = made.jobs(), made.pods()
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
-    said = made.cluster.kubectl("logs", pod["metadata"]["name"], f"--namespace={made.namespace}", "--timestamps")
-    user_code = next(line for line in said.splitlines() if "training: 1/" in line)
+    log = made.cluster.kubectl("logs", pod["metadata"]["name"], f"--namespace={made.namespace}", "--timestamps")
+    user_code = next(line for line in log.splitlines() if "training: 1/" in line)
     moments = [begin, *map(seconds, (job["metadata"]["creationTimestamp"], ended["startedAt"], user_code.split()[0]))]
     moments += [seconds(ended["finishedAt"]), time.time()]
     names = (
         "driver until it submits",
         "cluster until the process runs",
-        "the process's own imports",
+        "imports of the process",
         "the step",
         "driver until it ends",
     )
@@ -108,7 +109,7 @@ def first_line(made: Project, **environment: str) -> dict[str, float]:
 
 
 def many(made: Project, **environment: str) -> tuple[float, float, Counter[str]]:
-    """Drive 200 steps whose processes do nothing; return seconds, the driver's peak memory in MB, and its calls by verb."""
+    """Run 200 steps that do nothing; return seconds, the peak memory of the driver in MB, and its calls by verb."""
     folder = made.folder / "data/empty"
     folder.mkdir()
     for number in range(STEPS):
@@ -123,8 +124,8 @@ def many(made: Project, **environment: str) -> tuple[float, float, Counter[str]]
     assert driver.code == 0, driver.output[-3000:]
     with audit.open() as file:
         file.seek(before)
-        told = map(json.loads, file)
-        calls = {call["auditID"]: call for call in told}.values()  # a stream is told of twice, when it begins and when it ends
+        # A stream is logged twice, at its start and at its end.
+        calls = {call["auditID"]: call for call in map(json.loads, file)}.values()
     agents = [c for c in calls if "kubectl" not in c.get("userAgent", "") and "serviceaccount" not in c["user"]["username"]]
     return (
         time.monotonic() - begin,
@@ -138,7 +139,7 @@ def _name(verb: str, about: dict[str, str]) -> str:
 
 
 def peak_memory(driver: Driver) -> float:
-    """Return the highest resident memory of a driver in MB, once it has ended."""
+    """Wait for the end of a driver; return its peak resident memory in MB."""
     peak = 0
     while driver.code is None:
         with contextlib.suppress(psutil.Error):
@@ -148,33 +149,33 @@ def peak_memory(driver: Driver) -> float:
 
 
 def seconds(moment: str) -> float:
-    """Return a moment of the API server or of kubelet in seconds."""
+    """Return a timestamp of the API server or kubelet as Unix time."""
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 
 def main(cluster: Cluster, driver: Path) -> None:
-    """Print the figures of a driver that runs in the environment `driver`."""
+    """Print the measurements of a driver in the environment `driver`."""
     numbers = itertools.count()
     with record_server() as address:
-        records = {} if driver != HERE else {"a SQLite file": {}}
-        records |= {"a server of MLflow": {"MLFLOW_TRACKING_URI": address}}
+        records = {} if driver != HERE else {"SQLite": {}}
+        records |= {"an MLflow server": {"MLFLOW_TRACKING_URI": address}}
         for (record, variables), _ in itertools.product(records.items(), range(REPEATS)):
             with project(cluster, next(numbers), driver) as made:
                 parts = first_line(made, **variables)
             overhead = parts["driver until it submits"] + parts["cluster until the process runs"]
-            print(f"record in {record}: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
-            print(f"    from `kedro run` to the step's first line, without the step's imports: {overhead:.1f} s", flush=True)
-        for record, variables in {**records, "nothing": {"MINIATURE_UNTRACKED": "1"}}.items():
+            print(f"{record}: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items()))
+            print(f"    from `kedro run` to the first line of the step, without its imports: {overhead:.1f} s", flush=True)
+        for record, variables in {**records, "no tracking": {"MINIATURE_UNTRACKED": "1"}}.items():
             with project(cluster, next(numbers), driver) as made:
                 taken, peak, calls = many(made, **variables)
-            print(f"{STEPS} steps, record in {record}: {taken:.0f} s, {taken / STEPS:.2f} s a step, ", end="")
-            print(f"the driver's peak {peak:.0f} MB, {calls.total()} calls:")
+            print(f"{STEPS} steps, {record}: {taken:.0f} s, {taken / STEPS:.2f} s per step, ", end="")
+            print(f"peak memory of the driver {peak:.0f} MB, {calls.total()} calls:")
             print("    " + ", ".join(f"{count} × {call}" for call, count in calls.most_common()), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--driver", type=Path, default=HERE, help="environment whose kedro drives; default: this one")
+    parser.add_argument("--driver", type=Path, default=HERE, help="environment of the driver; default: this one")
     chosen = parser.parse_args().driver.absolute()
     kept = running(kept=True)
     started = Cluster.attach(kept) if kept else Cluster.start()

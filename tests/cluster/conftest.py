@@ -1,4 +1,4 @@
-"""One cluster for all tests of a run; a namespace of its own, and a miniature project in it, for each test that wants one."""
+"""Fixtures: one cluster for all tests of a run; a separate namespace and a miniature project for each test."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Return the user's cluster if one is given, else that of `make cluster-up`, else a new one that leaves no trace."""
+    """Return the cluster of the given kubeconfig, else that of `make cluster-up`, else a new one that leaves nothing behind."""
     if kubeconfig := os.environ.get("FOURFOLD_TEST_KUBECONFIG"):
         yield GivenCluster(Path(kubeconfig))
         return
@@ -43,7 +43,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """Return a new namespace that admits hardened pods alone."""
+    """Return a new namespace that enforces Pod Security "restricted"."""
     name = f"test-{os.getpid()}-{next(_numbers)}"
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
     cluster.wait_for_account(name)
@@ -54,7 +54,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty MLflow store: to create its tables takes seconds, so it is done once and copied."""
+    """Return an empty MLflow store: creating its tables takes seconds, so this is done once and copied."""
     import mlflow
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -64,15 +64,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def own_cluster(cluster: Cluster) -> Cluster:
-    """Return a cluster whose node's images and volumes the tests can make."""
+    """Return a cluster whose node the tests can give images and volumes."""
     if isinstance(cluster, GivenCluster):
-        pytest.skip("needs a node whose images and volumes the tests can make")
+        pytest.skip("needs a node that the tests can give images and volumes")
     return cluster
 
 
 @pytest.fixture(scope="session")
 def whole_chain(tmp_path_factory: pytest.TempPathFactory, own_cluster: Cluster) -> Path:
-    """Return the project's folder after the whole chain on the tiny world, run without the cluster."""
+    """Return the folder of fourfold after a smoke run of all stages without the cluster."""
     folder = clone(tmp_path_factory.mktemp("alone") / "whole-chain")
     driver = Project(folder, own_cluster, "").start("run", "--env=smoke")
     assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-4000:]
@@ -81,6 +81,6 @@ def whole_chain(tmp_path_factory: pytest.TempPathFactory, own_cluster: Cluster) 
 
 @pytest.fixture
 def project(tmp_path: Path, own_cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
-    """Return a miniature project, ready to run in a namespace of its own."""
+    """Return a miniature project that is ready to run in its namespace."""
     with miniature(tmp_path / "project", own_cluster, namespace, empty_store) as made:
         yield made

@@ -1,4 +1,4 @@
-"""A Kedro project on the cluster: its folder, its image, its volume and its driver."""
+"""Kedro projects on the cluster: their folder, image, volume and driver."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ CHAIN_SECONDS = 900
 
 KUBERNETES: dict[str, Any] = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    # The node has two cores: 900m and twice 450m may run at once, as fast as they can.
+    # The node has two cores: 900m and two times 450m can run at once, each as fast as possible.
     "default": {"cpu": "450m", "cpu_limit": "2", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
     "tags": {
         "gpu": {"gpus": 1, "cpu": "900m"},
@@ -35,21 +35,21 @@ KUBERNETES: dict[str, Any] = {
     },
     "grace_seconds": 5,
     "start_seconds": 10,
-    "pending_seconds": 120,  # pods of an earlier test may still hold the cores
+    "pending_seconds": 120,  # pods of an earlier test may still use the cores
 }
 
 
 class Project:
-    """The project's folder, whose `data/` is the claim `data` of a namespace; its driver runs here, as the pods' user."""
+    """A project whose `data/` is the claim `data` of a namespace; the driver runs here, as the user of the pods."""
 
     def __init__(self, folder: Path, cluster: Cluster, namespace: str) -> None:
         self.folder, self.cluster, self.namespace = folder, cluster, namespace
         self.site: dict[str, Any] = json.loads(json.dumps(KUBERNETES))
         self.image = ""
-        self.driver = Path(sys.prefix)  # the environment whose kedro drives
+        self.driver = Path(sys.prefix)  # environment of the driver
 
     def configure(self, **changes: Any) -> None:
-        """Write `kubernetes.yml`; `default`, `tags` and `nodes` are added to, other settings replaced."""
+        """Write `kubernetes.yml`. Changes are merged into `default`, `tags` and `nodes`; other settings are replaced."""
         for name, value in changes.items():
             self.site[name] = {**self.site.get(name, {}), **value} if isinstance(value, dict) else value
         self.write(
@@ -62,44 +62,44 @@ class Project:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
 
-    def hand_over(self) -> None:
-        """Give all files to the user that driver and pods run as."""
+    def change_owner(self) -> None:
+        """Make the user of driver and pods the owner of all files."""
         for parent, _, files in os.walk(self.folder):
             for path in (Path(parent), *(Path(parent, name) for name in files)):
                 os.chown(path, USER, USER, follow_symlinks=False)
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command line of `kedro …` as the pods' user, who may pass through folders of root."""
+        """Return the command line of `kedro ...` as the user of the pods, who may read folders of root."""
         user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
         passing = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         return [*user, *passing, "--", str(self.driver / "bin/kedro"), *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the driver's environment."""
+        """Return the environment variables of the driver."""
         own = {
             "HOME": str(self.folder / ".home"),
             "KUBECONFIG": str(self.cluster.kubeconfig),
             "PATH": f"{self.driver / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": f"{self.folder / 'src'}:{self.folder}",
-            "COLUMNS": "2000",  # rich must not break the lines that are looked for
+            "COLUMNS": "2000",  # rich must not wrap the lines that tests search for
             "DO_NOT_TRACK": "1",
         }
         return {**{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}, **own, **more}
 
     def start(self, *arguments: str, **environment: str) -> "Driver":
-        """Start `kedro …` and return at once."""
-        self.hand_over()
+        """Start `kedro ...` without waiting."""
+        self.change_owner()
         return Driver(self.command(*arguments), self.folder, self.environment(**environment))
 
     def run(self, *arguments: str, seconds: float = DRIVER_SECONDS, **environment: str) -> "Driver":
-        """Run `kedro run` of a pipeline on the cluster, to its end."""
+        """Run `kedro run` on the cluster and wait for its end."""
         driver = self.start(*self.on_cluster(*arguments), **environment)
         driver.wait(seconds)
         return driver
 
     @staticmethod
     def on_cluster(*arguments: str) -> list[str]:
-        """Return the arguments of `kedro` that run a pipeline on the cluster."""
+        """Return the arguments of `kedro` for a run on the cluster."""
         return ["run", "--runner=kubernetes", f"--runner-params=site={SITE}", *arguments]
 
     def read(self, path: str) -> bytes:
@@ -107,7 +107,7 @@ class Project:
         return (self.folder / "data" / path).read_bytes()
 
     def account(self, name: str, rules: list[dict[str, Any]]) -> Path:
-        """Make a service account that may do what `rules` say; return a kubeconfig with a token of it."""
+        """Create a service account with the permissions `rules`; return a kubeconfig with its token."""
         where = {"name": name, "namespace": self.namespace}
         group = "rbac.authorization.k8s.io"
         self.cluster.apply(
@@ -126,20 +126,21 @@ class Project:
         write_kubeconfig(path, token, self.cluster.identities / "ca.crt", self.namespace)
         return path
 
-    # --- what is in the cluster
+    # --- objects in the cluster ---
+
     def jobs(self) -> list[dict[str, Any]]:
         """Return the Jobs of the namespace."""
         return list(self.cluster.get("jobs", f"--namespace={self.namespace}")["items"])
 
     def pods(self, phase: str = "") -> list[dict[str, Any]]:
-        """Return the pods of the namespace that are in a phase and not on their way out."""
+        """Return the pods of the namespace; with `phase`, those in that phase that are not being deleted."""
         found = self.cluster.get("pods", f"--namespace={self.namespace}")["items"]
         return [
             p for p in found if phase in ("", p["status"].get("phase")) and not (phase and "deletionTimestamp" in p["metadata"])
         ]
 
     def wait_for_pod(self, phase: str = "Running", name: str = "", seconds: float = 40) -> str:
-        """Wait for a pod whose name begins with `name` to be in a phase; return its name."""
+        """Wait until a pod whose name starts with `name` is in a phase; return its name."""
         end = time.monotonic() + seconds
         while not (found := [p["metadata"]["name"] for p in self.pods(phase) if p["metadata"]["name"].startswith(name)]):
             assert time.monotonic() < end, f"no pod {name}… is {phase} after {seconds} s: {self.describe()}"
@@ -147,24 +148,24 @@ class Project:
         return str(found[0])
 
     def wait_for_log(self, text: str, seconds: float = 120) -> None:
-        """Wait until some pod has said `text`."""
+        """Wait until the log of any pod contains `text`."""
         end = time.monotonic() + seconds
         while not any(text in self.log(p["metadata"]["name"]) for p in self.pods()):
-            assert time.monotonic() < end, f"no pod said {text!r} in {seconds} s: {self.describe()}"
+            assert time.monotonic() < end, f"no log contains {text!r} after {seconds} s: {self.describe()}"
             time.sleep(0.3)
 
     def log(self, pod: str) -> str:
-        """Return what a pod has said so far."""
+        """Return the log of a pod."""
         return self.cluster.try_kubectl("logs", f"--namespace={self.namespace}", pod).stdout
 
     def describe(self) -> str:
-        """Return what one would look at when a test fails."""
+        """Return objects and logs for the message of a failed test."""
         pods = self.cluster.try_kubectl("get", "jobs,pods,events", f"--namespace={self.namespace}").stdout
         return pods + "".join(self.log(p["metadata"]["name"])[-1500:] for p in self.pods())
 
 
 class Driver:
-    """A `kedro` process and what it says."""
+    """A `kedro` process and its output."""
 
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         self.log = folder / f".driver-{time.monotonic_ns()}.log"
@@ -175,49 +176,49 @@ class Driver:
 
     @property
     def output(self) -> str:
-        """All that it has said."""
+        """The complete output."""
         return self.log.read_text(errors="replace")
 
     @property
     def last_line(self) -> str:
-        """The last line that it has said."""
+        """The last line of the output."""
         lines = self.output.strip().splitlines()
         return lines[-1] if lines else ""
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """The exit code; None while the process runs."""
         return self.process.poll()
 
     def wait(self, seconds: float = DRIVER_SECONDS) -> int:
-        """Wait for its end; fails with its output when it takes too long."""
+        """Wait for the end of the process; kill it and fail with its output after `seconds`."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the driver is not done after {seconds} s; it said:\n{self.output[-4000:]}") from None
+            raise AssertionError(f"the driver has not ended after {seconds} s; its output:\n{self.output[-4000:]}") from None
 
     def wait_for(self, text: str, seconds: float = 60) -> None:
-        """Wait until it has said `text`."""
+        """Wait until the output contains `text`."""
         end = time.monotonic() + seconds
         while text not in self.output:
-            assert self.code is None, f"the driver ended ({self.code}) without saying {text!r}:\n{self.output[-4000:]}"
-            assert time.monotonic() < end, f"the driver did not say {text!r} in {seconds} s:\n{self.output[-4000:]}"
+            assert self.code is None, f"the driver ended ({self.code}) without {text!r} in its output:\n{self.output[-4000:]}"
+            assert time.monotonic() < end, f"the output has no {text!r} after {seconds} s:\n{self.output[-4000:]}"
             time.sleep(0.1)
 
     def interrupt(self) -> None:
-        """Press Ctrl-C."""
+        """Send SIGINT, as Ctrl-C does."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill it as a lost machine would."""
+        """Kill the process, as the loss of its machine would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 def clone(target: Path) -> Path:
-    """Copy what git tracks or would track, as it is in the working tree, into a repository of its own."""
+    """Copy the files that git tracks or would track, with their changes, into a new repository."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True).stdout.decode()
     for name in filter(None, listed.split("\0")):
@@ -233,10 +234,10 @@ def clone(target: Path) -> Path:
 
 @contextlib.contextmanager
 def miniature(folder: Path, cluster: Cluster, namespace: str, empty_store: Path) -> Iterator[Project]:
-    """Write the project, make its image and its volume, and configure its site."""
+    """Yield a miniature project with its image, its volume and its `kubernetes.yml`."""
     project = Project(folder, cluster, namespace)
     shutil.copytree(MINIATURE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(CHECKOUT / "conf/logging.yml", folder / "conf")  # without it the runner's own lines would not be shown
+    shutil.copy(CHECKOUT / "conf/logging.yml", folder / "conf")  # without it, the log lines of the runner are not shown
     for name in ("conf/local", "data", ".home"):
         (folder / name).mkdir(exist_ok=True)
     shutil.copytree(CHECKOUT / "src/fourfold_ops", folder / "src/fourfold_ops", ignore=shutil.ignore_patterns("__pycache__"))

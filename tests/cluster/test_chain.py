@@ -1,4 +1,4 @@
-"""The project itself on the tiny world, with every GPU step in pods, against runs without a cluster."""
+"""fourfold with the smoke configuration and every GPU step in pods, compared with runs without a cluster."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ import pytest
 from projects import CHAIN_SECONDS, Project, clone
 from test_faults import taint
 
-TIMED = {"metrics.json", "report.html"}  # they tell seconds; metrics.json is compared without them
+TIMED = {"metrics.json", "report.html"}  # they contain seconds; metrics.json is compared without them
 SITE = {
     "volumes": [{"mount": "data", "claim": "data"}],
     "default": {"cpu": "1800m", "cpu_limit": "2", "memory": "3Gi", "shared_memory": "512Mi", "retries": 0},  # of two cores
     "tags": {"gpu": {"gpus": 1}},
     "grace_seconds": 20,
-    "pending_seconds": 300,  # pods of an earlier test may still hold the cores
+    "pending_seconds": 300,  # pods of an earlier test may still use the cores
 }
-# Long enough to be disturbed; one thread, so that a process among two computes as one alone does.
+# Long enough to be interrupted; one thread, so that each of two processes computes like a single one.
 PRETRAINING = ["--pipelines=pretraining", "--env=smoke"]
 LONGER = {
     "num_threads": 1,
@@ -30,15 +30,15 @@ STEPS = 150
 LABELING = ["--pipelines=pseudo_labeling", "--env=smoke"]
 
 
-def outputs(folder, place="0[1-5]_*"):
-    """Return the SHA-256 of every file that a stage has left."""
-    files = sorted(path for path in folder.glob(f"data/{place}/**/*") if path.is_file() and path.name not in TIMED)
+def outputs(folder, pattern="0[1-5]_*"):
+    """Return the SHA-256 of every output file of the stages."""
+    files = sorted(path for path in folder.glob(f"data/{pattern}/**/*") if path.is_file() and path.name not in TIMED)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def differences(wanted, found):
-    """Return the names of the files that differ, or that one side lacks."""
-    return {name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)}
+def differences(expected, found):
+    """Return the names of files that differ or that one side lacks."""
+    return {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
 
 
 def parameters(values):
@@ -48,7 +48,7 @@ def parameters(values):
 
 @pytest.fixture
 def chain(tmp_path, own_cluster, namespace):
-    """Return the project in a clone, its image and its site."""
+    """Return a clone of fourfold with its image and its `kubernetes.yml`."""
     made = Project(clone(tmp_path / "on-cluster"), own_cluster, namespace)
     made.image = own_cluster.put_project("fourfold", made.folder)
     own_cluster.volume(namespace, "data", made.folder / "data")
@@ -59,28 +59,28 @@ def chain(tmp_path, own_cluster, namespace):
 
 @pytest.fixture(scope="session")
 def pretrained_alone(whole_chain, own_cluster):
-    """Return the folder of the project after a longer pretraining in one process, without a cluster."""
+    """Return the folder of fourfold after a longer pretraining in one process, without a cluster."""
     folder = clone(whole_chain.parent / "pretrained-alone")
-    take_over(whole_chain, folder, "0[1-3]_*")
+    copy_outputs(whole_chain, folder, "0[1-3]_*")
     driver = Project(folder, own_cluster, "").start("run", *PRETRAINING, parameters(LONGER))
     assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-4000:]
     return folder
 
 
-def take_over(source, target, pattern):
-    """Copy what earlier stages left in another clone."""
+def copy_outputs(source, target, pattern):
+    """Copy outputs of earlier stages from another clone."""
     for folder in source.glob(f"data/{pattern}"):
         shutil.copytree(folder, target / "data" / folder.name, dirs_exist_ok=True)
 
 
 def history(folder):
-    """Return the losses of a pretraining, step by step."""
+    """Return the losses of a pretraining by step."""
     (path,) = folder.glob("data/04_models/**/history.json")
     return json.loads(path.read_text())
 
 
 @pytest.mark.timeout(1800)
-def test_the_whole_chain_on_the_cluster_gives_the_bytes_of_a_run_without_it_and_one_tree_of_recorded_runs(chain, whole_chain):
+def test_all_stages_on_the_cluster_equal_a_local_run(chain, whole_chain):
     chain.configure(nodes={"label_images": {"shards": 2, "cpu": "900m"}})
     driver = chain.run("--env=smoke", seconds=CHAIN_SECONDS)
     assert driver.code == 0, driver.output[-6000:] + chain.describe()
@@ -88,9 +88,9 @@ def test_the_whole_chain_on_the_cluster_gives_the_bytes_of_a_run_without_it_and_
     gpu_steps = {"train_labelers", "label_images", "train_all_tokenizers", "tokenize_shards", "pretrain_model", "compare_arms"}
     assert gpu_steps <= pods, pods
 
-    wanted = outputs(whole_chain)
-    assert len(wanted) > 100
-    assert differences(wanted, outputs(chain.folder)) == set()
+    expected = outputs(whole_chain)
+    assert len(expected) > 100
+    assert differences(expected, outputs(chain.folder)) == set()
     tables = [json.loads((folder / "data/05_reports/metrics.json").read_text()) for folder in (whole_chain, chain.folder)]
     for table in tables:
         table.pop("seconds")
@@ -107,33 +107,31 @@ def test_the_whole_chain_on_the_cluster_gives_the_bytes_of_a_run_without_it_and_
 
 
 @pytest.mark.timeout(1200)
-def test_two_pods_of_which_one_is_killed_have_the_losses_of_one_process(chain, whole_chain, pretrained_alone):
-    take_over(whole_chain, chain.folder, "0[1-3]_*")
+def test_two_pods_with_one_killed_have_the_losses_of_one_process(chain, whole_chain, pretrained_alone):
+    copy_outputs(whole_chain, chain.folder, "0[1-3]_*")
     chain.configure(nodes={"pretrain_model": {"nodes": 2, "cpu": "900m", "retries": 1}})
     driver = chain.start(*chain.on_cluster(*PRETRAINING, parameters(LONGER)))
     chain.wait_for_log("checkpoint at step 50")
     second = next(pod["metadata"]["name"] for pod in chain.pods("Running") if "-1-" in pod["metadata"]["name"])
     chain.cluster.kubectl("exec", second, f"--namespace={chain.namespace}", "--", "sh", "-c", "kill -9 -1")
     assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-6000:] + chain.describe()
-    assert "oing on from step" in driver.output + "".join(chain.log(pod["metadata"]["name"]) for pod in chain.pods())
+    assert "esuming from step" in driver.output + "".join(chain.log(pod["metadata"]["name"]) for pod in chain.pods())
     assert sum(pod["metadata"]["labels"]["kedro.org/step"] == "pretrain_model" for pod in chain.pods("Succeeded")) == 2
     assert_same_losses(history(chain.folder), history(pretrained_alone))
 
 
-def assert_same_losses(found, wanted):
-    """Compare two histories: sums over two processes are rounded in another order."""
-    assert [row["step"] for row in found] == [row["step"] for row in wanted]
+def assert_same_losses(found, expected):
+    """Compare two histories, with a tolerance: sums over two processes are rounded in another order."""
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
     assert found[-1]["step"] == STEPS
-    for mine, other in zip(found, wanted, strict=True):
+    for mine, other in zip(found, expected, strict=True):
         assert mine.keys() == other.keys()
         np.testing.assert_allclose([mine[key] for key in other], list(other.values()), rtol=2e-3, err_msg=str(other["step"]))
 
 
 @pytest.mark.timeout(1200)
-def test_a_pretraining_pod_that_is_deleted_and_then_driven_off_its_node_goes_on_to_the_same_weights(
-    chain, whole_chain, pretrained_alone
-):
-    take_over(whole_chain, chain.folder, "0[1-3]_*")
+def test_a_deleted_and_then_evicted_pod_resumes_to_the_same_weights(chain, whole_chain, pretrained_alone):
+    copy_outputs(whole_chain, chain.folder, "0[1-3]_*")
     driver = chain.start(*chain.on_cluster(*PRETRAINING, parameters(LONGER)))
     chain.wait_for_log("checkpoint at step 40")
     first = chain.wait_for_pod("Running", "pretrain")
@@ -141,14 +139,14 @@ def test_a_pretraining_pod_that_is_deleted_and_then_driven_off_its_node_goes_on_
     chain.wait_for_log("checkpoint at step 100")
     taint(chain, chain.wait_for_pod("Running", "pretrain"))
     assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-6000:] + chain.describe()  # with `retries: 0`
-    wanted = outputs(pretrained_alone, "04_models")
-    assert any(name.endswith("model.safetensors") for name in wanted)
-    assert differences(wanted, outputs(chain.folder, "04_models")) == set()
+    expected = outputs(pretrained_alone, "04_models")
+    assert any(name.endswith("model.safetensors") for name in expected)
+    assert differences(expected, outputs(chain.folder, "04_models")) == set()
 
 
 @pytest.mark.timeout(1200)
-def test_labeling_in_four_parts_of_which_one_is_killed_twice_gives_the_bytes_of_one_process(chain, whole_chain):
-    take_over(whole_chain, chain.folder, "01_*")
+def test_labeling_in_four_parts_with_kills_equals_one_process(chain, whole_chain):
+    copy_outputs(whole_chain, chain.folder, "01_*")
     chain.configure(nodes={"label_images": {"shards": 4, "parallelism": 2, "cpu": "900m", "retries": 3}})
     driver = chain.start(*chain.on_cluster(*LABELING))
     killed = set()

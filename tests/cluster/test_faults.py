@@ -1,4 +1,4 @@
-"""Faults that no run should mind: lost drivers, lost pods, two runs at once; and what Ctrl-C leaves, which is nothing."""
+"""Faults that a run must survive: lost drivers, lost pods, two runs at once; and Ctrl-C, which must leave nothing."""
 
 import json
 
@@ -10,7 +10,7 @@ TRAINING, LABELING = "--pipelines=training", "--pipelines=labeling"
 
 
 def expected_state(steps, size=7):
-    """Return what the training must arrive at, computed here."""
+    """Return the expected result of the training."""
     state = 1
     for step in range(steps):
         state = (state * 6364136223846793005 + step % size) % 2**64
@@ -18,11 +18,11 @@ def expected_state(steps, size=7):
 
 
 def expected_labels(shards=4, size=7):
-    """Return what labeling must give, computed here."""
+    """Return the expected result of labeling."""
     return {str(shard): {str(n): (n * 2654435761 + shard) % 1000 for n in range(size)} for shard in range(shards)}
 
 
-def test_a_killed_driver_adopts_its_jobs_when_started_again_and_starts_no_twin(project):
+def test_a_restarted_driver_adopts_its_jobs(project):
     arguments = project.on_cluster(TRAINING, "--params=training.steps=100,training.seconds=0.3")
     first = project.start(*arguments)
     project.wait_for_log("training: 3/100")
@@ -39,34 +39,34 @@ def test_a_killed_driver_adopts_its_jobs_when_started_again_and_starts_no_twin(p
     assert {job["metadata"]["uid"] for job in project.jobs()} == before, "a finished step was run again"
 
 
-def test_a_pod_deleted_in_the_middle_goes_on_from_its_checkpoint_to_the_same_result(project):
+def test_a_deleted_pod_resumes_to_the_same_result(project):
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
     project.wait_for_log("checkpoint at step 5")
     pod = project.wait_for_pod("Running", "train")
     project.cluster.kubectl("delete", "pod", pod, f"--namespace={project.namespace}", "--wait=false")
-    project.wait_for_log("Going on from step")
+    project.wait_for_log("resuming from step")
     assert driver.wait() == 0, driver.output
     assert json.loads(project.read("trained.json")) == expected_state(30)
 
 
 def evict(project, pod):
-    """Ask for the pod's place, as draining a node does."""
+    """Evict a pod, as draining a node does."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": project.namespace}}
     place = f"/api/v1/namespaces/{project.namespace}/pods/{pod}/eviction"
     project.cluster.kubectl("create", "--raw", place, "-f", "-", content=json.dumps(body))
 
 
 def taint(project, pod):
-    """Taint the node, as a cloud does that wants it back, until the pod is gone."""
-    project.cluster.kubectl("taint", "node", NODE, "fourfold.test/wanted-back:NoExecute")
+    """Taint the node until the pod is deleted, as a cloud does that reclaims it."""
+    project.cluster.kubectl("taint", "node", NODE, "fourfold.test/reclaimed:NoExecute")
     try:
         project.cluster.kubectl("wait", "--for=delete", f"pod/{pod}", f"--namespace={project.namespace}", "--timeout=60s")
     finally:
-        project.cluster.kubectl("taint", "node", NODE, "fourfold.test/wanted-back:NoExecute-")
+        project.cluster.kubectl("taint", "node", NODE, "fourfold.test/reclaimed:NoExecute-")
 
 
 @pytest.mark.parametrize("disrupt", [evict, taint])
-def test_a_pod_that_is_taken_away_is_started_again_and_does_not_count_as_a_failure(project, disrupt):
+def test_a_disrupted_pod_is_restarted_without_a_retry(project, disrupt):
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
     project.wait_for_log("checkpoint at step 5")
     disrupt(project, project.wait_for_pod("Running", "train"))
@@ -74,24 +74,24 @@ def test_a_pod_that_is_taken_away_is_started_again_and_does_not_count_as_a_failu
     assert json.loads(project.read("trained.json")) == expected_state(30)
 
 
-def test_four_parts_of_which_one_is_killed_twice_give_the_bytes_of_one_undisturbed_process(project):
+def test_a_split_step_with_killed_parts_equals_one_process(project):
     project.configure(default={"retries": 3})
     driver = project.start(*project.on_cluster(LABELING, "--params=labeling.shards=8,labeling.seconds=6.0"))
     for _ in range(2):
         pod = project.wait_for_pod("Running", "label")
         project.cluster.kubectl("delete", "pod", pod, f"--namespace={project.namespace}", "--grace-period=1")
     assert driver.wait() == 0, driver.output
-    there = project.read("labels.json")
-    assert json.loads(there) == expected_labels(shards=8)
+    on_cluster = project.read("labels.json")
+    assert json.loads(on_cluster) == expected_labels(shards=8)
     (project.folder / "data/labels.json").unlink()
     for path in (project.folder / "data/labels").iterdir():
         path.unlink()
     alone = project.start("run", LABELING, "--params=labeling.shards=8,labeling.seconds=0.0")
     assert alone.wait() == 0, alone.output
-    assert project.read("labels.json") == there
+    assert project.read("labels.json") == on_cluster
 
 
-def test_ctrl_c_stops_what_the_run_started_says_so_and_leaves_nothing(project):
+def test_ctrl_c_deletes_the_jobs_of_the_run(project):
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=1000,training.seconds=0.3"))
     pod = project.wait_for_pod("Running", "train")
     driver.interrupt()
@@ -101,7 +101,7 @@ def test_ctrl_c_stops_what_the_run_started_says_so_and_leaves_nothing(project):
     assert pod not in [p["metadata"]["name"] for p in project.pods("Running")]
 
 
-def test_two_runs_at_once_keep_to_themselves_and_clean_leaves_nothing_behind(project):
+def test_two_runs_at_once_are_independent_and_clean_removes_both(project):
     short = project.on_cluster(TRAINING, "--params=training.steps=13,training.seconds=0.1")
     other = project.on_cluster(LABELING)
     drivers = [project.start(*short), project.start(*other)]
@@ -119,7 +119,7 @@ def test_two_runs_at_once_keep_to_themselves_and_clean_leaves_nothing_behind(pro
     assert [found["metadata"]["name"] for found in left] == ["kube-root-ca.crt"]
 
 
-def test_two_pods_find_each_other_and_sum_their_ranks(project):
+def test_two_pods_connect_and_sum_their_ranks(project):
     project.configure(default={"memory": "1500Mi"})
     driver = project.run("--pipelines=pair")
     assert driver.code == 0, driver.output

@@ -1,4 +1,4 @@
-"""The cluster itself: is it real where it matters, and does it say what is wrong when it cannot start?"""
+"""Tests of the test cluster: it behaves like a real one, and reports why it cannot start."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def pod_of(cluster, namespace, image, command, **container):
     return found
 
 
-def test_a_pod_finds_services_by_name_and_the_server_with_its_certificate(own_cluster, namespace, image):
+def test_pods_resolve_services_and_trust_the_api_server(own_cluster, namespace, image):
     script = (
         "import ssl, urllib.request, pathlib; folder = pathlib.Path('/var/run/secrets/kubernetes.io/serviceaccount'); "
         "context = ssl.create_default_context(cafile=folder / 'ca.crt'); "
@@ -47,34 +47,34 @@ def test_a_pod_finds_services_by_name_and_the_server_with_its_certificate(own_cl
         "(folder / 'token').read_text()}); print(urllib.request.urlopen(request, context=context).read().decode())"
     )
     found = pod_of(own_cluster, namespace, image, ["python", "-c", script])
-    said = own_cluster.kubectl("logs", "probe", f"--namespace={namespace}")
-    assert found["status"]["phase"] == "Succeeded", said
-    assert json.loads(said)["gitVersion"].startswith("v1.34")
+    log = own_cluster.kubectl("logs", "probe", f"--namespace={namespace}")
+    assert found["status"]["phase"] == "Succeeded", log
+    assert json.loads(log)["gitVersion"].startswith("v1.34")
 
 
-def test_a_memory_limit_is_the_kernels_and_nothing_outside_a_volume_can_be_written(own_cluster, namespace, image):
+def test_memory_limits_are_enforced_and_the_image_is_read_only(own_cluster, namespace, image):
     resources = {"limits": {"memory": "100Mi", "cpu": "500m"}}
     found = pod_of(own_cluster, namespace, image, ["python", "-c", "held = bytearray(2**28)"], resources=resources)
     (status,) = found["status"]["containerStatuses"]
     assert (status["state"]["terminated"]["reason"], status["state"]["terminated"]["exitCode"]) == ("OOMKilled", 137)
     own_cluster.kubectl("delete", "pod", "probe", f"--namespace={namespace}", "--grace-period=0", "--force")
     pod_of(own_cluster, namespace, image, ["sh", "-c", "id -u; touch /usr/x; touch /x; touch /opt/environment/x; touch /tmp/x"])
-    said = own_cluster.kubectl("logs", "probe", f"--namespace={namespace}")
-    assert said.startswith("1000\n")
-    assert said.count("Read-only file system") == 3
+    log = own_cluster.kubectl("logs", "probe", f"--namespace={namespace}")
+    assert log.startswith("1000\n")
+    assert log.count("Read-only file system") == 3
 
 
-def test_gpus_that_are_not_there_are_counted_as_real_ones_would_be(own_cluster):
+def test_simulated_gpus_are_allocatable(own_cluster):
     assert own_cluster.get("node", NODE)["status"]["allocatable"][GPU] == "2"
 
 
-def test_a_missing_program_is_named_with_the_command_that_gets_it(monkeypatch):
+def test_a_missing_program_is_named_with_the_install_command(monkeypatch):
     monkeypatch.setattr(programs.shutil, "which", lambda name: None)
     with pytest.raises(ClusterError, match=r"the package etcd-server.*make cluster-install"):
         programs.check()
 
 
-def test_a_program_that_ends_while_it_starts_is_named_with_the_end_of_its_log(tmp_path):
+def test_a_program_that_fails_at_start_is_named_with_its_log(tmp_path):
     (tmp_path / "logs").mkdir()
     machine = Machine(tmp_path)
     machine.inside = lambda command: command
@@ -83,12 +83,12 @@ def test_a_program_that_ends_while_it_starts_is_named_with_the_end_of_its_log(tm
         machine.wait_until(lambda: False, "etcd", 5)
 
 
-def test_a_second_cluster_is_refused_while_one_runs(own_cluster):
+def test_a_second_cluster_is_refused(own_cluster):
     with pytest.raises(ClusterError, match=r"already runs in .*make cluster-down"):
         Cluster.start()
 
 
-def test_namespaces_whose_owner_is_killed_vanish_with_everything_in_them(own_cluster, tmp_path):
+def test_namespaces_disappear_when_their_owner_is_killed(own_cluster, tmp_path):
     before = traces()["processes"]
     script = (
         "import sys, time; from pathlib import Path; from testcluster.machine import Machine; "

@@ -1,4 +1,4 @@
-"""k8s/ and the runner's manifests, judged by a real API server; MLflow from k8s/overlays/local, in use."""
+"""k8s/ and the manifests of the runner against a real API server, and MLflow of k8s/overlays/local in use."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import yaml
 from projects import CHECKOUT, SITE
 
-GOLDEN = sorted((CHECKOUT / "tests/fourfold_ops/kubernetes/golden").glob("*.yaml"))
+GOLDEN = sorted((CHECKOUT / "tests/fourfold_ops/kubernetes/manifests/golden").glob("*.yaml"))
 OVERLAYS = ("local", "gpu")
 LOCAL = "fourfold"
 
@@ -24,7 +24,7 @@ def kustomized(cluster, overlay):
 
 @pytest.fixture(scope="module")
 def local(own_cluster, tmp_path_factory):
-    """Apply base + local as a user does, with the project's image and volumes of this machine; remove it afterwards."""
+    """Apply the overlay `local` as a user does, with the image of the project and volumes of this machine."""
     cluster, folder = own_cluster, tmp_path_factory.mktemp("volumes")
     reference = cluster.put_project("fourfold", CHECKOUT)
     overlay = tmp_path_factory.mktemp("overlay")
@@ -45,19 +45,19 @@ def local(own_cluster, tmp_path_factory):
     cluster.kubectl("delete", "persistentvolume", f"--selector=namespace={LOCAL}")
 
 
-def test_base_and_local_are_applied_as_they_stand_and_mlflow_records_a_run(local):
+def test_the_local_overlay_starts_and_mlflow_records_a_run(local):
     local.kubectl("rollout", "status", "deployment/mlflow", f"--namespace={LOCAL}", "--timeout=250s")
     claims = {c["metadata"]["name"]: c["status"]["phase"] for c in local.get("pvc", f"--namespace={LOCAL}")["items"]}
     assert claims == {"fourfold-data": "Bound", "mlflow": "Bound"}
     address = local.get("service", "mlflow", f"--namespace={LOCAL}")["spec"]["clusterIP"]
-    with pytest.raises(urllib.error.HTTPError, match="403"):  # by a name that it does not know: DNS rebinding
+    with pytest.raises(urllib.error.HTTPError, match="403"):  # by an unknown host name (DNS rebinding)
         urllib.request.urlopen(f"http://{address}:5000/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=20)
 
     script = (
         "import mlflow; mlflow.set_tracking_uri('http://mlflow:5000'); mlflow.start_run(); mlflow.log_metric('loss', 0.5); "
         "mlflow.log_text('words', 'note.txt'); print(mlflow.active_run().info.run_id)"
     )
-    run_id = say(local, LOCAL, ["python", "-c", script]).strip().splitlines()
+    run_id = run_in_pod(local, LOCAL, ["python", "-c", script]).strip().splitlines()
     run_id = next(line for line in run_id if len(line) == 32)
     with forwarded(local, LOCAL) as uri:
         client = mlflow.MlflowClient(uri)
@@ -65,24 +65,24 @@ def test_base_and_local_are_applied_as_they_stand_and_mlflow_records_a_run(local
         assert [found.path for found in client.list_artifacts(run_id)] == ["note.txt"]
 
 
-def say(cluster, namespace, command):
-    """Run a command in a hardened pod of the project's image; return what it prints."""
+def run_in_pod(cluster, namespace, command):
+    """Run a command in a hardened pod with the image of the project; return its output."""
     image = cluster.get("deployment", "mlflow", f"--namespace={namespace}")["spec"]["template"]["spec"]["containers"][0][
         "image"
     ]
-    metadata = {"name": "asker", "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "fourfold-ops"}}
+    metadata = {"name": "client", "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "fourfold-ops"}}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": hardened(image, command)})
     end = time.monotonic() + 90
-    while (phase := cluster.get("pod", "asker", f"--namespace={namespace}")["status"].get("phase")) in (
+    while (phase := cluster.get("pod", "client", f"--namespace={namespace}")["status"].get("phase")) in (
         None,
         "Pending",
         "Running",
     ):
-        assert time.monotonic() < end, cluster.kubectl("describe", "pod", "asker", f"--namespace={namespace}")
+        assert time.monotonic() < end, cluster.kubectl("describe", "pod", "client", f"--namespace={namespace}")
         time.sleep(0.5)
-    said = cluster.kubectl("logs", "asker", f"--namespace={namespace}")
-    assert phase == "Succeeded", said
-    return said
+    log = cluster.kubectl("logs", "client", f"--namespace={namespace}")
+    assert phase == "Succeeded", log
+    return log
 
 
 def hardened(image, command):
@@ -93,7 +93,7 @@ def hardened(image, command):
         "volumes": [{"name": "scratch", "emptyDir": {}}],
         "containers": [
             {
-                "name": "asker",
+                "name": "client",
                 "image": image,
                 "command": command,
                 "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
@@ -108,7 +108,7 @@ def hardened(image, command):
 
 
 class forwarded:  # noqa: N801
-    """`kubectl port-forward` to MLflow, as docs/kubernetes.md tells people to look at it."""
+    """`kubectl port-forward` to MLflow, as documented in docs/kubernetes.md."""
 
     def __init__(self, cluster, namespace):
         command = [f"{cluster.programs}/kubectl", f"--kubeconfig={cluster.kubeconfig}", f"--namespace={namespace}"]
@@ -126,7 +126,7 @@ class forwarded:  # noqa: N801
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_object_of_an_overlay_is_accepted_by_the_server_and_its_pods_by_pod_security(cluster, namespace, overlay):
+def test_overlays_are_accepted_by_server_and_pod_security(cluster, namespace, overlay):
     objects = [found for found in kustomized(cluster, overlay) if found["kind"] != "Namespace"]
     for found in objects:
         found["metadata"]["namespace"] = namespace
@@ -142,13 +142,13 @@ def test_every_object_of_an_overlay_is_accepted_by_the_server_and_its_pods_by_po
 
 
 def admit(cluster, namespace, spec):
-    """Ask the server whether it would admit a pod; objects that it names and that are not there do not matter."""
+    """Check with a dry run that the server admits a pod; missing objects that it references do not matter."""
     spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "dry", "namespace": namespace}, "spec": spec}
     cluster.kubectl("create", "--dry-run=server", "-f", "-", content=json.dumps(pod))
 
 
-def test_a_pod_that_is_not_hardened_is_refused_where_base_and_local_are_applied(local):
+def test_the_namespace_refuses_pods_that_are_not_hardened(local):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "soft", "namespace": LOCAL}}
     done = local.try_kubectl(
         "apply", "-f", "-", content=json.dumps({**pod, "spec": {"containers": [{"name": "c", "image": "x"}]}})
@@ -157,12 +157,12 @@ def test_a_pod_that_is_not_hardened_is_refused_where_base_and_local_are_applied(
     assert "violates PodSecurity" in done.stderr
 
 
-def test_there_are_golden_manifests_to_judge():
+def test_there_are_golden_manifests():
     assert len(GOLDEN) >= 5
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
-def test_golden_manifests_are_accepted_by_the_server_and_their_pods_by_pod_security(cluster, namespace, golden):
+def test_golden_manifests_are_accepted_by_server_and_pod_security(cluster, namespace, golden):
     for found in yaml.safe_load_all(golden.read_text()):
         found["metadata"]["namespace"] = namespace
         found["metadata"].pop("ownerReferences", None)
@@ -173,7 +173,7 @@ def test_golden_manifests_are_accepted_by_the_server_and_their_pods_by_pod_secur
             admit(cluster, namespace, found["spec"]["template"]["spec"])
 
 
-def test_what_render_prints_is_what_the_server_takes_and_a_role_may_do_no_more_than_it_says(project):
+def test_rendered_manifests_are_accepted_by_the_server(project):
     rendered = project.start("k8s", "render", f"--runner-params=site={SITE}")
     assert rendered.wait() == 0, rendered.output
     text = rendered.output[rendered.output.index("--- #") :]

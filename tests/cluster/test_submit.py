@@ -1,4 +1,4 @@
-"""The driver itself as a Job, with the rights that k8s/base gives it and not one more."""
+"""The driver as a Job, with the permissions of k8s/base."""
 
 import json
 import time
@@ -7,28 +7,28 @@ import yaml
 from projects import CHECKOUT, SITE
 from test_faults import expected_state
 
-from fourfold_ops.kubernetes.role import rules
+from fourfold_ops.kubernetes.cluster.client import role_rules
 
 TRAINING = "--pipelines=training"
 
 
 def role():
-    """Return the objects of k8s/base that are the driver's."""
+    """Return the objects of k8s/base for the driver."""
     return list(yaml.safe_load_all((CHECKOUT / "k8s/base/driver.yaml").read_text()))
 
 
-def test_the_role_of_k8s_base_is_what_the_client_asks_for_and_nothing_more():
+def test_the_role_of_k8s_base_equals_the_permissions_of_the_client():
     def table(found):
         return {(g, r): set(rule["verbs"]) for rule in found for g in rule["apiGroups"] for r in rule["resources"]}
 
-    assert table(next(found for found in role() if found["kind"] == "Role")["rules"]) == table(rules())
+    assert table(next(found for found in role() if found["kind"] == "Role")["rules"]) == table(role_rules())
 
 
-def test_a_submitted_driver_runs_the_pipeline_with_the_rights_of_its_role_and_can_be_read_and_removed(project):
+def test_a_submitted_driver_runs_the_pipeline_and_can_be_removed(project):
     project.cluster.apply(
         *({**found, "metadata": {**found["metadata"], "namespace": project.namespace}} for found in bound(project))
     )
-    # the driver reads its configuration from the image: an image that knows the image of its steps
+    # the driver reads its configuration from the image, which must therefore name the image of the steps
     project.image = project.cluster.put_project("miniature", project.folder)
     submitted = project.start("submit", f"--runner-params=site={SITE}", TRAINING)
     assert submitted.wait() == 0, submitted.output
@@ -42,18 +42,18 @@ def test_a_submitted_driver_runs_the_pipeline_with_the_rights_of_its_role_and_ca
     )
     assert json.loads(project.read("trained.json")) == expected_state(12)
 
-    said = project.start("k8s", "logs", driver, f"--site={SITE}")
-    assert said.wait() == 0, said.output
-    assert "Run miniature-" in said.output
+    logs = project.start("k8s", "logs", driver, f"--site={SITE}")
+    assert logs.wait() == 0, logs.output
+    assert "Run miniature-" in logs.output
     project.cluster.kubectl("delete", "job", driver, f"--namespace={project.namespace}")
     end = time.monotonic() + 30
-    while project.jobs():  # the step's Job is owned by the driver's
+    while project.jobs():  # the Job of the driver owns that of the step
         assert time.monotonic() < end, project.describe()
         time.sleep(0.5)
 
 
 def bound(project):
-    """Return the driver's objects with the namespace that kustomize would write into the binding."""
+    """Return the objects for the driver, with the namespace that kustomize would write into the binding."""
     found = role()
     for one in found:
         for subject in one.get("subjects", []):

@@ -1,4 +1,4 @@
-"""Every failure is provoked for real, and the one line that the user reads is judged: what, where, evidence, remedy."""
+"""Real failures, and the line that the user reads: what, where, evidence, remedy."""
 
 import json
 import re
@@ -12,14 +12,14 @@ TRAINING = "--pipelines=training"
 
 
 def verdict(project, *arguments, **environment):
-    """Run the training, which must fail, and return the driver's last line, which must not be a traceback's."""
+    """Run the training, which must fail without a traceback, and return the last line of the driver."""
     driver = project.run(TRAINING, *arguments, **environment)
     assert driver.code, driver.output
     assert "Traceback" not in driver.output
     return driver.last_line
 
 
-def test_out_of_memory_names_the_limit_the_step_and_the_last_checkpoint(project):
+def test_out_of_memory_names_limit_step_and_checkpoint(project):
     line = verdict(project, "--params=training.at=7,training.how=memory")
     expected = (
         r"Failed: training/train: OOMKilled \(exit 137\) on node-0 at step 7 of 12; limit 600Mi; last checkpoint 5; "
@@ -28,14 +28,14 @@ def test_out_of_memory_names_the_limit_the_step_and_the_last_checkpoint(project)
     assert re.match(expected, line), line
 
 
-def test_an_error_of_the_code_is_quoted_with_how_far_it_came(project):
+def test_an_error_of_the_code_is_quoted_with_its_progress(project):
     line = verdict(project, "--params=training.at=7,training.how=error")
     assert re.match(r"Failed: training/train: failed \(exit 1\) on node-0; .*The loss is not a number at step 7", line), line
     assert "step 7 of 12; last checkpoint 5" in line
     assert re.search(rf"resume with: {AGAIN}", line), line
 
 
-def test_bad_configuration_has_its_own_exit_code_and_is_never_tried_again(project):
+def test_bad_configuration_is_not_retried(project):
     project.configure(default={"retries": 3})
     line = verdict(project, "--params=training.at=0,training.how=configuration")
     assert re.match(r"Failed: training/train: bad configuration \(exit 78, not retried\) on node-0; ", line), line
@@ -43,7 +43,7 @@ def test_bad_configuration_has_its_own_exit_code_and_is_never_tried_again(projec
     assert len([pod for pod in project.pods() if pod["metadata"]["name"].startswith("train")]) == 1
 
 
-def test_a_process_that_dies_without_a_word_is_retried_as_often_as_allowed_and_its_exit_code_named(project):
+def test_a_failing_process_is_retried_and_its_exit_code_named(project):
     project.configure(default={"retries": 1})
     line = verdict(project, "--params=training.at=7,training.how=exit")
     assert re.match(r"Failed: training/train: failed \(exit 3\) on node-0; ", line), line
@@ -51,7 +51,7 @@ def test_a_process_that_dies_without_a_word_is_retried_as_often_as_allowed_and_i
     assert job["status"]["failed"] == 2
 
 
-def test_an_image_that_is_not_there_is_named(project):
+def test_a_missing_image_is_named(project):
     absent = f"localhost/absent@sha256:{'0' * 64}"
     project.configure(image=absent, start_seconds=3)
     line = verdict(project)
@@ -59,7 +59,7 @@ def test_an_image_that_is_not_there_is_named(project):
     assert "correct `image` in kubernetes.yml" in line
 
 
-def test_more_gpus_than_any_node_has_are_named_within_fifteen_seconds(project):
+def test_missing_gpus_are_named_within_15_seconds(project):
     project.configure(nodes={"train": {"gpus": 3}}, pending_seconds=60)
     driver = project.start(*project.on_cluster(TRAINING))
     submitted = project.wait_for_pod("Pending", "train")
@@ -70,15 +70,13 @@ def test_more_gpus_than_any_node_has_are_named_within_fifteen_seconds(project):
     driver.wait(40)
 
 
-def test_a_step_that_no_node_can_hold_fails_after_the_time_it_may_wait(project):
+def test_a_step_that_fits_no_node_fails_after_pending_seconds(project):
     project.configure(nodes={"train": {"gpus": 3}}, pending_seconds=3)
     line = verdict(project)
-    assert re.match(
-        r"Failed: training/train: no node has room: .*Insufficient nvidia.com/gpu; asked for .*3 nvidia.com/gpu", line
-    )
+    assert re.match(r"Failed: training/train: no node fits: .*Insufficient nvidia.com/gpu; requested .*3 nvidia.com/gpu", line)
 
 
-def test_a_quota_that_is_used_up_is_named(project):
+def test_an_exhausted_quota_is_named(project):
     limits = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": project.namespace}}
     project.cluster.apply({**limits, "spec": {"hard": {"requests.nvidia.com/gpu": "0"}}})
     project.configure(pending_seconds=3)
@@ -86,7 +84,7 @@ def test_a_quota_that_is_used_up_is_named(project):
     assert re.match(r"Failed: training/train: quota small refuses the pod; requested: requests.nvidia.com/gpu=1", line), line
 
 
-def test_what_a_credential_may_not_do_is_named_with_verb_and_resource(project):
+def test_a_missing_permission_is_named_with_verb_and_resource(project):
     kubeconfig = project.account(
         "onlooker", [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list", "get", "watch"]}]
     )
@@ -96,28 +94,28 @@ def test_what_a_credential_may_not_do_is_named_with_verb_and_resource(project):
     assert "bind the Role of k8s/base" in line
 
 
-def test_a_step_over_its_deadline_says_so(project):
+def test_an_exceeded_deadline_is_named(project):
     project.configure(nodes={"train": {"deadline_seconds": 15}})
     line = verdict(project, "--params=training.seconds=3.0")
-    assert re.match(r"Failed: training/train: over its deadline of 15 s; ", line), line
+    assert re.match(r"Failed: training/train: exceeded its deadline of 15 s; ", line), line
     assert "raise deadline_seconds in kubernetes.yml" in line
 
 
-def test_a_claim_that_does_not_exist_is_named(project):
+def test_a_missing_claim_is_named(project):
     project.configure(volumes=[{"mount": "data", "claim": "forgotten"}], start_seconds=3)
     line = verdict(project)
     assert "forgotten" in line
     assert "correct `volumes` in kubernetes.yml" in line
 
 
-def test_a_volume_of_the_host_is_refused_by_pod_security_in_its_own_words(project):
+def test_a_host_path_is_refused_by_pod_security(project):
     project.configure(volumes=[{"mount": "data", "host_path": str(project.folder / "data")}], start_seconds=3)
     line = verdict(project)
     assert "Pod Security refuses the pod" in line
     assert "hostPath" in line
 
 
-def test_a_server_that_stays_away_longer_than_allowed_ends_the_run_with_its_address(project):
+def test_an_unreachable_server_ends_the_run_with_its_address(project):
     project.configure(api_seconds=4)
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.seconds=3.0"))
     project.wait_for_log("training: 1/12")
@@ -126,12 +124,12 @@ def test_a_server_that_stays_away_longer_than_allowed_ends_the_run_with_its_addr
         driver.wait(60)
     finally:
         project.cluster.start_api()
-    assert driver.code == 75  # EX_TEMPFAIL: the Jobs go on, and the same command takes them up
+    assert driver.code == 75  # EX_TEMPFAIL: the Jobs continue, and the same command adopts them
     assert "Traceback" not in driver.output
     assert re.search(r"API server .*198\.18\.2\.1:6443", driver.last_line), driver.last_line
 
 
-def test_half_a_minute_without_the_server_costs_no_run_and_no_line_of_the_log(project):
+def test_30_seconds_without_the_server_lose_no_run_and_no_log_line(project):
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.seconds=0.5,training.steps=60"))
     project.wait_for_log("training: 5/60")
     project.cluster.stop_api()
@@ -145,7 +143,7 @@ def test_half_a_minute_without_the_server_costs_no_run_and_no_line_of_the_log(pr
         assert [int(n) for n in re.findall(r"training: (\d+)/60 steps", text)] == list(range(1, 61))
 
 
-def test_a_wrong_name_of_the_site_is_refused_before_anything_is_submitted(project):
+def test_an_unknown_site_is_refused_before_anything_is_submitted(project):
     driver = project.start("run", "--runner=fourfold_ops.kubernetes.KubernetesRunner", "--runner-params=site=moon", TRAINING)
     assert driver.wait() == 78
     assert "conf/moon/kubernetes.yml" in driver.last_line
@@ -154,6 +152,6 @@ def test_a_wrong_name_of_the_site_is_refused_before_anything_is_submitted(projec
 
 
 @pytest.mark.parametrize("resources", [{"cpu": "1000"}, {"memory": "1Pi"}])
-def test_what_is_missing_on_every_node_is_named(project, resources):
+def test_a_resource_that_no_node_has_is_named(project, resources):
     project.configure(nodes={"train": resources}, pending_seconds=3)
-    assert re.search(r"no node has room: .*Insufficient (cpu|memory)", verdict(project))
+    assert re.search(r"no node fits: .*Insufficient (cpu|memory)", verdict(project))

@@ -132,7 +132,7 @@ _numbers = itertools.count()
 
 
 class Miniature:
-    """The project's folder, and ways to run it."""
+    """The folder of the project, and ways to run it."""
 
     def __init__(self, folder: Path, package: str) -> None:
         self.folder, self.package = folder, package
@@ -187,7 +187,7 @@ class Miniature:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty MLflow store: to create its tables takes seconds, so it is done once and copied."""
+    """Return an empty MLflow store. Creating its tables takes seconds, so it is created once and copied."""
     import mlflow
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -197,7 +197,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Miniature:
-    """Return a fresh miniature project in a folder whose name has a space, that is the current folder."""
+    """Return a new miniature project in the current folder, whose name contains a space."""
     package = f"miniature_{os.getpid()}_{next(_numbers)}"
     project = Miniature(tmp_path / "a project", package)
     project.write("pyproject.toml", PYPROJECT.format(package=package))

@@ -3,7 +3,7 @@ from kedro.io import DatasetError
 from fourfold_ops.errors import UserError, one_line
 
 
-def test_an_error_is_told_on_one_line_by_its_cause_with_a_remedy():
+def test_one_line_shows_the_cause_and_the_remedy():
     cause = UserError("Too\n  large.", "Lower it.")
     wrapped = DatasetError("Failed while saving data to dataset X(filepath=..., a=1)")
     wrapped.__cause__ = cause

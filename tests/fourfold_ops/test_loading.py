@@ -5,7 +5,7 @@ import pytest
 from fourfold_ops.loading import load_object
 
 
-def test_a_dotted_path_that_names_nothing_says_which_part_is_missing():
+def test_wrong_dotted_path_names_the_missing_part():
     assert load_object("pathlib.Path.cwd")() == Path.cwd()
     with pytest.raises(ValueError, match="pathlib has no 'Pth'"):
         load_object("pathlib.Pth")

@@ -1,4 +1,4 @@
-"""The whole chain on the tiny world: two clones end in the same bytes, though one of them was killed in every stage."""
+"""All stages at smoke size: two clones give the same bytes, though one of them is killed in every stage."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ LAST_NODES = {
     "pretraining": "assemble_model",
     "finetuning": "compare_arms",
 }
-TIMED = {"metrics.json", "report.html"}  # they tell seconds; metrics.json is compared without them
+TIMED = {"metrics.json", "report.html"}  # they contain durations; metrics.json is compared without them
 LIMIT = 600  # seconds of one run
 
 
 def clone(target: Path) -> Path:
-    """Copy what git tracks, as it is in the working tree, into a repository of its own."""
+    """Copy the files that git tracks, in their current state, into a separate repository."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
     )
@@ -62,7 +62,7 @@ def finish(folder: Path) -> None:
 
 
 def begun(folder: Path, stage: str) -> bool:
-    """Return whether the nodes before `stage` have finished in this run."""
+    """Return whether the stage before `stage` has finished in this run."""
     if stage == STAGES[0]:
         return (folder / "data/01_raw/crawl").exists()
     before = STAGES[STAGES.index(stage) - 1]
@@ -71,8 +71,8 @@ def begun(folder: Path, stage: str) -> bool:
 
 
 def kill_in(folder: Path, stage: str, seconds: float) -> None:
-    """Run until `stage` has been at work for `seconds`, then SIGKILL the whole process group."""
-    (folder / "data/seconds.json").unlink(missing_ok=True)  # so that it tells of this run
+    """Run until `stage` has worked for `seconds`, then send SIGKILL to the process group."""
+    (folder / "data/seconds.json").unlink(missing_ok=True)  # so that it describes this run
     process = start(folder)
     deadline = time.monotonic() + LIMIT
     while not begun(folder, stage):
@@ -86,14 +86,14 @@ def kill_in(folder: Path, stage: str, seconds: float) -> None:
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that a stage has left."""
+    """Return the SHA-256 of every file that the stages wrote."""
     files = sorted(path for path in folder.glob("data/0[1-5]_*/**/*") if path.is_file() and path.name not in TIMED)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_that_was_killed_in_every_stage_ends_in_the_bytes_of_an_unbroken_run_in_another_clone(tmp_path):
+def test_run_killed_in_every_stage_equals_an_unbroken_run(tmp_path):
     unbroken, broken = clone(tmp_path / "one clone"), clone(tmp_path / "another")
     finish(unbroken)
     moments = random.Random(0)

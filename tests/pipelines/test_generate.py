@@ -1,4 +1,4 @@
-"""Errors of `kedro generate` and `kedro retrieve`; the tests of generation cover their results."""
+"""`kedro generate` and `kedro retrieve` as they are typed. Answers are tested where the model is; here, what is refused."""
 
 import pytest
 from click.testing import CliRunner
@@ -21,30 +21,30 @@ def photo(tmp_path, monkeypatch) -> str:
 
 
 @pytest.mark.parametrize("command", [("generate", "--to", "depth"), ("retrieve",)])
-def test_a_condition_is_required(command):
+def test_an_input_is_required(command):
     code, output = output_of(*command)
     assert code == 2 and "--image, --caption, --given" in output
 
 
-def test_a_target_is_required():
+def test_targets_are_required():
     code, output = output_of("generate", "--caption", "a cone")
     assert code == 2 and "--to" in output
     code, output = output_of("generate", "--caption", "a cone", "--to", " , ")
     assert code == 2 and "--to names nothing" in output
 
 
-def test_missing_image_is_named(tmp_path):
+def test_missing_image_is_reported(tmp_path):
     code, output = output_of("generate", "--image", str(tmp_path / "no.jpg"), "--to", "depth")
     assert code == 2 and "no.jpg" in output
 
 
-def test_label_without_a_file_is_named():
+def test_given_without_a_file_is_reported():
     code, output = output_of("generate", "--given", "depth", "--to", "rgb")
     assert code == 2 and "--given takes LABEL=FILE" in output and "'depth'" in output
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_folder_without_a_model_is_reported_in_one_line(tmp_path, photo, there):
+def test_folder_without_a_model_is_reported_on_one_line(tmp_path, photo, there):
     folder = tmp_path / "models"
     if there:
         folder.mkdir()
@@ -59,7 +59,7 @@ def test_outside_of_a_project_the_model_is_required(photo):
 
 
 class Sighted:
-    """Stand-in for a model with the attributes that are used before generation."""
+    """As much of a model as is asked before anything is generated."""
 
     def image_side(self, name):
         return 16
@@ -75,7 +75,7 @@ class Sighted:
         (("--given", "depth=absent.npy"), "absent.npy cannot be read (No such file or directory)."),
     ],
 )
-def test_unreadable_files_are_reported_in_one_line(photo, tmp_path, monkeypatch, arguments, message):
+def test_unreadable_input_is_reported_on_one_line(photo, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setattr(AnyToAny, "load", lambda folder: Sighted())
     (tmp_path / "notes.txt").write_text("notes")
     code, output = output_of("generate", "--to", "depth", "--model", ".", *arguments)

@@ -1,1 +1,1 @@
-"""How good it is: metrics with confidence intervals, out-of-the-box evaluation, zero-shot, and the report."""
+"""Evaluation of a pretrained model: prediction tasks with confidence intervals, public benchmarks, and the report."""

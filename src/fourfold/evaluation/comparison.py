@@ -1,19 +1,67 @@
-"""One figure of the table: the student's value beside the trivial, the shuffled-input and the teacher's, with its interval."""
+"""One entry of the table: the model's value with its interval, beside the trivial, the shuffled-input and the teacher's."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fourfold.evaluation.samples import Samples
+from fourfold.evaluation.tasks.protocol import PredictionTask, TaskContext
 from fourfold.metrics.statistics import Statistic, confidence_interval, value
 from fourfold.seeds import numpy_generator
 
-Score = Callable[[Any], dict[str, Statistic]]  # predictions of all samples → its metrics
-Figure = dict[str, Any]  # value, trivial, shuffled, teacher: float | None; ci95: [low, high] | None
+COLUMNS = ("value", "trivial", "shuffled", "teacher")
+Entry = dict[str, Any]  # value, trivial, shuffled, teacher: float | None; ci95: [low, high] | None
+
+
+def compare(
+    task: PredictionTask, context: TaskContext, fitted: Samples | None, predicted: Any, seed: int, replicates: int
+) -> dict[str, Entry]:
+    """Return an entry for every metric of one task.
+
+    The shuffled control scores the model's answers to *other* samples' inputs. Predicting from shuffled inputs and shuffling
+    predictions are the same, since each sample is predicted by itself.
+
+    Args:
+        task: the task; the random numbers of the bootstrap depend on its name.
+        context: the samples that are scored, and the text encoder.
+        fitted: validation samples that the trivial answer is fitted on; None: no trivial answer.
+        predicted: the model's predictions for all samples.
+        seed: of the bootstrap and of the shuffled control.
+        replicates: of the bootstrap.
+    """
+    count = len(context.samples)
+    answers = task.interpret(predicted, context)
+    columns = {
+        "value": task.score(answers, context),
+        "shuffled": task.score(permuted(answers, derangement(count, seed)), context),
+    }
+    if fitted is not None:
+        columns["trivial"] = task.score(_repeated(task.trivial(fitted), count), context)
+    teacher = task.teacher(context) if task.teacher is not None else None
+    if teacher is not None:
+        columns["teacher"] = task.score(task.interpret(teacher, context), context)
+    return entries(task.random_stream or task.name, columns, seed, replicates)
+
+
+def entries(name: str, columns: dict[str, dict[str, Statistic]], seed: int, replicates: int) -> dict[str, Entry]:
+    """Return an entry for each metric in `columns["value"]`; None for what the other columns do not have.
+
+    Args:
+        name: of the task; with the metric's it determines the replicates of the bootstrap.
+        columns: for each of COLUMNS that exists, statistics by metric.
+        seed, replicates: of the bootstrap.
+    """
+    result: dict[str, Entry] = {}
+    for metric, statistic in columns["value"].items():
+        found = {column: columns.get(column, {}).get(metric) for column in COLUMNS}
+        entry: Entry = {column: None if s is None else finite(value(s)) for column, s in found.items()}
+        interval = confidence_interval(statistic, seed, f"{name}/{metric}", replicates)
+        result[metric] = {**entry, "ci95": None if interval is None else [round(bound, 6) for bound in interval]}
+    return result
 
 
 def derangement(count: int, seed: int) -> np.ndarray:
-    """Return a random cyclic permutation (Sattolo 1986), so that no sample keeps its own input."""
+    """Return a random cyclic permutation int64 (count,), which moves every element (Sattolo 1986)."""
     order = np.arange(count)
     rng = numpy_generator(seed, "evaluation", "shuffled")
     for last in range(count - 1, 0, -1):
@@ -22,50 +70,15 @@ def derangement(count: int, seed: int) -> np.ndarray:
     return order
 
 
-def permuted(predictions: Any, order: np.ndarray) -> Any:
-    """Return predictions of all samples in another order; an array or a list."""
-    return predictions[order] if isinstance(predictions, np.ndarray) else [predictions[i] for i in order]
-
-
-def compare(
-    name: str,
-    score: Score,
-    student: Any,
-    trivial: Any,
-    teacher: Any | None,
-    seed: int,
-    replicates: int,
-) -> dict[str, Figure]:
-    """Return every metric of `score` for one arrow, e.g. `rgb->depth`.
-
-    Args:
-        name: the arrow; the bootstrap's random numbers depend on it.
-        score: predictions → statistics.
-        student, teacher: predictions for all samples; `teacher` None where nobody labels this target.
-        trivial: predictions that do not depend on the input.
-        seed, replicates: of the bootstrap and of the shuffled control.
-
-    The shuffled control scores what the student says of *another* sample's input: predicting from shuffled inputs and
-    shuffling predictions are the same, since each sample is predicted by itself.
-    """
-    order = derangement(len(student), seed)
-    given = {"value": score(student), "trivial": score(trivial), "shuffled": score(permuted(student, order))}
-    if teacher is not None:
-        given["teacher"] = score(teacher)
-    return figures(name, given, seed, replicates)
-
-
-def figures(name: str, given: dict[str, dict[str, Statistic]], seed: int, replicates: int) -> dict[str, Figure]:
-    """Return figures of the metrics in `given["value"]`; None for what the other columns do not have."""
-    result: dict[str, Figure] = {}
-    for metric, statistic in given["value"].items():
-        columns = {c: given.get(c, {}).get(metric) for c in ("value", "trivial", "shuffled", "teacher")}
-        figure: Figure = {column: None if s is None else finite(value(s)) for column, s in columns.items()}
-        interval = confidence_interval(statistic, seed, f"{name}/{metric}", replicates)
-        result[metric] = {**figure, "ci95": None if interval is None else [round(bound, 6) for bound in interval]}
-    return result
+def permuted(answers: Any, order: np.ndarray) -> Any:
+    """Return the answers of all samples, an array or a list, in another order."""
+    return answers[order] if isinstance(answers, np.ndarray) else [answers[i] for i in order]
 
 
 def finite(number: float) -> float | None:
-    """Return a figure for JSON: six decimals, None when it is undefined."""
+    """Return a number for JSON: six decimals, None when it is undefined."""
     return round(number, 6) if np.isfinite(number) else None
+
+
+def _repeated(answer: Any, count: int) -> Any:
+    return np.repeat(answer[None], count, axis=0) if isinstance(answer, np.ndarray) else [answer] * count

@@ -101,11 +101,11 @@ def draw_masks(texts: Sequences, keep_R: np.ndarray, budget_R: np.ndarray, rng: 
     valid_RL = texts.valid_RL
     masked_RL = valid_RL.copy()
     rows, keep = np.flatnonzero(budget_R > 0), keep_R.astype(np.float64)
-    factors_T = KEEP_DECAY ** np.arange(TRIES_AT_ONCE)
+    decay_T = KEEP_DECAY ** np.arange(TRIES_AT_ONCE)
     while len(rows):
         noise = rng.random((len(rows), TRIES_AT_ONCE, texts.ids_RL.shape[1]), dtype=np.float32)
         chunks = np.broadcast_to(texts.chunk_RL[rows][:, None], noise.shape)
-        tries = np.take_along_axis(noise, chunks, 2) >= (keep[rows][:, None] * factors_T)[..., None]
+        tries = np.take_along_axis(noise, chunks, 2) >= (keep[rows][:, None] * decay_T)[..., None]
         tries &= valid_RL[rows][:, None]
         row, chosen = first_that_fits(tries, valid_RL[rows], budget_R[rows])
         masked_RL[rows[row]] = tries[row, chosen]

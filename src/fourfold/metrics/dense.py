@@ -1,7 +1,7 @@
-"""The metrics, each as a `Statistic` of its samples and as a plain figure.
+"""Metrics of images and features, each as a `Statistic` over samples and as a plain number.
 
-Arrays are (N, H, W) or (N, H, W, 3); `valid` says which pixels count. Depth and normals are pooled over pixels (Eigen et
-al. 2014), segmentation over the summed confusion (PASCAL VOC), boxes as COCO's AP at IoU 0.5.
+Arrays are (N, H, W) or (N, H, W, 3); `valid` selects the pixels that count. Depth and normals are averaged over pixels (Eigen
+et al. 2014, arXiv 1406.2283), the mIoU is that of the summed confusion (PASCAL VOC, Everingham et al. 2010).
 """
 
 # N samples, H height, W width, C classes or channels, Q queries, G gallery, R weightings
@@ -9,10 +9,9 @@ al. 2014), segmentation over the summed confusion (PASCAL VOC), boxes as COCO's 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from fourfold.metrics.boxes import average_precision_50 as average_precision_50  # found here with the others
 from fourfold.metrics.statistics import Statistic, SumStatistic, mean, ratio, value, values
 
-SMALLEST_SQUARED_ERROR = 255**2 * 1e-10  # so a perfect image has 100 dB, not infinity
+MIN_SQUARED_ERROR = 255**2 * 1e-10  # a perfect image has 100 dB instead of infinity
 
 
 def depth_statistics(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict[str, Statistic]:
@@ -20,7 +19,7 @@ def depth_statistics(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray
 
     Args:
         predicted, truth: (N, H, W) meters, any float type.
-        valid: (N, H, W) bool, e.g. pixels that are not sky.
+        valid: (N, H, W) bool, pixels that have a depth, e.g. no sky.
     """
     predicted, truth, valid = _aligned(predicted, truth, valid)
     predicted = np.maximum(predicted.astype(np.float64), 1e-6)
@@ -51,7 +50,7 @@ def angles(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def normal_statistics(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray, objects: np.ndarray) -> dict[str, Statistic]:
-    """Return `mean_angle` over valid pixels and `mean_angle_objects` over those that are also on objects, in degrees."""
+    """Return `mean_angle` over valid pixels and `mean_angle_objects` over valid pixels on objects, in degrees."""
     predicted, truth, valid, objects = _aligned(predicted, truth, valid, objects)
     degrees = angles(predicted, truth)
     return {
@@ -64,19 +63,19 @@ def normal_angles(
     predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray, objects: np.ndarray | None = None
 ) -> dict[str, float]:
     """Return `mean_angle` and, when `objects` is given, `mean_angle_objects` in degrees; normals as uint8 or vectors."""
-    found = values(normal_statistics(predicted, truth, valid, valid if objects is None else objects))
-    return found if objects is not None else {"mean_angle": found["mean_angle"]}
+    result = values(normal_statistics(predicted, truth, valid, valid if objects is None else objects))
+    return result if objects is not None else {"mean_angle": result["mean_angle"]}
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return per-sample confusion (N, C, C) int64: rows are truth, columns prediction. Pixels of class ≥ C are left out."""
+    """Return the confusion per sample, int64 (N, C, C): rows are truth, columns prediction. Ids ≥ C are left out."""
     predicted, truth = _aligned(predicted, truth)
     count = len(truth)
     predicted_NP = predicted.reshape(count, -1).astype(np.int64)
     truth_NP = truth.reshape(count, -1).astype(np.int64)
-    known = (truth_NP < num_classes) & (predicted_NP < num_classes)
+    counted = (truth_NP < num_classes) & (predicted_NP < num_classes)
     code = np.arange(count)[:, None] * num_classes**2 + truth_NP * num_classes + predicted_NP
-    return np.bincount(code[known], minlength=count * num_classes**2).reshape(count, num_classes, num_classes)
+    return np.bincount(code[counted], minlength=count * num_classes**2).reshape(count, num_classes, num_classes)
 
 
 def mean_iou(confusion_CC: np.ndarray, classes: list[int] | None = None) -> float | np.ndarray:
@@ -86,7 +85,7 @@ def mean_iou(confusion_CC: np.ndarray, classes: list[int] | None = None) -> floa
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = np.where(union > 0, hits / union, np.nan)
     chosen = iou if classes is None else iou[..., classes]
-    present = np.isfinite(chosen)
+    present = np.isfinite(chosen)  # a class that occurs nowhere does not enter the mean
     with np.errstate(invalid="ignore"):
         result = np.where(present, chosen, 0).sum(-1) / present.sum(-1)
     return float(result) if result.ndim == 0 else result
@@ -110,19 +109,20 @@ def segmentation_statistics(
 
 
 def edge_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
-    """Return F1 of edge pixels within one pixel of an edge of the other, counted over all images (as in the BSDS benchmark).
+    """Return F1 of edge pixels within one pixel of an edge of the other, over all images (BSDS, Martin et al. 2004).
 
-    Edges are (N, H, W), any value above 0.
+    Edge maps are (N, H, W); any value above 0 is an edge.
     """
-    found, known = (edges > 0 for edges in _aligned(predicted, truth))
+    predicted_edges, true_edges = (edges > 0 for edges in _aligned(predicted, truth))
     near = np.ones((1, 3, 3), bool)
-    right, met = found & binary_dilation(known, near), known & binary_dilation(found, near)
-    sums_N4 = np.stack([_per_sample(pixels) for pixels in (right, found, met, known)], axis=1)
+    right = predicted_edges & binary_dilation(true_edges, near)
+    met = true_edges & binary_dilation(predicted_edges, near)
+    sums_N4 = np.stack([_per_sample(pixels) for pixels in (right, predicted_edges, met, true_edges)], axis=1)
 
     def harmonic_mean(sums: np.ndarray) -> np.ndarray:
-        num_right, num_found, num_met, num_known = sums.T  # precision right / found, recall met / known
+        num_right, num_predicted, num_met, num_true = sums.T  # precision right / predicted, recall met / true
         both = num_right * num_met
-        return np.where(both > 0, 2 * both / (num_right * num_known + num_met * num_found), 0.0)
+        return np.where(both > 0, 2 * both / (num_right * num_true + num_met * num_predicted), 0.0)
 
     return SumStatistic(sums_N4, harmonic_mean)
 
@@ -133,14 +133,14 @@ def psnr(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def psnr_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
-    """Return PSNR in dB, one figure an image."""
+    """Return the mean PSNR in dB of uint8 images (N, H, W, 3); each image has its own."""
     predicted, truth = _aligned(predicted, truth)
     squared_N = ((predicted.astype(np.float64) - truth.astype(np.float64)) ** 2).reshape(len(truth), -1).mean(axis=1)
-    return mean(10 * np.log10(255**2 / np.maximum(squared_N, SMALLEST_SQUARED_ERROR)))
+    return mean(10 * np.log10(255**2 / np.maximum(squared_N, MIN_SQUARED_ERROR)))
 
 
 def cosine_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
-    """Return the mean cosine between feature vectors (N, ..., C), one figure a sample."""
+    """Return the mean cosine between feature vectors (N, ..., C); each sample counts once."""
     predicted, truth = _aligned(predicted, truth)
     cosine = (_normalized(predicted) * _normalized(truth)).sum(axis=-1)
     return mean(cosine.reshape(len(truth), -1).mean(axis=1))
@@ -152,15 +152,15 @@ def recall_at_k(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1) -> f
 
 
 def recall_statistic(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1) -> Statistic:
-    """Return recall at k, one figure a query; the gallery stays whole under the bootstrap.
+    """Return recall at k over queries; the bootstrap resamples the queries and keeps the whole gallery.
 
-    Ties count as their expectation under random order, so constant features score k / G, which is chance.
+    Ties count as their expectation under random order, so constant features score k / G, which is chance level.
     """
     queries_QC, gallery_GC = _aligned(queries_QC, gallery_GC)
     similarity_QG = np.round(_normalized(queries_QC) @ _normalized(gallery_GC).T, 9)
     own_Q1 = np.diagonal(similarity_QG)[:, None]
     better_Q = (similarity_QG > own_Q1).sum(axis=1)
-    tied_Q = (similarity_QG == own_Q1).sum(axis=1)  # with itself
+    tied_Q = (similarity_QG == own_Q1).sum(axis=1)  # including itself
     return mean(np.clip((k - better_Q) / tied_Q, 0, 1))
 
 
@@ -184,5 +184,7 @@ def _aligned(first: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     leading = [a.shape[:3] if a.ndim >= 3 else a.shape for a in arrays]
     if len(set(leading)) != 1:
         shapes = ", ".join(str(a.shape) for a in arrays)
-        raise ValueError(f"Predictions and truth have shapes {shapes}; they must describe the same samples. Align them by key.")
+        raise ValueError(
+            f"Predictions and truth have shapes {shapes}; they must be the same samples in the same order. Align them by key."
+        )
     return tuple(arrays)

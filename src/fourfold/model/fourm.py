@@ -265,7 +265,7 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            _fill(path, parameter, config, torch_generator(seed, "initialisation", path))
+            _fill(path, parameter, config, torch_generator(seed, "initialisation", path))  # spelling: ignore (part of the seed)
 
 
 def _fill(path: str, parameter: nn.Parameter, config: ModelConfig, generator: torch.Generator) -> None:

@@ -1,1 +1,1 @@
-"""One training loop for everything that is trained here, and the pretraining of 4M on top of it."""
+"""Training shared by all networks: the loop, optimizers, checkpoints, precision and several processes."""

@@ -1,1 +1,1 @@
-"""Tasks that pretraining never saw, learned from few labels: what is pretraining worth?"""
+"""Transfer: tasks that pretraining never saw, fine-tuned from few labels, to measure what pretraining is worth."""

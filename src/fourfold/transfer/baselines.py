@@ -1,4 +1,4 @@
-"""The plain baseline: a small CNN, with a bag of words for questions and a GRU for captions (after arXiv 1411.4555)."""
+"""The baseline arm: a small CNN, with a bag of words for questions and a GRU for captions (after arXiv 1411.4555)."""
 
 # B samples, D width, L words, M target tokens, V vocabulary, K classes
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fourfold.labelers.networks import convolution, normalize_pixels
-from fourfold.transfer.learners import AT_ONCE, TextCodec, class_heads, class_loss, likeliest
-from fourfold.transfer.tasks import Examples
+from fourfold.transfer.learners import PREDICTION_BATCH, TextCodec, class_heads, class_loss, most_likely
+from fourfold.transfer.tasks import Choices, Examples
 
 WIDTHS = (32, 64, 128)
 
 
 class ImageEncoder(nn.Module):
-    """Pixels → one vector (B, D)."""
+    """Pixels → one vector per image, (B, D)."""
 
     def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, rgb: np.ndarray) -> Tensor:
-        """Return the mean and the largest value of each channel, summed, of uint8 (B, H, W, 3)."""
+        """Return the sum of the mean and the maximum of each channel (B, D), of uint8 (B, H, W, 3)."""
         pixels_BCHW = normalize_pixels(torch.from_numpy(np.ascontiguousarray(rgb)))
         features = self.layers(pixels_BCHW.to(_device(self)).contiguous(memory_format=torch.channels_last))
         return features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))
@@ -42,10 +42,10 @@ class ImageEncoder(nn.Module):
 class ClassBaseline(nn.Module):
     """Image in, classes out."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, choices: Choices, seed: int) -> None:
         super().__init__()
         self.image = ImageEncoder()
-        self.heads = class_heads(self.image.width, seed)
+        self.heads = class_heads(self.image.width, choices, seed)
 
     def logits(self, rgb: np.ndarray) -> dict[str, Tensor]:
         """Return (B, K) per attribute."""
@@ -57,12 +57,12 @@ class ClassBaseline(nn.Module):
         return class_loss(self.logits(examples.rgb), examples)
 
     def predict(self, examples: Examples) -> dict[str, np.ndarray]:
-        """Return the likeliest class per attribute."""
-        return likeliest(self.logits, examples)
+        """Return the most likely class per attribute, int64 (N,)."""
+        return most_likely(self.logits, examples)
 
 
 class AnswerBaseline(nn.Module):
-    """Image and bag of question words in, one of the answers seen in training out."""
+    """Image and bag of question words in, one of the answers of the training set out."""
 
     def __init__(self, examples: Examples, text: TextCodec, width: int = 128) -> None:
         super().__init__()
@@ -84,20 +84,20 @@ class AnswerBaseline(nn.Module):
 
     def loss(self, examples: Examples) -> Tensor:
         """Return the cross-entropy of the answers."""
-        right_B = torch.tensor([self.answers.index(answer) for answer in examples.answers], device=_device(self))
-        return functional.cross_entropy(self.logits(examples), right_B)
+        answer_B = torch.tensor([self.answers.index(answer) for answer in examples.answers], device=_device(self))
+        return functional.cross_entropy(self.logits(examples), answer_B)
 
     def predict(self, examples: Examples) -> list[str]:
-        """Return the likeliest answers."""
+        """Return the most likely answers."""
         return [self.answers[i] for i in self.logits(examples).argmax(dim=1).tolist()]
 
 
 class CaptionBaseline(nn.Module):
-    """Image in, caption out: a GRU over the caption's tokens, which sees the image's vector at every step."""
+    """Image in, caption out: a GRU over the caption's tokens with the image's vector as input at every step."""
 
-    def __init__(self, text: TextCodec, most_tokens: int, width: int = 192) -> None:
+    def __init__(self, text: TextCodec, max_tokens: int, width: int = 192) -> None:
         super().__init__()
-        self.text, self.most_tokens = text, most_tokens
+        self.text, self.max_tokens = text, max_tokens
         self.image = ImageEncoder()
         self.project = nn.Linear(self.image.width, width)
         self.tokens = nn.Embedding(text.vocabulary_size, width)
@@ -107,28 +107,28 @@ class CaptionBaseline(nn.Module):
     def loss(self, examples: Examples) -> Tensor:
         """Return the mean cross-entropy of the captions' tokens."""
         ids = [
-            [self.text.sentinel_ids[1], *self.text.encode_caption(t)[: self.most_tokens - 1], self.text.eos_id]
+            [self.text.sentinel_ids[1], *self.text.encode_caption(t)[: self.max_tokens - 1], self.text.eos_id]
             for t in examples.answers
         ]
         padded_BM = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=-100).to(
             _device(self)
         )
-        hidden_BMD, _ = self.memory(self.tokens(padded_BM[:, :-1].clamp(min=0)) + self._seen(examples))
+        hidden_BMD, _ = self.memory(self.tokens(padded_BM[:, :-1].clamp(min=0)) + self._image_vector(examples))
         return functional.cross_entropy(self.head(hidden_BMD).flatten(0, 1), padded_BM[:, 1:].flatten())
 
     def predict(self, examples: Examples) -> list[str]:
         """Return captions, generated greedily."""
-        seen_B1D, state = self._seen(examples), None
+        image_B1D, state = self._image_vector(examples), None
         token_B1 = torch.full((len(examples), 1), self.text.sentinel_ids[1], device=_device(self))
-        said = []
-        for _ in range(self.most_tokens):
-            hidden_B1D, state = self.memory(self.tokens(token_B1) + seen_B1D, state)
+        tokens = []
+        for _ in range(self.max_tokens):
+            hidden_B1D, state = self.memory(self.tokens(token_B1) + image_B1D, state)
             token_B1 = self.head(hidden_B1D).argmax(dim=-1)
-            said.append(token_B1)
-        return [self.text.decode_caption(row) for row in torch.cat(said, dim=1).tolist()]
+            tokens.append(token_B1)
+        return [self.text.decode_caption(row) for row in torch.cat(tokens, dim=1).tolist()]
 
-    def _seen(self, examples: Examples) -> Tensor:
-        parts = [examples.rgb[first : first + AT_ONCE] for first in range(0, len(examples), AT_ONCE)]
+    def _image_vector(self, examples: Examples) -> Tensor:
+        parts = [examples.rgb[first : first + PREDICTION_BATCH] for first in range(0, len(examples), PREDICTION_BATCH)]
         return self.project(torch.cat([self.image(part) for part in parts]))[:, None]
 
 

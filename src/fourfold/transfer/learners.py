@@ -1,7 +1,7 @@
-"""4M as a learner of tasks: text in, text out, or pooled encoder features under a linear head.
+"""4M as a learner of transfer tasks: text in, text out, or pooled encoder features under a linear head.
 
-A text task is the span filling that pretraining taught (4M-7 §2.2): the prompt ends in a sentinel, and what the sentinel
-stands for is the answer, generated greedily.
+A text task is the span filling of pretraining (4M, arXiv 2312.06647, section 2.2): the prompt ends in a sentinel, and the
+answer, generated greedily, is what the sentinel stands for.
 """
 
 # B samples, N input slots, M target slots, D width, P patches, K classes, V vocabulary
@@ -18,14 +18,14 @@ from fourfold.generation.sequences import CachedDecoder, generate_sequence
 from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.fourm import FourM
 from fourfold.seeds import torch_generator
-from fourfold.transfer.tasks import CLASSES, Examples
+from fourfold.transfer.tasks import Choices, Examples
 
 GREEDY = TargetConfig(temperature=0)
-AT_ONCE = 100  # samples of one pass when predicting
+PREDICTION_BATCH = 100  # samples per forward pass when predicting
 
 
 class TextCodec(Protocol):
-    """The text tokenizer as tasks need it."""
+    """The part of the text tokenizer that tasks need."""
 
     @property
     def eos_id(self) -> int:
@@ -33,7 +33,7 @@ class TextCodec(Protocol):
 
     @property
     def vocabulary_size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
 
     @property
     def sentinel_ids(self) -> Any:
@@ -49,12 +49,12 @@ class TextCodec(Protocol):
 class TextLearner(nn.Module):
     """Prompt and image in, text out."""
 
-    def __init__(self, model: FourM, text: TextCodec, most_tokens: int) -> None:
+    def __init__(self, model: FourM, text: TextCodec, max_tokens: int) -> None:
         super().__init__()
         self.model, self.text = model, text
         limit = model.config.modality("caption").num_positions
-        self.most_tokens = min(most_tokens, limit - 1)
-        self.start = text.sentinel_ids[1]  # the first sentinel that masking uses
+        self.max_tokens = min(max_tokens, limit - 1)
+        self.start = text.sentinel_ids[1]  # the first sentinel of masking; 0 is not used there
 
     def loss(self, examples: Examples) -> Tensor:
         """Return the mean cross-entropy of the answers' tokens."""
@@ -63,12 +63,11 @@ class TextLearner(nn.Module):
     def predict(self, examples: Examples) -> list[str]:
         """Return the answers, generated greedily."""
         answers: list[str] = []
-        for first in range(0, len(examples), AT_ONCE):
-            part = examples.subset(np.arange(first, min(first + AT_ONCE, len(examples))))
+        for first in range(0, len(examples), PREDICTION_BATCH):
+            part = examples.subset(np.arange(first, min(first + PREDICTION_BATCH, len(examples))))
             decoder = CachedDecoder(self.model, self.model.encode(self.batch(part)), "caption")
-            unused_BM = torch.zeros(
-                len(part), self.most_tokens, device=self.model.device
-            )  # random numbers, which temperature 0 does not need
+            # Temperature 0 reads no random numbers.
+            unused_BM = torch.zeros(len(part), self.max_tokens, device=self.model.device)
             stops_BK = torch.tensor([[self.text.eos_id]], device=self.model.device)
             tokens_BM = generate_sequence([(1.0, decoder)], self.start, stops_BK, GREEDY, unused_BM)
             answers += [self.text.decode_caption(row) for row in tokens_BM.tolist()]
@@ -77,7 +76,7 @@ class TextLearner(nn.Module):
     def batch(self, examples: Examples) -> MaskedBatch:
         """Return all patches and the prompt with its sentinel as input, the answer and EOS as target."""
         prompts = [[*self.text.encode_caption(text), self.start] for text in examples.prompts]
-        answers = [self.text.encode_caption(text)[: self.most_tokens - 1] for text in examples.answers]
+        answers = [self.text.encode_caption(text)[: self.max_tokens - 1] for text in examples.answers]
         before = [[self.start, *answer] for answer in answers]
         after = [[*answer, self.text.eos_id] for answer in answers]
         return _batch(self.model, examples.rgb, prompts, before, after)
@@ -86,16 +85,17 @@ class TextLearner(nn.Module):
 class ClassLearner(nn.Module):
     """Image in, classes out; the decoder is discarded, as in 4M (appendix B): pool → norm → linear.
 
-    We part from its mean-pool → LN in two ways, which help every arm here: the largest value of each channel goes beside
-    its mean, since objects are a small share of the patches; and each pooled channel is standardized over the batch (the
-    parameter-free batch norm of MAE's probes, arXiv 2111.06377), since what all images share outweighs what tells them apart.
+    This differs from the mean-pool → layer norm of 4M in two ways, which help every arm here. The maximum of each channel
+    is concatenated with its mean, since objects are a small share of the patches. Each pooled channel is standardized over
+    the batch (the parameter-free batch norm of MAE's probes, arXiv 2111.06377), since the variation between images is small
+    compared with what they share.
     """
 
-    def __init__(self, model: FourM, seed: int) -> None:
+    def __init__(self, model: FourM, choices: Choices, seed: int) -> None:
         super().__init__()
         self.model = model
         self.norm = nn.BatchNorm1d(2 * model.config.dim, affine=False)
-        self.heads = class_heads(2 * model.config.dim, seed)
+        self.heads = class_heads(2 * model.config.dim, choices, seed)
 
     def logits(self, rgb: np.ndarray) -> dict[str, Tensor]:
         """Return (B, K) per attribute."""
@@ -109,13 +109,13 @@ class ClassLearner(nn.Module):
         return class_loss(self.logits(examples.rgb), examples)
 
     def predict(self, examples: Examples) -> dict[str, np.ndarray]:
-        """Return the likeliest class per attribute."""
-        return likeliest(self.logits, examples)
+        """Return the most likely class per attribute, int64 (N,)."""
+        return most_likely(self.logits, examples)
 
 
-def class_heads(width: int, seed: int) -> nn.ModuleDict:
-    """Return one linear head per attribute, small at first, from a seed."""
-    heads = nn.ModuleDict({name: nn.Linear(width, len(classes)) for name, classes in CLASSES.items()})
+def class_heads(width: int, choices: Choices, seed: int) -> nn.ModuleDict:
+    """Return one linear head per attribute, with small weights drawn from a seed."""
+    heads = nn.ModuleDict({name: nn.Linear(width, len(classes)) for name, classes in choices.items()})
     generator = torch_generator(seed, "transfer", "heads")
     with torch.no_grad():
         for parameter in heads.parameters():
@@ -125,20 +125,20 @@ def class_heads(width: int, seed: int) -> nn.ModuleDict:
 
 def class_loss(logits: dict[str, Tensor], examples: Examples) -> Tensor:
     """Return the mean over attributes of the cross-entropy of logits (B, K)."""
-    known = {name: torch.from_numpy(column).to(logits[name].device) for name, column in examples.classes.items()}
-    return torch.stack([functional.cross_entropy(logits[name], classes) for name, classes in known.items()]).mean()
+    truth = {name: torch.from_numpy(column).to(logits[name].device) for name, column in examples.classes.items()}
+    return torch.stack([functional.cross_entropy(logits[name], classes) for name, classes in truth.items()]).mean()
 
 
-def likeliest(logits: Any, examples: Examples) -> dict[str, np.ndarray]:
-    """Return, per attribute, the arg-max (N,) of `logits(rgb)`, some samples at a time."""
-    parts = [logits(examples.rgb[first : first + AT_ONCE]) for first in range(0, len(examples), AT_ONCE)]
+def most_likely(logits: Any, examples: Examples) -> dict[str, np.ndarray]:
+    """Return, per attribute, the arg-max (N,) of `logits(rgb)`, computed batch by batch."""
+    parts = [logits(examples.rgb[first : first + PREDICTION_BATCH]) for first in range(0, len(examples), PREDICTION_BATCH)]
     return {name: torch.cat([part[name] for part in parts]).argmax(dim=1).cpu().numpy() for name in parts[0]}
 
 
 def _batch(
     model: FourM, rgb: np.ndarray, prompts: list[list[int]], before: list[list[int]], after: list[list[int]]
 ) -> MaskedBatch:
-    """Return a batch with every patch visible; `prompts` are inputs, `before` → `after` targets of the caption."""
+    """Return a batch with all patches and the `prompts` as input; the decoder reads `before` and predicts `after`."""
     pixels, caption = model.config.index("rgb"), model.config.index("caption")
     num_patches = model.config.modality("rgb").num_positions
     patch_BP = torch.arange(num_patches).expand(len(rgb), -1)
@@ -164,5 +164,5 @@ def _padded(rows: list[list[int]], modality: int) -> tuple[Tensor, Tensor, Tenso
     for index, row in enumerate(rows):
         token[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
         keep[index, : len(row)] = True
-    place = torch.arange(length).expand(len(rows), -1)
-    return token, torch.where(keep, modality, PADDING_MODALITY), torch.where(keep, place, 0)
+    position = torch.arange(length).expand(len(rows), -1)
+    return token, torch.where(keep, modality, PADDING_MODALITY), torch.where(keep, position, 0)

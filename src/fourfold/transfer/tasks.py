@@ -1,42 +1,39 @@
-"""The transfer tasks, and their examples: made from the images and the exact attributes of the `transfer_*` splits.
+"""The transfer task: one registered object that carries all that fine-tuning and the report need of it.
 
-`vqa`: a question as text in, the answer as text out. `captioning`: a style of caption that pretraining never saw.
-`attributes`: how many objects, and shape, color and texture of the main one, as classes.
+Examples are made from the images and the exact truth of the `transfer_*` splits. A text task asks for a text, possibly about a
+question; a classification task asks for a class of each of its attributes.
 """
 
 # N examples, H height, W width
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
 from fourfold.data.shards import ShardSet
-from fourfold.metrics.statistics import values
-from fourfold.scenes.scoring import caption_statistics
-from fourfold.scenes.world.vocabulary import COLORS, SHAPES, TEXTURES
+from fourfold.metrics.metric import Metric
+from fourfold.plugins import Registry
 from fourfold.seeds import numpy_generator
-from fourfold.suggestions import unknown_name
 
-MOST_OBJECTS = 6
-CLASSES: dict[str, tuple[Any, ...]] = {
-    "count": tuple(range(1, MOST_OBJECTS + 1)),
-    "shape": SHAPES,
-    "color": COLORS,
-    "texture": TEXTURES,
-}
+Choices = Mapping[str, tuple[Any, ...]]  # attribute → its classes
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is asked and answered about N images, in their order. Text tasks fill `answers`, classification tasks `classes`."""
+
+    prompts: list[str] = field(default_factory=list)  # "" where nothing is asked
+    answers: list[str] = field(default_factory=list)
+    classes: dict[str, np.ndarray] = field(default_factory=dict)  # by attribute, int64 (N,) indices into its choices
 
 
 @dataclass(frozen=True)
 class Examples:
-    """N examples of one task, at most one an image.
+    """N examples of one task, at most one per image: images uint8 (N, H, W, 3) and what is asked about them."""
 
-    `answers` and `prompts` are texts in text tasks and empty in classification, where `classes` holds, per attribute, int64
-    (N,) indices into `CLASSES[attribute]`.
-    """
-
-    rgb: np.ndarray  # uint8 (N, H, W, 3)
+    rgb: np.ndarray
     prompts: list[str]
     answers: list[str]
     classes: dict[str, np.ndarray]
@@ -45,86 +42,71 @@ class Examples:
         return len(self.rgb)
 
     def subset(self, indices: np.ndarray) -> "Examples":
-        """Return some of the examples."""
+        """Return some of the examples, in the order of `indices`."""
         texts = [[column[i] for i in indices] if column else [] for column in (self.prompts, self.answers)]
         return Examples(self.rgb[indices], texts[0], texts[1], {name: column[indices] for name, column in self.classes.items()})
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a task asks of an image, and how answers are judged."""
+class TransferTask:
+    """What a task asks about an image, and how answers are scored."""
 
     name: str
-    kind: str  # "text" or "classes"
-    describe: Callable[[list[dict[str, Any]], int], tuple[list[str], list[str], dict[str, np.ndarray]]]
-    score: Callable[[Any, Examples], dict[str, float]]
-    selected_by: str  # the metric that chooses the learning rate on `transfer_val`
+    title: str  # in the report
+    metrics: tuple[Metric, ...]  # all that `score` returns, higher is better; the first chooses learning rates
+    make_targets: Callable[[list[Any], int], Targets]  # truth of N images, seed → N targets
+    score: Callable[[Any, Examples], dict[str, float]]  # texts, or classes by attribute int64 (N,) → metrics
+    choices: Choices = field(default_factory=dict)  # of a classification task; empty: a text task
+    truth: str = "attributes"  # the kind of exact truth that `make_targets` reads
+
+    @property
+    def kind(self) -> Literal["text", "classes"]:
+        """Whether an answer is a text or a class for each attribute."""
+        return "classes" if self.choices else "text"
+
+    @property
+    def main_metric(self) -> str:
+        """The name of the metric that chooses learning rates on `transfer_val` and has a chart in the report."""
+        return self.metrics[0].name
 
 
-def task(name: str) -> Task:
-    """Return a task by name; raises ValueError that suggests the nearest name."""
-    if name not in TASKS:
-        raise ValueError(unknown_name("transfer task", name, TASKS, "Add it in fourfold/transfer/tasks.py."))
-    return TASKS[name]
+TRANSFER_TASKS: Registry[TransferTask] = Registry(
+    "transfer task", "Register it in a plug-in; see docs/guides/add-a-transfer-task.md."
+)
 
 
-def load_examples(which: Task, split: str, shards: ShardSet, truth: ShardSet, most: int, seed: int) -> Examples:
-    """Return at most `most` examples of a split, one an image, drawn from `seed`; in the order of the shards.
+@dataclass(frozen=True)
+class TransferData:
+    """Images and exact truth of the splits `transfer_train`, `transfer_val` and `transfer_test`."""
 
-    Raises ValueError when images and truth are not aligned.
+    shards: ShardSet
+    truth: ShardSet
+
+
+def load_examples(task: TransferTask, data: TransferData, split: str, max_examples: int, seed: int) -> Examples:
+    """Return examples of a split, one per image, drawn at random; in the order of the shards.
+
+    Args:
+        task: makes the examples from the truth.
+        data: images and truth.
+        split: e.g. `transfer_train`.
+        max_examples: how many examples to return at most.
+        seed: determines the images and what is asked about them.
+
+    Raises:
+        ValueError: images and truth do not have the same keys.
     """
-    keys = shards.keys(split)
-    if truth.keys(split) != keys:
+    keys = data.shards.keys(split)
+    if data.truth.keys(split) != keys:
         raise ValueError(f"Images and truth of {split!r} have different keys. Run ingestion again.")
-    chosen = np.sort(numpy_generator(seed, "transfer", split, "chosen").permutation(len(keys))[:most])
-    attributes = truth.load_column(split, "attributes")
-    prompts, answers, classes = which.describe([attributes[i] for i in chosen], seed)
-    return Examples(np.asarray(shards.load_column(split, "rgb"))[chosen], prompts, answers, classes)
+    chosen = np.sort(numpy_generator(seed, "transfer", split, "chosen").permutation(len(keys))[:max_examples])
+    truth = data.truth.load_column(split, task.truth)
+    targets = task.make_targets([truth[i] for i in chosen], seed)
+    rgb = np.asarray(data.shards.load_column(split, "rgb"))[chosen]
+    return Examples(rgb, targets.prompts, targets.answers, targets.classes)
 
 
-def _questions(scenes: list[dict[str, Any]], seed: int) -> tuple[list[str], list[str], dict[str, np.ndarray]]:
-    """Ask one question of each scene: first its kind is drawn, then the question, so that kinds are even."""
-    rng = numpy_generator(seed, "transfer", "questions", len(scenes))
-    prompts, answers = [], []
-    for scene in scenes:
-        kinds = sorted({question["kind"] for question in scene["questions"]})
-        kind = kinds[int(rng.integers(len(kinds)))]
-        choices = [question for question in scene["questions"] if question["kind"] == kind]
-        question = choices[int(rng.integers(len(choices)))]
-        prompts.append(question["text"])
-        answers.append(question["answer"])
-    return prompts, answers, {}
-
-
-def _captions(scenes: list[dict[str, Any]], seed: int) -> tuple[list[str], list[str], dict[str, np.ndarray]]:
-    return [""] * len(scenes), [scene["transfer_caption"] for scene in scenes], {}
-
-
-def _attributes(scenes: list[dict[str, Any]], seed: int) -> tuple[list[str], list[str], dict[str, np.ndarray]]:
-    main = [scene["objects"][scene["main_object"]] for scene in scenes]
-    said: dict[str, list[Any]] = {name: [thing[name] for thing in main] for name in ("shape", "color", "texture")}
-    said["count"] = [min(len(scene["objects"]), MOST_OBJECTS) for scene in scenes]
-    return [], [], {name: np.array([names.index(v) for v in said[name]]) for name, names in CLASSES.items()}
-
-
-def _answer_accuracy(predicted: Sequence[str], examples: Examples) -> dict[str, float]:
-    return {"accuracy": float(np.mean([p.strip() == a for p, a in zip(predicted, examples.answers, strict=True)]))}
-
-
-def _caption_scores(predicted: Sequence[str], examples: Examples) -> dict[str, float]:
-    return values(caption_statistics(predicted, examples.answers))
-
-
-def _class_accuracies(predicted: dict[str, np.ndarray], examples: Examples) -> dict[str, float]:
+def class_accuracies(predicted: Mapping[str, np.ndarray], examples: Examples) -> dict[str, float]:
+    """Return `<attribute>_accuracy` of each attribute and their mean, `mean_accuracy`: the score of classification tasks."""
     each = {f"{name}_accuracy": float(np.mean(predicted[name] == column)) for name, column in examples.classes.items()}
     return {**each, "mean_accuracy": float(np.mean(list(each.values())))}
-
-
-TASKS = {
-    entry.name: entry
-    for entry in (
-        Task("vqa", "text", _questions, _answer_accuracy, "accuracy"),
-        Task("captioning", "text", _captions, _caption_scores, "pair_f1"),
-        Task("attributes", "classes", _attributes, _class_accuracies, "mean_accuracy"),
-    )
-}

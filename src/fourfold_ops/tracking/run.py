@@ -110,7 +110,7 @@ def metric_name(name: str) -> str:
 
 
 # A context variable, not a global: Kedro calls the hooks of a node in the thread of that node, so with ThreadRunner each
-# thread has the run of its own stage. Kedro builds datasets and validators from the catalog: no argument could carry a run.
+# thread has the run of its stage. Kedro builds datasets and validators from the catalog: no argument could carry a run.
 _active: ContextVar[ActiveRun | None] = ContextVar("active_run", default=None)
 
 

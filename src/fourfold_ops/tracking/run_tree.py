@@ -15,7 +15,7 @@ SHARED_SECTIONS = ("seed", "num_threads")  # parameters that every stage depends
 class RunTree:
     """A parent run and the child runs by stage. A guest tree belongs to a driver, which ends the runs.
 
-    Methods may be called from several threads: a runner hands runs over from one of its own threads.
+    Methods may be called from several threads: a runner hands runs over from a separate thread.
     """
 
     def __init__(self, store: TrackingStore, parameters: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""A real Kubernetes cluster of one node: published programs, built here, run in namespaces that leave nothing behind."""
+"""A real Kubernetes cluster with one node, built from published sources, in namespaces that leave nothing behind."""

@@ -1,4 +1,4 @@
-"""`python -m testcluster install | build | up | down`: the cluster by hand."""
+"""`python -m testcluster install | build | up | down`: manage the test cluster by hand."""
 
 import sys
 
@@ -10,7 +10,7 @@ USAGE = "Use: python -m testcluster install | build | up | down"
 
 
 def main(verb: str) -> None:
-    """Do what the verb says; ClusterError says what is in the way."""
+    """Run a command. Raises ClusterError if it is not possible."""
     if verb == "install":
         install_packages()
     elif verb == "build":
@@ -19,7 +19,8 @@ def main(verb: str) -> None:
         folder = running(kept=True)
         cluster = Cluster.attach(folder) if folder else Cluster.start(kept=True)
         print(
-            f"The cluster is up. export KUBECONFIG={cluster.kubeconfig}; PATH={cluster.programs}:$PATH. End: make cluster-down"
+            f"The cluster is up. export KUBECONFIG={cluster.kubeconfig}; PATH={cluster.programs}:$PATH. "
+            "Stop it with: make cluster-down"
         )
     elif verb == "down":
         if folder := running():

@@ -1,4 +1,4 @@
-"""The cluster: started in dependency order, used through `kubectl` and a kubeconfig, gone without a trace."""
+"""The cluster: starting its programs in order, using it through `kubectl`, and removing it completely."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from testcluster.programs import build, built_folder, cache_folder, check
 
 PROGRAM_SECONDS = 30
 NODE_SECONDS = 60
-GPUS = 2  # which are not there: the scheduler counts them as it would real ones
+GPUS = 2  # simulated: the scheduler counts them like real ones
 GPU = "nvidia.com/gpu"
 
 
 class Cluster:
-    """A running control plane with one node. `kubeconfig` is its administrator's."""
+    """A running control plane with one node; `kubeconfig` is that of the administrator."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.folder = machine, machine.folder
@@ -31,17 +31,18 @@ class Cluster:
         self.kubeconfig = self.identities / f"{ADMIN}.kubeconfig"
         self.programs = built_folder()
 
-    # 1) Life ------------------------------------------------------------------------------------------------------------------
+    # --- start and stop ---
+
     @classmethod
     def start(cls, kept: bool = False) -> "Cluster":
-        """Start one and wait until pods can run. Unless it is `kept`, it ends with this process."""
+        """Start a cluster and wait until pods can run. Unless it is `kept`, it ends with this process."""
         check()
         build()
         remove_stale()
         if found := running():
-            raise ClusterError(f"A test cluster already runs in {found}. End it: make cluster-down.")
+            raise ClusterError(f"A test cluster already runs in {found}. Stop it with: make cluster-down.")
         folder = Path(tempfile.mkdtemp(prefix="fourfold-cluster-"))
-        folder.chmod(0o755)  # pods of another user pass through to their volumes
+        folder.chmod(0o755)  # pods run as another user and must reach their volumes
         _note().parent.mkdir(parents=True, exist_ok=True)
         _note().write_text(json.dumps({"folder": str(folder), "kept": kept}))
         cluster = cls(Machine(folder))
@@ -53,11 +54,11 @@ class Cluster:
         return cluster
 
     def _start(self, kept: bool) -> None:
-        # 1) Namespaces, and who is who
+        # 1) Namespaces and identities
         write_identities(self.identities)
         machine, identities = self.machine, self.identities
-        machine.start(outlives_us=kept)
-        # 2) Where state and containers live
+        machine.start(outlives_parent=kept)
+        # 2) Storage, container runtime and API server
         audit = self.folder / "audit.log"
         audit.with_suffix(".policy").write_text(control_plane.AUDIT_POLICY)
         machine.launch("etcd", control_plane.etcd(self.folder))
@@ -65,14 +66,14 @@ class Cluster:
         machine.launch("kube-apiserver", control_plane.api_server(self.programs, identities, audit))
         machine.wait_until(lambda: _answers(machine.inside(_control("version"))), "containerd", PROGRAM_SECONDS)
         node.write_container_defaults(self.folder, machine.run(_control("oci", "spec")))
-        # 3) containerd reads its defaults for containers when it starts
+        # 3) Restart containerd, which reads the defaults of containers at its start
         machine.stop_program("containerd")
         machine.start_again("containerd")
         machine.wait_until(lambda: _answers(machine.inside(_control("version"))), "containerd", PROGRAM_SECONDS)
         put_pause(machine, self.programs)
         self.wait_for_api()
-        # 4) Everybody who only talks to the API server
-        self.apply(node.DNS_ROLE, node.DNS_MAY_READ)
+        # 4) Programs that depend on the API server
+        self.apply(node.DNS_ROLE, node.DNS_ROLE_BINDING)
         machine.launch("kube-controller-manager", control_plane.controller_manager(self.programs, identities))
         machine.launch("kube-scheduler", control_plane.scheduler(self.programs, identities))
         machine.launch("kubelet", node.write_kubelet(self.folder, self.programs, identities))
@@ -83,7 +84,7 @@ class Cluster:
         self.set_gpus(GPUS)
 
     def stop(self, keep_logs: bool = False) -> None:
-        """End it and remove everything that it left."""
+        """Stop the cluster and remove everything that it left."""
         self.machine.stop()
         if not keep_logs:
             remove_tree(self.folder)
@@ -94,16 +95,17 @@ class Cluster:
         """Return the cluster that `make cluster-up` left running in `folder`."""
         return cls(Machine.load(folder))
 
-    # 2) Use -------------------------------------------------------------------------------------------------------------------
+    # --- use ---
+
     def kubectl(self, *arguments: str, content: str = "") -> str:
-        """Run kubectl as the administrator and return what it prints; ClusterError when it fails."""
+        """Run kubectl as the administrator and return its output. Raises ClusterError if it fails."""
         done = self.try_kubectl(*arguments, content=content)
         if done.returncode:
             raise ClusterError(f"`kubectl {' '.join(arguments)}` failed ({done.returncode}): {done.stderr.strip()[-3000:]}")
         return done.stdout
 
     def try_kubectl(self, *arguments: str, content: str = "") -> subprocess.CompletedProcess[str]:
-        """Run kubectl as the administrator, whatever comes of it."""
+        """Run kubectl as the administrator and return the finished process, even if it failed."""
         command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         environment = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"}
         return subprocess.run(command, input=content, capture_output=True, text=True, timeout=300, env=environment)
@@ -113,16 +115,16 @@ class Cluster:
         self.kubectl("apply", "-f", "-", content=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
     def get(self, *arguments: str) -> dict[str, Any]:
-        """Return what `kubectl get … -o json` says."""
+        """Return the output of `kubectl get ... -o json`."""
         found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return found
 
     def put_project(self, name: str, folder: Path) -> str:
-        """Put a project's code on the node as an image; return its reference by digest."""
+        """Create an image of a project on the node; return its reference by digest."""
         return put_project(self.machine, name, folder)
 
     def offer_volume(self, namespace: str, claim: str, folder: Path) -> None:
-        """Offer a folder of this machine as the volume of a claim that is yet to come."""
+        """Create a volume from a folder of this machine, for a claim that is created later."""
         spec = {
             "capacity": {"storage": "10Gi"},
             "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
@@ -135,7 +137,7 @@ class Cluster:
         self.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec})
 
     def volume(self, namespace: str, claim: str, folder: Path) -> None:
-        """Make a claim of a namespace a folder of this machine, for many pods to read and write."""
+        """Create a claim that is a folder of this machine, readable and writable by many pods."""
         self.offer_volume(namespace, claim, folder)
         spec = {
             "accessModes": ["ReadWriteMany"],
@@ -147,25 +149,26 @@ class Cluster:
         self.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
 
     def wait_for_account(self, namespace: str) -> None:
-        """Wait until the default service account of a new namespace is there, without which no pod is admitted."""
+        """Wait for the default service account of a new namespace, without which no pod is admitted."""
         self._until(lambda: self._ok("get", "serviceaccount", "default", f"--namespace={namespace}"), "the service account", 60)
 
     def set_gpus(self, number: int, resource: str = GPU) -> None:
-        """Let the node say that it has `number` GPUs, and wait until the scheduler may count on them."""
-        place = f"/status/capacity/{resource.replace('/', '~1')}"
-        patch = [{"op": "add", "path": place, "value": str(number)}]
+        """Set the number of simulated GPUs of the node, and wait until they are allocatable."""
+        path = f"/status/capacity/{resource.replace('/', '~1')}"
+        patch = [{"op": "add", "path": path, "value": str(number)}]
         self.kubectl("patch", "node", NODE, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
         self._until(
             lambda: self.get("node", NODE)["status"]["allocatable"].get(resource) == str(number), f"{number} {resource}", 30
         )
 
-    # 3) Faults ----------------------------------------------------------------------------------------------------------------
+    # --- faults ---
+
     def wait_for_api(self) -> None:
-        """Wait until the API server says that it is ready."""
+        """Wait until the API server is ready."""
         self.machine.wait_until(lambda: self._ok("get", "--raw", "/readyz"), "kube-apiserver", PROGRAM_SECONDS)
 
     def stop_api(self) -> None:
-        """Stop the API server: connections are refused from now on."""
+        """Stop the API server; connections are then refused."""
         self.machine.stop_program("kube-apiserver")
 
     def start_api(self) -> None:
@@ -182,26 +185,26 @@ class Cluster:
         return self.try_kubectl(*arguments).returncode == 0
 
     @staticmethod
-    def _until(is_so: Any, what: str, seconds: float) -> None:
+    def _until(condition: Any, what: str, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not is_so():
+        while not condition():
             if time.monotonic() > end:
-                raise ClusterError(f"Waited {seconds:.0f} s in vain for {what}.")
+                raise ClusterError(f"Timed out after {seconds:.0f} s while waiting for {what}.")
             time.sleep(0.2)
 
 
 class GivenCluster(Cluster):
-    """A cluster of the user's, by its kubeconfig: its node's images and volumes are not the tests' to make."""
+    """A cluster of the user, by its kubeconfig; tests cannot create images and volumes on its nodes."""
 
     def __init__(self, kubeconfig: Path) -> None:
         found = shutil.which("kubectl")
         if found is None:
-            raise ClusterError("A cluster of your own needs kubectl on the PATH.")
+            raise ClusterError("KUBECONFIG is set, but kubectl is not on the PATH. Install it.")
         self.kubeconfig, self.programs = kubeconfig, Path(found).parent
 
 
 def running(kept: bool | None = None) -> Path | None:
-    """Return the folder of the cluster that runs on this machine; `kept` asks for one of `make cluster-up` alone."""
+    """Return the folder of the cluster that runs on this machine, None without one; `kept`: only one of `make cluster-up`."""
     try:
         note = json.loads(_note().read_text())
         machine = Machine.load(Path(note["folder"]))
@@ -212,7 +215,7 @@ def running(kept: bool | None = None) -> Path | None:
 
 
 def remove_stale() -> None:
-    """Clean up after a cluster whose process was killed: its namespaces are gone, its folder and control groups are not."""
+    """Remove the folder and control groups of a cluster whose process was killed; its namespaces no longer exist."""
     if running() is None and _note().exists():
         folder = Path(json.loads(_note().read_text())["folder"])
         if (folder / "machine.json").exists():

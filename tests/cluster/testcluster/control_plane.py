@@ -1,4 +1,4 @@
-"""etcd, API server, controller manager and scheduler, each as one command line."""
+"""Command lines of etcd, API server, controller manager and scheduler."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ ETCD_PEERS = "http://127.0.0.1:2380"
 
 
 def etcd(folder: Path) -> list[str]:
-    """Return etcd's command line: one member, in a folder of its own, that trusts the file system (it lives for minutes)."""
+    """Return the command line of etcd, with one member and without fsync, since it runs for minutes only."""
     return [
         "etcd",
         f"--data-dir={folder / 'etcd'}",
@@ -24,7 +24,7 @@ def etcd(folder: Path) -> list[str]:
 
 
 def api_server(programs: Path, identities: Path, audit: Path) -> list[str]:
-    """Return the API server's command line. Its default admission plugins are on, Pod Security among them."""
+    """Return the command line of the API server, with the default admission plugins, including Pod Security."""
     return [
         f"{programs}/kube-apiserver",
         f"--etcd-servers={ETCD}",
@@ -48,7 +48,7 @@ def api_server(programs: Path, identities: Path, audit: Path) -> list[str]:
     ]
 
 
-# Who asked for what, without the content: how many calls a driver makes is counted here.
+# Logs callers and resources without content; bench.py counts the calls of a driver in it.
 AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy

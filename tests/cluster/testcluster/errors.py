@@ -1,4 +1,4 @@
-"""What a start can fail with: always one line that says what, and where to look."""
+"""The error of the test cluster, and excerpts of logs for its message."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ TAIL_LINES = 15
 
 
 class ClusterError(Exception):
-    """The cluster cannot be built, started or reached; the message names the culprit and ends with the tail of its log."""
+    """The cluster cannot be built, started or reached. The message names the program and ends with the tail of its log."""
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """Return the last lines of a log file, indented; a missing or empty one is named as such."""
+    """Return the last lines of a log file, indented, or a note that it is empty."""
     try:
         found = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     except OSError:

@@ -1,4 +1,4 @@
-"""Who is who in the cluster: certificates, tokens and the kubeconfig files of its programs. Made anew for every cluster."""
+"""Creates the certificates, tokens and kubeconfig files of a cluster."""
 
 import datetime
 import ipaddress
@@ -16,7 +16,7 @@ from testcluster.machine import API_SERVICE, NODE_ADDRESS
 NODE = "node-0"
 API = f"https://{NODE_ADDRESS}:6443"
 ADMIN = "admin"
-# user of the token → groups; the names are those that Kubernetes' own roles are bound to
+# kubeconfig → user and group; the default roles of Kubernetes are bound to these names
 USERS = {
     ADMIN: ("fourfold-admin", "system:masters"),
     "controller-manager": ("system:kube-controller-manager", ""),
@@ -29,7 +29,7 @@ DAYS = 2
 
 
 def write_identities(folder: Path) -> None:
-    """Write `ca.crt`, pairs of the API server as server and as kubelet's client, `service-account.key`, tokens, kubeconfigs."""
+    """Write the CA, the certificates of the API server (as server and as client of kubelet), keys, tokens and kubeconfigs."""
     folder.mkdir(mode=0o700)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("fourfold-test-cluster", authority_key, None, authority_key)

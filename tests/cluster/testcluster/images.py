@@ -1,7 +1,7 @@
-"""Container images (OCI) made of files alone, and put on the node under the name of their digest.
+"""Builds OCI images from files and imports them on the node, named by digest.
 
-An image here is what the last layer of a real one is: a project's code, with the settings that say where it is and who runs it.
-Everything below comes from the machine (`node.write_container_defaults`).
+An image contains only the code of a project, like the last layer of a real one. The layers below, system and packages, are
+mounted from the machine (`node.write_container_defaults`).
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from typing import Any
 from testcluster.machine import Machine
 from testcluster.node import ENVIRONMENT, PAUSE, SOCKET
 
-PROJECT = "/opt/project"  # where the code is in every image of the tests
+PROJECT = "/opt/project"  # folder of the code in the images
 USER = 1000
-# Installed commands name the Python of the environment where it was made: these name it where it is mounted.
+# Installed scripts start the Python at the path where the environment was created; these use the path where it is mounted.
 COMMANDS = "/opt/bin"
 COMMAND = "#!{environment}/bin/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
 PROGRAMS = {"kedro": ("kedro.framework.cli", "main"), "mlflow": ("mlflow.cli", "cli")}
-NOT_CODE = {"data", "mlruns", "tests", "docs", "benchmarks", "k8s", "generated"}  # and what is hidden
+NOT_CODE = {"data", "mlruns", "tests", "docs", "benchmarks", "k8s", "generated"}  # and hidden files
 SYSTEM = {
     "etc/passwd": f"root:x:0:0::/:/bin/sh\nfourfold:x:{USER}:{USER}::/tmp:/bin/sh\n",
     "etc/group": f"root:x:0:\nfourfold:x:{USER}:\n",
@@ -34,10 +34,10 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def project_files(folder: Path) -> dict[str, bytes]:
-    """Return the code and settings of a project by their place in an image: what `.dockerignore` lets through."""
+    """Return the files of a project by their path in an image: those that `.dockerignore` admits."""
     found: dict[str, bytes] = {f"{PROJECT[1:]}/data/.keep": b"", f"{PROJECT[1:]}/conf/local/.keep": b""}
     for parent, folders, names in os.walk(folder):
-        # A person's own settings, secrets perhaps, are in conf/local; `data` and others are named at the top alone.
+        # conf/local may contain secrets; the folders of NOT_CODE are excluded only at the top level.
         here = {".": NOT_CODE, "conf": {"local"}}.get(str(Path(parent).relative_to(folder)), set()) | {"__pycache__"}
         folders[:] = [n for n in folders if n not in here and not n.startswith(".") and not n.endswith(".egg-info")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
@@ -46,7 +46,7 @@ def project_files(folder: Path) -> dict[str, bytes]:
 
 
 def project_settings() -> dict[str, Any]:
-    """Return the image's own settings: who runs it, where, and how Python finds the code before anything that is installed."""
+    """Return the configuration of an image: user, folder, and a path on which the code precedes installed packages."""
     environment = {
         "PATH": f"{COMMANDS}:{ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin",
         "PYTHONPATH": f"{PROJECT}/src:{PROJECT}",
@@ -58,12 +58,12 @@ def project_settings() -> dict[str, Any]:
 
 
 def put_project(machine: Machine, name: str, folder: Path) -> str:
-    """Make an image of a project's code; return its reference `localhost/<name>@sha256:…`, which names exactly these bytes."""
+    """Create an image of a project on the node; return its reference by digest, `localhost/NAME@sha256:...`."""
     return put_image(machine, name, {**commands(), **project_files(folder)}, project_settings())
 
 
 def commands() -> dict[str, bytes]:
-    """Return the commands of the environment that pods run."""
+    """Return the scripts that pods run."""
     return {
         f"{COMMANDS[1:]}/{name}": COMMAND.format(environment=ENVIRONMENT, module=module, function=function).encode()
         for name, (module, function) in PROGRAMS.items()
@@ -71,12 +71,12 @@ def commands() -> dict[str, bytes]:
 
 
 def put_pause(machine: Machine, programs: Path) -> None:
-    """Put the image of what holds a pod's namespaces on the node. It is static: it gets nothing from the machine."""
+    """Create the image of the pause container on the node."""
     put_image(machine, "pause", {"pause": (programs / "pause").read_bytes()}, {"Entrypoint": ["/pause"]}, tag=PAUSE)
 
 
 def put_image(machine: Machine, name: str, files: Mapping[str, bytes], settings: dict[str, Any], tag: str = "") -> str:
-    """Write an OCI archive and import it; return the reference by digest. The same bytes give the same digest."""
+    """Import an image on the node; return its reference by digest."""
     archive, digest = oci_archive(files, settings, tag or f"localhost/{name}:latest")
     path = machine.folder / f"image-{uuid.uuid4().hex}.tar"
     path.write_bytes(archive)
@@ -122,7 +122,7 @@ def oci_archive(files: Mapping[str, bytes], settings: dict[str, Any], name: str)
 
 
 def _layer(files: Mapping[str, bytes]) -> bytes:
-    """Return the files, the accounts, and the links of a system whose /bin is in /usr, as one tar."""
+    """Return a tar with the files, the accounts, and the links of a system whose /bin is in /usr."""
     content = {**{k: v.encode() for k, v in SYSTEM.items()}, **files}
     links = {p: str(Path(f"/{p}").readlink()) for p in ("bin", "lib", "lib64", "sbin") if Path(f"/{p}").is_symlink()}
     return _tar(content, links, folders=("tmp", "proc", "sys", "dev", "run", "var", "usr"))

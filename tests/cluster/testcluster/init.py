@@ -1,8 +1,7 @@
-"""Process 1 of the cluster's namespaces: makes the mounts, says that it is ready, then reaps what its programs leave behind.
+"""Process 1 of the cluster's namespaces: creates the mounts, then reaps orphaned processes.
 
-Run by `machine.py` as a script, in new mount, network and process namespaces. When it dies, the kernel ends every process in
-there, and with the last of them the namespaces go: mounts, interfaces, firewall rules and network settings vanish without
-anybody undoing them.
+Run by `machine.py` as a script in new mount, network and process namespaces. When it ends, the kernel kills all processes in
+them and removes the namespaces, including mounts, interfaces, firewall rules and network settings.
 """
 
 import os
@@ -11,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-# What kubelet wants of the kernel. It reads these files and writes those that differ: here it finds what it wants, and the
-# machine's own settings, which are not part of any namespace, stay as they are.
-WANTED = {
+# Kernel settings that kubelet requires. It reads these files and writes those that differ. Bind mounts show it the required
+# values, so that the settings of the machine, which are in no namespace, do not change.
+REQUIRED = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
     "kernel/panic": "10",
@@ -24,27 +23,27 @@ WANTED = {
 
 
 def main(folder: Path, hidden: list[str]) -> None:
-    """Mount a folder of the cluster's own over each of `hidden`, then wait for children for ever."""
+    """Mount a private folder over each of `hidden`, then reap child processes forever."""
     mount("-t", "tmpfs", "tmpfs", "/run")
     Path("/run/lock").mkdir()
-    for number, place in enumerate(hidden):
-        own = folder / f"own-{number}"
-        own.mkdir()
-        mount("--bind", str(own), place)
-    for name, value in WANTED.items():
-        fake = folder / f"wanted-{name.replace('/', '-')}"
+    for number, path in enumerate(hidden):
+        private = folder / f"private-{number}"
+        private.mkdir()
+        mount("--bind", str(private), path)
+    for name, value in REQUIRED.items():
+        fake = folder / f"required-{name.replace('/', '-')}"
         fake.write_text(value)
         mount("--bind", str(fake), f"/proc/sys/{name}")
     (folder / "ready").touch()
     while True:
         try:
             os.wait()
-        except ChildProcessError:  # none now; adopted ones may come
+        except ChildProcessError:  # none at the moment; orphans may be adopted later
             time.sleep(0.2)
 
 
 def mount(*arguments: str) -> None:
-    """Run `mount`; the error is what the program says."""
+    """Run `mount`."""
     subprocess.run(["mount", *arguments], check=True)
 
 

@@ -1,7 +1,7 @@
-"""A machine within the machine: mount, network and process namespaces in which a cluster runs.
+"""Mount, network and process namespaces in which a cluster runs.
 
-Its network is joined to the host by one pair of virtual interfaces; no packet goes further. What is not in a namespace is
-cleaned up here: control groups, mount points that had to be created, the state folder.
+The network is connected to the host by one pair of virtual interfaces, without a route beyond it. Things that are in no
+namespace are removed explicitly: control groups, created mount points, and the state folder.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ import psutil
 
 from testcluster.errors import ClusterError, tail
 
-# 198.18.0.0/15 is reserved for tests (RFC 2544): no real network has it.
+# 198.18.0.0/15 is reserved for tests (RFC 2544), so it cannot conflict with a real network.
 NETWORK = "198.18.0.0/15"
 PODS, GATEWAY = "198.18.0.0/24", "198.18.0.1"
 SERVICES, API_SERVICE = "198.18.1.0/24", "198.18.1.1"
 HOST_ADDRESS, NODE_ADDRESS = "198.18.2.2", "198.18.2.1"
 HOST_LINK, NODE_LINK, BRIDGE = "fourfold-host", "fourfold-node", "fourfold-pods"
-# Places that kubelet and the network plugins write to wherever they are told to write.
+# Folders that kubelet and the network plugins write to regardless of their configuration.
 HIDDEN = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods")
 CGROUPS = Path("/sys/fs/cgroup")
 START_SECONDS = 10
@@ -37,7 +37,7 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Program:
-    """A program of the cluster: how it is started, and which process it is on the host while it runs."""
+    """A program of the cluster: its command line, and its process id on the host while it runs."""
 
     name: str
     arguments: list[str]
@@ -45,38 +45,45 @@ class Program:
     pid: int = 0
 
     def is_running(self) -> bool:
-        """Tell whether its process is alive."""
+        """Return whether its process is alive."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return self.pid > 0 and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         return False
 
 
 class Machine:
-    """The namespaces, by the process that holds them; `folder` keeps logs and state."""
+    """The namespaces and the programs in them; `folder` contains logs and state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.init = 0
         self.programs: dict[str, Program] = {}
         self._created: list[str] = []
-        self._ours: list[subprocess.Popen[bytes]] = []  # outside the namespaces: those that hold them, or entered them
+        self._helpers: list[subprocess.Popen[bytes]] = []  # processes on the host: unshare and nsenter
 
-    # 1) From nothing to a booted machine -----------------------------------------------------------------------------------
-    def start(self, outlives_us: bool = False) -> None:
-        """Create the namespaces and their network. Unless it `outlives_us`, all ends with this process, however that ends."""
+    # --- start ---
+    def start(self, outlives_parent: bool = False) -> None:
+        """Create the namespaces and their network.
+
+        Unless `outlives_parent`, they end with this process, even if it is killed.
+        """
         self.check_alone()
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
-        for place in HIDDEN:
-            self._create(Path(place))
+        for path in HIDDEN:
+            self._create(Path(path))
         self._save()
         log = self.folder / "logs/init.log"
         command = ["unshare", "--mount", "--net", "--pid", "--mount-proc", "--fork", "--kill-child", "--", sys.executable, "-I"]
         command += [str(Path(__file__).with_name("init.py")), str(self.folder), *HIDDEN]
         with log.open("w") as file:
             holder = subprocess.Popen(
-                command, stdout=file, stderr=file, start_new_session=True, preexec_fn=None if outlives_us else _die_with_us
+                command,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                preexec_fn=None if outlives_parent else _die_with_parent,
             )
-        self._ours.append(holder)
+        self._helpers.append(holder)
         self._wait(lambda: (self.folder / "ready").exists(), holder, log, "The namespaces")
         self.init = psutil.Process(holder.pid).children()[0].pid
         self._save()
@@ -84,15 +91,15 @@ class Machine:
 
     @staticmethod
     def check_alone() -> None:
-        """Raise ClusterError when somebody else's kubelet has pods on this machine: control groups are not in a namespace."""
+        """Raise ClusterError if another kubelet has pods on this machine: control groups are in no namespace."""
         if used := next((group for top in _tops() for group in top.rglob("pod*")), None):
             remedy = "Use its cluster: make test-cluster KUBECONFIG=…"
-            raise ClusterError(f"{used} exists: a kubelet of somebody else runs on this machine. {remedy}.")
+            raise ClusterError(f"{used} exists: another kubelet runs on this machine. {remedy}.")
 
     def _connect(self) -> None:
-        """Join the network namespace to the host, and make the bridge that pods will be plugged into."""
-        quiet = ["ip", "link", "delete", HOST_LINK]
-        subprocess.run(quiet, capture_output=True)  # of a cluster whose namespace is about to vanish
+        """Connect the network namespace with the host, and create the bridge for pods."""
+        # The interface of an earlier cluster may still exist for a moment.
+        subprocess.run(["ip", "link", "delete", HOST_LINK], capture_output=True)
         run(["ip", "link", "add", HOST_LINK, "type", "veth", "peer", "name", NODE_LINK, "netns", str(self.init)])
         run(["ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", HOST_LINK])
         run(["ip", "link", "set", HOST_LINK, "up"])
@@ -109,17 +116,17 @@ class Machine:
             self.run(command)
         run(["ip", "route", "replace", NETWORK, "via", NODE_ADDRESS])
 
-    # 2) Programs --------------------------------------------------------------------------------------------------------------
+    # --- programs ---
     def inside(self, command: list[str]) -> list[str]:
-        """Return the command that runs `command` in here."""
+        """Return the command that runs `command` in the namespaces."""
         return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--", *command]
 
     def run(self, command: list[str]) -> str:
-        """Run a command in here and return what it prints; ClusterError when it fails."""
+        """Run a command in the namespaces and return its output. Raises ClusterError if it fails."""
         return run(self.inside(command), command[0])
 
     def launch(self, name: str, arguments: list[str]) -> Program:
-        """Start a program that stays."""
+        """Start a program in the background."""
         program = Program(name, arguments, str(self.folder / f"logs/{name}.log"))
         self.programs[name] = program
         self._launch(program)
@@ -128,13 +135,13 @@ class Machine:
     def _launch(self, program: Program) -> None:
         with Path(program.log).open("a") as log:
             parent = subprocess.Popen(self.inside(program.arguments), stdout=log, stderr=log, start_new_session=True)
-        self._ours.append(parent)
+        self._helpers.append(parent)
         self._wait(lambda: bool(_children(parent.pid)), parent, Path(program.log), program.name)
         program.pid = _children(parent.pid)[0].pid
         self._save()
 
     def stop_program(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop one program; `how` is the first signal it gets."""
+        """Stop a program: send the signal `how`, then SIGKILL if it does not end."""
         program = self.programs[name]
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             process = psutil.Process(program.pid)
@@ -146,11 +153,11 @@ class Machine:
         program.pid = 0
 
     def start_again(self, name: str) -> None:
-        """Start a stopped program as it was started first."""
+        """Start a stopped program again with the same command line."""
         self._launch(self.programs[name])
 
     def wait_until(self, is_ready: Callable[[], bool], name: str, seconds: float) -> None:
-        """Wait for a program to be of use; ClusterError with the end of its log when it dies or takes too long."""
+        """Wait until a program is ready. Raises ClusterError with the end of its log if it dies or takes too long."""
         program, end = self.programs[name], time.monotonic() + seconds
         while not is_ready():
             if not program.is_running():
@@ -161,27 +168,27 @@ class Machine:
                 )
             time.sleep(0.1)
 
-    # 3) And back to nothing ---------------------------------------------------------------------------------------------------
+    # --- stop ---
     def stop(self) -> None:
-        """End everything that runs in here and remove what it left on the host. A second call does nothing."""
+        """Kill all programs and remove what they left on the host. A second call does nothing."""
         if self.init:
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 process = psutil.Process(self.init)
                 os.kill(self.init, signal.SIGKILL)
                 process.wait(STOP_SECONDS)
-        for parent in self._ours:  # each would end with its child, a moment later
+        for parent in self._helpers:  # each would end with its child after a moment
             parent.kill()
             parent.wait()
-        subprocess.run(["ip", "link", "delete", HOST_LINK], capture_output=True)  # takes its routes along
+        subprocess.run(["ip", "link", "delete", HOST_LINK], capture_output=True)  # also removes its routes
         _remove_cgroups()
-        for place in reversed(self._created):
+        for path in reversed(self._created):
             with contextlib.suppress(OSError):
-                Path(place).rmdir()
-        self._created, self._ours, self.init = [], [], 0
+                Path(path).rmdir()
+        self._created, self._helpers, self.init = [], [], 0
         (self.folder / "machine.json").unlink(missing_ok=True)
 
-    def _create(self, place: Path) -> None:
-        for folder in [*reversed(place.parents), place]:
+    def _create(self, path: Path) -> None:
+        for folder in [*reversed(path.parents), path]:
             if not folder.exists():
                 folder.mkdir()
                 self._created.append(str(folder))
@@ -192,7 +199,7 @@ class Machine:
 
     @classmethod
     def load(cls, folder: Path) -> "Machine":
-        """Return the machine that another process started in `folder`."""
+        """Return the machine that another process has started in `folder`."""
         machine = cls(folder)
         state = json.loads((folder / "machine.json").read_text())
         machine.init, machine._created = state["init"], state["created"]
@@ -209,11 +216,11 @@ class Machine:
 
 
 def run(command: list[str], name: str = "") -> str:
-    """Run a command and return what it prints; ClusterError with its own words when it fails."""
+    """Run a command and return its output. Raises ClusterError with its error output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-1500:]
-        raise ClusterError(f"`{name or command[0]}` failed ({done.returncode}): {said} [{' '.join(command)[:300]}]")
+        output = (done.stderr or done.stdout).strip()[-1500:]
+        raise ClusterError(f"`{name or command[0]}` failed ({done.returncode}): {output} [{' '.join(command)[:300]}]")
     return done.stdout
 
 
@@ -223,12 +230,12 @@ def _children(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _die_with_us() -> None:
+def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _remove_cgroups() -> None:
-    """Remove the control groups of pods: empty by now, innermost first. The kernel may need a moment to let go."""
+    """Remove the empty control groups of pods, innermost first; the kernel may need several attempts."""
     end = time.monotonic() + STOP_SECONDS
     while (tops := _tops()) and time.monotonic() < end:
         for folder in [folder for top in tops for folder in [*sorted(top.rglob("*/"), reverse=True), top]]:
@@ -238,10 +245,10 @@ def _remove_cgroups() -> None:
 
 
 def _tops() -> list[Path]:
-    """Return the control groups that kubelet puts pods into, of each hierarchy (version 1) or the one (version 2)."""
+    """Return the top control groups of pods: one per hierarchy (version 1), or one (version 2)."""
     return [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of state."""
+    """Remove a folder with its content."""
     shutil.rmtree(folder, ignore_errors=True)

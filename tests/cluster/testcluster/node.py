@@ -1,4 +1,4 @@
-"""The node: containerd, kubelet, kube-proxy, the pods' network and their DNS, each as a configuration and a command line."""
+"""Configurations and command lines of containerd, kubelet, kube-proxy, the network of pods, and DNS."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ PAUSE = "localhost/pause:1"
 ENVIRONMENT = "/opt/environment"  # as in k8s/image/Dockerfile
 
 # restrict_oom_score_adj: without CAP_SYS_RESOURCE every pod would fail with "can't get final child's PID from pipe: EOF".
-# root: in memory, for the images are tiny and die with the cluster. native: plain copies, which work on any file system.
+# root: in memory, since images are tiny and temporary. native: plain copies, which work on any file system.
 CONTAINERD = """\
 version = 2
 root = "/run/containerd-root"
@@ -42,7 +42,7 @@ disabled_plugins = [
 
 
 def write_containerd(folder: Path) -> list[str]:
-    """Write containerd's configuration and the pods' network; return the command line."""
+    """Write the configuration of containerd and of the network of pods; return the command line."""
     (folder / "cni").mkdir()
     (folder / "cni/10-pods.conflist").write_text(json.dumps(_network(), indent=1))
     config = folder / "containerd.toml"
@@ -61,11 +61,10 @@ def _network() -> dict[str, Any]:
 
 
 def write_container_defaults(folder: Path, defaults: str) -> None:
-    """Write what every container starts from: containerd's `defaults` (JSON), and this machine's programs, read-only.
+    """Write the base specification of containers: containerd's `defaults` (JSON) and read-only mounts of this machine.
 
-    So an image needs to hold a project's code alone. The system and the Python environment (6 GB with CUDA wheels: packing them
-    would take a quarter of an hour) look from inside as if they were part of it, and no pod has to ask for a hostPath, which
-    Pod Security forbids.
+    So an image contains only the code of a project. The system and the Python environment (6 GB with CUDA, which would take
+    15 minutes to pack) appear as part of the image, without a hostPath volume, which Pod Security forbids.
     """
     spec = json.loads(defaults)
     for source, place in shared_folders().items():
@@ -74,7 +73,7 @@ def write_container_defaults(folder: Path, defaults: str) -> None:
 
 
 def shared_folders() -> dict[str, str]:
-    """Return what containers see of this machine, by source: the system, this Python, its environment."""
+    """Return the folders of this machine that containers mount, by source: system, Python and its environment."""
     system = [Path("/usr"), *(p for p in map(Path, ("/bin", "/lib", "/lib64", "/sbin")) if p.is_dir() and not p.is_symlink())]
     pythons = {
         p for p in (Path(sys.base_prefix), Path(sys.base_prefix).resolve()) if not any(p.is_relative_to(s) for s in system)
@@ -83,7 +82,7 @@ def shared_folders() -> dict[str, str]:
 
 
 def write_kubelet(folder: Path, programs: Path, identities: Path) -> list[str]:
-    """Write kubelet's configuration; return the command line."""
+    """Write the configuration of kubelet; return the command line."""
     (folder / "resolv.conf").write_text("")
     config: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -94,7 +93,7 @@ def write_kubelet(folder: Path, programs: Path, identities: Path) -> list[str]:
             "webhook": {"enabled": False},
             "x509": {"clientCAFile": f"{identities}/ca.crt"},
         },
-        "authorization": {"mode": "AlwaysAllow"},  # of whoever has a certificate: the API server alone
+        "authorization": {"mode": "AlwaysAllow"},  # only the API server has a client certificate
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "cgroupDriver": "cgroupfs",
         "enforceNodeAllocatable": [],
@@ -119,12 +118,12 @@ def write_kubelet(folder: Path, programs: Path, identities: Path) -> list[str]:
         f"--kubeconfig={identities}/kubelet.kubeconfig",
         f"--hostname-override={NODE}",
         f"--node-ip={NODE_ADDRESS}",
-        "--node-labels=fourfold.test/accelerator=pretended",
+        "--node-labels=fourfold.test/accelerator=simulated",
     ]
 
 
 def write_proxy(folder: Path, programs: Path, identities: Path) -> list[str]:
-    """Write kube-proxy's configuration; return the command line. It makes services work, `kubernetes.default` among them."""
+    """Write the configuration of kube-proxy, which makes Services reachable; return the command line."""
     config: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -132,7 +131,7 @@ def write_proxy(folder: Path, programs: Path, identities: Path) -> list[str]:
         "mode": "iptables",
         "clusterCIDR": PODS,
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-        "iptables": {"masqueradeAll": True},  # answers return through the node even if both pods are on its bridge
+        "iptables": {"masqueradeAll": True},  # responses return through the node even if both pods are on its bridge
         "hostnameOverride": NODE,
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
@@ -154,12 +153,12 @@ COREFILE = """\
 
 
 def write_dns(folder: Path, programs: Path, identities: Path) -> list[str]:
-    """Write CoreDNS' configuration; return the command line. Names of the cluster alone: no question leaves the machine."""
+    """Write the configuration of CoreDNS, for names of the cluster only; return the command line."""
     (folder / "Corefile").write_text(COREFILE.format(address=GATEWAY, kubeconfig=identities / "dns.kubeconfig"))
     return [f"{programs}/coredns", "-conf", f"{folder}/Corefile"]
 
 
-DNS_MAY_READ: dict[str, Any] = {
+DNS_ROLE_BINDING: dict[str, Any] = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRoleBinding",
     "metadata": {"name": "fourfold-dns"},

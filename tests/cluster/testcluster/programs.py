@@ -1,4 +1,4 @@
-"""The cluster's programs: Kubernetes and CoreDNS built from their published modules, the rest from the distribution."""
+"""Programs of the cluster: Kubernetes and CoreDNS are built from their modules, the others come from the distribution."""
 
 import fcntl
 import hashlib
@@ -12,9 +12,9 @@ from testcluster.errors import ClusterError, tail
 
 MODULES = Path(__file__).parents[1] / "programs"
 GO_AT_LEAST = (1, 26)
-GO_THAT_FETCHES = (1, 21)  # since then an older go gets the version that it is asked for from the module proxy
+GO_TOOLCHAINS = (1, 21)  # since this version, go downloads a newer toolchain from the module proxy
 PLUGINS = Path("/usr/lib/cni")
-# A program that must be there, and the Debian package that brings it.
+# Required programs and the Debian packages that contain them.
 PACKAGES = {
     "etcd": "etcd-server",
     "containerd": "containerd",
@@ -32,38 +32,40 @@ INSTALL = "make cluster-install"
 
 
 def cache_folder() -> Path:
-    """Return where built programs are kept between runs: never inside the repository."""
+    """Return the folder outside of the repository in which built programs are cached."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fourfold-cluster"
 
 
 def missing() -> list[str]:
-    """Return what this machine lacks to run a cluster, in words."""
+    """Return what this machine lacks to run a cluster."""
     found = [] if os.geteuid() == 0 else ["root (the cluster creates namespaces, mounts and cgroups)"]
     packages = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
     if not (PLUGINS / "bridge").exists():
         packages.add(PLUGIN_PACKAGE)
     found += [f"the package {package}" for package in sorted(packages)]
     version = go_version()
-    if version < GO_THAT_FETCHES and not programs_are_built():
+    if version < GO_TOOLCHAINS and not programs_are_built():
         had = f"this one is {'.'.join(map(str, version))}" if version else "there is none"
         found.append(f"go {'.'.join(map(str, GO_AT_LEAST))} or newer ({had}): https://go.dev/dl")
     return found
 
 
 def check() -> None:
-    """Raise ClusterError with everything that is missing and the command that gets it."""
+    """Raise ClusterError with everything that is missing and the command that installs it."""
     if lacks := missing():
         raise ClusterError(f"The test cluster needs {'; '.join(lacks)}. Packages: `{INSTALL}`.")
 
 
 def install_packages() -> None:
-    """Install the packages that are missing (Debian, Ubuntu). Their services are not started: the cluster runs its own."""
+    """Install missing packages (Debian, Ubuntu) without starting their services."""
     wanted = PACKAGES if programs_are_built() else {**PACKAGES, "go": "golang-go"}
     packages = sorted({p for program, p in wanted.items() if shutil.which(program) is None} | _plugins_wanted())
     if not packages:
         return
     if shutil.which("apt-get") is None:
-        raise ClusterError(f"Only Debian's packages are known here. Install by hand: {', '.join(packages)}.")
+        raise ClusterError(
+            f"There is no apt-get on this system. Install these Debian packages or their equivalents: {', '.join(packages)}."
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     print(f"Installing {', '.join(packages)}", flush=True)
     for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):
@@ -73,7 +75,7 @@ def install_packages() -> None:
 
 
 def go_version() -> tuple[int, ...]:
-    """Return the version of `go` on the PATH, empty when there is none."""
+    """Return the version of `go` on the PATH, empty if there is none."""
     if shutil.which("go") is None:
         return ()
     environment = {**_go_environment(), "GOTOOLCHAIN": "local"}
@@ -82,7 +84,7 @@ def go_version() -> tuple[int, ...]:
 
 
 def built_folder() -> Path:
-    """Return the folder of the built programs: its name is a digest of what they are built from."""
+    """Return the folder of the built programs, named by a digest of their sources."""
     digest = hashlib.sha256()
     for path in sorted(MODULES.glob("*/*")):
         digest.update(path.relative_to(MODULES).as_posix().encode() + b"\0" + path.read_bytes())
@@ -90,12 +92,12 @@ def built_folder() -> Path:
 
 
 def programs_are_built() -> bool:
-    """Tell whether every program is there."""
+    """Return whether all programs are built."""
     return (built_folder() / "complete").exists()
 
 
 def build() -> Path:
-    """Build what is not built yet (about ten minutes on two cores, once) and return the folder of the programs."""
+    """Build the programs unless they are built (about ten minutes on two cores); return their folder."""
     folder = built_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

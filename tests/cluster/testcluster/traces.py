@@ -1,4 +1,4 @@
-"""What a cluster could leave on a machine: looked at before and after."""
+"""Lists everything that a cluster could leave on a machine, for a comparison before and after."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ import psutil
 
 PROGRAMS = ("etcd", "containerd", "containerd-shim", "kube", "coredns", "pause", "unshare", "nsenter")
 SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
-PLACES = (
+FOLDERS = (
     "/run/containerd*",
     "/var/lib/cni",
     "/var/lib/kubelet",
@@ -31,7 +31,7 @@ def traces() -> dict[str, set[str]]:
         "mounts": set(Path("/proc/self/mounts").read_text().splitlines()),
         "control groups": {str(path) for group in groups for path in group},
         "settings": {f"{name}={Path('/proc/sys', name).read_text().strip()}" for name in SETTINGS},
-        "folders": {str(path) for place in PLACES for path in Path("/").glob(place[1:])},
+        "folders": {str(path) for pattern in FOLDERS for path in Path("/").glob(pattern[1:])},
     }
 
 

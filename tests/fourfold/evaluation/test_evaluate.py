@@ -1,88 +1,40 @@
-"""The tables, with students that know everything, something or nothing."""
+"""The table of prediction tasks, with models whose answers are fixed."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.evaluation.comparison import derangement
-from fourfold.evaluation.evaluate import ARROWS, EvaluationConfig, evaluate, shown_shapes
-from fourfold.scenes.world.captions import caption
-from fourfold.scenes.world.config import ScenesConfig
-from fourfold.scenes.world.render import render
-from fourfold.scenes.world.scene import scene
-from fourfold.scenes.world.vocabulary import COLORS, SHAPES
-from fourfold.scenes.world.writing import TRUTH, truth_columns
+from fourfold.evaluation.config import EvaluationConfig
+from fourfold.evaluation.evaluate import evaluate
+from fourfold.scenes.evaluation_tasks import shown_shapes
+from fourfold.scenes.world.vocabulary import CLASS_TABLE
+from tests.fourfold.evaluation.small_scenes import Encoder, Oracle, evaluation_data, write_split
 
-WORDS = (*COLORS, *SHAPES)
-CONFIG = ScenesConfig(image_size=32, max_objects=1)
-
-
-class Encoder:
-    """Knows which colors and shapes a text names, and which stand in the corner of a picture that `drawn` made."""
-
-    def encode_text(self, texts: list[str]) -> np.ndarray:
-        return np.array([[word in text.split() for word in WORDS] for text in texts], float) + 0.01
-
-    def encode_image(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pooled = rgb[:, 0, : len(WORDS), 0] / 255 + 0.01
-        return np.broadcast_to(pooled[:, None, None], (len(rgb), 4, 4, len(WORDS))), pooled
-
-    def pool(self, features: np.ndarray) -> np.ndarray:
-        return features.mean((1, 2))
-
-
-def write_split(root, split: str, count: int, with_global: bool = False) -> None:
-    scenes = [scene(0, split, index, CONFIG) for index in range(count)]
-    rendered, keys = render(scenes, CONFIG), [one.key for one in scenes]
-    truth = truth_columns(scenes, rendered)
-    captions = [caption(one) for one in scenes]
-    pictures = rendered.rgb.copy()
-    pictures[:, 0, : len(WORDS)] = (Encoder().encode_text(captions)[..., None] > 0.5) * 255
-    features, pooled = (values.astype(np.float16) for values in Encoder().encode_image(pictures))
-    globally = {"clip_global": zip(keys, pooled, strict=True)} if with_global else {}
-    for folder, columns in (
-        ("shards", {"rgb": zip(keys, pictures, strict=True), "caption": zip(keys, captions, strict=True)}),
-        ("truth", truth),
-        ("labels", {**{m: truth[m] for m in TRUTH if m != "attributes"}, "clip": zip(keys, features, strict=True)} | globally),
-    ):
-        write_columns(root / folder, split, shard_name(0), columns)
-        finish_split(root / folder, split, list(columns))
+PAIRS = {
+    "rgb->caption", "rgb->depth", "rgb->normal", "rgb->semseg", "rgb->clip", "rgb->det", "caption->rgb", "caption->semseg"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    write_split(root, "val", 12)
-    write_split(root, "test", 16)
-    return {name: ShardSet(root / name) for name in ("shards", "labels", "truth")}
+    return evaluation_data(tmp_path_factory.mktemp("world"), val=12, test=16)
 
 
-class Oracle:
-    """Answers with what is stored for the split."""
-
-    def __init__(self, world: dict[str, ShardSet]) -> None:
-        truth = {m: world["labels"].load_column("test", m) for m in ("depth", "normal", "semseg", "det", "clip")}
-        self.answers = truth | {m: world["shards"].load_column("test", m) for m in ("rgb", "caption")}
-        self.asked: list = []
-
-    def predict(self, conditions, targets, *, config=None, seed=0):
-        self.asked.append((set(conditions), tuple(targets), config.chain))
-        return {target: self.answers[target] for target in targets}
-
-
-def run(world, model, truth="truth", **settings):
+def run(data, model, **settings):
     config = EvaluationConfig(replicates=50, **settings)
-    return evaluate(model, Encoder(), world["shards"], world["labels"], world.get(truth), "test", config, seed=0)
+    return evaluate(model, Encoder(), data, config, seed=0)
 
 
-def test_an_oracle_is_perfect_shuffling_it_is_not_and_ignoring_the_input_is_worse(world):
+def test_an_oracle_beats_shuffled_and_trivial_answers(world):
     oracle = Oracle(world)
     table = run(world, oracle)["out_of_the_box"]
     perfect = {"abs_rel": 0, "mean_angle": 0, "mean_angle_objects": 0}
-    for arrow, metric in [(a, m) for a in table for m in table[a] if not m.startswith("zero_shot")]:
-        figure = table[arrow][metric]
+    for pair, metric in [(a, m) for a in table for m in table[a] if not m.startswith("zero_shot")]:
+        figure = table[pair][metric]
         assert figure["value"] == pytest.approx(perfect.get(metric, 1), abs=1e-3) or metric.startswith(
             ("recall", "clip_recall")
         )
@@ -93,19 +45,21 @@ def test_an_oracle_is_perfect_shuffling_it_is_not_and_ignoring_the_input_is_wors
     assert table["rgb->normal"]["mean_angle_objects"]["trivial"] > 20
     assert table["rgb->depth"]["abs_rel"]["shuffled"] > 0.05
     assert table["rgb->caption"]["exact"]["teacher"] is None
-    assert oracle.asked == [({s}, (t,), False) for s, targets in ARROWS.items() for t in targets]
+    asked = [(conditions, targets, chain) for conditions, targets, chain in oracle.asked]
+    assert {f"{next(iter(s))}->{t}" for s, (t,), _ in asked} == set(table) == PAIRS
+    assert len(asked) == len(PAIRS) and not any(chain for *_, chain in asked)
 
 
-def test_global_features_are_judged_where_they_are_labeled(tmp_path):
+def test_global_features_are_scored_if_they_are_labeled(tmp_path):
     for split in ("val", "test"):
         write_split(tmp_path, split, 12, with_global=True)
-    world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
-    oracle = Oracle(world)
-    oracle.answers["clip_global"] = world["labels"].load_column("test", "clip_global")
-    table = run(world, oracle, recall_k=3)["out_of_the_box"]
-    assert set(table) == {f"{s}->{t}" for s, targets in ARROWS.items() for t in (*targets, "clip_global")}
-    for arrow, teacher in (("rgb->clip_global", 1), ("caption->clip_global", None)):
-        figure = table[arrow]["cosine"]
+    data = evaluation_data(tmp_path)
+    oracle = Oracle(data)
+    oracle.answers["clip_global"] = data.labels.load_column("test", "clip_global")
+    table = run(data, oracle, recall_k=3)["out_of_the_box"]
+    assert set(table) == PAIRS | {"rgb->clip_global", "caption->clip_global"}
+    for pair, teacher in (("rgb->clip_global", 1), ("caption->clip_global", None)):
+        figure = table[pair]["cosine"]
         assert figure["value"] == pytest.approx(1, abs=1e-3) and figure["teacher"] == (
             teacher and pytest.approx(teacher, abs=1e-3)
         )
@@ -123,60 +77,62 @@ METADATA = [{"brightness": 20.0 * i, "caption_n_words": i % 4} for i in range(12
 COMPUTED = {"canny_edge": EDGES, "color_palette": PALETTES, "metadata": METADATA}
 
 
-def test_what_is_computed_from_images_is_judged_where_it_is_labeled(tmp_path):
+def test_computed_modalities_are_scored_if_they_are_labeled(tmp_path):
     for split in ("val", "test"):
         write_split(tmp_path, split, 12)
         keys = ShardSet(tmp_path / "labels").keys(split)
         write_columns(tmp_path / "labels", split, shard_name(0), {n: zip(keys, v, strict=True) for n, v in COMPUTED.items()})
         finish_split(tmp_path / "labels", split, list(COMPUTED))
-    world = {name: ShardSet(tmp_path / name) for name in ("shards", "labels", "truth")}
-    oracle = Oracle(world)
+    data = evaluation_data(tmp_path)
+    oracle = Oracle(data)
     oracle.answers |= COMPUTED | {"color_palette": [{"2": palettes["2"]} for palettes in PALETTES]}
-    table = run(world, oracle)["out_of_the_box"]
-    assert set(table) == {f"{s}->{t}" for s, ts in ARROWS.items() for t in ts} | {f"rgb->{name}" for name in COMPUTED}
+    table = run(data, oracle)["out_of_the_box"]
+    assert set(table) == PAIRS | {f"rgb->{name}" for name in COMPUTED}
     perfect = {"canny_edge": {"f1": 1}, "color_palette": {"color_distance": 0}, "metadata": {"same_bin": 1, "near_bin": 1}}
-    for name, figures in perfect.items():
-        for metric, best in figures.items():
+    for name, metrics in perfect.items():
+        for metric, best in metrics.items():
             figure = table[f"rgb->{name}"][metric]
             assert figure["value"] == best and figure["teacher"] is None
             worse = -1 if best else 1
             assert worse * (figure["shuffled"] - best) > 0.1 and worse * (figure["trivial"] - best) > 0.1
 
 
-def test_zero_shot_by_true_features_beats_the_majority(world):
+def test_zero_shot_with_true_features_beats_the_majority(world):
     table = run(world, Oracle(world))["out_of_the_box"]["rgb->clip"]
     for figure in (table["zero_shot_shape"], table["zero_shot_color"]):
         assert figure["value"] == figure["teacher"] == 1
         assert max(figure["trivial"], figure["shuffled"]) < 1
 
 
-def test_without_truth_the_labels_are_the_reference_and_the_result_says_so(world):
-    found = run(world, Oracle(world), truth="none")
+def test_without_truth_the_labels_are_the_reference(world):
+    found = run(replace(world, truth=None), Oracle(world))
     assert "teachers' labels" in found["reference"]
     assert "zero_shot_shape" not in found["out_of_the_box"]["rgb->clip"]
     assert found["out_of_the_box"]["rgb->det"]["ap50"]["value"] == pytest.approx(1)
+    assert set(found["out_of_the_box"]["rgb->caption"]) == {"word_f1", "verbatim"}
+    assert "caption->semseg" not in found["out_of_the_box"]
 
 
 def test_the_same_seed_gives_the_same_table(world):
     assert run(world, Oracle(world)) == run(world, Oracle(world))
 
 
-def test_an_arrow_may_go_by_way_of_other_targets(world):
+def test_a_prediction_may_go_by_way_of_other_targets(world):
     oracle = Oracle(world)
-    run(world, oracle, arrows={"caption->rgb": {"via": ("semseg", "clip")}})
-    assert oracle.asked[-1] == ({"caption"}, ("semseg", "clip", "rgb"), True)
-    with pytest.raises(ValueError, match="Allowed: rgb->depth"):
-        EvaluationConfig(arrows={"caption->rbg": {}})
+    run(world, oracle, tasks={"caption->rgb": {"via": ("semseg", "clip")}})
+    assert ({"caption"}, ("semseg", "clip", "rgb"), True) in oracle.asked
+    with pytest.raises(ValueError, match=r"Allowed: .*rgb->depth"):
+        EvaluationConfig(tasks={"caption->rbg": {}})
 
 
 @pytest.mark.parametrize(("count", "seed"), itertools.product([2, 3, 50], [0, 1]))
-def test_no_sample_keeps_its_own_input_when_shuffled(count, seed):
+def test_a_derangement_moves_every_sample(count, seed):
     order = derangement(count, seed)
     assert sorted(order) == list(range(count))
     assert all(order != np.arange(count))
 
 
-def test_specks_are_no_shapes():
+def test_a_class_below_the_minimum_share_is_not_shown():
     classes = np.ones((20, 20), np.uint8)
     classes[0, 0], classes[5:10, 5:10] = 2, 3
-    assert shown_shapes(classes, least_share=0.005) == {"box"}
+    assert shown_shapes(classes, CLASS_TABLE, min_share=0.005) == {"box"}

@@ -1,4 +1,4 @@
-"""AP50 against the COCO evaluator."""
+"""AP50, compared with the COCO evaluator."""
 
 import contextlib
 import io
@@ -13,9 +13,9 @@ from fourfold.metrics.statistics import value
 NAMES = ["sphere", "box", "cylinder"]
 
 
-def random_boxes(rng: np.random.Generator, most: int) -> list[dict]:
+def random_boxes(rng: np.random.Generator, max_boxes: int) -> list[dict]:
     boxes = []
-    for _ in range(rng.integers(0, most + 1)):
+    for _ in range(rng.integers(0, max_boxes + 1)):
         x, y = rng.uniform(0, 0.6, 2)
         width, height = rng.uniform(0.15, 0.4, 2)
         boxes.append({"box": [x, y, x + width, y + height], "class_name": str(rng.choice(NAMES))})
@@ -42,22 +42,22 @@ def coco_ap50(predictions: list[dict], truths: list[dict]) -> float:
         images = [{"id": i, "width": 1000, "height": 1000} for i in range(1, len(truths) + 1)]
         categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)]
         truth = COCO({"images": images, "annotations": entries(truths), "categories": categories})
-        judge = COCOeval_faster(truth, truth.loadRes(entries(predictions)), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return float(judge.stats[1])
+        evaluator = COCOeval_faster(truth, truth.loadRes(entries(predictions)), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return float(evaluator.stats[1])
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_ap50_is_that_of_coco(seed):
+def test_ap50_equals_that_of_coco(seed):
     rng = np.random.default_rng(seed)
     truths = [{"instances": random_boxes(rng, 4)} for _ in range(40)]
     predictions = [{"instances": detect(rng, t["instances"])} for t in truths]
     assert average_precision_50(predictions, truths) == pytest.approx(coco_ap50(predictions, truths), abs=1e-6)
 
 
-def test_weights_of_two_equal_the_same_images_seen_twice():
+def test_a_weight_of_two_equals_a_repeated_image():
     rng = np.random.default_rng(11)
     truths = [{"instances": random_boxes(rng, 3)} for _ in range(12)]
     predictions = [{"instances": detect(rng, t["instances"])} for t in truths]
@@ -68,13 +68,13 @@ def test_weights_of_two_equal_the_same_images_seen_twice():
     assert ours == pytest.approx(twice, abs=0.02)  # equal scores are one point of the curve here, two there
 
 
-def test_perfect_boxes_score_one_and_no_boxes_score_zero():
+def test_perfect_boxes_score_one_and_missing_boxes_zero():
     truths = [{"instances": [{"box": [0.1, 0.1, 0.5, 0.5], "class_name": "box"}]}, {"instances": []}]
     assert average_precision_50(truths, truths) == pytest.approx(1)
     assert average_precision_50([{"instances": []}] * 2, truths) == 0
     assert np.isnan(value(average_precision_statistic([{"instances": []}], [{"instances": []}])))
 
 
-def test_iou_of_known_boxes():
+def test_iou_equals_values_computed_by_hand():
     boxes = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6]], float)
     np.testing.assert_allclose(box_iou(boxes, boxes)[0], [1, 1 / 7, 0])

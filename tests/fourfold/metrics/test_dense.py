@@ -1,4 +1,4 @@
-"""The metrics against independent implementations."""
+"""Metrics of images and features, compared with independent implementations."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def test_depth_errors_are_those_of_the_definition_and_leave_out_invalid_pixels(rng):
+def test_depth_errors_exclude_invalid_pixels(rng):
     truth = rng.uniform(1, 10, (3, 8, 8)).astype(np.float16)
     predicted = (truth * rng.uniform(0.6, 1.5, truth.shape)).astype(np.float16)
     valid = rng.random(truth.shape) < 0.6
@@ -28,7 +28,7 @@ def test_depth_errors_are_those_of_the_definition_and_leave_out_invalid_pixels(r
     assert found["delta1"] == pytest.approx(np.mean(np.maximum(p / t, t / p) < 1.25))
 
 
-def test_a_normal_turned_by_thirty_degrees_is_thirty_degrees_off():
+def test_the_angle_of_rotated_normals_is_the_rotation():
     truth = np.tile([0.0, 0.0, -1.0], (2, 4, 4, 1))
     turned = np.tile([0.0, np.sin(np.pi / 6), -np.cos(np.pi / 6)], (2, 4, 4, 1))
     everywhere = np.ones((2, 4, 4), bool)
@@ -38,27 +38,27 @@ def test_a_normal_turned_by_thirty_degrees_is_thirty_degrees_off():
     assert found["mean_angle_objects"] == pytest.approx(30, abs=0.5)
 
 
-def test_confusion_is_that_of_scikit_learn_per_sample(rng):
+def test_confusion_equals_that_of_scikit_learn(rng):
     truth, predicted = rng.integers(0, 6, (2, 4, 9, 9))
     for sample, matrix in enumerate(metrics.confusion(predicted, truth, 6)):
-        judge = confusion_matrix(truth[sample].ravel(), predicted[sample].ravel(), labels=range(6))
-        np.testing.assert_array_equal(matrix, judge)
+        reference = confusion_matrix(truth[sample].ravel(), predicted[sample].ravel(), labels=range(6))
+        np.testing.assert_array_equal(matrix, reference)
 
 
-def test_miou_is_that_of_torchmetrics(rng):
+def test_miou_equals_that_of_torchmetrics(rng):
     truth = rng.integers(0, 6, (4, 16, 16)).astype(np.uint8)
     predicted = np.where(rng.random(truth.shape) < 0.7, truth, rng.integers(0, 6, truth.shape)).astype(np.uint8)
-    judge = MulticlassJaccardIndex(6, average=None)(torch.tensor(predicted.astype(int)), torch.tensor(truth.astype(int)))
-    assert metrics.miou(predicted, truth, 6) == pytest.approx(float(judge.mean()), abs=1e-6)
-    assert metrics.miou(predicted, truth, 6, classes=[2, 3, 4, 5]) == pytest.approx(float(judge[2:].mean()), abs=1e-6)
+    reference = MulticlassJaccardIndex(6, average=None)(torch.tensor(predicted.astype(int)), torch.tensor(truth.astype(int)))
+    assert metrics.miou(predicted, truth, 6) == pytest.approx(float(reference.mean()), abs=1e-6)
+    assert metrics.miou(predicted, truth, 6, classes=[2, 3, 4, 5]) == pytest.approx(float(reference[2:].mean()), abs=1e-6)
 
 
-def test_a_class_that_nowhere_occurs_does_not_enter_the_mean():
+def test_absent_classes_do_not_enter_the_mean():
     truth = np.zeros((1, 4, 4), np.uint8)
     assert metrics.miou(truth, truth, 6) == 1.0
 
 
-def test_psnr_is_that_of_torchmetrics(rng):
+def test_psnr_equals_that_of_torchmetrics(rng):
     truth = rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     predicted = np.clip(truth + rng.normal(0, 20, truth.shape), 0, 255).astype(np.uint8)
     each = [
@@ -70,24 +70,24 @@ def test_psnr_is_that_of_torchmetrics(rng):
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_recall_at_k_is_the_hit_rate_of_torchmetrics(rng, k):
+def test_recall_at_k_equals_the_hit_rate_of_torchmetrics(rng, k):
     gallery = rng.normal(size=(40, 8))
     queries = gallery + rng.normal(0, 1.0, gallery.shape)
     a, b = (torch.nn.functional.normalize(torch.tensor(x), dim=1) for x in (queries, gallery))
-    judge = [retrieval_hit_rate(row, torch.arange(40) == i, top_k=k) for i, row in enumerate(a @ b.T)]
-    assert metrics.recall_at_k(queries, gallery, k) == pytest.approx(float(np.mean([float(j) for j in judge])))
+    reference = [retrieval_hit_rate(row, torch.arange(40) == i, top_k=k) for i, row in enumerate(a @ b.T)]
+    assert metrics.recall_at_k(queries, gallery, k) == pytest.approx(float(np.mean([float(j) for j in reference])))
 
 
-def test_constant_features_recall_at_chance():
+def test_constant_features_have_recall_at_chance_level():
     assert metrics.recall_at_k(np.ones((50, 4)), np.ones((50, 4)), k=10) == pytest.approx(10 / 50)
 
 
-def test_f1_is_the_micro_average_of_scikit_learn(rng):
+def test_f1_equals_the_micro_average_of_scikit_learn(rng):
     truth, predicted = rng.random((2, 30, 5)) < 0.4
     ours = value(f1((truth & predicted).sum(1), predicted.sum(1), truth.sum(1)))
     assert ours == pytest.approx(f1_score(truth, predicted, average="micro"))
 
 
-def test_misaligned_arrays_are_an_error_that_says_so():
+def test_misaligned_arrays_are_an_error():
     with pytest.raises(ValueError, match="same samples"):
         metrics.miou(np.zeros((2, 4, 4), int), np.zeros((3, 4, 4), int), 6)

@@ -1,4 +1,4 @@
-"""What captions say, judged by the scenes that they describe."""
+"""Reading captions back, compared with the scenes that they describe."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ CONFIG = ScenesConfig()
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["web", "transfer"]))
-def test_every_object_of_a_scene_is_read_back_from_its_caption(index, style):
+def test_all_objects_of_a_scene_are_read_back_from_its_caption(index, style):
     one = scene(3, "val", index, CONFIG)
     truth = {(thing.size, thing.color, thing.texture, thing.shape) for thing in one.objects}
     assert set(described_objects(caption(one, style))) == truth
@@ -30,11 +30,11 @@ def test_second_mentions_and_plurals_add_no_objects():
 
 
 @given(st.text())
-def test_any_text_can_be_read(text):
+def test_any_text_can_be_parsed(text):
     described_objects(text)
 
 
-def test_wording_does_not_matter_but_objects_do():
+def test_scores_compare_objects_and_not_wording():
     truth = ["a large red sphere left of a small blue box", "a small green cone"]
     other = [
         "there is a small blue box to the right of a large red striped sphere",

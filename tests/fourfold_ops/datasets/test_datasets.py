@@ -25,7 +25,7 @@ class Opened:
 
 
 @given(value=json_values.filter(lambda v: v is not None))
-def test_json_comes_back_as_it_was_and_equal_values_give_equal_bytes(tmp_path_factory, value):
+def test_json_round_trip_and_equal_values_give_equal_bytes(tmp_path_factory, value):
     first, second = (tmp_path_factory.mktemp("j") / "deep/v.json" for _ in range(2))
     for path in (first, second):
         JsonDataset(str(path)).save(value)
@@ -33,7 +33,7 @@ def test_json_comes_back_as_it_was_and_equal_values_give_equal_bytes(tmp_path_fa
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_json_refuses_nan_and_leaves_the_old_file_whole(tmp_path):
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
     dataset = JsonDataset(str(tmp_path / "v.json"))
     dataset.save({"a": 1})
     with pytest.raises(DatasetError):
@@ -42,7 +42,7 @@ def test_json_refuses_nan_and_leaves_the_old_file_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["v.json"]
 
 
-def test_a_missing_or_broken_file_is_named_with_what_to_do(tmp_path):
+def test_missing_or_broken_file_is_reported_with_a_remedy(tmp_path):
     with pytest.raises(DatasetError, match=r"report.html does not exist. Run the stage"):
         TextDataset(str(tmp_path / "report.html")).load()
     (tmp_path / "v.json").write_text("{")
@@ -50,7 +50,7 @@ def test_a_missing_or_broken_file_is_named_with_what_to_do(tmp_path):
         JsonDataset(str(tmp_path / "v.json")).load()
 
 
-def test_a_folder_is_opened_by_the_library_and_checked_on_save(tmp_path, monkeypatch):
+def test_folder_is_opened_on_load_and_checked_on_save(tmp_path, monkeypatch):
     folder = tmp_path / "shards"
     dataset = FolderDataset(str(folder))
     monkeypatch.setattr("fourfold_ops.datasets.folders.load_object", lambda path: Opened)
@@ -69,7 +69,7 @@ def test_a_folder_is_opened_by_the_library_and_checked_on_save(tmp_path, monkeyp
         dataset.save(Opened(folder))
 
 
-def test_the_digest_of_a_folder_changes_with_names_and_contents_alone(tmp_path):
+def test_folder_digest_depends_on_names_and_contents_only(tmp_path):
     dataset = FolderDataset(str(tmp_path / "f"))
     (tmp_path / "f").mkdir()
     (tmp_path / "f/a").write_text("1")
@@ -80,7 +80,7 @@ def test_the_digest_of_a_folder_changes_with_names_and_contents_alone(tmp_path):
     assert dataset.digest() != before
 
 
-def test_a_workspace_is_created_on_load_and_is_only_an_input(tmp_path):
+def test_workspace_is_created_on_load_and_refuses_save(tmp_path):
     dataset = WorkspaceDataset(str(tmp_path / "deep/work"))
     assert dataset.load().is_dir()
     with pytest.raises(DatasetError, match="input only"):
@@ -90,7 +90,7 @@ def test_a_workspace_is_created_on_load_and_is_only_an_input(tmp_path):
         WorkspaceDataset(str(tmp_path / "file/work")).load()
 
 
-def test_without_tracking_a_metric_log_reports_nowhere():
+def test_metric_log_without_tracking_discards_everything():
     log = MetricLogDataset().load()
     log.log_metrics({"loss": 1.0}, step=3)
     log.log_figure(None, "a.png")

@@ -50,7 +50,7 @@ def register_pipelines():
 
 @pytest.fixture
 def several(miniature):
-    """The miniature project, with a node that several processes run together and hooks as the project has them."""
+    """The miniature project with a distributed node and the hooks of the real project."""
     folder = miniature.folder / miniature.package
     (folder / "pipeline_registry.py").write_text(REGISTRY)
     settings = (folder / "settings.py").read_text()
@@ -64,7 +64,7 @@ def several(miniature):
     return miniature
 
 
-def test_under_torchrun_one_process_writes_and_records_and_the_others_help_where_a_node_wants_them(several):
+def test_under_torchrun_only_the_first_process_writes_and_records(several):
     arguments = ["--nproc-per-node=2", "--standalone", "--no-python", str(Path(sys.executable).parent / "kedro"), "run"]
     done = several.command("torchrun", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,14 +74,14 @@ def test_under_torchrun_one_process_writes_and_records_and_the_others_help_where
     assert several.recorded("tuning")[0].data.metrics == {"seen_by": 0.0}
 
 
-def test_alone_a_process_runs_everything(monkeypatch):
+def test_single_process_runs_all_nodes(monkeypatch):
     pipelines = {"a": Pipeline([Node(len, "x", "y", name="n")])}
     assert for_this_process(pipelines) == pipelines
     monkeypatch.setenv("RANK", "1")
     assert [node.name for node in for_this_process(pipelines)["a"].nodes] == ["wait_for_the_first_process"]
 
 
-def test_another_process_reads_what_is_there_and_writes_nothing(tmp_path, monkeypatch):
+def test_other_processes_read_but_do_not_write(tmp_path, monkeypatch):
     (tmp_path / "there.json").write_text("[1]")
     catalog = DataCatalog({name: JsonDataset(filepath=str(tmp_path / f"{name}.json")) for name in ("there", "absent")})
     monkeypatch.setenv("RANK", "1")

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 
-def test_a_run_is_recorded_as_a_parent_with_a_child_for_each_stage(miniature):
+def test_run_has_a_parent_and_a_child_per_stage(miniature):
     miniature.run(runtime_params={"seed": 2})
     (parent,) = miniature.recorded("parent")
     assert parent.info.status == "FINISHED"
@@ -18,14 +18,14 @@ def test_a_run_is_recorded_as_a_parent_with_a_child_for_each_stage(miniature):
         assert {key.split(".")[0] for key in child.data.params} == {stage, "seed", "num_threads"}
 
 
-def test_figures_logged_by_a_node_land_in_the_run_of_its_stage_step_by_step(miniature):
+def test_metrics_of_a_node_are_in_the_run_of_its_stage(miniature):
     miniature.run()
     (child,) = miniature.recorded("tuning")
     history = miniature.client().get_metric_history(child.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.5), (2, 1.0)]
 
 
-def test_data_is_recorded_with_a_digest_that_changes_with_its_content(miniature):
+def test_data_digest_changes_with_the_content(miniature):
     miniature.run()
     miniature.run(runtime_params={"seed": 1})
     digests = []
@@ -36,7 +36,7 @@ def test_data_is_recorded_with_a_digest_that_changes_with_its_content(miniature)
     assert digests[0] != digests[1]
 
 
-def test_a_failing_node_marks_parent_and_stage_failed_and_keeps_the_message(miniature):
+def test_failing_node_marks_parent_and_stage_failed_with_message(miniature):
     with pytest.raises(ValueError, match="too high"):
         miniature.run(runtime_params={"tuning": {"fail": True}})
     assert miniature.recorded("making")[0].info.status == "FINISHED"
@@ -46,7 +46,7 @@ def test_a_failing_node_marks_parent_and_stage_failed_and_keeps_the_message(mini
         assert "Lower tuning.rate" in run.data.tags["error"]
 
 
-def test_a_killed_run_is_marked_by_the_next_one_and_a_failure_is_one_clear_line(miniature):
+def test_next_run_marks_a_killed_run_and_failure_is_one_line(miniature):
     killed = miniature.command("kedro", "run", MINIATURE_KILL="1")
     assert killed.returncode == -signal.SIGKILL
     assert [run.info.status for run in miniature.recorded("parent")] == ["RUNNING"]
@@ -61,10 +61,25 @@ def test_a_killed_run_is_marked_by_the_next_one_and_a_failure_is_one_clear_line(
     assert [run.info.status for run in miniature.recorded("tuning")] == ["KILLED", "FAILED"]
 
 
-def test_a_wrong_parameter_stops_the_run_before_anything_happens_and_says_what_is_allowed(miniature):
+def test_wrong_parameter_stops_the_run_before_any_node(miniature):
     from fourfold_ops.errors import UserError
 
     with pytest.raises(UserError, match=r"making.sise is an unknown key. Did you mean 'size'\? Allowed: size") as error:
         miniature.run(runtime_params={"making": {"sise": 4}, "judging": {"size": 0}})
     assert "judging.size = 0: Input should be greater than or equal to 1" in str(error.value)
     assert not (miniature.folder / "data/01_made").exists()
+
+
+def test_compute_facts_are_tags_of_every_stage(miniature):
+    settings = miniature.folder / miniature.package / "settings.py"
+    settings.write_text(
+        settings.read_text().replace("TrackingHook()", f'TrackingHook("{miniature.package}.facts.compute_facts")')
+    )
+    facts = (
+        "def compute_facts(stage, parameters):\n    return {'precision': 'bf16', 'num_threads': parameters['num_threads']}\n"
+    )
+    miniature.write(f"{miniature.package}/facts.py", facts)
+    miniature.run()
+    for stage in ("making", "tuning", "judging"):
+        (child,) = miniature.recorded(stage)
+        assert child.data.tags["compute.precision"] == "bf16" and child.data.tags["compute.num_threads"] == "1"

@@ -50,8 +50,8 @@ def versioned(miniature, monkeypatch):
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """What the hook told as errors; Kedro, configuring logging, removes caplog's handler."""
+def errors(monkeypatch):
+    """Return the errors that the hook logged; Kedro removes the handler of caplog when it configures logging."""
     from fourfold_ops.hooks import versioning as hook
 
     messages = []
@@ -71,7 +71,7 @@ def edit(project, path, old, new):
     (project.folder / path).write_text(content.replace(old, new))
 
 
-def test_after_a_run_nothing_is_left_to_do_and_a_changed_parameter_concerns_only_what_depends_on_it(versioned):
+def test_changed_parameter_concerns_only_dependent_stages(versioned):
     assert set(changed(versioned)) == {"making", "tuning", "judging"}
     versioned.run()
     assert changed(versioned) == {}
@@ -81,7 +81,7 @@ def test_after_a_run_nothing_is_left_to_do_and_a_changed_parameter_concerns_only
     assert "data" not in tracked
 
 
-def test_the_lock_names_environment_and_params_of_what_ran(versioned):
+def test_lock_has_environment_and_params_of_the_run(versioned):
     versioned.run(env="smoke", runtime_params={"seed": 7})
     assert changed(versioned) == {}
     lock = yaml.safe_load((versioned.folder / "dvc.lock").read_text())["stages"]["making"]
@@ -94,24 +94,24 @@ def test_the_lock_names_environment_and_params_of_what_ran(versioned):
     assert yaml.safe_load((versioned.folder / "dvc.run.yml").read_text()) == {"environment": "base", "flags": ""}
 
 
-def test_where_the_lock_would_lie_it_is_not_written(versioned, said):
+def test_lock_is_not_written_if_it_would_be_wrong(versioned, errors):
     versioned.write("conf/local/parameters.yml", "seed: 3\n")
     versioned.run()
-    assert "conf/local changes seed" in said()
+    assert "conf/local changes seed" in errors()
     (versioned.folder / "conf/local/parameters.yml").unlink()
     versioned.run(only_missing_outputs=True)
-    assert "only a part of a stage ran" in said()
+    assert "only a part of a stage ran" in errors()
     assert not (versioned.folder / "dvc.lock").exists()
 
 
-def test_a_run_of_one_stage_records_that_stage(versioned):
+def test_run_of_one_stage_records_that_stage(versioned):
     versioned.run()
     edit(versioned, "conf/base/parameters.yml", "rate: 0.5", "rate: 0.75")
     versioned.run(pipeline_names=["tuning"])
     assert set(changed(versioned)) == {"judging"}
 
 
-def test_code_that_was_edited_during_the_run_is_not_taken_for_what_ran(versioned, said):
+def test_code_edited_during_the_run_is_not_recorded(versioned, errors):
     def edit_code(name):
         (versioned.folder / versioned.package / "extra.py").write_text("")
         return write_lock(name)
@@ -122,11 +122,11 @@ def test_code_that_was_edited_during_the_run_is_not_taken_for_what_ran(versioned
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hook, "stage_names", edit_code)
         versioned.run()
-    assert "edited during the run" in said()
+    assert "edited during the run" in errors()
     assert not (versioned.folder / "dvc.lock").exists()
 
 
-def test_under_dvc_repro_flags_that_the_lock_would_not_show_stop_the_run(versioned, monkeypatch):
+def test_under_dvc_repro_unrecorded_flags_stop_the_run(versioned, monkeypatch):
     from fourfold_ops.errors import UserError
 
     monkeypatch.setenv("DVC_STAGE", "making")

@@ -19,20 +19,20 @@ def check(tmp_path, expectations, rows=None, **options):
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    """This file under its own name, since the validator imports the table's function."""
+    """Make this file importable by name: the validator imports the function of the table."""
     import sys
 
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or type(sys)(__name__))
     monkeypatch.setattr(sys.modules[__name__], "rows_of", rows_of, raising=False)
 
 
-def test_data_that_meets_its_expectations_passes_unchanged_and_leaves_data_docs(tmp_path):
+def test_valid_data_passes_unchanged_and_leaves_data_docs(tmp_path):
     assert check(tmp_path, [{"type": "expect_column_values_to_be_unique", "column": "key"}]) is ROWS
     pages = list((tmp_path / "quality").rglob("index.html"))
     assert len(pages) == 1 and "samples" in pages[0].read_text()
 
 
-def test_a_critical_failure_says_which_expectation_how_many_rows_and_examples(tmp_path):
+def test_critical_failure_names_expectation_rows_and_examples(tmp_path):
     bad = [{"key": "k3", "width": 64, "split": "train"}, {"key": "x", "width": 63, "split": "train"}]
     expectations = [
         {"type": "expect_column_values_to_be_unique", "column": "key"},
@@ -51,26 +51,26 @@ def test_a_critical_failure_says_which_expectation_how_many_rows_and_examples(tm
     assert "index.html" in error.value.remedy
 
 
-def test_a_warning_is_told_but_does_not_stop(tmp_path):
+def test_warning_is_logged_and_does_not_stop_the_run(tmp_path):
     expectations = [
         {"type": "expect_column_values_to_be_in_set", "column": "split", "value_set": ["val"], "severity": "warning"}
     ]
     assert check(tmp_path, expectations) is ROWS
 
 
-def test_an_empty_table_never_passes(tmp_path):
+def test_empty_table_fails(tmp_path):
     with pytest.raises(DataValidationError, match=r"row_count.*found 0"):
         check(tmp_path, [{"type": "expect_column_values_to_be_unique", "column": "key"}], rows=[])
 
 
-def test_a_misspelt_expectation_is_answered_with_the_right_name(tmp_path):
+def test_misspelled_expectation_gets_a_suggestion(tmp_path):
     with pytest.raises(Exception, match=r"Did you mean .expect_column_values_to_be_unique.\?"):
         check(tmp_path, [{"type": "expect_column_values_to_be_uniqe", "column": "key"}])
     with pytest.raises(ValueError, match="allowed are critical, warning, info"):
         check(tmp_path, [{"type": "expect_column_to_exist", "column": "key", "severity": "fatal"}])
 
 
-def test_in_the_catalog_it_stops_the_run_in_one_clear_message_and_its_outcomes_are_kept_with_the_run(miniature):
+def test_failed_expectation_stops_the_run_and_is_recorded(miniature):
     content = (miniature.folder / "conf/base/catalog.yml").read_text()
     validator = {
         "class": "fourfold_ops.quality.GreatExpectations",
@@ -99,7 +99,7 @@ def test_in_the_catalog_it_stops_the_run_in_one_clear_message_and_its_outcomes_a
     assert (miniature.folder / "data/quality/gx/uncommitted/data_docs/local_site/index.html").exists()
 
 
-def test_an_expectation_may_concern_only_some_rows_and_several_columns(tmp_path):
+def test_expectation_with_row_condition_and_several_columns(tmp_path):
     depth = {"key": "a", "split": "x", "modality": "depth", "min": 0.5}
     mixed = [depth, {**depth, "modality": "rgb", "min": -1.0}]
     condition = {"row_condition": 'modality=="depth"', "condition_parser": "pandas"}

@@ -38,7 +38,7 @@ print(json.dumps(model.predict({"caption": ["a", "b"]}, params={"targets": ["x"]
 
 @pytest.fixture
 def store(tmp_path, empty_store, monkeypatch):
-    """An MLflow store with one open run that is the active one, and a package that exists only here."""
+    """An MLflow store with one active run, and a package that exists only in this test."""
     import shutil
 
     import mlflow
@@ -70,9 +70,7 @@ def dataset():
     return RegisteredModelDataset("echo", "echo_model.Echo", inputs, params={"targets": ["caption"], "seed": 0})
 
 
-def test_the_first_version_is_candidate_and_champion_the_next_only_candidate_and_equal_content_is_no_new_version(
-    store, dataset, tmp_path
-):
+def test_aliases_move_and_equal_content_is_no_new_version(store, dataset, tmp_path):
     client, _ = store
     dataset.save(folder_with(tmp_path / "model", 1))
     dataset.save(folder_with(tmp_path / "model", 1))
@@ -83,12 +81,12 @@ def test_the_first_version_is_candidate_and_champion_the_next_only_candidate_and
     assert client.get_registered_model("echo").aliases == {"candidate": 1, "champion": 1}
 
 
-def test_the_files_of_a_model_lie_where_its_experiment_keeps_them(store, dataset, tmp_path):
+def test_model_files_are_in_the_artifact_folder_of_the_experiment(store, dataset, tmp_path):
     dataset.save(folder_with(tmp_path / "model", 1))
     assert [path.name for path in (tmp_path / "artifacts").rglob("MLmodel")] == ["MLmodel"]
 
 
-def test_the_registered_model_takes_any_subset_of_inputs_and_has_a_signature(store, dataset, tmp_path):
+def test_registered_model_takes_any_subset_of_inputs(store, dataset, tmp_path):
     dataset.save(folder_with(tmp_path / "model", 1))
     model = dataset.load()
     assert {spec.name for spec in model.metadata.signature.inputs} == {"caption", "rgb"}
@@ -101,7 +99,7 @@ def test_the_registered_model_takes_any_subset_of_inputs_and_has_a_signature(sto
     assert model.predict({"caption": ["one"]})["caption"][0] == {"caption": ["one"]}
 
 
-def test_the_registered_model_loads_in_a_process_that_has_no_such_package(store, dataset, tmp_path):
+def test_registered_model_loads_without_its_package_installed(store, dataset, tmp_path):
     dataset.save(folder_with(tmp_path / "model", 1))
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
     done = subprocess.run([sys.executable, "-c", USE, store[1]], **options)

@@ -19,13 +19,13 @@ def model() -> AnyInput:
     return AnyInput(Conditions(), INPUTS)
 
 
-def test_columns_that_are_whole_are_arrays_and_lists(model):
+def test_complete_columns_become_arrays_and_lists(model):
     found = model.predict({"rgb": [[[1, 2]], [[3, 4]]], "caption": ["a", "b"]})
     assert found["rgb"].dtype == np.uint8 and found["rgb"].tolist() == [[[1, 2]], [[3, 4]]]
     assert found["caption"] == ["a", "b"]
 
 
-def test_each_row_may_lack_other_inputs(model):
+def test_rows_may_lack_different_inputs(model):
     image = np.zeros((2, 2, 3), np.uint8)
     table = pd.DataFrame(
         {"rgb": [image, None, None], "caption": [None, "a", float("nan")], "det": [None, None, {"instances": []}]}
@@ -36,7 +36,7 @@ def test_each_row_may_lack_other_inputs(model):
     assert found["det"] == [None, None, {"instances": []}]
 
 
-def test_inputs_that_no_row_has_are_left_out_and_unknown_ones_are_named(model):
+def test_empty_inputs_are_dropped_and_unknown_ones_refused(model):
     assert list(model.predict({"rgb": [None, None], "caption": ["a", "b"]})) == ["caption"]
     with pytest.raises(ValueError, match=r"Unknown inputs \['dpeth'\]"):
         model.predict({"dpeth": [1]})

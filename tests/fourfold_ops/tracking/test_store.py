@@ -6,7 +6,7 @@ from fourfold_ops.errors import UserError
 from fourfold_ops.tracking.store import check_writable
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path, caplog):
+def test_unwritable_folder_is_one_clear_error(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot write to .*file/data"):

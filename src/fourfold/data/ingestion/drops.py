@@ -1,10 +1,13 @@
 """Losses of ingestion: counted by reason, bounded by the configuration, reported with examples."""
 
+import logging
 from collections import Counter, defaultdict
 from typing import Any
 
 from fourfold.data.ingestion.sources import SampleStream
 from fourfold.data.shards import ShardSet
+
+logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 3  # names of dropped items in the report, for each reason
 
@@ -41,7 +44,7 @@ class Tally:
 
 
 def check_drops(tally: Tally, stream: SampleStream, max_drop_share: float) -> None:
-    """Check the losses of a stream.
+    """Log the losses of a stream and check them.
 
     Raises:
         ValueError: more than `max_drop_share` of the samples, or of the archives, were lost, or no sample is left.
@@ -55,6 +58,8 @@ def check_drops(tally: Tally, stream: SampleStream, max_drop_share: float) -> No
         share = f"{tally.drop_share:.0%}, allowed {max_drop_share:.0%}"
         lost = f"{tally.seen - tally.kept} of {tally.seen} samples"
         raise ValueError(f"{lost} of {stream.location} cannot be used ({share}): {details}. {advice}")
+    if reasons:
+        logger.info("%s: kept %d of %d samples (%s).", stream.location, tally.kept, tally.seen, details)
     damaged, archives = tally.reasons["archive"].total(), len(stream.slices)
     if damaged > max_drop_share * archives:
         share = f"allowed {max_drop_share:.0%}"

@@ -153,6 +153,7 @@ def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[Open
                 f"ingestion.supplement (kind {source_config.kind!r}) provides {', '.join(both)}, which ingestion.source "
                 "provides already. Remove the supplement, or use one with other splits."
             )
+        logger.info("Source: %s.", source.title)
         opened.append(one)
     _remove_others(crawl, [stream.name for source in opened for stream in source.streams])
     return opened

@@ -1,117 +1,169 @@
-"""Small charts as SVG text that takes its colors from the page, so that they are readable on light and dark."""
+"""Charts of the report, drawn by matplotlib as SVG that takes its colors from the page: readable on light and dark.
 
+Matplotlib writes fixed colors. Each color of `COLORS` is replaced by the CSS variable of the page that it stands for. Equal
+data give equal text: the hash salt of the ids is fixed, and there is no date in the metadata.
+"""
+
+import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
 
 Point = tuple[float, float]
 
+COLORS = {  # color in the SVG → CSS variable of the page
+    "#010101": "--soft",  # text
+    "#010102": "--rule-strong",  # axes
+    "#010103": "--student",
+    "#010104": "--teacher",
+    "#010105": "--trivial",
+    "#010106": "--shuffled",
+    "#010107": "--card",
+    "#010108": "--pretrained",
+    "#010109": "--scratch",
+    "#010110": "--baseline",
+    "#010111": "--c0",
+    "#010112": "--c1",
+}
+_COLOR_OF = {variable.removeprefix("--"): color for color, variable in COLORS.items()}
+SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "fourfold",  # ids of clip paths and markers would be random otherwise
+    "svg.fonttype": "none",  # text stays text
+    "font.size": 9,
+    "text.color": _COLOR_OF["soft"],
+    "axes.edgecolor": _COLOR_OF["rule-strong"],
+    "axes.labelcolor": _COLOR_OF["soft"],
+    "xtick.color": _COLOR_OF["soft"],
+    "ytick.color": _COLOR_OF["soft"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+POINTS_PER_INCH = 72  # SVG lengths are points
+
 
 def strip(
-    marks: Mapping[str, float | None], interval: Sequence[float] | None, lower_is_better: bool, label: str, width: int = 240
+    marks: Mapping[str, float | None],
+    interval: Sequence[float] | None,
+    lower_is_better: bool,
+    label: str,
+    width: int = 180,
 ) -> str:
-    """Return figures of one metric on one line, better to the right; a perfect 0 (lower is better) or 1 is its right end.
+    """Return the values of one metric on one line, better to the right; a perfect 0 (lower is better) or 1 is its right end.
 
-    `marks` may hold `value` (a dot with its interval), `teacher` (a diamond), `trivial` (a bar) and `shuffled` (a cross).
+    Args:
+        marks: `value` (a dot with its interval), `teacher` (a diamond), `trivial` (a bar) and `shuffled` (a cross).
+        interval: the confidence interval of the value.
+        lower_is_better: of the metric.
+        label: the text that replaces the chart for screen readers.
+        width: in points.
     """
-    known = {name: mark for name, mark in marks.items() if mark is not None}
-    if "value" not in known:
+    shown = {name: mark for name, mark in marks.items() if mark is not None}
+    if "value" not in shown:
         return ""
-    ends = [0.0, *known.values(), *(interval or ()), *(() if lower_is_better else (1.0,))]
+    ends = [0.0, *shown.values(), *(interval or ()), *(() if lower_is_better else (1.0,))]
     low, high = min(ends), max(ends)
-
-    def at(mark: float) -> float:
-        share = (mark - low) / ((high - low) or 1)
-        return round(8 + (width - 16) * (1 - share if lower_is_better else share), 1)
-
-    parts = [f'<line class="axis" x1="8" x2="{width - 8}" y1="11" y2="11"/>']
-    if "trivial" in known:
-        x = at(known["trivial"])
-        parts.append(f'<line class="trivial" x1="{x}" x2="{x}" y1="4" y2="18"/>')
-    if "shuffled" in known:
-        x = at(known["shuffled"])
-        parts.append(f'<path class="shuffled" d="M{x - 4} 7l8 8m0-8l-8 8"/>')
-    if "teacher" in known:
-        x = at(known["teacher"])
-        parts.append(f'<path class="teacher" d="M{x} 4.5l6.5 6.5-6.5 6.5-6.5-6.5z"/>')
+    margin = 0.04 * ((high - low) or 1)
+    figure, axes = _figure(width, 18)
+    axes.set_position((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_ylim(-1, 1)
+    axes.set_xlim(*((high + margin, low - margin) if lower_is_better else (low - margin, high + margin)))
+    axes.plot([low, high], [0, 0], color=_COLOR_OF["rule-strong"], linewidth=0.8, gid="axis")
+    styles: dict[str, dict[str, Any]] = {
+        "trivial": {"marker": "|", "markersize": 11, "markeredgewidth": 1.5},
+        "shuffled": {"marker": "x", "markersize": 5.5, "markeredgewidth": 1.3},
+        "teacher": {"marker": "D", "markersize": 6.5, "markerfacecolor": _COLOR_OF["card"], "markeredgewidth": 1.3},
+    }
+    for name, style in styles.items():
+        if name in shown:
+            axes.plot(shown[name], 0, linestyle="", color=_COLOR_OF[name], gid=name, **style)
     if interval:
-        parts.append(f'<line class="interval" x1="{at(interval[0])}" x2="{at(interval[1])}" y1="11" y2="11"/>')
-    parts.append(f'<circle class="student" cx="{at(known["value"])}" cy="11" r="4.5"/>')
-    return _svg(width, 22, label, parts, "strip")
+        axes.plot(interval, [0, 0], color=_COLOR_OF["student"], linewidth=2.5, alpha=0.45, gid="interval")
+    axes.plot(shown["value"], 0, "o", markersize=6, color=_COLOR_OF["student"], gid="student")
+    return _svg(figure, label, "strip")
 
 
-def arms_chart(arms: Mapping[str, Sequence[tuple[str, float, float]]], label: str, width: int = 420) -> str:
-    """Return means and standard errors as dots on lines, one line per group of arms.
+def arms_chart(arms: Mapping[str, Sequence[tuple[str, float, float]]], label: str, width: int = 320) -> str:
+    """Return means and standard errors as dots with bars, one row per group of arms.
 
-    `arms` holds, per group (e.g. "200 labels"), (arm, mean, standard error).
+    Args:
+        arms: per group, e.g. "200 labels": (arm, mean, standard error).
+        label: the text that replaces the chart for screen readers.
+        width: in points.
     """
-    figures = [(mean - error, mean + error) for group in arms.values() for _, mean, error in group]
-    low, high = min(pair[0] for pair in figures), max(pair[1] for pair in figures)
-    low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
-    left, height = 84, 34
-
-    def at(mark: float) -> float:
-        return round(left + (width - left - 12) * (mark - low) / ((high - low) or 1), 1)
-
-    parts: list[str] = []
-    for number, (group, entries) in enumerate(arms.items()):
-        y = 16 + number * height
-        parts.append(f'<text class="label" x="0" y="{y + 4}">{escape(group)}</text>')
-        parts.append(f'<line class="axis" x1="{left}" x2="{width - 8}" y1="{y}" y2="{y}"/>')
-        for place, (arm, mean, error) in enumerate(entries):
-            level = y + (place - (len(entries) - 1) / 2) * 7
-            parts.append(
-                f'<line class="error {arm}" x1="{at(mean - error)}" x2="{at(mean + error)}" y1="{level}" y2="{level}"/>'
-            )
-            parts.append(f'<circle class="{arm}" cx="{at(mean)}" cy="{level}" r="4.5"><title>{arm} {mean:.3f}</title></circle>')
-    bottom = 16 + len(arms) * height
-    for share in (0.0, 0.5, 1.0):
-        mark = low + share * (high - low)
-        anchor = ("start", "middle", "end")[round(share * 2)]
-        parts.append(f'<text class="tick" x="{at(mark)}" y="{bottom}" text-anchor="{anchor}">{mark:.2f}</text>')
-    return _svg(width, bottom + 6, label, parts, "arms")
+    figure, axes = _figure(width, 30 + 26 * len(arms))
+    for row, entries in enumerate(arms.values()):
+        for index, (arm, mean, error) in enumerate(entries):
+            level = row + (index - (len(entries) - 1) / 2) * 0.22
+            color = _COLOR_OF.get(arm, _COLOR_OF["soft"])
+            axes.errorbar(mean, level, xerr=error, fmt="o", markersize=6, color=color, elinewidth=2.2, gid=arm)
+    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_ylim(len(arms) - 0.5, -0.5)  # the first group on top
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    return _svg(figure, label, "arms")
 
 
-def curves(series: Mapping[str, Sequence[Point]], label: str, width: int = 300, height: int = 150) -> str:
-    """Return lines over steps; each series has its own color (`c0`, `c1`, ...) and its name at its end."""
-    points = [point for line in series.values() for point in line]
-    if not points:
+def curves(series: Mapping[str, Sequence[Point]], label: str, width: int = 230, height: int = 120) -> str:
+    """Return lines over steps; the first two series have the colors `--c0` and `--c1` of the page.
+
+    Args:
+        series: by name, (step, value) points.
+        label: the text that replaces the chart for screen readers.
+        width, height: in points.
+    """
+    if not any(series.values()):
         return ""
-    first, last = min(p[0] for p in points), max(p[0] for p in points)
-    low, high = min(p[1] for p in points), max(p[1] for p in points)
-    left, top, right, bottom = 38, 8, width - 8, height - 20
-
-    def place(point: Point) -> str:
-        x = left + (right - left) * (point[0] - first) / ((last - first) or 1)
-        y = bottom - (bottom - top) * (point[1] - low) / ((high - low) or 1)
-        return f"{x:.1f},{y:.1f}"
-
-    parts = [
-        f'<path class="axis" d="M{left} {top}V{bottom}H{right}"/>',
-        f'<text class="tick" x="{left - 5}" y="{top + 6}" text-anchor="end">{high:.3g}</text>',
-        f'<text class="tick" x="{left - 5}" y="{bottom}" text-anchor="end">{low:.3g}</text>',
-        f'<text class="tick" x="{left}" y="{height - 4}">{first:g}</text>',
-        f'<text class="tick" x="{right}" y="{height - 4}" text-anchor="end">step {last:g}</text>',
-    ]
-    for number, line in enumerate(series.values()):
-        parts.append(f'<polyline class="line c{number % 8}" points="{" ".join(map(place, line))}"/>')
-    return _svg(width, height, label, parts, "curves")
+    figure, axes = _figure(width, height)
+    for index, (name, points) in enumerate(series.items()):
+        steps, values = zip(*points, strict=True)
+        marker = "o" if len(points) == 1 else ""
+        axes.plot(steps, values, color=_COLOR_OF[f"c{index % 2}"], linewidth=1.3, marker=marker, gid=name)
+    axes.locator_params(nbins=4)
+    axes.set_xlabel("step")
+    return _svg(figure, label, "curves")
 
 
-def bars(shares: Mapping[str, float], label: str, width: int = 420) -> str:
-    """Return horizontal bars of non-negative figures, e.g. seconds per stage."""
-    most = max(shares.values(), default=0) or 1
-    parts = []
-    for number, (name, figure) in enumerate(shares.items()):
-        y = 4 + number * 24
-        length = round((width - 230) * figure / most, 1)
-        parts.append(f'<text class="label" x="0" y="{y + 13}">{escape(name.replace("_", " "))}</text>')
-        parts.append(f'<rect class="bar" x="150" y="{y}" width="{max(length, 1)}" height="16" rx="3"/>')
-        parts.append(f'<text class="label" x="{150 + length + 8}" y="{y + 13}">{figure:.0f} s</text>')
-    return _svg(width, 8 + 24 * len(shares), label, parts, "bars")
+def bars(shares: Mapping[str, float], label: str, width: int = 320) -> str:
+    """Return horizontal bars of non-negative numbers in seconds, e.g. the time of each stage."""
+    figure, axes = _figure(width, 8 + 18 * len(shares))
+    names = [name.replace("_", " ") for name in shares]
+    drawn = axes.barh(names, list(shares.values()), color=_COLOR_OF["student"], alpha=0.8, height=0.65)
+    axes.bar_label(drawn, fmt="%.0f s", padding=4, color=_COLOR_OF["soft"])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xticks([])
+    return _svg(figure, label, "bars")
 
 
-def _svg(width: int, height: float, label: str, parts: Sequence[str], kind: str) -> str:
-    return (
-        f'<svg class="{kind}" role="img" aria-label="{escape(label, quote=True)}" viewBox="0 0 {width} {height:g}" '
-        f'width="{width}" height="{height:g}">{"".join(parts)}</svg>'
-    )
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    """Return a figure of some points with one pair of axes; it is no pyplot figure, so nothing global keeps it."""
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout=None)
+        return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, label: str, kind: str) -> str:
+    """Return a figure as an SVG element for the page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(SETTINGS):
+        tight = {} if kind == "strip" else {"bbox_inches": "tight", "pad_inches": 0.03}
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, **tight)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.DOTALL)  # would apply to the whole page
+    # Ids must be unique on the page. Those that the chart refers to stay: equal ids have equal content. Others become classes.
+    used = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else f' class="{match[1]}"', text)
+    for color, variable in COLORS.items():
+        text = text.replace(color, f"var({variable})")
+    head = f'<svg class="{kind}" role="img" aria-label="{escape(label, quote=True)}" '
+    return head + text.removeprefix("<svg ").strip()

@@ -1,122 +1,136 @@
-"""The gallery: the first samples of a split, not picked, as input, teacher, student and truth in every modality."""
+"""The gallery: the first samples of a split as input, teacher's, student's and true values of every modality.
 
-# N samples shown
+The samples are the first ones of the split; nobody selects them. Which modalities are shown, and under which titles, is
+declared by the prediction tasks (`PredictionTask.gallery_title`).
+"""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fourfold.data.shards import ShardSet
-from fourfold.evaluation.evaluate import EvaluationConfig, Predictor, predict_arrows
-from fourfold.evaluation.report import images as pictures
-from fourfold.evaluation.samples import Samples, load_samples
+from fourfold.evaluation.config import EvaluationConfig
+from fourfold.evaluation.evaluate import Predictor, predict_pairs, required_names
+from fourfold.evaluation.report import images
+from fourfold.evaluation.report.images import Drawing
+from fourfold.evaluation.samples import EvaluationData, load_samples
+from fourfold.evaluation.tasks import PREDICTION_TASKS, PredictionTask, select_tasks, task_pairs
+from fourfold.modalities.class_table import ClassTable
 
-COLUMNS = {"depth": "Depth", "normal": "Normals", "semseg": "Segmentation", "det": "Boxes", "clip": "CLIP features"}
-NEAREST, FARTHEST = 2.0, 10.0  # meters, the ends of the depth colors
-CELL, GAP, MARGIN = 128, 10, 28  # pixels of the README's picture
-INK, PALE, PAPER = (34, 34, 40), (112, 112, 122), (255, 255, 255)
+CELL, GAP, MARGIN = 128, 10, 28  # pixels of the gallery as one image
+TITLE_HEIGHT, LINE_HEIGHT, MAX_LINES = 26, 20, 6
+INK, PAPER = (34, 34, 40), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One sample. `pictures[who][modality]`, who one of teacher, student, truth; `from_caption` what its caption became."""
+    """One sample. `images[role][label]` are uint8 (H, W, 3); a role is teacher, student or truth."""
 
     key: str
     rgb: np.ndarray
     caption: str
-    said: str  # the student's caption
-    pictures: dict[str, dict[str, np.ndarray]]
-    from_caption: dict[str, np.ndarray]
+    predicted_caption: str  # "" without the task rgb->caption
+    images: dict[str, dict[str, np.ndarray]]
+    from_caption: dict[str, np.ndarray]  # what the student predicts from the caption alone, by label
 
 
-def collect_gallery(
-    any_to_any: Predictor,
-    shards: ShardSet,
-    labels: ShardSet,
-    truth: ShardSet | None,
-    split: str,
-    config: EvaluationConfig,
-    seed: int,
-) -> list[GalleryRow]:
-    """Return the first `config.gallery_samples` samples of a split with everything that is known or predicted of them."""
-    samples = load_samples(shards, labels, truth, split, config.gallery_samples)
-    if not len(samples):
-        return []
-    student = predict_arrows(any_to_any, samples, config, seed)
-    directions = pictures.feature_directions(samples.labels["clip"])
-    who = {"teacher": samples.labels, "student": student["rgb"]}
-    if samples.exact:
-        who["truth"] = samples.truth
-    return [
-        GalleryRow(
-            key=samples.keys[index],
-            rgb=samples.rgb[index],
-            caption=samples.captions[index],
-            said=student["rgb"]["caption"][index],
-            pictures={name: _drawn(values, index, samples, directions) for name, values in who.items()},
-            from_caption={
-                "rgb": student["caption"]["rgb"][index],
-                "semseg": pictures.class_picture(student["caption"]["semseg"][index]),
-            },
-        )
-        for index in range(len(samples))
-    ]
+@dataclass(frozen=True)
+class Gallery:
+    """Some samples, and what their columns are called."""
+
+    rows: list[GalleryRow] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)  # label → title, of predictions from RGB
+    caption_columns: dict[str, str] = field(default_factory=dict)  # the same from the caption
+    class_table: ClassTable | None = None
 
 
-def _drawn(values: dict[str, Any], index: int, samples: Samples, directions: Any) -> dict[str, np.ndarray]:
-    rgb = samples.rgb[index]
-    drawn = {
-        "depth": pictures.depth_picture(values["depth"][index], NEAREST, FARTHEST),
-        "normal": pictures.normal_picture(values["normal"][index]),
-        "semseg": pictures.class_picture(values["semseg"][index]),
-        "det": pictures.box_picture(rgb, values["det"][index]["instances"]),
+def collect_gallery(any_to_any: Predictor, data: EvaluationData, config: EvaluationConfig, seed: int) -> Gallery:
+    """Return the first `config.gallery_samples` samples of `data.split`, with the predictions of all shown tasks."""
+    samples = load_samples(data, data.split, required_names(), config.gallery_samples)
+    shown = [task for _, task in PREDICTION_TASKS.items() if task.gallery_title or task.pair == "rgb->caption"]
+    # A text encoder is needed for scores, not for images.
+    tasks, _ = select_tasks(samples, None, [replace(task, needs_encoder=False) for task in shown])
+    predictions = predict_pairs(any_to_any, samples, task_pairs(tasks), config, seed)
+    from_rgb = {task.target: task for task in tasks if task.source == "rgb" and task.gallery_title}
+    from_caption = {task.target: task for task in tasks if task.source == "caption"}
+    values = {
+        "teacher": samples.labels,
+        "student": {target: predictions["rgb", target] for target in from_rgb},
+        **({"truth": samples.truth_only} if samples.exact else {}),
     }
-    if "clip" in values:
-        drawn["clip"] = pictures.feature_picture(values["clip"][index], directions, rgb.shape[0])
-    return drawn
+    captions = predictions.get(("rgb", "caption"), [""] * len(samples))
+    rows = []
+    for index in range(len(samples)):
+        drawing = Drawing(samples.rgb[index], samples.class_table, samples.labels.get("clip"), samples.rgb.shape[1])
+        drawn = {role: _drawn(from_rgb, columns, index, drawing) for role, columns in values.items()}
+        dreamed = {target: predictions["caption", target] for target in from_caption}
+        rows.append(
+            GalleryRow(
+                key=samples.keys[index],
+                rgb=samples.rgb[index],
+                caption=samples.captions[index],
+                predicted_caption=captions[index],
+                images=drawn,
+                from_caption=_drawn(from_caption, dreamed, index, drawing),
+            )
+        )
+    return Gallery(rows, _titles(from_rgb), _titles(from_caption), samples.class_table)
 
 
-def gallery_image(rows: list[GalleryRow], most: int = 4) -> Image.Image:
-    """Return the README's picture: a row per sample; image, then what the student makes of it, then its caption's image.
+def gallery_image(gallery: Gallery, max_rows: int = 4) -> Image.Image:
+    """Return the gallery as one image: a row per sample with the input, the student's predictions, and caption → image.
 
-    Raises ValueError when there is nothing to show.
+    Raises:
+        ValueError: the gallery is empty.
     """
-    if not rows:
+    if not gallery.rows:
         raise ValueError("The gallery is empty. Set evaluation.gallery_samples to 1 or more.")
-    titles = ["Image in", *COLUMNS.values(), "Caption out", "Image from caption"]
+    titles = ["Image in", *gallery.columns.values(), "Caption out", "Image from caption"]
+    caption_column = len(gallery.columns) + 1  # two cells wide
+    rows = gallery.rows[:max_rows]
     width = 2 * MARGIN + (len(titles) + 1) * (CELL + GAP) - GAP
-    shown = rows[:most]
-    canvas = Image.new("RGB", (width, 2 * MARGIN + 26 + len(shown) * (CELL + GAP) - GAP), PAPER)
+    canvas = Image.new("RGB", (width, 2 * MARGIN + TITLE_HEIGHT + len(rows) * (CELL + GAP) - GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
-    starts = [MARGIN + (place + (place > len(COLUMNS) + 1)) * (CELL + GAP) for place in range(len(titles))]
+    starts = [MARGIN + (column + (column > caption_column)) * (CELL + GAP) for column in range(len(titles))]
     for left, title in zip(starts, titles, strict=True):
         pen.text((left, MARGIN - 6), title, fill=INK, font=ImageFont.load_default(15))
-    for number, row in enumerate(shown):
-        top = MARGIN + 26 + number * (CELL + GAP)
-        cells = [row.rgb, *(row.pictures["student"][name] for name in COLUMNS), None, row.from_caption["rgb"]]
-        for left, cell in zip(starts, cells, strict=True):
+    for number, row in enumerate(rows):
+        top = MARGIN + TITLE_HEIGHT + number * (CELL + GAP)
+        predicted = [row.images["student"].get(name) for name in gallery.columns]
+        for left, cell in zip(starts, [row.rgb, *predicted, None, row.from_caption.get("rgb")], strict=True):
             if cell is not None:
-                canvas.paste(_cell(cell), (left, top))
-        _write(pen, row.said or "(nothing)", (starts[len(COLUMNS) + 1], top), 2 * CELL + GAP - 12)
+                canvas.paste(Image.fromarray(cell).resize((CELL, CELL), Image.Resampling.NEAREST), (left, top))
+        _write(pen, row.predicted_caption or "(nothing)", (starts[caption_column], top), 2 * CELL + GAP - 12)
     return canvas
 
 
-def gallery_png(rows: list[GalleryRow], most: int = 4) -> bytes:
-    """Return the README's picture as PNG bytes."""
-    return pictures.png(gallery_image(rows, most))
+def gallery_png(gallery: Gallery, max_rows: int = 4) -> bytes:
+    """Return the gallery as one PNG; equal galleries have equal bytes."""
+    return images.png(gallery_image(gallery, max_rows))
 
 
-def _cell(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.NEAREST)
+def _titles(tasks: dict[str, PredictionTask]) -> dict[str, str]:
+    return {target: task.gallery_title or target for target, task in tasks.items()}
+
+
+def _drawn(tasks: dict[str, PredictionTask], values: dict[str, Any], index: int, drawing: Drawing) -> dict[str, np.ndarray]:
+    """Return one sample's values as images, for the targets of some tasks that have a value."""
+    drawn: dict[str, np.ndarray] = {}
+    for target, task in tasks.items():
+        if target in values:
+            value = values[target][index]
+            image = task.draw(value) if task.draw is not None else images.draw(target, value, drawing)
+            if image is not None:
+                drawn[target] = image
+    return drawn
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], width: int) -> None:
     font = ImageFont.load_default(15)
     letters = max(8, int(width / (pen.textlength("abcdefghij klmno", font=font) / 16)))
-    lines = textwrap.wrap(text, letters)[:6]
-    top = corner[1] + (CELL - 20 * len(lines)) / 2
+    lines = textwrap.wrap(text, letters)[:MAX_LINES]
+    top = corner[1] + (CELL - LINE_HEIGHT * len(lines)) / 2
     for number, line in enumerate(lines):
-        pen.text((corner[0], top + 20 * number), line, fill=INK, font=font)
+        pen.text((corner[0], top + LINE_HEIGHT * number), line, fill=INK, font=font)

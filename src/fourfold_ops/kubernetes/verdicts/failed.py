@@ -1,76 +1,83 @@
-"""How a pod or a Job ended: out of memory, an error of the code, a bad configuration, a node that went, a deadline."""
+"""Explains how a pod or a Job ended: out of memory, an error in the code or the configuration, a lost node, a deadline."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fourfold_ops.errors import BAD_CONFIGURATION, STOPPED
-from fourfold_ops.kubernetes.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
-from fourfold_ops.kubernetes.progress import Progress
-from fourfold_ops.kubernetes.verdicts.error_line import python_error
+from fourfold_ops.kubernetes.cluster.objects import Object, condition, ended_at, is_true, limits, node_of, phase, terminated
+from fourfold_ops.kubernetes.verdicts.error_line import error_line
+from fourfold_ops.kubernetes.verdicts.progress import Progress
 from fourfold_ops.kubernetes.verdicts.remedies import EVICTING, FAILING, STARTING, STARTING_ELSE, remedy
 from fourfold_ops.kubernetes.verdicts.verdict import Verdict, innermost, short
 
 LAST_SIGNAL = 64
 OOM, SIGKILL = "OOMKilled", 137
-SAME_FALL_SECONDS = 60  # pods that fail within this time fell together
+SAME_FAILURE_SECONDS = 60  # pods that fail within this time have one cause
 NOT_STARTED = ("StartError", "ContainerCannotRun")
-COMMAND_NOT_RUN = {126: "its command is not executable", 127: "its command is not in the image"}  # as shells put it
+COMMAND_NOT_RUN = {126: "its command is not executable", 127: "its command is not in the image"}  # exit codes of shells
 DISRUPTIONS = {
-    "PreemptionByScheduler": "pre-empted by a pod of higher priority",
+    "PreemptionByScheduler": "preempted by a pod of higher priority",
     "DeletionByTaintManager": "evicted: its node was tainted or lost",
     "EvictionByEvictionAPI": "evicted: its node is being drained",
-    "DeletionByPodGC": "lost with its node",
+    "DeletionByPodGC": "deleted with its lost node",
     "TerminationByKubelet": "stopped by its node",
 }
 
 
 def failure(job: Object, pods: Iterable[Object], progress: Progress, again: str) -> Verdict:
-    """Return why a Job has failed. `again` is the command that goes on from what is there."""
+    """Return why a Job has failed.
+
+    Args:
+        job: The failed Job.
+        pods: Its pods, as far as they still exist.
+        progress: The progress of the step.
+        again: The command that resumes the run.
+    """
     failed = condition(job, "Failed") or condition(job, "FailureTarget") or {}
     reason = failed.get("reason", "")
     if reason == "DeadlineExceeded":
         seconds = job.get("spec", {}).get("activeDeadlineSeconds")
-        mend = f"raise deadline_seconds in kubernetes.yml; go on with: {again}"
-        return Verdict("deadline", f"over its deadline of {seconds} s", "", _how_far(progress), mend)
-    pod = telling_pod(pods)
+        advice = f"raise deadline_seconds in kubernetes.yml; resume with: {again}"
+        return Verdict("deadline", f"exceeded its deadline of {seconds} s", "", _progress_text(progress), advice)
+    pod = root_cause_pod(pods)
     if pod is None:
         evidence = f"{failed.get('message', '')}{f' ({reason})' if reason else ''}"
-        return Verdict("failed", "failed, and its pods are gone", "", short(evidence), f"run again: {again}")
+        return Verdict("failed", "failed, and its pods no longer exist", "", short(evidence), f"run again: {again}")
     verdict = pod_failure(pod, progress, again)
     parts = job.get("status", {}).get("failedIndexes", "")
     if parts and job.get("spec", {}).get("backoffLimitPerIndex") is not None:
         what = f"parts {parts} failed: {verdict.what}"
-        return Verdict(verdict.kind, what, verdict.where, verdict.evidence, f"only those run again with: {again}")
+        return Verdict(verdict.kind, what, verdict.where, verdict.evidence, f"only these run again with: {again}")
     return verdict
 
 
 def pod_failure(pod: Object, progress: Progress, again: str) -> Verdict:
-    """Return why one pod has failed."""
+    """Return why a pod has failed."""
     resume = f"resume with: {again}"
     if terminated(pod).get("reason") == OOM:
         return _out_of_memory(pod, progress, resume)
-    return _taken_away(pod, progress, resume) or _not_run(pod, resume) or _ended(pod, progress, resume)
+    return _disrupted(pod, progress, resume) or _not_started(pod, resume) or _exited(pod, progress, resume)
 
 
-def _taken_away(pod: Object, progress: Progress, resume: str) -> Verdict | None:
-    """Return who ended it from outside its container, if somebody did; what the node said of it is the evidence."""
-    status, how_far = pod.get("status", {}), _how_far(progress)
-    said = short(status.get("message", ""))
+def _disrupted(pod: Object, progress: Progress, resume: str) -> Verdict | None:
+    """Return the verdict if the pod was ended from outside of its container; the message of the node is the evidence."""
+    status, reached = pod.get("status", {}), _progress_text(progress)
+    message = short(status.get("message", ""))
     disrupted = disruption(pod)
     if status.get("reason") == "Evicted":
         kind = "disrupted" if disrupted else "evicted"
-        mend = remedy(said, EVICTING, "ask for what it uses")
-        evidence = "; ".join(part for part in (said.rstrip(". "), how_far) if part)
-        return Verdict(kind, "evicted", node_of(pod), evidence, f"{mend}; {resume}")
+        advice = remedy(message, EVICTING, "request what it uses")
+        evidence = "; ".join(part for part in (message.rstrip(". "), reached) if part)
+        return Verdict(kind, "evicted", node_of(pod), evidence, f"{advice}; {resume}")
     if disrupted:
-        return Verdict("disrupted", disrupted, node_of(pod), how_far, resume)
+        return Verdict("disrupted", disrupted, node_of(pod), reached, resume)
     if terminated(pod).get("reason") == "ContainerStatusUnknown":
-        return Verdict("lost", "its container was lost (ContainerStatusUnknown)", node_of(pod), how_far, resume)
+        return Verdict("lost", "the node lost its container (ContainerStatusUnknown)", node_of(pod), reached, resume)
     return None
 
 
-def _not_run(pod: Object, resume: str) -> Verdict | None:
-    """Return why its process never ran: the node would not have it, or there is no such program."""
+def _not_started(pod: Object, resume: str) -> Verdict | None:
+    """Return the verdict if its process never ran: the node rejected the pod, or the program does not exist."""
     ended, status = terminated(pod), pod.get("status", {})
     if ended.get("reason") in NOT_STARTED:
         message = ended.get("message", "")
@@ -78,35 +85,35 @@ def _not_run(pod: Object, resume: str) -> Verdict | None:
         return Verdict("start", what, node_of(pod), innermost(message), remedy(message, STARTING, STARTING_ELSE))
     if ended.get("exitCode") is None:
         reason = status.get("reason", "")
-        what = f"refused by its node ({reason})" if reason else "failed without an exit code"
+        what = f"rejected by its node ({reason})" if reason else "failed without an exit code"
         return Verdict("failed", what, node_of(pod), short(status.get("message", "")), resume)
     return None
 
 
-def _ended(pod: Object, progress: Progress, resume: str) -> Verdict:
-    """Return how its process ended."""
-    node, ended, how_far = node_of(pod), terminated(pod), _how_far(progress)
+def _exited(pod: Object, progress: Progress, resume: str) -> Verdict:
+    """Return the verdict on the exit code of its process."""
+    node, ended, reached = node_of(pod), terminated(pod), _progress_text(progress)
     code = int(ended["exitCode"])
-    said = short(python_error(ended.get("message", "") or progress.line))
+    message = short(error_line(ended.get("message", "") or progress.line))
     if code in BAD_CONFIGURATION:
         what = f"bad configuration (exit {code}, not retried)"
-        return Verdict("configuration", what, node, said, "correct it and run again")
+        return Verdict("configuration", what, node, message, "correct it and rerun")
     if code == SIGKILL:
-        what = f"killed with SIGKILL (exit {code}): out of memory in a child process, or the grace period was over"
-        return Verdict("killed", what, node, how_far, f"raise memory or grace_seconds in kubernetes.yml; {resume}")
+        what = f"killed with SIGKILL (exit {code}): out of memory in a child process, or the grace period ended"
+        return Verdict("killed", what, node, reached, f"raise memory or grace_seconds in kubernetes.yml; {resume}")
     if code in STOPPED:
-        return Verdict("terminated", f"stopped from outside with SIGTERM (exit {code})", node, how_far, resume)
-    mend = remedy(said, FAILING)
+        return Verdict("terminated", f"stopped from outside with SIGTERM (exit {code})", node, reached, resume)
+    advice = remedy(message, FAILING)
     if code in COMMAND_NOT_RUN and progress.done is None:
-        said = "; ".join(part for part in (COMMAND_NOT_RUN[code], said) if part)
-        mend = "correct `command` in kubernetes.yml, or the image"
+        message = "; ".join(part for part in (COMMAND_NOT_RUN[code], message) if part)
+        advice = "correct `command` in kubernetes.yml, or the image"
     signal = f", signal {code - 128}" if 128 < code <= 128 + LAST_SIGNAL else ""
-    evidence = "; ".join(part for part in (said or "it wrote nothing", how_far) if part)
-    return Verdict("error", f"failed (exit {code}{signal})", node, evidence, "; ".join(p for p in (mend, resume) if p))
+    evidence = "; ".join(part for part in (message or "no output", reached) if part)
+    return Verdict("error", f"failed (exit {code}{signal})", node, evidence, "; ".join(p for p in (advice, resume) if p))
 
 
 def _out_of_memory(pod: Object, progress: Progress, resume: str) -> Verdict:
-    at = f" at {_how_far(progress).partition('; ')[0]}" if progress.done is not None else ""
+    at = f" at {_progress_text(progress).partition('; ')[0]}" if progress.done is not None else ""
     rest = f"; last checkpoint {progress.checkpoint}" if progress.checkpoint is not None else ""
     return Verdict(
         "oom",
@@ -117,16 +124,17 @@ def _out_of_memory(pod: Object, progress: Progress, resume: str) -> Verdict:
     )
 
 
-def telling_pod(pods: Iterable[Object]) -> Object | None:
-    """Return the failed pod that says most: of those that failed last, the first one, since it took the others with it.
+def root_cause_pod(pods: Iterable[Object]) -> Object | None:
+    """Return the failed pod that is the likely cause: the first one of the most recent failure; None if no pod has failed.
 
-    Out of memory and bad configuration say more than a lost connection; a pre-empted pod says least.
+    Out of memory and bad configuration come before other errors, which are often a lost connection to the pod that failed
+    first. Preempted and stopped pods come last.
     """
-    failed = [pod for pod in pods if phase(pod) == "Failed" or _bad(terminated(pod))]
+    failed = [pod for pod in pods if phase(pod) == "Failed" or _has_error(terminated(pod))]
     if not failed:
         return None
     newest = max(ended_at(pod) for pod in failed)
-    last = [pod for pod in failed if newest - ended_at(pod) <= SAME_FALL_SECONDS]
+    last = [pod for pod in failed if newest - ended_at(pod) <= SAME_FAILURE_SECONDS]
 
     def rank(pod: Object) -> tuple[int, float]:
         ended = terminated(pod)
@@ -138,14 +146,14 @@ def telling_pod(pods: Iterable[Object]) -> Object | None:
 
 
 def disruption(pod: Object) -> str:
-    """Return in words who took the pod away; "" when nobody did."""
+    """Return what has disrupted a pod (preemption, eviction, a lost node) as text; "" if nothing has."""
     if not is_true(pod, "DisruptionTarget"):
         return ""
     reason = (condition(pod, "DisruptionTarget") or {}).get("reason", "")
-    return f"{DISRUPTIONS.get(reason, 'taken away')} ({reason})"
+    return f"{DISRUPTIONS.get(reason, 'removed')} ({reason})"
 
 
-def _how_far(progress: Progress) -> str:
+def _progress_text(progress: Progress) -> str:
     if progress.done is None:
         return ""
     unit = progress.unit.removesuffix("s") or "step"
@@ -153,5 +161,5 @@ def _how_far(progress: Progress) -> str:
     return f"{unit} {progress.done}{f' of {progress.total}' if progress.total else ''}{checkpoint}"
 
 
-def _bad(ended: Mapping[str, Any]) -> bool:
+def _has_error(ended: Mapping[str, Any]) -> bool:
     return ended.get("exitCode", 0) != 0

@@ -1,10 +1,10 @@
-"""Why a Job has no running pod yet: no room, no image, no volume, a quota, a queue, a predecessor that does not end."""
+"""Explains why a Job has no running pod yet: resources, image, volume, quota, queue, or a predecessor that does not end."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from fourfold_ops.kubernetes import objects
-from fourfold_ops.kubernetes.objects import GONE, Object, condition, name_of, node_of, phase
+from fourfold_ops.kubernetes.cluster import objects
+from fourfold_ops.kubernetes.cluster.objects import GONE, Object, condition, name_of, node_of, phase
 from fourfold_ops.kubernetes.verdicts.failed import disruption
 from fourfold_ops.kubernetes.verdicts.refused import refused
 from fourfold_ops.kubernetes.verdicts.remedies import (
@@ -27,24 +27,29 @@ IMAGE = (
     "RegistryUnavailable",
 )
 START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
-UNPLACED = ("FailedScheduling", "NotTriggerScaleUp")  # once a pod has a node, what the scheduler had said is history
-TELLING = (  # events that say why a pod or Job waits; anything else is not an explanation
+UNPLACED = ("FailedScheduling", "NotTriggerScaleUp")  # outdated once the pod has a node
+EXPLAINING = (  # reasons of events that explain why a pod or Job waits
     *UNPLACED, "FailedCreate", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "Pending",
     "QuotaReserved", "FailedBinding", "ProvisioningFailed",
 )  # fmt: skip
 
 
 def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[Object]]) -> Verdict | None:
-    """Return why a Job has no running pod yet; None while there is nothing to explain.
+    """Return why a Job has no running pod yet; None if there is nothing to explain.
 
-    `events` are by the name of the object that they are about. Of a pod's, only the last one counts: a volume that could not be
-    mounted at first is no reason to wait once the image is being pulled.
+    Of the events of a pod only the last one counts: a volume that could not be mounted at first does not matter once the
+    image is being pulled.
+
+    Args:
+        job: A Job that is not finished.
+        pods: Its pods.
+        events: Events by the name of the object that they are about.
     """
     leaving = [pod for pod in pods if pod.get("metadata", {}).get("deletionTimestamp")]
     pods = [pod for pod in pods if pod not in leaving]
     pending = [pod for pod in pods if phase(pod) == "Pending"]
     for pod in pending:
-        if verdict := _pod_waits(pod, events.get(name_of(pod), [])):
+        if verdict := _pod_pending(pod, events.get(name_of(pod), [])):
             return verdict
     if job.get("spec", {}).get("suspend"):
         return _queue(job, events)
@@ -55,32 +60,35 @@ def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[O
 
 
 def _leaving(pod: Object) -> Verdict:
-    """A successor starts only when a pod has really ended: on a node that is lost nobody can say so."""
+    """Return the verdict on a pod that is being deleted.
+
+    Its successor starts only when it has ended, which a lost node cannot confirm.
+    """
     lost = pod.get("status", {}).get("message", "") if pod.get("status", {}).get("reason") == "NodeLost" else ""
     evidence = disruption(pod) or short(lost) or "it is being deleted"
-    what = f"waits for the end of pod {name_of(pod)}"
+    what = f"waiting for the end of pod {name_of(pod)}"
     return Verdict("leaving", what, node_of(pod), evidence, "if its node is lost, delete the node")
 
 
-def _pod_waits(pod: Object, events: Sequence[Object]) -> Verdict | None:
+def _pod_pending(pod: Object, events: Sequence[Object]) -> Verdict | None:
     scheduled = condition(pod, "PodScheduled")
     if scheduled and scheduled.get("status") == "False":
         if scheduled.get("reason") == "SchedulingGated":
             return Verdict("queue", "held back by a scheduling gate", "", short(scheduled.get("message", "")))
         return _unscheduled(pod, scheduled.get("message", ""))
     for status in objects.container_statuses(pod):
-        if verdict := _container_waits(pod, status):
+        if verdict := _container_pending(pod, status):
             return verdict
     event = objects.latest(events)
-    if event and event.get("reason") in TELLING and not (node_of(pod) and event["reason"] in UNPLACED):
+    if event and event.get("reason") in EXPLAINING and not (node_of(pod) and event["reason"] in UNPLACED):
         kind = "volume" if "olume" in event.get("message", "") else "start"
         return Verdict(kind, f"{event['reason']}", node_of(pod), _message(event))
     return None
 
 
-def _container_waits(pod: Object, status: Object) -> Verdict | None:
-    held = status.get("state", {}).get("waiting", {})
-    reason, message = held.get("reason", ""), held.get("message", "")
+def _container_pending(pod: Object, status: Object) -> Verdict | None:
+    state = status.get("state", {}).get("waiting", {})
+    reason, message = state.get("reason", ""), state.get("message", "")
     if reason in IMAGE:
         return Verdict(
             "image",
@@ -97,13 +105,13 @@ def _container_waits(pod: Object, status: Object) -> Verdict | None:
 
 def _unscheduled(pod: Object, message: str) -> Verdict:
     if "persistentvolumeclaim" in message.lower():
-        mend = "create it, or correct `volumes` in kubernetes.yml"
-        return Verdict("volume", "the volume claim is not bound", "", short(message), mend)
+        advice = "create it, or correct `volumes` in kubernetes.yml"
+        return Verdict("volume", "the volume claim is not bound", "", short(message), advice)
     reasons = re.search(r"nodes are available: (.*?)(?:\. (?:no new claims|preemption)|$)", message)
-    asked = ", ".join(f"{value} {name}" for name, value in objects.requests(pod).items())
+    requested = ", ".join(f"{value} {name}" for name, value in objects.requests(pod).items())
     why = (reasons[1] if reasons else short(message)).strip(". ")
-    mend = remedy(why, PLACING, PLACING_ELSE)
-    return Verdict("unschedulable", f"no node has room: {why}", "", f"asked for {asked}", mend)
+    advice = remedy(why, PLACING, PLACING_ELSE)
+    return Verdict("unschedulable", f"no node fits: {why}", "", f"requested {requested}", advice)
 
 
 def _no_pod(events: Sequence[Object]) -> Verdict | None:
@@ -114,16 +122,16 @@ def _no_pod(events: Sequence[Object]) -> Verdict | None:
 def _queue(job: Object, events: Mapping[str, Sequence[Object]]) -> Verdict:
     queue = job.get("metadata", {}).get("labels", {}).get(objects.QUEUE_LABEL, "")
     if not queue:
-        return Verdict("queue", "is suspended", "", "no queue holds it", "whoever suspended it must let it go on")
-    what = f"waits in queue {queue!r}"
+        return Verdict("queue", "is suspended", "", "it is in no queue", "resume the Job, or ask who suspended it")
+    what = f"waiting in queue {queue!r}"
     if event := _last([event for key, found in events.items() if name_of(job) in key for event in found]):
         return Verdict("queue", what, "", _message(event))
-    mend = f"see whether the namespace has a LocalQueue {queue!r}: kubectl get localqueues,workloads"
-    return Verdict("queue", what, "", "Kueue says nothing of it", mend)
+    advice = f"check that the namespace has a LocalQueue {queue!r}: kubectl get localqueues,workloads"
+    return Verdict("queue", what, "", "Kueue has reported nothing", advice)
 
 
 def _last(events: Iterable[Object]) -> Object | None:
-    return objects.latest(event for event in events if event.get("reason") in TELLING)
+    return objects.latest(event for event in events if event.get("reason") in EXPLAINING)
 
 
 def _message(event: Object) -> str:

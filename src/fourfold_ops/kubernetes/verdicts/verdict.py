@@ -1,13 +1,21 @@
-"""The one line, and how long messages of the cluster are made short enough for it."""
+"""The verdict on a step, and shortening of messages for it."""
 
 from dataclasses import dataclass
 
-LONGEST = 400  # characters of evidence
+MAX_EVIDENCE = 400  # characters
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line for the user. `kind` is for machines: the board, the tests, the decision whether to wait."""
+    """Why a step waits or has failed.
+
+    Attributes:
+        kind: A word for the code: the display, the tests and the decision whether to wait.
+        what: What happened.
+        where: The node, and the training step if it is known.
+        evidence: The message of the cluster or of the code.
+        remedy: What the user can do.
+    """
 
     kind: str
     what: str
@@ -16,28 +24,28 @@ class Verdict:
     remedy: str = ""
 
     def line(self, title: str) -> str:
-        """Return "TITLE: what on WHERE; evidence; remedy"."""
+        """Return "TITLE: WHAT on WHERE; EVIDENCE; REMEDY."."""
         return f"{title}: {self.note}"
 
     @property
     def note(self) -> str:
-        """The line without the title, for where the title stands beside it."""
+        """The line without the title, for tables that have a column of titles."""
         what = f"{self.what} on {self.where}" if self.where else self.what
         return "; ".join(part.strip(" .;") for part in (what, self.evidence, self.remedy) if part) + "."
 
     @property
-    def waits_for_place(self) -> bool:
-        """Whether time may mend it by itself: another pod ends, a node is added, a quota is raised."""
+    def may_resolve(self) -> bool:
+        """Whether waiting may resolve it: another pod ends, a node is added, a quota is raised."""
         return self.kind in ("unschedulable", "quota", "queue", "leaving")
 
 
 def short(text: str) -> str:
-    """Return a message on one line, cut where it is too long for evidence."""
+    """Return a message on one line, truncated if it is too long for evidence."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= LONGEST else flat[: LONGEST - 1] + "…"
+    return flat if len(flat) <= MAX_EVIDENCE else flat[: MAX_EVIDENCE - 1] + "…"
 
 
 def innermost(text: str) -> str:
-    """Return the end of a message in which every layer has put its own words before those of the one below."""
-    flat = " ".join(text.split()).removesuffix(": unknown")  # containerd's own last word
-    return flat if len(flat) <= LONGEST // 4 else short(": ".join(flat.split(": ")[-3:]))
+    """Return the end of a long message in which every layer of software has put its message before that of the next one."""
+    flat = " ".join(text.split()).removesuffix(": unknown")  # containerd appends this to every message
+    return flat if len(flat) <= MAX_EVIDENCE // 4 else short(": ".join(flat.split(": ")[-3:]))

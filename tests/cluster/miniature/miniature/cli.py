@@ -1,10 +1,10 @@
-"""The miniature's commands: run, k8s and submit."""
+"""Commands of the miniature project: run, k8s and submit."""
 
 import click
 from kedro.framework.cli.project import run
 
 from fourfold_ops.cli.failures import with_clear_errors
-from fourfold_ops.kubernetes.commands import add_commands, with_kubernetes
+from fourfold_ops.kubernetes.cli.commands import add_commands, with_kubernetes
 
 
 @click.group()

@@ -1,4 +1,7 @@
-"""make (driver) -> train, label (pods) -> tell (driver); pair: two pods that sum their ranks."""
+"""Pipelines of the miniature project.
+
+`make` (driver) → `train`, `label` (pods) → `write_report` (driver); `pair`: two pods that sum their ranks.
+"""
 
 import json
 import logging
@@ -19,11 +22,11 @@ def make(making):
 
 
 def train(numbers, training, folder, log):
-    """A sum that cannot be had without every step in its order; it goes on from its last checkpoint."""
+    """Compute a sum that depends on every step and their order; resume from the last checkpoint."""
     file, steps = folder / "checkpoint.json", training["steps"]
     step, state = json.loads(file.read_text()) if file.exists() else (0, 1)
     if step:
-        print(f"Going on from step {step} of {steps}", flush=True)
+        print(f"training: resuming from step {step} of {steps}", flush=True)
     while step < steps:
         if step == training["at"]:
             misbehave(training["how"])
@@ -52,7 +55,7 @@ def misbehave(how):
 
 
 def label(numbers, labeling, folder):
-    """One file for each shard; a process does those of its part, and whoever runs the whole finds them done."""
+    """Write one file per shard: in a part, its own shards; in the merge, those that are missing."""
     part, parts = handover.work_split()
     for shard in range(labeling["shards"]):
         file = folder / f"{shard}.json"
@@ -61,13 +64,13 @@ def label(numbers, labeling, folder):
         time.sleep(labeling["seconds"])
         (folder / f".partial-{shard}").write_text(json.dumps({str(n): (n * 2654435761 + shard) % 1000 for n in numbers}))
         (folder / f".partial-{shard}").replace(file)
-        print(f"labeling: shard {shard} is done by part {part} of {parts}", flush=True)
+        print(f"labeling: shard {shard} written by part {part} of {parts}", flush=True)
     if parts > 1:
         return {}
     return {str(shard): json.loads((folder / f"{shard}.json").read_text()) for shard in range(labeling["shards"])}
 
 
-def tell(trained, labels):
+def write_report(trained, labels):
     return f"<p>{trained['state']} {len(labels)}</p>"
 
 
@@ -93,13 +96,13 @@ def register_pipelines():
         [node(train, ["numbers", "params:training", "training_folder", "metric_log"], "trained", name="train", tags="gpu")]
     )
     labeling = Pipeline([node(label, ["numbers", "params:labeling", "labels_folder"], "labels", name="label", tags="split")])
-    telling = Pipeline([node(tell, ["trained", "labels"], "report", name="tell")])
+    reporting = Pipeline([node(write_report, ["trained", "labels"], "report", name="write_report")])
     return {
-        "__default__": making + training + labeling + telling,
+        "__default__": making + training + labeling + reporting,
         "making": making,
         "training": making + training,
         "labeling": making + labeling,
-        "telling": telling,
+        "reporting": reporting,
         "pair": making + Pipeline([node(pair, "numbers", "summed", name="pair", tags="together")]),
         "many": making + Pipeline([node(empty, "numbers", f"empty_{i}", name=f"empty_{i}", tags="tiny") for i in range(200)]),
     }

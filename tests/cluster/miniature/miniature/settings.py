@@ -1,4 +1,4 @@
-"""How Kedro is set up in the miniature."""
+"""Kedro settings of the miniature project."""
 
 import os
 
@@ -6,7 +6,7 @@ from fourfold_ops.hooks.location import ErrorLocationHook
 from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes import KubernetesHook
 
-# The bench asks what the runner itself needs: MLflow with its store takes 170 MB of its own.
+# Without tracking the benchmark measures the runner alone: MLflow with its store takes 170 MB.
 TRACKED = () if os.environ.get("MINIATURE_UNTRACKED") else (TrackingHook(),)
 HOOKS = (ErrorLocationHook(), *TRACKED, KubernetesHook())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")

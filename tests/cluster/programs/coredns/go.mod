@@ -1,5 +1,5 @@
-// CoreDNS from the published module, with the plugins of main.go. It needs other versions of shared dependencies than Kubernetes does:
-// hence a go.mod of its own.
+// CoreDNS from the published module, with the plugins of main.go. It has a separate go.mod because it needs other
+// versions of shared dependencies than Kubernetes does.
 module fourfold.test/cluster/coredns
 
 go 1.26

@@ -1,7 +1,7 @@
 // The programs of a Kubernetes cluster, built from the published module by tests/cluster/testcluster/programs.py.
 //
-// k8s.io/kubernetes keeps 31 modules in its own tree and names them by path. Here each is replaced by the module that was published from
-// that tree in the same release.
+// The go.mod of k8s.io/kubernetes replaces 31 modules by folders of its repository. Here each of them is replaced by the
+// module that was published from that folder in the same release.
 module fourfold.test/cluster/kubernetes
 
 go 1.24.0

@@ -1,4 +1,4 @@
-// Command pause holds a pod's namespaces until it is told to stop, and reaps what the pod's processes leave behind.
+// Command pause keeps a pod's namespaces open until it receives SIGTERM or SIGINT, and reaps orphaned processes.
 package main
 
 import (

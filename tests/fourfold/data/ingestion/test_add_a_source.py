@@ -50,7 +50,7 @@ def test_the_source_of_the_guide_is_ingested(coco, tmp_path, monkeypatch):
             )
             shards = ingest(config, 0, tmp_path / "out")
             with pytest.raises(ValueError, match=r"'anotations'. Did you mean 'annotations'"):
-                IngestionConfig(source={"kind": "coco", "path": "x", "anotations": "y"})
+                IngestionConfig(source={"kind": "coco", "path": "x", "anotations": "y"})  # spelling: ignore
         finally:
             SOURCES.remove("coco")
     assert shards.splits() == ["annotated", "test", "train", "val"]

@@ -94,7 +94,7 @@ def test_source_without_splits_is_split_by_key_and_has_no_truth(tmp_path, kind):
     assert shards.keys("val") == again.keys("val")
 
 
-def test_bad_inputs_are_dropped_and_counted_by_reason(tmp_path):
+def test_bad_inputs_are_dropped_and_counted_by_reason(tmp_path, caplog):
     good = members_of(range(40))
     bad = [
         *members_of([3]),  # duplicate key
@@ -113,7 +113,9 @@ def test_bad_inputs_are_dropped_and_counted_by_reason(tmp_path):
     write_tar(tmp_path / "in" / "1.tar", bad)
     whole = write_tar(tmp_path / "in" / "2.tar", members_of(range(50, 60))).read_bytes()
     (tmp_path / "in" / "2.tar").write_bytes(whole[: len(whole) // 3])
-    shards = ingest(settings(tmp_path / "in"), 0, tmp_path / "out")
+    with caplog.at_level("INFO"):
+        shards = ingest(settings(tmp_path / "in"), 0, tmp_path / "out")
+    assert "1 × duplicate key, e.g. photo00003; 1 × duplicate image, e.g. copy" in caplog.text
     report = ingestion_report(tmp_path / "out")
     assert report["dropped"] == {
         "duplicate key": 1,

@@ -1,4 +1,4 @@
-"""What a request leaves on disk."""
+"""The files that a request writes."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("conditions", [{"rgb": RGB}, {"caption": "a cone"}, {"rgb": RGB, "caption": "a cone"}])
-def test_every_answer_can_be_read_back_and_is_on_the_contact_sheet(tmp_path, conditions):
+def test_answers_can_be_read_back_and_are_on_the_contact_sheet(tmp_path, conditions):
     written = write_answers(conditions, ANSWERS, tmp_path / "new", {"seed": 3})
     assert all(path.is_file() for path in written) and written[-1].name == SHEET_FILE
     listed = read_json(tmp_path / "new" / ANSWERS_FILE)
@@ -34,17 +34,17 @@ def test_every_answer_can_be_read_back_and_is_on_the_contact_sheet(tmp_path, con
         assert np.array_equal(found, value) if isinstance(value, np.ndarray) else found == value
     with Image.open(tmp_path / "new" / SHEET_FILE) as sheet:
         assert sheet.width == 12 + (len(conditions) + len(ANSWERS)) * 268
-    pictures = {path.name for path in written if path.stem.endswith("_picture")}
-    assert pictures == {f"{name}_picture.png" for name in ("depth", "normal", "semseg", "clip", "det")}
+    images = {path.name for path in written if path.stem.endswith("_image")}
+    assert images == {f"{name}_image.png" for name in ("depth", "normal", "semseg", "clip", "det")}
 
 
-def test_an_image_from_a_caption_is_its_own_picture(tmp_path):
+def test_a_generated_image_has_no_second_file(tmp_path):
     written = write_answers({"caption": "a cone"}, {"rgb": RGB}, tmp_path)
     assert [path.name for path in written] == ["rgb.png", ANSWERS_FILE, SHEET_FILE]
     assert np.array_equal(decode("rgb", (tmp_path / "rgb.png").read_bytes()), RGB)
 
 
-def test_neighbors_are_listed_and_shown_nearest_first(tmp_path):
+def test_neighbors_are_listed_nearest_first(tmp_path):
     images = {f"k{row}": RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8) for row in range(12)}
     for shard in range(2):
         some = list(images.items())[shard * 6 : shard * 6 + 6]

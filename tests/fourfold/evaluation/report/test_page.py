@@ -1,4 +1,4 @@
-"""The page: whole by itself, honest about what is missing, safe against what it shows."""
+"""The page: self-contained, complete, and safe against the text that it shows."""
 
 import json
 import re
@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourfold.evaluation.report import charts
-from fourfold.evaluation.report import images as pictures
+from fourfold.evaluation.report import charts, images
 from fourfold.evaluation.report.decoders import DecoderRow
-from fourfold.evaluation.report.gallery import GalleryRow, gallery_image, gallery_png
-from fourfold.evaluation.report.page import write_report
+from fourfold.evaluation.report.gallery import Gallery, GalleryRow, gallery_image, gallery_png
+from fourfold.evaluation.report.page import ReportData, render_images, write_report
+from fourfold.scenes.world.vocabulary import CLASS_TABLE
+from fourfold.transfer.finetuning import describe_tasks
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-FIGURE = {"value": 0.7, "trivial": 0.2, "shuffled": 0.25, "teacher": None, "ci95": [0.65, 0.75]}
+ENTRY = {"value": 0.7, "trivial": 0.2, "shuffled": 0.25, "teacher": None, "ci95": [0.65, 0.75]}
 ARMS = {arm: {"mean": 0.5 + n / 10, "std": 0.02, "n": 3} for n, arm in enumerate(("baseline", "scratch", "pretrained"))}
 METRICS = {
     "out_of_the_box": {
-        "rgb->semseg": {"miou": FIGURE, "new_metric": FIGURE},
-        "rgb->depth": {"abs_rel": {**FIGURE, "teacher": 0.1}},
+        "rgb->semseg": {"miou": ENTRY, "new_metric": ENTRY},
+        "rgb->depth": {"abs_rel": {**ENTRY, "teacher": 0.1}},
     },
     "transfer": {"vqa_200": {"accuracy": ARMS}, "vqa_500": {"accuracy": ARMS}, "attributes_200": {"mean_accuracy": ARMS}},
     "teachers": {"depth/abs_rel": 0.06},
@@ -35,7 +36,7 @@ HISTORY = [
 
 
 class Nesting(HTMLParser):
-    """Fails when a tag is not closed in its place."""
+    """A parser that fails if a tag is not closed where it must be."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +67,15 @@ def a_row(caption: str = "a red sphere") -> GalleryRow:
     return GalleryRow("test-000000", gray, caption, "a blue box", rows, {"rgb": gray, "semseg": gray})
 
 
+def a_gallery(*rows: GalleryRow) -> Gallery:
+    columns = {"depth": "Depth", "normal": "Normals", "semseg": "Segmentation", "clip": "CLIP features", "det": "Boxes"}
+    return Gallery(list(rows), columns, {"rgb": "image", "semseg": "segmentation"}, CLASS_TABLE)
+
+
+def page_of(metrics: dict, **data) -> str:
+    return write_report(ReportData(metrics, transfer_tasks=describe_tasks(["vqa", "attributes"]), **data))
+
+
 def parsed(html: str) -> Nesting:
     parser = Nesting()
     parser.feed(html)
@@ -73,61 +83,82 @@ def parsed(html: str) -> Nesting:
     return parser
 
 
-def test_the_whole_page_is_well_formed_and_loads_nothing_from_elsewhere():
-    page = write_report(
-        METRICS, [a_row(), a_row()], [{"task": "vqa", "prompt": "q", "answer": "a", "pretrained": "a"}], HISTORY, {"Seed": "0"}
+def test_the_page_is_well_formed_and_loads_no_other_files():
+    page = page_of(
+        METRICS,
+        sections=render_images(a_gallery(a_row(), a_row())),
+        examples=[{"task": "vqa", "prompt": "q", "answer": "a", "pretrained": "a"}],
+        history=HISTORY,
+        facts={"Seed": "0"},
     )
     parser = parsed(page)
     assert all(source.startswith(("data:image/png", "#")) for source in parser.sources)
-    assert not re.search(r"url\(|@import|<script", page)
+    assert not re.search(r"url\((?!#)|@import|<script", page)  # url(#...) refers to a part of the same chart
     assert parser.without_words == []
     assert {source for source in parser.sources if source.startswith("#")} <= {
         f"#{i}" for i in re.findall(r'id="([^"]+)"', page)
     }
 
 
-def test_figures_of_the_table_are_on_the_page_with_their_intervals():
-    page = write_report(METRICS)
-    for text in ("0.700", "0.650 to 0.750", "0.100", "RGB → segmentation", "new metric", "0.700 ± 0.020", "10.2 minutes"):
+def test_metrics_are_on_the_page_with_their_intervals():
+    page = page_of(METRICS)
+    for text in (
+        "0.700",
+        "0.650 to 0.750",
+        "0.100",
+        "RGB → segmentation",
+        "new metric",
+        "0.700 ± 0.020",
+        "10.2 minutes",
+        "Visual questions",
+        "AbsRel",
+    ):
         assert text in page
-    assert json.dumps(METRICS) and write_report(METRICS) == page
+    assert json.dumps(METRICS) and page_of(METRICS) == page
 
 
-@pytest.mark.parametrize("metrics", [{}, {"out_of_the_box": {"rgb->det": {"ap50": dict.fromkeys(FIGURE)}}}])
+@pytest.mark.parametrize("metrics", [{}, {"out_of_the_box": {"rgb->det": {"ap50": dict.fromkeys(ENTRY)}}}])
 def test_what_is_missing_is_left_out(metrics):
-    page = write_report(metrics)
+    page = page_of(metrics)
     parsed(page)
     assert 'id="transfer"' not in page
 
 
-def test_two_decoders_stand_side_by_side_only_where_there_are_two():
+def test_two_decoders_are_compared_if_there_are_two():
     single = {"rgb/psnr": 25.0, "rgb/codebook_use": 0.9}
     both = single | {"rgb/vq/psnr": 24.5, "rgb/diffusion/psnr": 21.25, "rgb/diffusion/odd": 1.0, "rgb/vq/odd": 3.0}
     gray = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 20)]
     rows = [DecoderRow("rgb", ["a", "b"], dict.fromkeys(("original", "vq", "diffusion"), gray))]
-    without, page = write_report({"tokenizers": single}), write_report({"tokenizers": both}, decoders=rows)
+    without, page = page_of({"tokenizers": single}), page_of({"tokenizers": both}, sections=render_images(Gallery(), rows))
     assert "wo decoders" not in without
     parser = parsed(page)
     assert parser.without_words == [] and page.count("data:image/png") == 6
     table = page[page.index('id="decoders"') :]
     assert re.search(r"RGB · PSNR.*?<td>24\.5</td><td>21\.2</td>", table, re.DOTALL)
-    plain = page[page.index('id="parts"') : page.index('id="decoders"')]
+    plain = page[page.index('id="components"') : page.index('id="decoders"')]
     assert "rgb · psnr" in plain and "diffusion" not in plain
-    assert write_report({"tokenizers": both})[: page.index("<section")] == page[: page.index("<section")]
+    assert page_of({"tokenizers": both})[: page.index("<section")] == page[: page.index("<section")]
 
 
 def test_captions_cannot_become_markup():
-    page = write_report(METRICS, [a_row("<script>alert(1)</script>\" onload='x'")])
+    page = page_of(METRICS, sections=render_images(a_gallery(a_row("<script>alert(1)</script>\" onload='x'"))))
     assert "<script" not in page
     parsed(page)
 
 
-def test_charts_are_xml_and_put_the_better_figure_to_the_right():
+def mark_position(root: ElementTree.Element, name: str) -> float:
+    svg = "{http://www.w3.org/2000/svg}"
+    (group,) = [group for group in root.iter(f"{svg}g") if group.get("class") == name]
+    return float(next(group.iter(f"{svg}use")).get("x"))
+
+
+def test_charts_put_the_better_value_to_the_right():
     for lower in (True, False):
         drawn = charts.strip({"value": 0.1, "trivial": 0.6}, [0.05, 0.15], lower, "x < y & z")
         root = ElementTree.fromstring(drawn)
-        student, trivial = float(root.find("circle").get("cx")), float(root.findall("line")[1].get("x1"))
+        student, trivial = (mark_position(root, name) for name in ("student", "trivial"))
         assert (student > trivial) == lower
+        assert charts.strip({"value": 0.1, "trivial": 0.6}, [0.05, 0.15], lower, "x < y & z") == drawn
     assert charts.strip({"value": None, "teacher": 0.3}, None, False, "") == ""
     for drawn in (
         charts.arms_chart({"200 labels": [("scratch", 0.5, 0.0)]}, "a"),
@@ -137,29 +168,29 @@ def test_charts_are_xml_and_put_the_better_figure_to_the_right():
         ElementTree.fromstring(drawn)
 
 
-def test_the_picture_of_the_readme_is_the_same_bytes_every_time():
-    rows = [a_row(), a_row("a very long caption " * 10)]
-    assert gallery_png(rows) == gallery_png(rows)
-    assert isinstance(gallery_image(rows, most=1), Image.Image)
+def test_the_gallery_has_the_same_bytes_every_time():
+    gallery = a_gallery(a_row(), a_row("a very long caption " * 10))
+    assert gallery_png(gallery) == gallery_png(gallery)
+    assert isinstance(gallery_image(gallery, max_rows=1), Image.Image)
     with pytest.raises(ValueError, match="gallery_samples"):
-        gallery_image([])
+        gallery_image(Gallery())
 
 
 def test_nearer_is_lighter_and_normals_have_the_usual_colors():
-    drawn = pictures.depth_picture(np.array([[2.0, 3.0, 5.0, 10.0]]), 2, 10).astype(int).sum(-1)[0]
+    drawn = images.depth_image(np.array([[2.0, 3.0, 5.0, 10.0]]), 2, 10).astype(int).sum(-1)[0]
     assert all(drawn[:-1] > drawn[1:])
     facing_viewer_up_right = np.array([[[0.0, 0, -1], [0, -1, 0], [1, 0, 0]]])
-    assert pictures.normal_picture(facing_viewer_up_right).argmax(-1).tolist() == [[2, 1, 0]]
+    assert images.normal_image(facing_viewer_up_right).argmax(-1).tolist() == [[2, 1, 0]]
 
 
-def test_boxes_stay_inside_the_picture_whatever_they_are():
+def test_boxes_outside_the_image_are_clipped():
     gray = np.full((8, 8, 3), 128, np.uint8)
     boxes = [{"box": [-1, 0.5, 2, 0.2], "class_name": "sphere"}, {"box": [0.5, 0.5, 0.5, 0.5], "class_name": "unknown"}]
-    assert pictures.box_picture(gray, boxes).shape == (24, 24, 3)
+    assert images.box_image(gray, boxes, CLASS_TABLE).shape == (24, 24, 3)
 
 
-def test_features_are_drawn_the_same_up_to_nothing():
+def test_features_of_any_width_are_drawn():
     features = np.random.default_rng(0).normal(size=(3, 4, 4, 10))
-    directions = pictures.feature_directions(features)
-    assert pictures.feature_picture(features[0], directions, 64).shape == (64, 64, 3)
-    assert pictures.feature_picture(features[0, ..., :1], pictures.feature_directions(features[..., :1]), 8).shape == (8, 8, 3)
+    directions = images.feature_directions(features)
+    assert images.feature_image(features[0], directions, 64).shape == (64, 64, 3)
+    assert images.feature_image(features[0, ..., :1], images.feature_directions(features[..., :1]), 8).shape == (8, 8, 3)

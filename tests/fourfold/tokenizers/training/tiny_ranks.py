@@ -73,7 +73,7 @@ def run(world: Path, folder: Path, stop: tuple[str, int, int] | None) -> None:
         module.train = partial(_interrupted, module.train, stop)
     log = Losses()
     train_tokenizers(ShardSet(world / "shards"), ShardSet(world / "labels"), CONFIG, RunContext(0, folder, log))
-    if os.environ["RANK"] == "0":  # the others are told nothing
+    if os.environ["RANK"] == "0":  # the log of the other processes stays empty
         write_json(folder.with_suffix(".json"), log.figures)
 
 

@@ -1,6 +1,6 @@
-"""Pods, Jobs and what else a verdict is made from, as a Kubernetes 1.34 server sends them, cut down to what is looked at."""
+"""Pods and Jobs as a Kubernetes 1.34 server sends them, reduced to the fields that verdicts read."""
 
-from fourfold_ops.kubernetes.progress import Progress
+from fourfold_ops.kubernetes.verdicts.progress import Progress
 
 AGAIN = "kedro run --env=site --runner=kubernetes"
 RESOURCES = {"requests": {"cpu": "8", "memory": "64Gi"}, "limits": {"cpu": "16", "memory": "64Gi"}}

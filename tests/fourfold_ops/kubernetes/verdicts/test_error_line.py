@@ -1,15 +1,15 @@
-"""Which of the last lines of a log is quoted."""
+"""The line of a log that a verdict quotes."""
 
 import pytest
 
-from fourfold_ops.kubernetes.verdicts.error_line import python_error
+from fourfold_ops.kubernetes.verdicts.error_line import error_line
 
 
-def test_the_error_of_a_nested_traceback_is_the_last_one():
+def test_the_last_error_of_nested_tracebacks_is_found():
     text = "KeyError: 1\nDuring handling\nmodule.errors.CustomError: second\ntail"
-    assert python_error(text) == "module.errors.CustomError: second"
-    assert python_error("Failed in a stage, node b: It broke. [details: x]") == "It broke."
-    assert python_error("") == ""
+    assert error_line(text) == "module.errors.CustomError: second"
+    assert error_line("Failed in a stage, node b: It broke. [details: x]") == "It broke."
+    assert error_line("") == ""
 
 
 CHAINED = """Traceback (most recent call last):
@@ -21,7 +21,7 @@ The above exception was the direct cause of the following exception:
 Traceback (most recent call last):
   File "b.py", line 2, in <module>
 ValueError: Unknown modality 'rgb'.
-Known are: depth, normal.
+Known: depth, normal.
 [rank0]: done
 """
 GROUP = """  + Exception Group Traceback (most recent call last):
@@ -47,4 +47,4 @@ GROUP = """  + Exception Group Traceback (most recent call last):
     ],
 )
 def test_the_line_that_names_the_error_is_found(text, line):
-    assert python_error(text) == line
+    assert error_line(text) == line

@@ -1,18 +1,18 @@
-"""The lines that a user reads when a step has failed."""
+"""Verdicts on failed steps."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from fourfold_ops.kubernetes.progress import Progress
-from fourfold_ops.kubernetes.verdicts.failed import disruption, failure, pod_failure, telling_pod
+from fourfold_ops.kubernetes.verdicts.failed import disruption, failure, pod_failure, root_cause_pod
+from fourfold_ops.kubernetes.verdicts.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import AGAIN, HALFWAY, job, line, pod
 
 
-def test_out_of_memory_says_the_limit_the_step_and_how_to_go_on():
+def test_out_of_memory_names_limit_step_and_checkpoint():
     found = failure(job(), [pod(code=137, reason="OOMKilled")], HALFWAY, AGAIN)
     assert line(found) == (
         "pretraining/train: OOMKilled (exit 137) on node-0 at step 1840 of 4500; limit 64Gi; last checkpoint 1800; "
@@ -28,74 +28,74 @@ def test_a_python_error_is_the_evidence_of_a_failure():
     )
 
 
-def test_bad_configuration_is_told_from_failure_and_not_resumed():
+def test_bad_configuration_is_not_resumed():
     message = "\x1b[31mFailed: Parameters are not valid: a.b is an unknown key. [details: data/run.log]\x1b[0m"
     found = failure(job("PodFailurePolicy"), [pod(code=78, message=message)], Progress(), AGAIN)
     assert found.kind == "configuration"
     assert line(found) == (
         "pretraining/train: bad configuration (exit 78, not retried) on node-0; Failed: Parameters are not valid: "
-        "a.b is an unknown key; correct it and run again."
+        "a.b is an unknown key; correct it and rerun."
     )
 
 
-def test_a_deadline_names_itself():
+def test_an_exceeded_deadline_is_named():
     found = failure(job("DeadlineExceeded", activeDeadlineSeconds=60), [pod(code=143)], HALFWAY, AGAIN)
     assert line(found).startswith(
-        "pretraining/train: over its deadline of 60 s; step 1840 of 4500; last checkpoint 1800; raise dead"
+        "pretraining/train: exceeded its deadline of 60 s; step 1840 of 4500; last checkpoint 1800; raise dead"
     )
 
 
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("PreemptionByScheduler", "pre-empted by a pod of higher priority"),
+        ("PreemptionByScheduler", "preempted by a pod of higher priority"),
         ("DeletionByTaintManager", "evicted: its node was tainted or lost"),
         ("EvictionByEvictionAPI", "drained"),
-        ("DeletionByPodGC", "lost with its node"),
-        ("SomethingNew", "taken away (SomethingNew)"),
+        ("DeletionByPodGC", "deleted with its lost node"),
+        ("SomethingNew", "removed (SomethingNew)"),
     ],
 )
-def test_who_took_a_pod_away_is_said_in_words(reason, words):
+def test_the_cause_of_a_disruption_is_named(reason, words):
     taken = pod(code=143, conditions=[{"type": "DisruptionTarget", "status": "True", "reason": reason}])
     assert words in disruption(taken)
     assert pod_failure(taken, Progress(), AGAIN).kind == "disrupted"
     assert disruption(pod(code=1)) == ""
 
 
-def test_failed_parts_are_listed_and_only_they_run_again():
+def test_failed_parts_are_listed():
     found = job("FailedIndexes", backoffLimitPerIndex=3)
     found["status"]["failedIndexes"] = "1,3"
     assert line(failure(found, [pod(code=1, message="ValueError: bad shard")], Progress(), AGAIN), "label") == (
-        f"label: parts 1,3 failed: failed (exit 1) on node-0; ValueError: bad shard; only those run again with: {AGAIN}."
+        f"label: parts 1,3 failed: failed (exit 1) on node-0; ValueError: bad shard; only these run again with: {AGAIN}."
     )
 
 
-def test_of_pods_that_fell_together_the_first_one_is_named_and_memory_before_lost_connections():
+def test_the_first_failure_is_the_cause_and_memory_comes_first():
     lost = pod("rank-1", code=1, message="RuntimeError: Connection closed by peer", ended="2026-01-01T00:00:09Z")
     root = pod("rank-0", code=1, message="ValueError: root", ended="2026-01-01T00:00:05Z")
     old = pod("attempt-1", code=137, reason="OOMKilled", ended="2025-12-31T00:00:05Z")
-    assert telling_pod([lost, root, old])["metadata"]["name"] == "rank-0"
+    assert root_cause_pod([lost, root, old])["metadata"]["name"] == "rank-0"
     killed = pod("rank-2", code=137, reason="OOMKilled", ended="2026-01-01T00:00:11Z")
-    assert telling_pod([lost, root, killed])["metadata"]["name"] == "rank-2"
-    assert telling_pod([pod(phase="Running")]) is None
+    assert root_cause_pod([lost, root, killed])["metadata"]["name"] == "rank-2"
+    assert root_cause_pod([pod(phase="Running")]) is None
 
 
-def test_an_evicted_pod_says_what_the_node_lacked():
+def test_an_eviction_quotes_the_node():
     gone = pod(code=None, reason="Evicted")
     gone["status"] |= {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}
     assert "evicted on node-0; The node was low on resource: ephemeral-storage" in line(pod_failure(gone, Progress(), AGAIN))
 
 
-def test_a_job_whose_pods_are_gone_says_what_the_job_knows():
-    assert "its pods are gone; Job has reached the specified backoff limit (BackoffLimitExceeded)" in line(
+def test_without_pods_the_condition_of_the_job_is_quoted():
+    assert "its pods no longer exist; Job has reached the specified backoff limit (BackoffLimitExceeded)" in line(
         failure(job(), [], Progress(), AGAIN)
     )
 
 
-# --- faults of nodes and images ---
+# --- nodes and images ---
 
 
-def test_an_eviction_for_the_nodes_sake_says_what_the_node_lacked_and_uses_up_no_retry():
+def test_an_eviction_under_node_pressure_is_a_disruption():
     message = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 900Mi. "
     gone = pod(code=137, conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}])
     gone["status"] |= {"reason": "Evicted", "message": message}
@@ -111,19 +111,19 @@ def test_an_eviction_for_the_nodes_sake_says_what_the_node_lacked_and_uses_up_no
         ('Usage of EmptyDir volume "scratch" exceeds the limit "10Gi". ', "raise `scratch`"),
         ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", "raise `scratch`"),
         ('Usage of EmptyDir volume "shared-memory" exceeds the limit "64Mi". ', "raise shared_memory"),
-        ("The node was low on resource: memory. Container step was using 3Gi, request is 1Gi", "ask for the memory"),
+        ("The node was low on resource: memory. Container step was using 3Gi, request is 1Gi", "request the memory"),
     ],
 )
-def test_a_pod_that_passed_a_limit_of_its_own_is_told_which_one_to_raise(message, remedy):
+def test_an_eviction_over_a_limit_names_the_limit_to_raise(message, remedy):
     gone = pod(code=137)
     gone["status"] |= {"reason": "Evicted", "message": message}
     found = pod_failure(gone, Progress(), AGAIN)
     assert found.kind == "evicted" and remedy in found.remedy and message.strip(" .") in line(found)
 
 
-def test_a_container_that_a_node_has_forgotten_is_not_said_to_have_used_too_much_memory():
+def test_a_lost_container_is_not_reported_as_out_of_memory():
     found = pod_failure(pod(code=137, reason="ContainerStatusUnknown", message="could not be located"), HALFWAY, AGAIN)
-    assert "its container was lost (ContainerStatusUnknown) on node-0; step 1840" in line(found)
+    assert "the node lost its container (ContainerStatusUnknown) on node-0; step 1840" in line(found)
     assert "memory" not in line(found)
 
 
@@ -135,10 +135,10 @@ def test_a_container_that_a_node_has_forgotten_is_not_said_to_have_used_too_much
         ("NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed"),
     ],
 )
-def test_a_pod_that_a_restarted_kubelet_would_not_have_says_why(reason, message):
+def test_a_rejection_by_kubelet_is_quoted(reason, message):
     refused = pod(code=None)
     refused["status"] |= {"reason": reason, "message": message, "containerStatuses": []}
-    assert f"refused by its node ({reason}) on node-0; {message}" in line(pod_failure(refused, Progress(), AGAIN))
+    assert f"rejected by its node ({reason}) on node-0; {message}" in line(pod_failure(refused, Progress(), AGAIN))
 
 
 OCI = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
@@ -152,7 +152,7 @@ OCI_START = OCI + "unable to start container process: "
         (
             OCI_START + 'exec: "/opt/kedro": permission denied: unknown',
             "permission denied",
-            "the image's user has to be allowed",
+            "the user of the image may not run it",
         ),
         (
             OCI_START + 'chdir to cwd ("/opt/project") set in config.json failed: no such file or directory: unknown',
@@ -162,38 +162,38 @@ OCI_START = OCI + "unable to start container process: "
         (OCI + "exec /usr/bin/python: exec format error: unknown", "exec format error", "the image is for another processor"),
     ],
 )
-def test_a_program_that_cannot_be_started_is_not_said_to_have_failed(message, evidence, remedy):
+def test_a_container_that_cannot_start_is_not_a_failure_of_the_code(message, evidence, remedy):
     found = pod_failure(pod(code=128, reason="StartError", message=message), Progress(), AGAIN)
     assert found.kind == "start" and "the container cannot start (StartError) on node-0" in line(found)
     assert evidence in found.evidence and remedy in found.remedy
     assert "unknown" not in line(found) and "signal" not in line(found) and AGAIN not in line(found)
 
 
-def test_an_image_for_another_processor_says_so_also_where_the_program_finds_out_by_itself():
+def test_an_exec_format_error_in_the_log_names_the_processor():
     found = pod_failure(pod(code=255, message="exec /opt/venv/bin/python: exec format error\n"), Progress(), AGAIN)
     assert "failed (exit 255) on node-0; exec /opt/venv/bin/python: exec format error; the image is for another" in line(found)
 
 
 @pytest.mark.parametrize(("code", "words"), [(127, "its command is not in the image"), (126, "its command is not executable")])
-def test_what_a_shell_did_not_find_is_told_from_a_failure_of_the_code(code, words):
+def test_a_missing_command_is_not_a_failure_of_the_code(code, words):
     found = pod_failure(pod(code=code, message="sh: 1: kedro: not found"), Progress(), AGAIN)
     assert f"{words}; sh: 1: kedro: not found; correct `command` in kubernetes.yml" in line(found)
-    assert words not in line(pod_failure(pod(code=code, message="x"), HALFWAY, AGAIN))  # it ran: the code is its own
+    assert words not in line(pod_failure(pod(code=code, message="x"), HALFWAY, AGAIN))  # it ran, so the exit code is its own
 
 
 @pytest.mark.parametrize(("code", "signal"), [(139, ", signal 11"), (134, ", signal 6"), (255, ""), (128, ""), (3, "")])
-def test_only_a_signal_is_called_one(code, signal):
+def test_only_exit_codes_of_signals_name_a_signal(code, signal):
     assert f"failed (exit {code}{signal}) on" in line(pod_failure(pod(code=code, message="x"), Progress(), AGAIN))
 
 
-def test_a_pod_that_printed_nothing_is_said_to_have_been_silent():
-    assert "failed (exit 3) on node-0; it wrote nothing; resume with" in line(pod_failure(pod(code=3), Progress(), AGAIN))
+def test_a_pod_without_output_is_reported():
+    assert "failed (exit 3) on node-0; no output; resume with" in line(pod_failure(pod(code=3), Progress(), AGAIN))
 
 
 @pytest.mark.parametrize(
     ("message", "remedy"),
     [
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "the GPU is too small"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "the GPU has too little memory"),
         (
             "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error.",
             "raise shared_memory",
@@ -202,5 +202,5 @@ def test_a_pod_that_printed_nothing_is_said_to_have_been_silent():
         ("ValueError: x", "resume with"),
     ],
 )
-def test_what_would_fail_again_as_it_is_says_what_to_change_first(message, remedy):
+def test_errors_that_would_repeat_name_the_change_first(message, remedy):
     assert pod_failure(pod(code=1, message=message), Progress(), AGAIN).remedy.startswith(remedy)

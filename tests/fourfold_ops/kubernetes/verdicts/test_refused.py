@@ -1,11 +1,11 @@
-"""The lines that a user reads when the server would not have something."""
+"""Verdicts on refusals of the API server."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from fourfold_ops.kubernetes.verdicts.refused import forbidden, refused, unknown, untrusted
+from fourfold_ops.kubernetes.verdicts.refused import forbidden, refused, unauthenticated, untrusted
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shapes import line
@@ -26,11 +26,11 @@ from shapes import line
         ("something else", "the cluster refuses the pod"),
     ],
 )
-def test_what_admission_refuses_is_told_apart(message, what):
+def test_refusals_by_admission_are_classified(message, what):
     assert what in line(refused(message))
 
 
-def test_forbidden_says_which_verb_on_which_resource_as_whom():
+def test_a_missing_permission_names_verb_resource_and_user():
     message = (
         'jobs.batch is forbidden: User "system:serviceaccount:ns:default" cannot create resource "jobs" in API group "batch"'
     )
@@ -47,15 +47,17 @@ def test_forbidden_says_which_verb_on_which_resource_as_whom():
             'Error creating: pods "x" is forbidden: [maximum cpu usage per Container is 2, but limit is 8, '
             "maximum memory usage per Container is 4Gi, but limit is 64Gi]",
             "a LimitRange refuses the pod; maximum cpu usage per Container is 2, but limit is 8, maximum memory usage per "
-            "Container is 4Gi, but limit is 64Gi; ask for what it allows",
+            "Container is 4Gi, but limit is 64Gi; request what it allows",
         ),
         (
             'Error creating: admission webhook "validate.kyverno.svc-fail" denied the request: label team is required',
-            "admission webhook validate.kyverno.svc-fail refuses the pod; label team is required; do what it asks for",
+            "admission webhook validate.kyverno.svc-fail refuses the pod; label team is required; "
+            "change kubernetes.yml as it demands",
         ),
         (
             'Error creating: Internal error occurred: failed calling webhook "w.example": Post "https://w": connection refused',
-            'admission webhook w.example does not answer; Post "https://w": connection refused; talk to who runs the cluster',
+            'admission webhook w.example does not answer; Post "https://w": connection refused; '
+            "contact the cluster administrator",
         ),
         (
             "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'all' denied request: only by digest",
@@ -65,10 +67,10 @@ def test_forbidden_says_which_verb_on_which_resource_as_whom():
             'Error creating: pods "x" is forbidden: failed quota: team: must specify requests.ephemeral-storage for: step',
             'a quota refuses the pod; pods "x" is forbidden: failed quota: team: must specify requests.ephemeral-storage',
         ),
-        ('namespaces "moon" not found', 'there is no such namespace; namespaces "moon" not found; create it'),
+        ('namespaces "moon" not found', 'the namespace does not exist; namespaces "moon" not found; create it'),
     ],
 )
-def test_whatever_refuses_is_named_with_its_own_words(message, words):
+def test_the_refusing_component_is_named_and_quoted(message, words):
     assert words in line(refused(message))
 
 
@@ -84,19 +86,22 @@ def test_whatever_refuses_is_named_with_its_own_words(message, words):
             'jobs.batch "x" is forbidden: unable to create new content in namespace ns because it is being terminated',
             "the namespace is being deleted; ",
         ),
-        ('admission webhook "w.example" denied the request: no', "admission webhook w.example refuses the Job; no; do what"),
+        (
+            'admission webhook "w.example" denied the request: no',
+            "admission webhook w.example refuses the Job; no; change kubernetes.yml",
+        ),
         ('jobs.batch is forbidden: User "system:anonymous" cannot create resource "jobs"', "does not accept the credentials"),
     ],
 )
-def test_what_is_forbidden_by_something_else_than_rights_does_not_ask_for_a_role(message, words):
+def test_refusals_other_than_permissions_do_not_mention_a_role(message, words):
     found = line(forbidden("create", "jobs", "ns", message))
     assert words in found and "Role" not in found
 
 
-def test_a_token_that_has_expired_and_a_certificate_that_does_not_fit_say_so():
-    assert line(unknown("Unauthorized")).startswith(
+def test_expired_tokens_and_invalid_certificates_are_reported():
+    assert line(unauthenticated("Unauthorized")).startswith(
         "pretraining/train: the cluster does not accept the credentials, which may have expired; Unauthorized; log in again"
     )
-    assert "the certificate of https://x:6443 is not to be trusted; self-signed certificate; correct" in line(
+    assert "the certificate of https://x:6443 is not trusted; self-signed certificate; correct" in line(
         untrusted("https://x:6443", "self-signed certificate")
     )

@@ -1,0 +1,1 @@
+"""Builds Kubernetes objects, as plain dictionaries, from descriptions of Jobs. Pure functions."""
