@@ -7,6 +7,7 @@ weights that one process with whole batches would have.
 
 # B batch, C channels, H W pixels, h w token grid, D latent width, K codes, T latents, N samples
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,7 +91,7 @@ def train_visual_tokenizer(data: TrainingValues, config: VisualTokenizerConfig, 
     return VisualTokenizer(name, values_format, model.eval(), config)
 
 
-class _Objective:
+class _Objective(ABC):
     """Batches of one training and the loss of each step; all randomness derives from the step, for exact resuming."""
 
     def __init__(
@@ -113,9 +114,9 @@ class _Objective:
         for indices, cursor in index_batches(len(self.data.values), self.config.batch_size, self.seed, *path, start=start):
             yield self._inputs(indices[self.own_rows]), cursor
 
+    @abstractmethod
     def loss(self, inputs_BCHW: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this process's part of the loss and of the reported metrics."""
-        raise NotImplementedError
 
     def _partial(self, mean: Tensor) -> Tensor:
         """Return what the mean over this process's samples contributes to the mean over the whole batch."""
