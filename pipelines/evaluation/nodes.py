@@ -25,7 +25,7 @@ def evaluate_model(
     seed: int,
 ) -> dict[str, Any]:
     """Compare the model's predictions on the test split with the truth. Nothing else reads the test split."""
-    encoder = teachers.clip if evaluation.text_encoder else None
+    encoder = teachers.image_text_encoder(evaluation.text_encoder) if evaluation.text_encoder else None
     table = evaluate(any_to_any, encoder, EvaluationData(shards, labels, truth), evaluation, seed)
     benchmarks = evaluate_benchmarks(any_to_any, encoder, evaluation, seed)
     return table | ({"benchmarks": benchmarks} if benchmarks else {})

@@ -1,4 +1,4 @@
-"""Pseudo-labeling: networks and heuristics label every image with depth, normals, segmentation, boxes and CLIP features."""
+"""Label every image with depth, normals, segmentation, boxes and CLIP features, by teachers and by computation."""
 
 from pipelines.pseudo_labeling.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Nodes of pseudo-labeling: train teachers, label, integrate, measure."""
+"""Nodes of pseudo-labeling: train teachers, label images, integrate labels, measure their quality."""
 
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,21 @@ from fourfold.metric_log import MetricLog
 def train_labelers(
     shards: ShardSet, truth: ShardSet, labeling: LabelingConfig, seed: int, teachers_folder: Path, log: MetricLog
 ) -> TeacherSet:
-    """Train the default teachers on the small annotated split."""
+    """Train the teachers of the configured labelers on the annotated split."""
     return train_teachers(shards, truth, labeling, seed, teachers_folder, log)
 
 
 def label_images(
     shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path, work_split: tuple[int, int]
 ) -> ShardSet:
-    """Run every labeler on every image, or on this process's share of the images."""
+    """Label every image with every modality, or this process's share of the images."""
     return label_shards(shards, teachers, labeling, raw_labels_folder, WorkSplit(*work_split))
 
 
 def combine_labels(
     raw_labels: ShardSet, shards: ShardSet, labeling: LabelingConfig, labels_folder: Path
 ) -> tuple[ShardSet, dict[str, Any]]:
-    """Compare the labels of different teachers, filter boxes, and write the labels that later stages use."""
+    """Check the labels, compare them with each other, filter boxes, and write what all later stages use."""
     return integrate_labels(raw_labels, shards, labeling, labels_folder)
 
 
@@ -42,5 +42,5 @@ def draw_labels(shards: ShardSet, labels: ShardSet) -> bytes:
 
 
 def measure_labelers(teachers: TeacherSet, labels: ShardSet, shards: ShardSet, truth: ShardSet) -> dict[str, float]:
-    """Compare labels with the exact truth, where there is one."""
+    """Measure the labels on exact truth; no metrics when the source has none."""
     return measure_teachers(teachers, shards, labels, truth)

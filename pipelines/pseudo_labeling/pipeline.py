@@ -1,4 +1,4 @@
-"""shards → teachers → raw labels → labels, with their quality."""
+"""The pseudo-labeling stage: shards → teachers → raw labels → labels and their quality."""
 
 from kedro.pipeline import Node, Pipeline
 

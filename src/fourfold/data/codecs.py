@@ -150,19 +150,19 @@ def _decode_text(name: str, content: bytes) -> str:
 
 
 def _encode_json(name: str, value: Any) -> bytes:
-    stored = _with_boxes(value) if _holds_boxes(name, value) else value
+    stored = _with_boxes(value) if _has_boxes(name, value) else value
     return json.dumps(stored, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
 def _decode_json(name: str, content: bytes) -> Any:
     value = json.loads(content.decode("utf-8"))
-    if _holds_boxes(name, value):
+    if _has_boxes(name, value):
         for instance in value["instances"]:
             instance.pop("boxes", None)
     return value
 
 
-def _holds_boxes(name: str, value: Any) -> bool:
+def _has_boxes(name: str, value: Any) -> bool:
     return name in LABELS and LABELS[name].kind == "boxes" and isinstance(value, dict) and "instances" in value
 
 

@@ -1,24 +1,26 @@
-"""Pseudo-labeling: teachers are trained, label every picture, and their labels are brought together."""
+"""Pseudo-labeling: train teachers, label all images, and integrate the labels of all labelers."""
 
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
 from fourfold.labelers.integration import integrate_labels
 from fourfold.labelers.labeling import label_shards
 from fourfold.labelers.measures import measure_teachers
-from fourfold.labelers.mini_clip.network import ClipTeacher
-from fourfold.labelers.protocol import Labeler
-from fourfold.labelers.registry import LabelerEntry, labeler, register
+from fourfold.labelers.protocol import Batch, ImageTextEncoder, Labeler, LabelingContext, Teacher, TrainingData
+from fourfold.labelers.registry import LABELERS, register
 from fourfold.labelers.teachers import TeacherSet, train_teachers
 
 __all__ = [
-    "ClipTeacher",
+    "LABELERS",
+    "Batch",
+    "ImageTextEncoder",
     "IntegrationConfig",
     "Labeler",
-    "LabelerEntry",
     "LabelingConfig",
+    "LabelingContext",
+    "Teacher",
     "TeacherSet",
+    "TrainingData",
     "integrate_labels",
     "label_shards",
-    "labeler",
     "measure_teachers",
     "register",
     "train_teachers",

@@ -1,58 +1,98 @@
-"""Settings of the labeling stage."""
+"""Settings of the labeling stage: which labelers run, and the settings of each under its name."""
 
-from pydantic import Field, field_validator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
 from fourfold.configuration import Config
-from fourfold.labelers.geometry.edges import CannyConfig
-from fourfold.labelers.geometry.normals import NormalsConfig
-from fourfold.labelers.image_statistics.metadata import MetadataConfig
-from fourfold.labelers.image_statistics.palettes import PaletteConfig
-from fourfold.labelers.mini_clip.network import MiniClipConfig
-from fourfold.labelers.registry import labeler
+from fourfold.labelers.protocol import Labeler, Teacher
+from fourfold.labelers.registry import LABELERS, known_teacher
 from fourfold.modalities.camera import Camera
-from fourfold.scenes.teachers.network import SceneNetworkConfig
-
-DEFAULT_LABELERS = {
-    "depth": "scene_depth",
-    "normal": "normals_from_depth",
-    "semseg": "scene_segmentation",
-    "clip": "mini_clip",
-    "det": "scene_boxes",
-}
+from fourfold.modalities.class_table import ClassTable
 
 
 class IntegrationConfig(Config):
-    """What the labels of different teachers must have in common."""
+    """Limits for the labels of all labelers together."""
 
-    min_score: float = Field(0.3, ge=0, le=1)  # boxes below are left out
-    min_class_overlap: float = Field(0.15, ge=0, le=1)  # share of a box's pixels that the segmentation gives to its class
-    max_normal_angle: float = Field(60.0, gt=0, le=180)  # degrees, mean of a picture, between normals and those of its depth
+    min_score: float = Field(0.3, ge=0, le=1)  # boxes with a lower score are dropped
+    min_class_overlap: float = Field(0.15, ge=0, le=1)  # share of a box's pixels that the segmentation must give to its class
+    max_normal_angle: float = Field(60.0, gt=0, le=180)  # degrees, mean of an image, between normals and those of its depth
     max_depth: float = Field(1000.0, gt=0)  # meters
 
 
 class LabelingConfig(Config):
-    """Which labeler says what, how its teacher is trained, and how labels are brought together."""
+    """Which labeler produces which modality, and how teachers are trained, images labeled and labels integrated.
 
-    labelers: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_LABELERS))  # modality → name in the registry
-    scene: SceneNetworkConfig = SceneNetworkConfig()
-    clip: MiniClipConfig = MiniClipConfig()
-    normals: NormalsConfig = NormalsConfig()
-    canny: CannyConfig = Field(CannyConfig(), exclude_if=lambda value: value == CannyConfig())
-    palette: PaletteConfig = Field(PaletteConfig(), exclude_if=lambda value: value == PaletteConfig())
-    metadata: MetadataConfig = Field(MetadataConfig(), exclude_if=lambda value: value == MetadataConfig())
-    camera: Camera = Camera()  # assumed for every picture
-    annotated_split: str = "annotated"  # has exact truth; teachers learn from it and it is not labeled
-    caption_splits: tuple[str, ...] = ("annotated", "train")  # the mini-CLIP learns from their pictures and captions
-    batch_size: int = Field(125, ge=1)  # pictures that are labeled at once
+    `settings` and `teachers` hold a section for each labeler or teacher that does not use its defaults. A section is
+    validated by the class that the labeler or teacher declares, so a plug-in brings its own settings.
+    """
+
+    labelers: dict[str, str] = Field(min_length=1)  # modality → name in the registry
+    settings: dict[str, SerializeAsAny[Config]] = Field(default_factory=dict)  # by labeler
+    teachers: dict[str, SerializeAsAny[Config]] = Field(default_factory=dict)  # by teacher
+    camera: Camera = Camera()  # assumed for all images
+    annotated_split: str = "annotated"  # has exact truth; teachers are trained on it and it is not labeled
+    caption_splits: tuple[str, ...] = ("annotated", "train")  # whose images and captions teachers may be trained on
+    measured_splits: tuple[str, ...] = Field(("val", "transfer_val"), min_length=1)  # the first one with truth is measured
+    batch_size: int = Field(125, ge=1)  # images that are labeled at once
     integration: IntegrationConfig = IntegrationConfig()
 
     @field_validator("labelers")
     @classmethod
-    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_modalities(cls, value: dict[str, str]) -> dict[str, str]:
         for modality, name in value.items():
-            entry = labeler(name)
+            entry = LABELERS.get(name)
             if entry.modality != modality:
                 raise ValueError(
-                    f"Labeler {name!r} makes {entry.modality!r}, not {modality!r}. Put it there or choose another."
+                    f"Labeler {name!r} produces {entry.modality!r}, not {modality!r}. Move it there, or choose another one."
                 )
         return value
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _parse_settings(cls, value: Any) -> Any:
+        return _parsed(value, lambda name: LABELERS.get(name).config_class)
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _parse_teachers(cls, value: Any) -> Any:
+        return _parsed(value, lambda name: known_teacher(name).config_class)
+
+    def labeler_classes(self) -> dict[str, type[Labeler]]:
+        """Return the configured labelers by modality."""
+        return {modality: LABELERS.get(name) for modality, name in self.labelers.items()}
+
+    def required_teachers(self) -> dict[str, Teacher]:
+        """Return the teachers of the configured labelers, each once, sorted by name."""
+        teachers = {entry.teacher.name: entry.teacher for entry in self.labeler_classes().values() if entry.teacher}
+        return dict(sorted(teachers.items()))
+
+    def settings_of(self, labeler_class: type[Labeler]) -> Any:
+        """Return the settings of a labeler, an instance of its `config_class`."""
+        return self.settings.get(labeler_class.name) or labeler_class.config_class()
+
+    def settings_of_teacher(self, teacher: Teacher) -> Any:
+        """Return the settings of a teacher, an instance of its `config_class`."""
+        return self.teachers.get(teacher.name) or teacher.config_class()
+
+    def class_tables(self) -> dict[str, ClassTable]:
+        """Return the class tables of the configured labelers by modality."""
+        tables = {name: entry.class_table(self.settings_of(entry)) for name, entry in self.labeler_classes().items()}
+        return {modality: table for modality, table in tables.items() if table is not None}
+
+
+def _parsed(sections: Any, config_class_of: Callable[[str], type[Config]]) -> Any:
+    """Return each section as an instance of its class; what is not a mapping is left to the field's own validation."""
+    if not isinstance(sections, Mapping):
+        return sections
+    parsed = {}
+    for name, section in sections.items():
+        config_class = config_class_of(name)
+        try:
+            parsed[name] = config_class.model_validate(section)
+        except ValidationError as error:
+            # Nested errors would lose their place: name the key of each
+            problems = [".".join(map(str, (name, *found["loc"]))) + f": {found['msg']}" for found in error.errors()]
+            raise ValueError("; ".join(problems)) from error
+    return parsed

@@ -1,4 +1,4 @@
-"""How the default teachers are trained: the project's one loop, with an order of samples and Muon on convolutions."""
+"""Training of small teachers with the training loop that all models share; Muon updates the convolutions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.run_context import RunContext
 
-Losses = Callable[[np.ndarray, int], dict[str, Tensor]]  # (indices of samples, step) → parts, to be summed
+Losses = Callable[[np.ndarray, int], dict[str, Tensor]]  # (indices of samples, step) → losses, to be summed
 
 
 class FitConfig(Config):
@@ -25,23 +25,32 @@ class FitConfig(Config):
 
     steps: int = Field(400, ge=1)
     batch_size: int = Field(32, ge=1)  # samples
-    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps; then half a cosine down to zero
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps; then the rate falls to zero along half a cosine
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-3, weight_decay=0.01, muon_learning_rate=0.02)
 
 
 @contextmanager
 def seeded_weights(seed: int, name: str) -> Iterator[None]:
-    """Within it modules draw their first weights from a stream of their own; torch's global stream is left as it was."""
+    """Seed the initial weights of modules created in this context; torch's global random state is restored afterward."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "teachers", name, "weights"))
         yield
 
 
 def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, seed: int, name: str, log: MetricLog) -> None:
-    """Train `module` in place on the sum of `losses(indices, step)` and leave it in eval mode.
+    """Train `module` in place and set it to evaluation mode.
 
-    Muon moves the kernels of convolutions, as in the fastest known trainings on CIFAR-10 (arXiv 2404.00498, and its
-    successor), AdamW everything else.
+    Muon updates the kernels of convolutions, as in the fastest published trainings on CIFAR-10 (arXiv 2404.00498 and its
+    successor), and AdamW all other parameters.
+
+    Args:
+        module: the network.
+        losses: (indices of samples, step) → the losses of a batch by name; their sum is minimized.
+        num_samples: number of samples, from which the order of indices is drawn.
+        config: steps, batch size and optimizer.
+        seed: the seed of the run.
+        name: enters the random streams and the names of metrics.
+        log: receives the losses.
     """
     kernels = {f"{n}.weight": 1 for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Conv1d)}
     optimizer = build_optimizer(module, config.optimizer, kernels)

@@ -1,7 +1,7 @@
-"""Integration: the labels of different teachers are brought together, compared with each other, and filtered.
+"""Integration: check the labels of all labelers, compare them with each other, and filter boxes.
 
-No sample is dropped, since all modalities stay aligned; a box may be. A label that cannot be right (a depth that is not a
-number, a class that does not exist) is an error; what teachers merely disagree on is counted.
+No sample is dropped, so all modalities stay aligned; single boxes may be. A label that is impossible (a depth that is not
+finite, a class that does not exist) is an error; disagreements between labelers are counted.
 """
 
 import shutil
@@ -13,56 +13,72 @@ import numpy as np
 import torch
 
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, write_columns
+from fourfold.labelers.checks import ValueLimits, find_problem
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
-from fourfold.labelers.geometry.normals import blunt_normals
+from fourfold.labelers.geometry.normals import fast_normals
 from fourfold.labelers.image_statistics.metadata import recounted
+from fourfold.modalities import label as label_entry
 from fourfold.modalities.camera import Camera
+from fourfold.modalities.class_table import ClassTable
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
 from fourfold.reuse import claim, fingerprint
-from fourfold.scenes.world import CLASS_NAMES
 from fourfold.storage import atomic_path
 
-FATES = ("kept", "dropped_score", "dropped_shape", "dropped_class")
-UNIT_TOLERANCE = 0.03  # of the length of a normal that is stored in 8 bits, or a vector in 16
+KEPT = "kept"
+REJECTION_REASONS = ("dropped_score", "dropped_shape", "dropped_class")
+SEGMENTATION = "semseg"  # the labels that boxes are compared with
 
 
 def integrate_labels(
     labels: ShardSet, shards: ShardSet, config: LabelingConfig, folder: Path
 ) -> tuple[ShardSet, dict[str, Any]]:
-    """Write the labels that all later stages use, aligned with `shards`; return them and a report of what was found.
+    """Write the labels that all later stages use, and return them with a report.
 
-    The report holds, per split, counts (`boxes/kept`, `boxes/dropped_score`, `boxes/dropped_class`, `normals/disagree`, ...)
-    and means; see `_check`. Raises ValueError that names split, key and modality of a label that cannot be right.
+    Args:
+        labels: the raw labels.
+        shards: the images; the labels must be aligned with them.
+        config: the limits, the camera, and the labelers whose checks apply.
+        folder: where the labels are written.
+
+    Returns:
+        The integrated labels, and per split counts (`boxes/kept`, `boxes/dropped_score`, `boxes/dropped_class`,
+        `normals/disagree`, ...) and means over samples (`normals/angle_to_depth`, in degrees).
+
+    Raises:
+        ValueError: a label is impossible; the message names split, key and modality.
     """
-    inputs = {"labels": labels.digest()}
-    claim(folder, fingerprint(__name__, inputs=inputs, integration=config.integration, camera=config.camera))
+    uses, inputs = config.labeler_classes().values(), {"labels": labels.digest()}
+    claim(folder, fingerprint(__name__, inputs=inputs, uses=uses, integration=config.integration, camera=config.camera))
     report: dict[str, Any] = {}
     for split in labels.splits():
         modalities = labels.modalities(split)
-        counts: Counter[str] = Counter({f"boxes/{fate}": 0 for fate in FATES})
+        tables = {m: table for m in modalities if (table := labels.manifest(split, m).class_table) is not None}
+        counts: Counter[str] = Counter({f"boxes/{outcome}": 0 for outcome in (KEPT, *REJECTION_REASONS)})
         for name in progress(labels.shard_names(split), f"integrating {split}", unit="shard"):
             samples = labels.read(split, modalities, name)
             for sample in samples:
-                _require_possible(sample, split, config.integration)
-            counts.update(_check(samples, config))
-            changed = _changed(samples, config.integration, counts)
+                _require_possible(sample, split, config, tables)
+            counts.update(_compare(samples, config))
+            changed = _changed_columns(samples, config.integration, tables.get(SEGMENTATION), counts)
             for modality in modalities:
                 if modality in changed:
                     keys = (sample["__key__"] for sample in samples)
                     write_columns(folder, split, name, {modality: zip(keys, changed[modality], strict=True)})
                 else:
                     _copy_shard(labels.root / split / modality / name, folder / split / modality / name)
-        finish_split(folder, split, modalities, like=shards)
+        finish_split(folder, split, modalities, like=shards, class_tables=tables)
         report[split] = _summary(counts)
     return ShardSet(folder), report
 
 
-def _changed(samples: list[Sample], config: IntegrationConfig, counts: Counter[str]) -> dict[str, list[Any]]:
-    """Return the columns that integration changes: boxes without those that are dropped, and metadata that counts them."""
+def _changed_columns(
+    samples: list[Sample], config: IntegrationConfig, classes: ClassTable | None, counts: Counter[str]
+) -> dict[str, list[Any]]:
+    """Return the columns that integration changes: boxes without the rejected ones, and metadata that counts boxes."""
     if "det" not in samples[0]:
         return {}
-    boxes = [_kept_boxes(sample, config, counts) for sample in samples]
+    boxes = [_kept_boxes(sample, config, classes, counts) for sample in samples]
     if "metadata" not in samples[0]:
         return {"det": boxes}
     pairs = zip(samples, boxes, strict=True)
@@ -75,37 +91,24 @@ def _copy_shard(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _require_possible(sample: Sample, split: str, config: IntegrationConfig) -> None:
-    """Raise ValueError when a label of the sample is outside what its modality can be."""
-    tests = {
-        "depth": lambda depth: np.isfinite(depth).all() and depth.min() > 0 and depth.max() <= config.max_depth,
-        "normal": lambda normal: np.abs(_lengths(normal) - 1).max() < UNIT_TOLERANCE,
-        "semseg": lambda classes: classes.max() < len(CLASS_NAMES),
-        "clip": lambda features: np.isfinite(features).all(),
-        "clip_global": lambda vector: abs(np.linalg.norm(vector.astype(np.float32)) - 1) < UNIT_TOLERANCE,
-        "canny_edge": lambda edges: np.isin(edges, (0, 255)).all(),
-        "color_palette": lambda palettes: all(_is_palette(size, colors) for size, colors in palettes.items()),
-        "metadata": lambda values: values.keys() <= METADATA_TYPES.keys() and np.isfinite(list(values.values())).all(),
-    }
-    for modality, is_possible in tests.items():
-        if modality in sample and not is_possible(sample[modality]):
+def _require_possible(sample: Sample, split: str, config: LabelingConfig, tables: dict[str, ClassTable]) -> None:
+    """Raise ValueError when a label of the sample is outside what its labeler, or its kind, allows."""
+    labelers = config.labeler_classes()
+    for modality in sample.keys() - {"__key__"}:
+        limits = ValueLimits(config.integration.max_depth, tables.get(modality))
+        if modality in labelers:
+            problem = labelers[modality].find_problem(sample[modality], limits)
+        else:  # labels from elsewhere
+            problem = find_problem(label_entry(modality).kind, sample[modality], limits)
+        if problem:
+            source = f"labeler {config.labelers[modality]!r}" if modality in labelers else "the source of these labels"
             raise ValueError(
-                f"Split {split!r}, sample {sample['__key__']!r}: its {modality} label cannot be right. Allowed: depth of at "
-                f"most {config.max_depth} m, unit normals, classes below {len(CLASS_NAMES)}, finite features, unit vectors, "
-                "edges of 0 or 255, palettes by their number of colors, known types of metadata. Mend its labeler."
+                f"Split {split!r}, sample {sample['__key__']!r}: impossible {modality} label: {problem}. Correct {source}."
             )
 
 
-def _is_palette(size: str, colors: list[list[int]]) -> bool:
-    return size == str(len(colors)) and all(len(c) == 3 and all(0 <= level <= 255 for level in c) for c in colors)
-
-
-def _lengths(normal_HW3: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(normal_HW3.astype(np.float32) / 127.5 - 1, axis=-1)
-
-
-def _check(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
-    """Compare the labels of some samples with each other; returns counts, and sums of what `_summary` makes means of."""
+def _compare(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
+    """Compare the labels of some samples with each other; returns counts, and sums of what `_summary` averages."""
     counts: Counter[str] = Counter({"samples": len(samples)})
     if {"depth", "normal"} <= samples[0].keys():
         batch = collate(samples)
@@ -120,44 +123,49 @@ def _check(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
 
 
 def normal_angles_to_depth(normal_BHW3: np.ndarray, depth_BHW: np.ndarray, camera: Camera) -> np.ndarray:
-    """Return the mean angle in degrees (B,) between stored normals uint8 and a blunt plane fit to the depth (meters)."""
-    fitted_Bhw3 = blunt_normals(torch.from_numpy(np.asarray(depth_BHW, np.float32)), camera).numpy()
+    """Return the mean angle in degrees (B,) between stored normals uint8 and normals computed from the depth (meters)."""
+    fitted_Bhw3 = fast_normals(torch.from_numpy(np.asarray(depth_BHW, np.float32)), camera).numpy()
     stored_Bhw3 = np.asarray(normal_BHW3[:, 1:-1, 1:-1], np.float32) / 127.5 - 1
     cosine_Bhw = (fitted_Bhw3 * stored_Bhw3).sum(-1).clip(-1, 1)
     return np.degrees(np.arccos(cosine_Bhw)).mean((1, 2))
 
 
-def _kept_boxes(sample: Sample, config: IntegrationConfig, counts: Counter[str]) -> dict[str, Any]:
-    """Return `det` without boxes that are weak, empty, or do not hold what the segmentation sees there."""
+def _kept_boxes(sample: Sample, config: IntegrationConfig, classes: ClassTable | None, counts: Counter[str]) -> dict[str, Any]:
+    """Return `det` without the rejected boxes, and count every outcome."""
     kept = []
     for instance in sample["det"]["instances"]:
-        fate = _fate(instance, sample.get("semseg"), config)
-        counts[f"boxes/{fate}"] += 1
-        if fate == "kept":
+        reason = _rejection_reason(instance, sample.get(SEGMENTATION), classes, config)
+        counts[f"boxes/{reason or KEPT}"] += 1
+        if reason is None:
             kept.append(instance)
     return {"instances": kept}
 
 
-def _fate(instance: dict[str, Any], classes_HW: np.ndarray | None, config: IntegrationConfig) -> str:
+def _rejection_reason(
+    instance: dict[str, Any], ids_HW: np.ndarray | None, classes: ClassTable | None, config: IntegrationConfig
+) -> str | None:
+    """Return why a box is rejected: a low score, an empty or impossible shape, or another class in the segmentation."""
     if instance["score"] < config.min_score:
         return "dropped_score"
     xmin, ymin, xmax, ymax = instance["box"]
     if not (0 <= xmin < xmax <= 1 and 0 <= ymin < ymax <= 1):
         return "dropped_shape"
-    if classes_HW is not None and _class_share(classes_HW, instance) < config.min_class_overlap:
-        return "dropped_class"
-    return "kept"
+    # A detector may have classes that the segmentation lacks; their boxes cannot be compared.
+    if ids_HW is None or classes is None or instance["class_name"] not in classes.names:
+        return None
+    share = _share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]))
+    return "dropped_class" if share < config.min_class_overlap else None
 
 
-def _class_share(classes_HW: np.ndarray, instance: dict[str, Any]) -> float:
-    """Return which share of the box's pixels the segmentation gives to the box's class."""
-    H, W = classes_HW.shape
-    xmin, ymin, xmax, ymax = instance["box"]
-    inside = classes_HW[int(ymin * H) : max(int(np.ceil(ymax * H)), 1), int(xmin * W) : max(int(np.ceil(xmax * W)), 1)]
-    return float((inside == CLASS_NAMES.index(instance["class_name"])).mean())
+def _share_inside(ids_HW: np.ndarray, box: list[float], class_id: int) -> float:
+    """Return the share of a box's pixels that have a class."""
+    H, W = ids_HW.shape
+    xmin, ymin, xmax, ymax = box
+    inside = ids_HW[int(ymin * H) : max(int(np.ceil(ymax * H)), 1), int(xmin * W) : max(int(np.ceil(xmax * W)), 1)]
+    return float((inside == class_id).mean())
 
 
 def _summary(counts: Counter[str]) -> dict[str, float]:
-    """Return the counts as they are and the sums as means over samples."""
+    """Return the counts, and the sums as means over samples."""
     sums = {name.removeprefix("sum/"): value / counts["samples"] for name, value in counts.items() if name.startswith("sum/")}
     return {name: value for name, value in sorted(counts.items()) if not name.startswith("sum/")} | sums

@@ -1,55 +1,71 @@
-"""How good the teachers are, on exact truth."""
+"""How good labels are, compared with exact truth."""
 
 import numpy as np
 
 from fourfold.data.shards import ShardSet
+from fourfold.labelers.protocol import ImageTextEncoder
 from fourfold.labelers.teachers import TeacherSet
 from fourfold.metrics.boxes import average_precision_50
 from fourfold.metrics.dense import depth_errors, miou, normal_angles, recall_at_k
-from fourfold.scenes.world import CLASS_NAMES, GROUND_ID, SKY_ID
-
-STAND_IN = "transfer_val"  # always rendered, so it has truth when `val` holds photographs
 
 
-def measure_teachers(
-    teachers: TeacherSet, shards: ShardSet, labels: ShardSet, truth: ShardSet, split: str = "val"
-) -> dict[str, float]:
-    """Return the quality of the labels of `split` against its truth, or of `transfer_val` when `split` has none.
+def measure_teachers(teachers: TeacherSet, shards: ShardSet, labels: ShardSet, truth: ShardSet) -> dict[str, float]:
+    """Return the quality of the labels on the first of `measured_splits` that has truth.
 
-    Depth and normals count where there is no sky (absolute relative error, share within 25 %, degrees); segmentation is the
-    mean IoU over all classes and over those of objects; boxes AP at IoU 0.5; `clip/recall_at_1` is the share of pictures
-    whose own caption is nearest among all of the split. Every value is a float: 0-1, or degrees.
+    Depth (absolute relative error, share of pixels within 25 %) and normals (degrees) are measured outside the background
+    and the ignored pixels; segmentation as mean IoU over all classes and over things; boxes as AP at IoU 0.5. A modality
+    whose teacher encodes images and texts has `recall_at_1`: the share of images whose own caption is the nearest of all
+    captions of the split.
+
+    Args:
+        teachers: the teachers that produced the labels.
+        shards: images and captions.
+        labels: the integrated labels.
+        truth: exact labels of some splits.
+
+    Returns:
+        `<modality>/<metric>` → a value in 0-1, or degrees; empty when no measured split has truth.
     """
-    split = split if split in truth.splits() else STAND_IN
-    figures = {f"{name}": value for name, value in _dense_figures(labels, truth, split).items()}
-    present = labels.modalities(split)
-    if "det" in present:
-        figures["det/ap50"] = average_precision_50(labels.load_column(split, "det"), truth.load_column(split, "det"))
-    if "clip" in teachers.networks:
-        _, pictures_NC = teachers.clip.encode_image(shards.load_column(split, "rgb"))
-        captions_NC = teachers.clip.encode_text(shards.load_column(split, "caption"))
-        figures["clip/recall_at_1"] = recall_at_k(pictures_NC, captions_NC, 1)
-    return figures
+    split = next((name for name in teachers.config.measured_splits if name in truth.splits()), None)
+    if split is None:
+        return {}
+    metrics = _dense_metrics(labels, truth, split)
+    if "det" in labels.modalities(split):
+        metrics["det/ap50"] = average_precision_50(labels.load_column(split, "det"), truth.load_column(split, "det"))
+    for labeler in teachers.labelers():
+        encoder = teachers.networks.get(labeler.teacher.name) if labeler.teacher else labeler
+        if isinstance(encoder, ImageTextEncoder):
+            metrics[f"{labeler.modality}/recall_at_1"] = _caption_recall(encoder, shards, split)
+    return metrics
 
 
-def _dense_figures(labels: ShardSet, truth: ShardSet, split: str) -> dict[str, float]:
+def _caption_recall(encoder: ImageTextEncoder, shards: ShardSet, split: str) -> float:
+    _, images_NC = encoder.encode_image(shards.load_column(split, "rgb"))
+    captions_NC = encoder.encode_text(shards.load_column(split, "caption"))
+    return recall_at_k(images_NC, captions_NC, 1)
+
+
+def _dense_metrics(labels: ShardSet, truth: ShardSet, split: str) -> dict[str, float]:
     present = labels.modalities(split)
-    classes_NHW = truth.load_column(split, "semseg")
-    seen, objects = classes_NHW != SKY_ID, classes_NHW > GROUND_ID
-    figures: dict[str, float] = {}
+    # 1) Which pixels have a surface, and which are on objects
+    classes, ids_NHW = truth.class_table(split), truth.load_column(split, "semseg")
+    valid_NHW = ~(classes.is_background(ids_NHW) | classes.is_ignored(ids_NHW))
+    things_NHW = np.isin(ids_NHW, classes.things)
+    # 2) Depth and normals there, segmentation everywhere
+    metrics: dict[str, float] = {}
     if "depth" in present:
-        depth_NHW = labels.load_column(split, "depth")
-        figures |= _under("depth", depth_errors(depth_NHW, truth.load_column(split, "depth"), seen))
+        errors = depth_errors(labels.load_column(split, "depth"), truth.load_column(split, "depth"), valid_NHW)
+        metrics |= _prefixed("depth", errors)
     if "normal" in present:
-        normal_NHW3 = labels.load_column(split, "normal")
-        figures |= _under("normal", normal_angles(normal_NHW3, truth.load_column(split, "normal"), seen, objects))
-    if "semseg" in present:
-        found_NHW, num_classes = labels.load_column(split, "semseg"), len(CLASS_NAMES)
-        object_ids = list(range(GROUND_ID + 1, num_classes))
-        figures["semseg/miou"] = miou(found_NHW, classes_NHW, num_classes)
-        figures["semseg/miou_objects"] = miou(found_NHW, classes_NHW, num_classes, object_ids)
-    return figures
+        normals = labels.load_column(split, "normal"), truth.load_column(split, "normal")
+        metrics |= _prefixed("normal", normal_angles(*normals, valid_NHW, things_NHW))
+    # Ids of other classes cannot be compared with the truth
+    if "semseg" in present and labels.class_table(split).names == classes.names:
+        labeled_NHW = labels.load_column(split, "semseg")
+        metrics["semseg/miou"] = miou(labeled_NHW, ids_NHW, classes.num_classes)
+        metrics["semseg/miou_objects"] = miou(labeled_NHW, ids_NHW, classes.num_classes, list(classes.things))
+    return metrics
 
 
-def _under(modality: str, figures: dict[str, float]) -> dict[str, float]:
-    return {f"{modality}/{name}": float(np.round(value, 6)) for name, value in figures.items()}
+def _prefixed(modality: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{modality}/{name}": float(np.round(value, 6)) for name, value in metrics.items()}

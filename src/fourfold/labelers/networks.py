@@ -1,4 +1,4 @@
-"""The convolutional blocks of the default teachers: small, quick on a CPU, indifferent to the image's size.
+"""Convolutional blocks for small networks that are fast on a CPU and accept images of any size.
 
 Shapes: B batch, C channels, H, W height and width of the image (multiples of 8).
 """
@@ -11,27 +11,27 @@ from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalize_pixels(rgb_BHWC: Tensor) -> Tensor:
-    """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) with ImageNet's mean and deviation."""
+    """Return float32 (B, 3, H, W), normalized by ImageNet's mean and standard deviation, of pixels uint8 (B, H, W, 3)."""
     mean, std = torch.tensor(IMAGENET_MEAN) * 255, torch.tensor(IMAGENET_STD) * 255
     return ((rgb_BHWC.float() - mean) / std).movedim(-1, 1)
 
 
 def with_coordinates(x_BCHW: Tensor) -> Tensor:
-    """Append two channels that hold x and y in [-1, 1]: where a thing stands in the picture tells how far it is."""
+    """Return the input with two more channels, x and y in [-1, 1] (CoordConv, arXiv 1807.03247): position hints at depth."""
     B, _, H, W = x_BCHW.shape
     y_HW, x_HW = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
-    place_BCHW = torch.stack((x_HW, y_HW)).expand(B, 2, H, W)
-    return torch.cat((x_BCHW, place_BCHW), 1)
+    coordinates_BCHW = torch.stack((x_HW, y_HW)).expand(B, 2, H, W)
+    return torch.cat((x_BCHW, coordinates_BCHW), 1)
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalization, ReLU."""
+    """Return convolution, batch normalization and ReLU as one module."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
-    """Two 3 × 3 convolutions around a shortcut (He et al., 2016)."""
+    """Two 3 × 3 convolutions with a shortcut (arXiv 1512.03385)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels and their place → maps at 1/2, 1/4 and 1/8 of the size."""
+    """Computes feature maps at 1/2, 1/4 and 1/8 of the size from pixels and their coordinates."""
 
     def __init__(self, widths: tuple[int, int, int], blocks: tuple[int, int, int]) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class Encoder(nn.Module):
         self.coarse = nn.Sequential(*(Residual(widths[2]) for _ in range(blocks[2])))
 
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the fine (1/2), middle (1/4) and coarse (1/8) maps of pixels that `normalize_pixels` made.
+        """Return the fine (1/2), middle (1/4) and coarse (1/8) maps of pixels from `normalize_pixels`.
 
-        The first convolution sees 2 × 2 pixels at once, as channels: nothing is lost and full resolution is never paid for.
+        The first convolution takes 2 × 2 pixels as channels: no information is lost, and nothing is computed at full size.
         """
         fine = self.fine(self.stem(with_coordinates(functional.pixel_unshuffle(pixels_BCHW, 2))))
         middle = self.middle(self.to_middle(fine))
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way back up: coarse knowledge is added to finer maps (a U-Net, Ronneberger et al., 2015, with sums for joins)."""
+    """Adds coarse maps to finer ones (a U-Net, arXiv 1505.04597, with sums instead of concatenations)."""
 
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()

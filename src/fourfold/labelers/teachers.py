@@ -1,8 +1,9 @@
-"""Teachers: trained once, kept whole, and turned into labelers."""
+"""Teachers on disk: trained once, saved as safetensors, and loaded with the labelers that use them."""
 
 import hashlib
 import json
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,96 +13,135 @@ from torch import nn
 
 from fourfold.data.shards import ShardSet
 from fourfold.labelers.config import LabelingConfig
-from fourfold.labelers.mini_clip.network import ClipTeacher
-from fourfold.labelers.protocol import Labeler, in_order
-from fourfold.labelers.registry import TEACHERS, labeler
+from fourfold.labelers.protocol import (
+    Batch,
+    Facts,
+    ImageTextEncoder,
+    Labeler,
+    LabelingContext,
+    Teacher,
+    TrainingData,
+    in_order,
+)
 from fourfold.metric_log import MetricLog
 from fourfold.reuse import claim, fingerprint
 from fourfold.storage import read_json, sha256_file, write_bytes, write_json
+from fourfold.suggestions import unknown_name
 
 logger = logging.getLogger(__name__)
 SETTINGS_FILE = "teachers.json"
+SOURCE_COLUMNS = ("rgb", "caption")
 
 
 class TeacherSet:
-    """The trained networks in one folder, and the labelers that rest on them."""
+    """The trained networks of one folder, and the labelers that the configuration names."""
 
     def __init__(self, root: Path, config: LabelingConfig, networks: dict[str, nn.Module]) -> None:
         self.root = root
         self.config = config
-        self.networks = networks
+        self.networks = networks  # by name of the teacher
 
     @classmethod
     def load(cls, folder: Path) -> "TeacherSet":
-        """Read what `train_teachers` wrote; raises ValueError when it is not there."""
+        """Read what `train_teachers` wrote; raises ValueError when the folder holds no finished set."""
         if not (folder / SETTINGS_FILE).exists():
             raise ValueError(f"{folder} holds no teachers. Run the pseudo_labeling stage, which trains them.")
         config = LabelingConfig.model_validate(read_json(folder / SETTINGS_FILE))
-        return cls(folder, config, {name: _read(folder, name, config) for name in needed_teachers(config)})
-
-    @property
-    def clip(self) -> ClipTeacher:
-        """The image-caption model whose features are the CLIP modality; raises ValueError when another labeler makes them."""
-        if not isinstance(network := self.networks.get("clip"), ClipTeacher):
-            raise ValueError("There is no 'clip' teacher here: labelers.clip in the configuration is not 'mini_clip'.")
-        return network
+        networks = {name: _read(folder, teacher, config) for name, teacher in config.required_teachers().items()}
+        return cls(folder, config, networks)
 
     def labelers(self) -> list[Labeler]:
-        """Return a labeler per modality, in an order in which each finds what it needs."""
-        made: dict[str, Labeler] = {}
-        for modality, name in self.config.labelers.items():
-            entry = labeler(name)
-            made[modality] = entry.build(self.networks[entry.teacher] if entry.teacher else None, self.config)
-        return in_order(made, given=("rgb", "caption"))
+        """Return a labeler for each modality, in an order in which required labels come first."""
+        return in_order(self._labelers, given=SOURCE_COLUMNS)
+
+    @cached_property
+    def _labelers(self) -> dict[str, Labeler]:
+        config = self.config
+        context = LabelingContext(config.camera, config.class_tables())
+        return {m: entry(config.settings_of(entry), context) for m, entry in config.labeler_classes().items()}
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Return the outputs of every teacher for a batch, by name: one forward pass for all labelers that share a teacher."""
+        teachers = self.config.required_teachers()
+        return {name: teachers[name].predict(network, batch) for name, network in self.networks.items()}
+
+    def image_text_encoder(self, name: str) -> ImageTextEncoder:
+        """Return a teacher or labeler that encodes images and texts, by its name, e.g. `mini_clip`.
+
+        Raises ValueError that lists those of this set when there is none of that name.
+        """
+        encoders = self.image_text_encoders()
+        if name not in encoders:
+            remedy = "Choose one of them, or add a labeler that encodes images and texts under pseudo_labeling.labelers."
+            raise ValueError(unknown_name("image-text encoder", name, encoders, remedy))
+        return encoders[name]
+
+    def image_text_encoders(self) -> dict[str, ImageTextEncoder]:
+        """Return the teachers and labelers of this set that encode images and texts, by name."""
+        candidates: dict[str, Any] = {labeler.name: labeler for labeler in self._labelers.values()} | self.networks
+        return {name: candidate for name, candidate in sorted(candidates.items()) if isinstance(candidate, ImageTextEncoder)}
 
     def digest(self) -> str:
-        """Return a SHA-256 over the weights and over how labels are made from them."""
+        """Return a SHA-256 over the weights of the teachers and the versions of the labelers."""
         files = {name: sha256_file(_path(self.root, name)) for name in self.networks}
-        versions = {made.modality: f"{made.name} {made.version}" for made in self.labelers()}
+        versions = {labeler.modality: f"{labeler.name} {labeler.version}" for labeler in self.labelers()}
         return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
 
 
 def train_teachers(
     shards: ShardSet, truth: ShardSet, config: LabelingConfig, seed: int, folder: Path, log: MetricLog
 ) -> TeacherSet:
-    """Train the teachers that the configured labelers rest on, and keep them in `folder`.
+    """Train the teachers of the configured labelers, and save them in `folder`.
 
-    `shards` holds pictures and captions, `truth` the exact truth of `config.annotated_split`. A teacher that an interrupted
-    run of the same settings has finished is not trained again.
+    A teacher that an interrupted run with the same settings and inputs has finished is not trained again.
+
+    Args:
+        shards: images and captions.
+        truth: exact labels of `config.annotated_split`.
+        config: the labelers, and the settings of their teachers.
+        seed: the seed of the run.
+        folder: where the weights are saved.
+        log: receives the training losses.
     """
-    nothing_is_learned_from = {"integration", "normals", "canny", "palette", "metadata", "camera", "batch_size"}
-    settings = config.model_dump(mode="json", exclude=nothing_is_learned_from)
-    inputs = {"shards": shards.digest(), "truth": truth.digest()}
-    teachers = [TEACHERS[name] for name in needed_teachers(config)]
-    claim(folder, fingerprint(__name__, inputs=inputs, uses=teachers, labeling=settings, seed=seed))
-    for name in needed_teachers(config):
+    # 1) Claim the folder. Only what teachers are trained with counts: settings of labelers leave trained teachers valid.
+    teachers = config.required_teachers()
+    settings = {name: config.settings_of_teacher(teacher).model_dump(mode="json") for name, teacher in teachers.items()}
+    work = fingerprint(
+        __name__,
+        inputs={"shards": shards.digest(), "truth": truth.digest()},
+        uses=[teacher.train for teacher in teachers.values()],
+        teachers=settings,
+        annotated_split=config.annotated_split,
+        caption_splits=config.caption_splits,
+        seed=seed,
+    )
+    claim(folder, work)
+    # 2) Train what is missing
+    data = TrainingData(shards, truth, config.annotated_split, config.caption_splits)
+    for name, teacher in teachers.items():
         if _path(folder, name).exists():
-            logger.info("The %s teacher is already trained.", name)
+            logger.info("Teacher %s is already trained.", name)
             continue
-        network, facts = TEACHERS[name].train(shards, truth, config, seed, log)
+        network, facts = teacher.train(data, config.settings_of_teacher(teacher), seed, log)
         _write(folder, name, network, facts)
+    # 3) The settings, written last, mark the set as complete
     write_json(folder / SETTINGS_FILE, config.model_dump(mode="json"))
     return TeacherSet.load(folder)
-
-
-def needed_teachers(config: LabelingConfig) -> list[str]:
-    """Return the names of the teachers that the configured labelers rest on, each once."""
-    return sorted({entry.teacher for entry in map(labeler, config.labelers.values()) if entry.teacher})
 
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def _write(folder: Path, name: str, network: nn.Module, facts: dict[str, Any]) -> None:
+def _write(folder: Path, name: str, network: nn.Module, facts: Facts) -> None:
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
     write_bytes(_path(folder, name), save(tensors, {"facts": json.dumps(facts)}))
 
 
-def _read(folder: Path, name: str, config: LabelingConfig) -> nn.Module:
-    path = _path(folder, name)
+def _read(folder: Path, teacher: Teacher, config: LabelingConfig) -> nn.Module:
+    path = _path(folder, teacher.name)
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
-    network = TEACHERS[name].build(config, facts)
+    network = teacher.build(config.settings_of_teacher(teacher), facts)
     network.load_state_dict(load_file(path))
     return network.eval()

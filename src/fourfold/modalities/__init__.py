@@ -1,4 +1,4 @@
-"""Modalities: the table of labels and token modalities, and the value types that only some of them need."""
+"""Modalities: the table of labels and token modalities, the classes of a segmentation, and the types of metadata."""
 
 from fourfold.modalities.class_table import ClassTable
 from fourfold.modalities.table import (

@@ -2,45 +2,63 @@ from typing import Any
 
 import pytest
 
-from fourfold.labelers import Labeler, LabelerEntry, LabelingConfig, labeler, register
+from fourfold.labelers import LABELERS, Labeler, LabelingConfig, Teacher, register
 from fourfold.labelers.protocol import Batch, in_order
-from fourfold.labelers.registry import LABELERS
+from fourfold.plugins import load_plugins
+from fourfold.scenes.teachers.labelers import SCENE_NETWORK
+
+load_plugins(["fourfold.scenes"])
 
 
-class Fixed:
-    version = "1"
+class Fixed(Labeler):
+    name, title, modality = "fixed", "Zeros", "depth"
 
-    def __init__(self, modality: str, *needs: str) -> None:
-        self.name, self.modality, self.needs = f"fixed_{modality}", modality, needs
+    def __init__(self, *requires: str) -> None:
+        super().__init__()
+        self.requires = requires
 
-    def label(self, batch: Batch) -> list[Any]:
+    def label(self, batch: Batch, output: Any = None) -> list[Any]:
         return [0] * len(batch["__key__"])
 
 
 def test_an_unknown_labeler_suggests_the_nearest_name() -> None:
     with pytest.raises(ValueError, match="Did you mean 'scene_depth'"):
-        labeler("scene_dpeth")
+        LabelingConfig(labelers={"depth": "scene_dpeth"})
 
 
 def test_a_labeler_cannot_be_chosen_for_another_modality() -> None:
-    with pytest.raises(ValueError, match="makes 'depth', not 'semseg'"):
+    with pytest.raises(ValueError, match="produces 'depth', not 'semseg'"):
         LabelingConfig(labelers={"semseg": "scene_depth"})
 
 
-def test_a_registered_labeler_can_be_chosen_and_its_name_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fourfold.labelers.registry.LABELERS", dict(LABELERS))
-    entry = LabelerEntry("depth", None, lambda network, config: Fixed("depth", "rgb"))
-    register("flat", entry)
-    assert LabelingConfig(labelers={"depth": "flat"}).labelers == {"depth": "flat"}
-    with pytest.raises(ValueError, match="'flat'"):
-        register("flat", entry)
+def test_a_registered_labeler_can_be_chosen_and_its_name_is_unique() -> None:
+    register(Fixed)
+    try:
+        assert LabelingConfig(labelers={"depth": "fixed"}).labeler_classes() == {"depth": Fixed}
+        with pytest.raises(ValueError, match="Two entries are registered as labeler 'fixed'"):
+            register(type("Other", (Fixed,), {}))
+    finally:
+        LABELERS.remove("fixed")
 
 
-def test_labelers_run_after_those_whose_labels_they_need() -> None:
-    labelers: dict[str, Labeler] = {"a": Fixed("a", "b"), "b": Fixed("b", "c", "rgb"), "c": Fixed("c", "rgb")}
-    assert [made.modality for made in in_order(labelers, ("rgb",))] == ["c", "b", "a"]
+def test_two_teachers_cannot_have_one_name() -> None:
+    other = Teacher("scene_network", *(getattr(SCENE_NETWORK, name) for name in ("config_class", "train", "build", "predict")))
+    with pytest.raises(ValueError, match="Two teachers have the name 'scene_network'"):
+        register(type("Other", (Fixed,), {"name": "other", "teacher": other}))
 
 
-def test_a_need_that_nobody_meets_is_named() -> None:
+def test_labelers_run_after_those_whose_labels_they_require() -> None:
+    labelers: dict[str, Labeler] = {"a": Fixed("b"), "b": Fixed("c", "rgb"), "c": Fixed("rgb")}
+    assert in_order(labelers, ("rgb",)) == [labelers["c"], labelers["b"], labelers["a"]]
+
+
+def test_a_required_column_that_nobody_produces_is_named() -> None:
     with pytest.raises(ValueError, match=r"'a': \['edges'\]"):
-        in_order({"a": Fixed("a", "edges")}, ("rgb",))
+        in_order({"a": Fixed("edges")}, ("rgb",))
+
+
+def test_every_labeler_has_a_title_and_default_settings() -> None:
+    for name, entry in LABELERS.items():
+        assert entry.name == name
+        assert entry.title
+        entry.config_class()

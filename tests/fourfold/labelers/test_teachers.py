@@ -1,17 +1,23 @@
+import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
 from fourfold.labelers import LabelingConfig, TeacherSet, integrate_labels, label_shards, measure_teachers, train_teachers
-from fourfold.labelers import teachers as teachers_module
-from fourfold.labelers.geometry.normals import NormalsConfig
-from fourfold.labelers.registry import TeacherEntry
+from fourfold.labelers.mini_clip.network import MiniClip
+from fourfold.labelers.mini_clip.words import PADDING_ID, UNKNOWN_ID, WordVocabulary
 from fourfold.metric_log import NullMetricLog
+from fourfold.scenes.teachers.labelers import SCENE_NETWORK
+from fourfold.scenes.world import CLASS_TABLE
 
-World = tuple[ShardSet, ShardSet]
+Data = tuple[ShardSet, ShardSet]  # images and truth
 MODALITIES = ["clip", "depth", "det", "normal", "semseg"]
 
 
@@ -20,51 +26,52 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def trained(world: World, tiny: LabelingConfig, tmp_path_factory: pytest.TempPathFactory) -> TeacherSet:
-    return train_teachers(*world, tiny, 0, tmp_path_factory.mktemp("teachers"), NullMetricLog())
+def trained(data: Data, tiny: LabelingConfig, tmp_path_factory: pytest.TempPathFactory) -> TeacherSet:
+    return train_teachers(*data, tiny, 0, tmp_path_factory.mktemp("teachers"), NullMetricLog())
 
 
 @pytest.fixture(scope="module")
-def labels(world: World, trained: TeacherSet, tiny: LabelingConfig, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return label_shards(world[0], trained, tiny, tmp_path_factory.mktemp("labels"))
+def labels(data: Data, trained: TeacherSet, tiny: LabelingConfig, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    return label_shards(data[0], trained, tiny, tmp_path_factory.mktemp("labels"))
 
 
-def test_the_same_seed_gives_the_same_bytes_of_every_teacher(
-    world: World, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path
-) -> None:
-    again = train_teachers(*world, tiny, 0, tmp_path, NullMetricLog())
+def test_the_same_seed_gives_identical_teachers(data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path) -> None:
+    again = train_teachers(*data, tiny, 0, tmp_path, NullMetricLog())
     assert files(again.root) == files(trained.root)
     assert again.digest() == trained.digest()
 
 
-def test_another_seed_gives_other_teachers(world: World, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path) -> None:
-    assert train_teachers(*world, tiny, 1, tmp_path, NullMetricLog()).digest() != trained.digest()
+def test_another_seed_gives_other_teachers(data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path) -> None:
+    assert train_teachers(*data, tiny, 1, tmp_path, NullMetricLog()).digest() != trained.digest()
 
 
-def test_a_killed_training_goes_on_with_the_teacher_that_is_missing(
-    world: World, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_training_resumes_with_the_missing_teacher(
+    data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
+    killed.__module__ = SCENE_NETWORK.train.__module__  # the modules of teachers are part of the fingerprint
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setitem(teachers_module.TEACHERS, "scene", TeacherEntry(killed, killed))
-        train_teachers(*world, tiny, 0, tmp_path, NullMetricLog())
+        stopped = {**tiny.required_teachers(), "scene_network": replace(SCENE_NETWORK, train=killed)}
+        patched.setattr(LabelingConfig, "required_teachers", lambda self: stopped)
+        train_teachers(*data, tiny, 0, tmp_path, NullMetricLog())
     with pytest.raises(ValueError, match="pseudo_labeling"):
         TeacherSet.load(tmp_path)
-    finished = (tmp_path / "clip.safetensors").stat().st_mtime_ns
-    train_teachers(*world, tiny, 0, tmp_path, NullMetricLog())
+    finished = (tmp_path / "mini_clip.safetensors").stat().st_mtime_ns
+    train_teachers(*data, tiny, 0, tmp_path, NullMetricLog())
     assert files(tmp_path) == files(trained.root)
-    assert (tmp_path / "clip.safetensors").stat().st_mtime_ns == finished
+    assert (tmp_path / "mini_clip.safetensors").stat().st_mtime_ns == finished
 
 
-def test_labels_have_the_keys_of_the_pictures_and_the_formats_of_their_modalities(
-    world: World, labels: ShardSet, trained: TeacherSet
+def test_labels_have_the_keys_of_images_and_the_formats_of_modalities(
+    data: Data, labels: ShardSet, trained: TeacherSet
 ) -> None:
     assert labels.splits() == ["train", "val"]
+    assert labels.class_table("val") == CLASS_TABLE
     for split in labels.splits():
         assert labels.modalities(split) == MODALITIES
-        assert labels.keys(split) == world[0].keys(split)
+        assert labels.keys(split) == data[0].keys(split)
     sample = next(labels.iterate("val", MODALITIES))
     assert {m: (sample[m].shape, sample[m].dtype.name) for m in ("depth", "normal", "semseg", "clip")} == {
         "depth": ((32, 32), "float16"),
@@ -74,46 +81,48 @@ def test_labels_have_the_keys_of_the_pictures_and_the_formats_of_their_modalitie
     }
 
 
-def test_labeling_that_was_killed_between_shards_ends_in_the_same_bytes(
-    world: World, labels: ShardSet, trained: TeacherSet, tiny: LabelingConfig, tmp_path: Path
+def test_interrupted_labeling_resumes_to_the_same_bytes(
+    data: Data, labels: ShardSet, trained: TeacherSet, tiny: LabelingConfig, tmp_path: Path
 ) -> None:
-    label_shards(world[0], trained, tiny, tmp_path)
+    label_shards(data[0], trained, tiny, tmp_path)
     (tmp_path / "train" / "depth" / "shard-00001.tar").unlink()
     (tmp_path / "val" / "det" / "manifest.json").unlink()
-    label_shards(world[0], trained, tiny, tmp_path)
+    label_shards(data[0], trained, tiny, tmp_path)
     assert files(tmp_path) == files(labels.root)
 
 
-def test_four_processes_label_their_own_shards_and_a_run_over_the_whole_makes_the_same_bytes(
-    world: World, labels: ShardSet, trained: TeacherSet, tiny: LabelingConfig, tmp_path: Path
+def test_labeling_in_four_processes_gives_the_same_bytes(
+    data: Data, labels: ShardSet, trained: TeacherSet, tiny: LabelingConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "stale.tar").write_bytes(b"of other settings")
     for index in (2, 0, 3, 1):
-        label_shards(world[0], trained, tiny, tmp_path, WorkSplit(index, 4))
+        label_shards(data[0], trained, tiny, tmp_path, WorkSplit(index, 4))
     assert not list(tmp_path.rglob("manifest.json"))  # parts do not make a set
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
-    label_shards(world[0], trained, tiny, tmp_path)
+    label_shards(data[0], trained, tiny, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == shards  # nothing was labeled twice
     assert files(tmp_path) == files(labels.root)
 
 
-def test_a_loaded_set_labels_as_the_trained_one_did(world: World, trained: TeacherSet) -> None:
-    pictures = world[0].load_column("val", "rgb")
+def test_a_loaded_set_gives_the_labels_of_the_trained_one(data: Data, trained: TeacherSet) -> None:
+    images = data[0].load_column("val", "rgb")
     loaded = TeacherSet.load(trained.root)
-    np.testing.assert_array_equal(loaded.clip.encode_image(pictures)[0], trained.clip.encode_image(pictures)[0])
-    np.testing.assert_array_equal(loaded.clip.encode_text(["a red cone"]), trained.clip.encode_text(["a red cone"]))
+    one, two = (teachers.image_text_encoder("mini_clip") for teachers in (loaded, trained))
+    np.testing.assert_array_equal(one.encode_image(images)[0], two.encode_image(images)[0])
+    np.testing.assert_array_equal(one.encode_text(["a red cone"]), two.encode_text(["a red cone"]))
 
 
-def test_predicted_features_are_pooled_into_the_vector_of_the_picture(world: World, trained: TeacherSet) -> None:
-    features, vectors = trained.clip.encode_image(world[0].load_column("val", "rgb"))
+def test_pooled_features_are_the_vector_of_the_image(data: Data, trained: TeacherSet) -> None:
+    encoder = trained.image_text_encoder("mini_clip")
+    features, vectors = encoder.encode_image(data[0].load_column("val", "rgb"))
     stored = features.astype(np.float16)
-    np.testing.assert_allclose(trained.clip.pool(stored), vectors, atol=5e-3)
+    np.testing.assert_allclose(encoder.pool(stored), vectors, atol=5e-3)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_every_modality_is_measured_on_truth(world: World, trained: TeacherSet, labels: ShardSet) -> None:
-    figures = measure_teachers(trained, world[0], labels, world[1])
-    assert set(figures) == {
+def test_every_modality_is_measured_on_truth(data: Data, trained: TeacherSet, labels: ShardSet) -> None:
+    metrics = measure_teachers(trained, data[0], labels, data[1])
+    assert set(metrics) == {
         "depth/abs_rel",
         "depth/delta1",
         "normal/mean_angle",
@@ -123,14 +132,14 @@ def test_every_modality_is_measured_on_truth(world: World, trained: TeacherSet, 
         "det/ap50",
         "clip/recall_at_1",
     }
-    assert all(np.isfinite(value) for value in figures.values())
+    assert all(np.isfinite(value) for value in metrics.values())
 
 
-def test_integration_keeps_every_sample_and_filters_only_boxes(
-    world: World, labels: ShardSet, tiny: LabelingConfig, tmp_path: Path
+def test_integration_keeps_all_samples_and_filters_only_boxes(
+    data: Data, labels: ShardSet, tiny: LabelingConfig, tmp_path: Path
 ) -> None:
-    integrated, report = integrate_labels(labels, world[0], tiny, tmp_path)
-    assert integrated.keys("val") == world[0].keys("val")
+    integrated, report = integrate_labels(labels, data[0], tiny, tmp_path)
+    assert integrated.keys("val") == data[0].keys("val")
     for modality in ("clip", "depth", "normal", "semseg"):
         name = f"val/{modality}/shard-00000.tar"
         assert (integrated.root / name).read_bytes() == (labels.root / name).read_bytes()
@@ -140,14 +149,49 @@ def test_integration_keeps_every_sample_and_filters_only_boxes(
     assert sum(value for name, value in report["val"].items() if name.startswith("boxes/")) == raw
 
 
-def test_other_normals_need_new_labels_but_no_new_teachers(
-    world: World, trained: TeacherSet, labels: ShardSet, tiny: LabelingConfig
+def test_new_settings_of_normals_need_no_new_teachers(
+    data: Data, trained: TeacherSet, labels: ShardSet, tiny: LabelingConfig
 ) -> None:
-    weights = files(trained.root)["scene.safetensors"]
-    before = (trained.root / "scene.safetensors").stat().st_mtime_ns
-    changed = tiny.model_copy(update={"normals": NormalsConfig(window=5, reach=2)})
-    teachers = train_teachers(*world, changed, 0, trained.root, NullMetricLog())
-    assert (trained.root / "scene.safetensors").stat().st_mtime_ns == before
-    assert files(teachers.root)["scene.safetensors"] == weights
+    weights = files(trained.root)["scene_network.safetensors"]
+    before = (trained.root / "scene_network.safetensors").stat().st_mtime_ns
+    changed = LabelingConfig.model_validate(tiny.model_dump() | {"settings": {"normals_from_depth": {"window": 5, "reach": 2}}})
+    teachers = train_teachers(*data, changed, 0, trained.root, NullMetricLog())
+    assert (trained.root / "scene_network.safetensors").stat().st_mtime_ns == before
+    assert files(teachers.root)["scene_network.safetensors"] == weights
     old = labels.digest()
-    assert label_shards(world[0], teachers, changed, labels.root).digest() != old
+    assert label_shards(data[0], teachers, changed, labels.root).digest() != old
+
+
+def test_an_unknown_encoder_is_an_error_that_lists_the_encoders(trained: TeacherSet) -> None:
+    assert list(trained.image_text_encoders()) == ["mini_clip"]
+    assert isinstance(trained.image_text_encoder("mini_clip"), MiniClip)
+    with pytest.raises(ValueError, match="Unknown image-text encoder 'clip'"):
+        trained.image_text_encoder("clip")
+
+
+def test_labelers_leave_the_batch_unchanged(data: Data, trained: TeacherSet) -> None:
+    batch = {"rgb": np.stack(data[0].load_column("val", "rgb"))}
+    before = {name: values.copy() for name, values in batch.items()}
+    outputs = trained.predict(batch)
+    assert set(outputs) == {"mini_clip", "scene_network"}
+    for labeler in trained.labelers():
+        if labeler.teacher:
+            assert len(labeler.label(batch, outputs[labeler.teacher.name])) == len(batch["rgb"])
+    assert batch.keys() == before.keys()
+    np.testing.assert_array_equal(batch["rgb"], before["rgb"])
+
+
+CAPTIONS = st.lists(st.text("abC ,.-1[UNK]", max_size=30), min_size=1, max_size=8)
+
+
+@given(CAPTIONS, st.integers(1, 6), st.integers(1, 8))
+def test_word_ids_follow_frequency_and_then_the_alphabet(captions: list[str], max_words: int, length: int) -> None:
+    words = [re.findall(r"[^\W_]+", caption.lower()) for caption in captions]
+    counts = Counter(word for caption in words for word in caption)
+    kept = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
+    vocabulary = WordVocabulary.train(captions, max_words)
+    assert list(vocabulary.words) == kept
+    ids = {word: number for number, word in enumerate(kept, UNKNOWN_ID + 1)}
+    expected = [[ids.get(word, UNKNOWN_ID) for word in caption[:length]] for caption in words]
+    expected = [row + [PADDING_ID] * (length - len(row)) for row in expected]
+    assert vocabulary.encode(captions, length).tolist() == expected

@@ -1,0 +1,1 @@
+"""Ingestion: from a source of images and captions to clean, aligned shards. Start at `ingest.ingest`."""

@@ -1,0 +1,1 @@
+"""Labelers that need geometry or image filters alone: normals from depth, edges."""

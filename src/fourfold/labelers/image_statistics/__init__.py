@@ -1,0 +1,1 @@
+"""Labelers that compute statistics of an image: color palettes, metadata."""

@@ -1,7 +1,7 @@
-"""What can be said of an image in a number, from its pixels, its caption and other labels (4M-21, appendix).
+"""Metadata: numbers computed from the pixels, the caption and other labels of an image (4M-21, arXiv 2406.09406, appendix).
 
-Of the 21 types of `fourfold.modalities.metadata`, these need no network of their own; another labeler may add the rest (SAM
-instances, watermark, aesthetic score). `original_*` is the size of the image after ingestion.
+These types of `fourfold.modalities.metadata` need no network; another labeler may add the rest (SAM instances, watermark,
+aesthetic score). `original_*` is the size of the image after ingestion.
 """
 
 # H, W pixels
@@ -20,27 +20,26 @@ from skimage.measure import shannon_entropy
 
 from fourfold.configuration import Config
 from fourfold.labelers.geometry.edges import gray
-from fourfold.labelers.protocol import Batch
+from fourfold.labelers.protocol import Batch, Labeler, LabelingContext
 from fourfold.modalities.metadata import known_type
-from fourfold.scenes.world import CLASS_NAMES, OBJECT_CLASSES
 
 Sample = Mapping[str, Any]
 HUMAN = "person"
 SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
-STEP_OF_DEPTH = 0.3  # of the Sobel gradient of a depth that is scaled to 0-1; beyond it lies an occlusion
+OCCLUSION_GRADIENT = 0.3  # Sobel gradient of depth scaled to 0-1 above which a pixel is at an occlusion
 DECIMALS = 6
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How a type is computed of one sample, and from which columns."""
+    """How a type is computed from one sample, and which columns that requires."""
 
-    needs: tuple[str, ...]
+    requires: tuple[str, ...]
     value: Callable[[Sample], float]
 
 
 def colorfulness(rgb_HW3: np.ndarray) -> float:
-    """Return the colorfulness of a picture 0-255 (Hasler and Süsstrunk 2003, the metric M3)."""
+    """Return the colorfulness of an image 0-255 (Hasler and Süsstrunk 2003, the metric M3)."""
     red, green, blue = rgb_HW3.astype(np.float64).reshape(-1, 3).T
     opponents_2N = np.stack([red - green, (red + green) / 2 - blue])
     return float(np.linalg.norm(opponents_2N.std(1)) + 0.3 * np.linalg.norm(opponents_2N.mean(1)))
@@ -64,23 +63,23 @@ def geometric_complexity(normal_HW3: np.ndarray) -> float:
 
 
 def occlusion(depth_HW: np.ndarray) -> float:
-    """Return the share of pixels at a step of the depth: where its Sobel gradient is above `STEP_OF_DEPTH`.
+    """Return the share of pixels at a depth discontinuity: where the Sobel gradient is above `OCCLUSION_GRADIENT`.
 
-    4M-21 has the threshold, 0.3, of relative depth; metric depth is scaled to 0-1 within the picture for it.
+    4M-21 applies the threshold 0.3 to relative depth; here metric depth is scaled to 0-1 within the image first.
     """
     depth = depth_HW.astype(np.float64)
     extent = depth.max() - depth.min()
     relative = (depth - depth.min()) / extent if extent else np.zeros_like(depth)
-    return float((np.hypot(ndimage.sobel(relative, 0), ndimage.sobel(relative, 1)) > STEP_OF_DEPTH).mean())
+    return float((np.hypot(ndimage.sobel(relative, 0), ndimage.sobel(relative, 1)) > OCCLUSION_GRADIENT).mean())
 
 
 def num_sentences(caption: str) -> int:
-    """Return how many sentences a caption has; words without a full stop are one."""
+    """Return how many sentences a caption has; text without a full stop is one."""
     return sum(bool(part.strip()) for part in SENTENCE_END.split(caption))
 
 
 def instance_counts(instances: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the types that are counts of boxes."""
+    """Return the values of the types that count boxes."""
     names = [instance["class_name"] for instance in instances]
     return {
         "n_humans": names.count(HUMAN),
@@ -89,9 +88,9 @@ def instance_counts(instances: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
-def _share_of(names: Sequence[str], sample: Sample) -> float:
-    ids = [number for number, name in enumerate(CLASS_NAMES) if name in names]
-    return float(np.isin(sample["semseg"], ids).mean())
+def _share_of_ids(ids: str, sample: Sample) -> float:
+    """Return the share of pixels whose class is in `sample[ids]`, a list of ids that the labeler adds."""
+    return float(np.isin(sample["semseg"], sample[ids]).mean())
 
 
 def _count_of_boxes(name: str, sample: Sample) -> int:
@@ -110,45 +109,62 @@ MEASURES: dict[str, Measure] = {
     "contrast": Measure(("rgb",), lambda sample: float(gray(sample["rgb"]).std())),
     "saturation": Measure(("rgb",), lambda sample: saturation(sample["rgb"])),
     "entropy": Measure(("rgb",), lambda sample: entropy(sample["rgb"])),
-    "walkability": Measure(("semseg",), partial(_share_of, ("ground",))),
-    "objectness": Measure(("semseg",), partial(_share_of, OBJECT_CLASSES)),
+    "walkability": Measure(("semseg",), partial(_share_of_ids, "walkable_ids")),
+    "objectness": Measure(("semseg",), partial(_share_of_ids, "thing_ids")),
     "semantic_diversity": Measure(("semseg",), lambda sample: len(np.unique(sample["semseg"]))),
     "geometric_complexity": Measure(("normal",), lambda sample: geometric_complexity(sample["normal"])),
     "occlusion_score": Measure(("depth",), lambda sample: occlusion(sample["depth"])),
 }
 
 
+NEED_CLASSES = ("walkability", "objectness")  # types that depend on the meaning of class ids
+
+
 class MetadataConfig(Config):
-    """Which types are computed; each needs the labels that it is made from."""
+    """Which types are computed; the labels that a type requires must be configured too."""
 
     types: tuple[str, ...] = tuple(MEASURES)
+    walkable_classes: tuple[str, ...] = ("ground",)  # names of classes, for `walkability`; those that do not exist are ignored
 
     @field_validator("types")
     @classmethod
-    def _computable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if known_type(name) not in MEASURES:
-                raise ValueError(f"{name!r} cannot be computed here; these can: {', '.join(MEASURES)}.")
+                raise ValueError(f"{name!r} cannot be computed by this labeler. Allowed: {', '.join(MEASURES)}.")
         return value
 
 
-class ImageMetadata:
-    """The labeler of `metadata`."""
+class ImageMetadata(Labeler):
+    """Labels `metadata`."""
 
-    name, modality, version = "image_metadata", "metadata", "1"
+    name, title, modality = "image_metadata", "Metadata computed from pixels, captions and labels", "metadata"
+    config_class = MetadataConfig
+    config: MetadataConfig
 
-    def __init__(self, config: MetadataConfig) -> None:
-        self.types = config.types
-        self.needs = tuple(sorted({need for name in config.types for need in MEASURES[name].needs}))
+    def __init__(self, config: MetadataConfig | None = None, context: LabelingContext | None = None) -> None:
+        super().__init__(config, context)
+        self.requires = tuple(sorted({column for name in self.config.types for column in MEASURES[name].requires}))
 
-    def label(self, batch: Batch) -> list[dict[str, float]]:
-        """Return a number by type of each sample."""
-        columns = [batch[need] for need in self.needs]
-        samples = (dict(zip(self.needs, values, strict=True)) for values in zip(*columns, strict=True))
-        return [{name: round(MEASURES[name].value(sample), DECIMALS) for name in self.types} for sample in samples]
+    def label(self, batch: Batch, output: Any = None) -> list[dict[str, float]]:
+        """Return, for each sample, a number for each type. Raises ValueError when the segmentation has no class table."""
+        ids = self._class_ids() if set(NEED_CLASSES) & set(self.config.types) else {}
+        columns = [batch[name] for name in self.requires]
+        samples = (dict(zip(self.requires, values, strict=True)) | ids for values in zip(*columns, strict=True))
+        return [{name: round(MEASURES[name].value(sample), DECIMALS) for name in self.config.types} for sample in samples]
+
+    def _class_ids(self) -> dict[str, list[int]]:
+        classes = self.context.class_tables.get("semseg")
+        if classes is None:
+            raise ValueError(
+                f"Metadata of types {', '.join(NEED_CLASSES)} need the class table of `semseg`, which its labeler does not "
+                "declare. Declare it, or leave these types out of pseudo_labeling.settings.image_metadata.types."
+            )
+        walkable = [number for number, name in enumerate(classes.names) if name in self.config.walkable_classes]
+        return {"walkable_ids": walkable, "thing_ids": list(classes.things)}
 
 
 def recounted(metadata: Mapping[str, float], instances: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return metadata whose counts of boxes are those of `instances`, as far as it has such types."""
+    """Return metadata whose counts of boxes are those of `instances`; types that are missing are not added."""
     counts = instance_counts(instances)
     return {name: counts.get(name, value) for name, value in metadata.items()}

@@ -1,8 +1,7 @@
-"""Training the mini-CLIP on pairs of pictures and captions, as the source gives them."""
+"""Training of the mini-CLIP on images and captions; exact truth is not needed."""
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,36 +9,32 @@ from torch import Tensor
 
 from fourfold.data.shards import Sample, ShardSet
 from fourfold.labelers.fitting import fit, seeded_weights
-from fourfold.labelers.mini_clip.network import ClipTeacher
-from fourfold.labelers.mini_clip.words import Words
+from fourfold.labelers.mini_clip.network import MiniClip, MiniClipConfig
+from fourfold.labelers.mini_clip.words import WordVocabulary
+from fourfold.labelers.protocol import Facts, TrainingData
 from fourfold.metric_log import MetricLog
 
-if TYPE_CHECKING:
-    from fourfold.labelers.config import LabelingConfig
 
-
-def train_mini_clip(
-    shards: ShardSet, truth: ShardSet, config: "LabelingConfig", seed: int, log: MetricLog
-) -> tuple[ClipTeacher, dict[str, Any]]:
-    """Train on at most `max_pairs` pairs, needing no truth; returns the teacher and the words it knows."""
-    pairs = list(islice(_pairs(shards, config.caption_splits), config.clip.max_pairs))
-    words = Words.count((pair["caption"] for pair in pairs), config.clip.vocabulary_size)
-    numbers_NL = words.numbers([pair["caption"] for pair in pairs], config.clip.max_words)
+def train_mini_clip(data: TrainingData, config: MiniClipConfig, seed: int, log: MetricLog) -> tuple[MiniClip, Facts]:
+    """Train on at most `max_pairs` pairs of the caption splits; returns the network and its vocabulary."""
+    pairs = list(islice(_pairs(data.shards, data.caption_splits), config.max_pairs))
+    vocabulary = WordVocabulary.train((pair["caption"] for pair in pairs), config.vocabulary_size)
+    ids_NL = vocabulary.encode([pair["caption"] for pair in pairs], config.max_words)
     rgb_NHWC = torch.from_numpy(np.stack([pair["rgb"] for pair in pairs]))
     with seeded_weights(seed, "clip"):
-        teacher = ClipTeacher(words, config.clip)
+        network = MiniClip(vocabulary, config)
 
     def losses(indices: np.ndarray, step: int) -> dict[str, Tensor]:
         chosen = torch.from_numpy(indices)
-        return {"contrastive": teacher.loss(rgb_NHWC[chosen], numbers_NL[chosen])}
+        return {"contrastive": network.loss(rgb_NHWC[chosen], ids_NL[chosen])}
 
-    fit(teacher, losses, len(pairs), config.clip.fit, seed, "clip", log)
-    return teacher, {"words": list(words.words)}
+    fit(network, losses, len(pairs), config.fit, seed, "clip", log)
+    return network, {"words": list(vocabulary.words)}
 
 
-def build_mini_clip(config: "LabelingConfig", facts: dict[str, Any]) -> ClipTeacher:
-    """Return an untrained teacher that knows the words in `facts`."""
-    return ClipTeacher(Words(facts["words"]), config.clip)
+def build_mini_clip(config: MiniClipConfig, facts: Facts) -> MiniClip:
+    """Return an untrained network with the vocabulary in `facts`."""
+    return MiniClip(WordVocabulary(facts["words"]), config)
 
 
 def _pairs(shards: ShardSet, splits: tuple[str, ...]) -> Iterator[Sample]:

@@ -1,7 +1,7 @@
-"""The default teacher of depth, segmentation and boxes: one small network with a head for each.
+"""The teacher of depth, segmentation and boxes for the scenes: one small network with a head for each.
 
-Three networks would each see the same objects and learn the same edges; one that learns all three from the same steps is
-better at each for the same time, and labels with one pass.
+Three networks would each learn the same edges. One network that learns all three tasks in the same steps is better at each
+of them for the same compute, and labels an image in one forward pass.
 
 Shapes: B batch, C channels, H, W pixels (multiples of 8), K classes, h, w cells of 4 × 4 pixels.
 """
@@ -17,15 +17,14 @@ from torch.nn import functional
 from fourfold.configuration import Config
 from fourfold.labelers.fitting import FitConfig
 from fourfold.labelers.networks import Decoder, Encoder, normalize_pixels
-from fourfold.labelers.protocol import Batch
 from fourfold.scenes.world.vocabulary import CLASS_NAMES, OBJECT_CLASSES
 
-TYPICAL_DEPTH = 5.0  # meters; where the untrained network starts
-RARE_HEAT = math.log(0.02 / 0.98)  # the untrained heat-map is almost nowhere hot
+TYPICAL_DEPTH = 5.0  # meters; output of the untrained network
+INITIAL_HEAT = math.log(0.02 / 0.98)  # logit of the untrained heat map: objects are rare (arXiv 1708.02002, section 3.3)
 
 
 class SceneNetworkConfig(Config):
-    """Size and training of the network. Weights are relative to those of ground."""
+    """Size and training of the network. Weights of pixels are relative to those of the ground."""
 
     widths: tuple[int, int, int] = (24, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the size
     blocks: tuple[int, int, int] = (1, 1, 2)  # residual blocks at each
@@ -33,16 +32,16 @@ class SceneNetworkConfig(Config):
     flip: bool = True  # half of the samples of a batch are mirrored
     object_weight: float = Field(2.0, gt=0)  # of object pixels, in depth
     sky_weight: float = Field(0.2, gt=0)  # of sky pixels, in depth
-    slope_weight: float = Field(2.0, ge=0)  # of depth differences between neighbors on one surface: normals live on them
+    slope_weight: float = Field(2.0, ge=0)  # of depth differences between neighbors on one surface, which decide the normals
     object_class_weight: float = Field(3.0, gt=0)  # of object pixels, in segmentation
-    depth_gain: float = Field(6.0, ge=0)  # of the three losses
-    semseg_gain: float = Field(2.0, ge=0)
-    box_gain: float = Field(0.3, ge=0)
+    depth_weight: float = Field(6.0, ge=0)  # of the three losses
+    semseg_weight: float = Field(2.0, ge=0)
+    box_weight: float = Field(0.3, ge=0)
 
 
 @dataclass(frozen=True)
 class SceneOutputs:
-    """What the network says of a batch."""
+    """Outputs of the network for a batch."""
 
     log_depth_BHW: Tensor
     classes_BKHW: Tensor  # logits over CLASS_NAMES
@@ -51,7 +50,7 @@ class SceneOutputs:
 
 
 class SceneNetwork(nn.Module):
-    """A U-Net whose fine maps give depth and classes by 2 × 2 pixel shuffling, whose middle maps give boxes."""
+    """A U-Net: its fine maps give depth and classes by 2 × 2 pixel shuffling, its middle maps give boxes."""
 
     def __init__(self, config: SceneNetworkConfig) -> None:
         super().__init__()
@@ -60,10 +59,10 @@ class SceneNetwork(nn.Module):
         self.decoder = Decoder(config.widths)
         self.dense = nn.Conv2d(fine, 4 * (1 + len(CLASS_NAMES)), 1)
         self.boxes = nn.Conv2d(middle, len(OBJECT_CLASSES) + 4, 1)
-        self.boxes.bias = nn.Parameter(torch.tensor([RARE_HEAT] * len(OBJECT_CLASSES) + [0.0] * 4))
+        self.boxes.bias = nn.Parameter(torch.tensor([INITIAL_HEAT] * len(OBJECT_CLASSES) + [0.0] * 4))
 
     def forward(self, rgb_BHWC: Tensor) -> SceneOutputs:
-        """Return what is seen in uint8 pixels (B, H, W, 3)."""
+        """Return the outputs for images uint8 (B, H, W, 3)."""
         fine, middle = self.decoder(*self.encoder(normalize_pixels(rgb_BHWC)))
         dense_BKHW = functional.pixel_shuffle(self.dense(fine), 2)
         boxes_BChw = self.boxes(middle)
@@ -73,10 +72,3 @@ class SceneNetwork(nn.Module):
             heat_BKhw=boxes_BChw[:, : len(OBJECT_CLASSES)],
             offsets_B4hw=boxes_BChw[:, len(OBJECT_CLASSES) :],
         )
-
-    def look(self, batch: Batch) -> SceneOutputs:
-        """Return the outputs for `batch["rgb"]`, computed by the first labeler that asks and left in the batch for others."""
-        if "scene_network" not in batch:
-            with torch.inference_mode():
-                batch["scene_network"] = self(torch.from_numpy(batch["rgb"]))
-        return batch["scene_network"]

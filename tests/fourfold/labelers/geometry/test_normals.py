@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fourfold.labelers import LabelingContext
 from fourfold.labelers.geometry.normals import NormalsConfig, NormalsFromDepth, normals_from_depth
 from fourfold.metrics.dense import normal_angles
 from fourfold.modalities.camera import Camera
@@ -21,7 +22,7 @@ def plane_depth(normal: np.ndarray, distance: float, size: int) -> np.ndarray:
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(1.0, 8.0))
-def test_a_plane_has_its_own_normal_at_every_pixel(x: float, y: float, distance: float) -> None:
+def test_every_pixel_of_a_plane_has_the_normal_of_the_plane(x: float, y: float, distance: float) -> None:
     normal = np.array([x, y, -1.0]) / np.linalg.norm([x, y, -1.0])
     depth = torch.from_numpy(plane_depth(normal, distance, 24))[None]
     found = normals_from_depth(depth, CAMERA, CONFIG)[0].numpy()
@@ -37,15 +38,17 @@ def test_the_edge_between_two_planes_stays_sharp() -> None:
     assert angles.max() < 1
 
 
-def test_exact_depth_of_scenes_gives_nearly_their_exact_normals() -> None:
+def test_exact_depth_gives_nearly_exact_normals() -> None:
     rendered = render([scene(0, "val", index, ScenesConfig()) for index in range(20)], ScenesConfig())
-    found = np.stack(NormalsFromDepth(CONFIG, CAMERA).label({"depth": list(rendered.depth.astype(np.float16))}))
+    found = np.stack(
+        NormalsFromDepth(CONFIG, LabelingContext(CAMERA)).label({"depth": list(rendered.depth.astype(np.float16))})
+    )
     angles = normal_angles(found, rendered.normal, rendered.semseg > 0, rendered.semseg > 1)
     assert angles["mean_angle"] < 5
     assert angles["mean_angle_objects"] < 14
 
 
-def test_normals_are_unit_vectors_that_face_the_camera_and_do_not_depend_on_the_batch() -> None:
+def test_normals_are_unit_vectors_toward_the_camera_in_any_batch() -> None:
     depth = np.random.default_rng(0).uniform(4, 5, (11, 16, 24)).astype(np.float32)
     together = normals_from_depth(torch.from_numpy(depth), CAMERA, CONFIG)
     alone = normals_from_depth(torch.from_numpy(depth[4:5]), CAMERA, CONFIG)
@@ -56,6 +59,6 @@ def test_normals_are_unit_vectors_that_face_the_camera_and_do_not_depend_on_the_
 
 
 @pytest.mark.parametrize(("window", "reach"), [(4, 2), (5, 1)])
-def test_a_window_without_a_center_or_a_border_without_windows_is_refused(window: int, reach: int) -> None:
-    with pytest.raises(ValueError, match="odd"):
+def test_even_windows_and_a_short_reach_are_rejected(window: int, reach: int) -> None:
+    with pytest.raises(ValueError, match="window must be odd"):
         NormalsConfig(window=window, reach=reach)
