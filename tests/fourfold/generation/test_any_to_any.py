@@ -75,7 +75,7 @@ def test_impossible_requests_raise_helpful_errors(model, images):
         model.predict({}, ["depth"])
     with pytest.raises(ValueError, match="Did you mean 'greedy'"):
         model.predict({"rgb": images}, ["depth"], preset="gredy")
-    with pytest.raises(ValueError, match="has no modality 'tok_clip'"):
+    with pytest.raises(ValueError, match="Unknown modality of this model 'tok_clip'"):
         model.predict({"rgb": images}, ["clip"])
 
 
@@ -122,7 +122,7 @@ def test_plain_labels_work_for_models_with_resolutions():
     assert (model.token_name("rgb"), model.target_name("depth")) == ("rgb@224", "tok_depth@224")
     found = model.predict({"depth": np.ones((1, 2, 2))}, ["depth@448"])
     assert found["depth@448"].shape == (4, 2, 2)  # sixteen tokens, as this tokenizer reads them
-    with pytest.raises(ValueError, match="no modality 'tok_depth@512'"):
+    with pytest.raises(ValueError, match="Unknown modality of this model 'tok_depth@512'"):
         model.predict({"depth": np.ones((1, 2, 2))}, ["depth@512"])
 
 

@@ -38,7 +38,7 @@ def shards(tmp_path) -> ShardSet:
 
 @pytest.mark.parametrize("k", [1, 5, 300])
 def test_neighbors_match_scikit_learn(k, monkeypatch):
-    monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr(retrieval, "QUERY_BATCH_SIZE", 7)
     gallery, queries = unit(RNG.normal(size=(120, 16))), unit(RNG.normal(size=(30, 16)))
     places, cosines = nearest(gallery, queries, k)
     judge = NearestNeighbors(n_neighbors=min(k, 120), metric="cosine", algorithm="brute").fit(gallery)

@@ -311,7 +311,7 @@ def test_folder_of_a_model_hub_is_loaded_with_its_configuration(tmp_path):
 
 def test_settings_without_a_released_equivalent_are_not_exported(tmp_path):
     other_groups = DIFFUSION.model_copy(update={"decoder": TINY_UNET.model_copy(update={"num_groups": 8})})
-    with pytest.raises(ValueError, match="32 groups"):
+    with pytest.raises(ValueError, match="32 normalization groups"):
         export_released_tokenizer(DiVAE(other_groups), tmp_path / "no.safetensors")
     with pytest.raises(ValueError, match="width 6 cannot be cut into 4 equal slices"):
         Memcodes(5, 6, 4)

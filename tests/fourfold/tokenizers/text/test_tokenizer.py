@@ -11,7 +11,9 @@ from fourfold.tokenizers.text.tokenizer import TextTokenizer
 from fourfold.tokenizers.text.vocabulary import UNK, TextTokenizerConfig, learn_vocabulary
 
 CAPTIONS = ["a large red striped sphere left of a small blue box on a checkered floor", "there is a tiny cone, in front of it"]
-CONFIG = TextTokenizerConfig(object_classes=("sphere", "box", "cylinder", "cone"))
+CONFIG = TextTokenizerConfig(
+    object_classes=("sphere", "box", "cylinder", "cone"), extra_texts=("how many cubes, spheres, cylinders and cones?",)
+)
 TEXT = TextTokenizer.train(CAPTIONS, CONFIG)
 WORDS = sorted({word.strip(",") for caption in CAPTIONS for word in caption.split()})
 
