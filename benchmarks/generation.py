@@ -20,13 +20,13 @@ from torch import Tensor
 
 from fourfold.generation.conditions import visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
 from fourfold.modalities import TOKEN_MODALITIES
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.seeds import torch_generator
 
-NEVER = SpecialIds(end=-1, sentinels=(-2, 5))  # texts end only at their last token
+NEVER = SpecialTokenIds(end=-1, sentinels=(-2, 5))  # texts end only at their last token
 
 
 def released_config(size: str) -> ModelConfig:
