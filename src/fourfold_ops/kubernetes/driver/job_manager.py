@@ -53,7 +53,10 @@ class JobManager:
             self._adopt(active, job)
 
     def submit(self, active: ActiveJob) -> None:
-        """Create the Job, or adopt one that was created meanwhile. If a quota is exhausted, it is submitted again later."""
+        """Create the Job, or adopt one that was created meanwhile.
+
+        If a quota is exhausted, it is submitted again later.
+        """
         active.spec = with_tracking(self.plan, active.step, active.spec, self.status.tracker.hand_over(active.step))
         try:
             job = create_job(self.cluster, active.spec, self.plan)
@@ -73,7 +76,7 @@ class JobManager:
         self._accept(active, job)
 
     def _adopt(self, active: ActiveJob, job: dict[str, Any]) -> None:
-        self.status.display.say(f"{active.step.title}: Job {active.spec.name} exists already; adopting it.")
+        self.status.display.show(f"{active.step.title}: Job {active.spec.name} exists already; adopting it.")
         self.status.set(active.step, State.PENDING)
         self._accept(active, job)
 
@@ -90,11 +93,11 @@ class JobManager:
         self._job_changed("MODIFIED", job)
 
     def _replace(self, active: ActiveJob, failed: dict[str, Any] | None = None) -> None:
-        """Delete a finished Job and create it again when it is deleted; of a failed split step only the failed parts."""
+        """Delete a finished Job, to be created again when it is gone; of a failed split step only the failed parts."""
         if failed and active.spec.parts and (parts := failed_parts(failed)):
             active.spec = self.plan.step_job(active.step, parts)
             numbers = ", ".join(map(str, parts))
-            self.status.display.say(f"{active.step.title}: parts {numbers} failed before; only these run again.")
+            self.status.display.show(f"{active.step.title}: parts {numbers} failed before; only these run again.")
         active.replacing = True
         if not self.cluster.delete("jobs", active.spec.name):
             active.replacing = False
@@ -114,7 +117,7 @@ class JobManager:
         self.halt()
 
     def halt(self) -> None:
-        """Start no further steps and delete Jobs that have not started; running Jobs may finish, to keep their active."""
+        """Start no further steps and delete Jobs that have not started; running Jobs may finish."""
         self.status.schedule.halted = True
         for other in list(self.active.values()):
             if not other.has_run:

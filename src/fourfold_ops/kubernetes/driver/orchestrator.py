@@ -1,8 +1,8 @@
 """Runs the steps of a plan: one thread that handles the messages of all others.
 
 The thread owns all state: `WatchCache` (last known state of the cluster), `JobManager` (submits and follows Jobs),
-`StatusReporter` (state of each step and its display) and `check_pending` (why steps wait) need no locks. Watches, logs and
-the nodes of the driver run in other threads, which only put messages into the queue.
+`StatusReporter` (state of each step and its display) and `check_pending` (why steps wait) need no locks. Watches,
+logs and the nodes of the driver run in other threads, which only put messages into the queue.
 """
 
 import queue

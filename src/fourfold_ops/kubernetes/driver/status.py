@@ -97,7 +97,7 @@ class StatusReporter:
             verdict = pod_failure(pod, active.progress, "")
             counted = ", this does not count as a retry" if verdict.kind in ("disrupted", "terminated") else ""
             line = replace(verdict, remedy=f"pod {successor} takes over{counted}").line(active.step.title)
-            self.display.say(line, logging.WARNING)
+            self.display.show(line, logging.WARNING)
 
     # --- ended steps ---
 
@@ -115,7 +115,7 @@ class StatusReporter:
         self.failures.append((verdict, line))
         self.note(active.step, verdict.note)
         self.set(active.step, State.FAILED)
-        self.display.say(line, logging.ERROR)
+        self.display.show(line, logging.ERROR)
         self.collect_logs(active)
         self.tracker.end_step(active.step, line)
 

@@ -79,7 +79,7 @@ class RunPlan:
         return self._job(step, "step", step.resources, parts or all_parts, tracked)
 
     def merge_job(self, step: Step, tracked: Mapping[str, Any] | None = None) -> JobSpec:
-        """Return the Job that runs after all parts of a split step: it runs the nodes on the whole and saves the result."""
+        """Return the Job that runs after all parts of a split step, over all of its work, and saves the result."""
         return self._job(step, "merge", step.resources.over(Resources()), (), tracked)
 
     def _job(
