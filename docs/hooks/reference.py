@@ -57,8 +57,11 @@ def decisions_page() -> str:
 
 def configuration_page() -> str:
     """Return the page of all parameters, one section for each settings class, in the order in which they are reached."""
+    from fourfold.data.ingestion.sources import SOURCES, SourceConfig
+    from fourfold.plugins import load_plugins
     from pipelines.parameters import Parameters
 
+    load_plugins(["fourfold.scenes"])
     lines = [
         "# Configuration",
         "",
@@ -74,6 +77,8 @@ def configuration_page() -> str:
             continue
         seen.add(model)
         lines += _section(path, model)
+        if model is SourceConfig:  # the settings depend on the kind: one section for each registered source
+            queue += [(f"{path}` with `kind: {kind}", source.config_class) for kind, source in SOURCES.items()]
         for name, field in model.model_fields.items():
             queue += [(f"{path}.{name}".lstrip("."), inner) for inner in _models_in(field.annotation)]
     return "\n".join(lines)
@@ -86,7 +91,8 @@ def _section(path: str, model: type[BaseModel]) -> list[str]:
     lines += ["| Key | Type | Default | Allowed | Meaning |", "|---|---|---|---|---|"]
     comments = _comments(model)
     for name, field in model.model_fields.items():
-        cells = (f"`{name}`", f"`{_type_name(field.annotation)}`", _default(field), _range(field), comments.get(name, ""))
+        meaning = comments.get(name) or field.description or ""
+        cells = (f"`{name}`", f"`{_type_name(field.annotation)}`", _default(field), _range(field), meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return [*lines, ""]
 
@@ -121,8 +127,19 @@ def _comment_at(lines: list[str], first: int, last: int) -> str:
 
 
 def _type_name(annotation: object) -> str:
-    text = inspect.formatannotation(annotation) if not isinstance(annotation, type) else annotation.__name__
-    return text.replace("typing.", "").replace("fourfold.", "").split("Annotated[")[-1].split(", FieldInfo")[0]
+    """Return a type as it is written in code, without the names of modules and the metadata of `Annotated`."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_name, inner))
+    if origin is typing.Literal:
+        return f"Literal[{', '.join(map(repr, inner))}]"
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type_name, inner))}]"
+    if annotation in (None, types.NoneType, ...):
+        return "..." if annotation is ... else "None"
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def _default(field: FieldInfo) -> str:

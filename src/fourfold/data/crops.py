@@ -23,12 +23,12 @@ MIN_VISIBLE = 0.3  # share of the area of a box that must be inside the crop
 
 
 class CropConfig(Config):
-    """How a sample is seen when it is pre-tokenized: crop 0 is the whole image; others are 4M's random resized crops."""
+    """Crops for pre-tokenizing: crop 0 is the whole image, the others are the random resized crops of 4M."""
 
-    num_crops: int = Field(1, ge=1, le=64)
-    min_scale: float = Field(0.8, gt=0, le=1, description="smallest share of the area")
-    max_ratio: float = Field(4 / 3, ge=1, le=4, description="widest width / height; the narrowest is its inverse")
-    flip_probability: float = Field(0.0, ge=0, le=1, description="4M: 0.5; mirrored images contradict 'left of' in a caption")
+    num_crops: int = Field(1, ge=1, le=64)  # of each sample, the whole image included
+    min_scale: float = Field(0.8, gt=0, le=1)  # smallest share of the area
+    max_ratio: float = Field(4 / 3, ge=1, le=4)  # widest width / height; the narrowest is its inverse
+    flip_probability: float = Field(0.0, ge=0, le=1)  # 4M: 0.5; mirrored images contradict "left of" in a caption
 
 
 def draw_crops(num_samples: int, image_size: tuple[int, int], config: CropConfig, rng: np.random.Generator) -> np.ndarray:

@@ -28,7 +28,7 @@ class CleaningConfig(Config):
     max_pixels: int = Field(40_000_000, ge=1, le=80_000_000)  # declared width × height; checked before anything is decoded
     max_aspect_ratio: float = Field(4.0, ge=1)  # longer side / shorter side; the center crop shows little of wider ones
     min_caption_length: int = Field(3, ge=1)  # characters, after white space is normalized
-    max_caption_length: int = Field(1_000, ge=1)
+    max_caption_length: int = Field(1_000, ge=1)  # characters
 
     @model_validator(mode="after")
     def _ordered_lengths(self) -> "CleaningConfig":

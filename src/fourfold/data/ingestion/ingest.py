@@ -48,11 +48,11 @@ class IngestionConfig(Config):
 
     source: AnySourceConfig  # `kind` names a registered source; each has its own settings
     supplement: AnySourceConfig | None = None  # a second source, for the splits that `source` does not provide
-    cleaning: CleaningConfig = CleaningConfig()
+    cleaning: CleaningConfig = CleaningConfig()  # what a sample must be like to be kept
     image_size: int = Field(64, ge=8, le=1024)  # pixels, square
     val_share: float = Field(0.05, gt=0, lt=0.5)  # of the keys of a stream without a fixed split
-    test_share: float = Field(0.05, gt=0, lt=0.5)
-    samples_per_shard: int = Field(250, ge=1, le=10_000)
+    test_share: float = Field(0.05, gt=0, lt=0.5)  # as val_share
+    samples_per_shard: int = Field(250, ge=1, le=10_000)  # of each modality
     max_drop_share: float = Field(0.2, ge=0, le=1)  # of the samples of a stream, and of its archives; more is an error
 
     @model_validator(mode="after")

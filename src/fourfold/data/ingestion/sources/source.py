@@ -19,7 +19,7 @@ from fourfold.suggestions import unknown_name
 class SourceConfig(Config):
     """Base of the settings of a source. A subclass sets `kind: Literal["its_kind"] = "its_kind"` and adds its own fields."""
 
-    kind: str
+    kind: str  # the name of a registered source; it decides which other keys are allowed
 
     def fixed_image_size(self) -> int | None:
         """Return the side in pixels of the source's images if all are squares of one size, as rendered ones are; else None."""
