@@ -95,7 +95,7 @@ def predict_pairs(
     predictions: Predictions = {}
     for source, target in pairs:
         via, generation = config.generation_of(f"{source}->{target}")
-        answers = any_to_any.predict({source: inputs[source]}, [*via, target], config=generation, seed=seed)
+        answers = any_to_any.predict({source: inputs[source]}, [*via, target], preset=generation, seed=seed)
         predictions[source, target] = answers[target]
     return predictions
 
