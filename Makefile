@@ -59,7 +59,7 @@ docs: $(READY) ## Build the documentation site into site/ (no network; warnings 
 bench: $(READY) ## Measure speed against what must be reached (ten minutes); ARGS="memory roar" for some lines
 	@$(BIN)/python benchmarks/all.py $(ARGS)
 
-# A real cluster on this machine (docs/kubernetes.md, "The tests' own cluster"). KUBECONFIG=… on the command line names another one.
+# A real cluster on this machine (docs/kubernetes.md, "Test on a real cluster"); KUBECONFIG=… on the command line uses another one.
 CLUSTER := PYTHONPATH=tests/cluster $(BIN)/python -m testcluster
 
 cluster-install: $(READY) ## Install the packages that a cluster on this machine needs (Debian, root)

@@ -1,11 +1,11 @@
-"""What caching and doing nothing twice are worth: generation against the same model recomputing everything, in one run.
+"""Generation with caches against the same model that recomputes everything, in one run.
 
     OMP_NUM_THREADS=2 python benchmarks/generation.py
 
-4M-7's modalities with released vocabularies at 224 px, random weights. `caption`: many tokens, greedily; against encoder,
-decoder and the whole prefix at every step, of which every `--every`th is run (and must give the same token). `depth`: RGB to
-depth in one ROAR step, greedily and with a nucleus (temperature 0.01, top-p 0.8), against one forward pass of encoder, decoder
-and head. The best of interleaved repeats.
+The model has the modalities of 4M-7 with released vocabularies at 224 pixels, and random weights. `caption` generates many
+tokens greedily; the comparison runs encoder, decoder and the complete prefix at every step (only each `--every`th is run, and
+must give the same token). `depth` generates depth from RGB in one ROAR step, greedily and with a nucleus (temperature 0.01,
+top-p 0.8); the comparison is one forward pass of encoder, decoder and head. Times are the best of interleaved repeats.
 """
 
 import argparse
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from fourfold.generation.conditions import visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
 from fourfold.modalities import TOKEN_MODALITIES
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.seeds import torch_generator
 
-NEVER = SpecialIds(end=-1, sentinels=(-2, 5))  # no text ends before its last token
+NEVER = SpecialTokenIds(end=-1, sentinels=(-2, 5))  # texts end only at their last token
 
 
 def released_config(size: str) -> ModelConfig:
-    """4M-7's modalities at 224 px."""
+    """Return 4M-7 at 224 pixels."""
     modalities = []
     for entry in TOKEN_MODALITIES.values():
         if entry.kind in ("pixels", "grid") and entry.released_tokens == 196:
@@ -45,7 +45,7 @@ def released_config(size: str) -> ModelConfig:
 
 @torch.inference_mode()
 def recomputed_token(model: FourM, conditions: dict[str, Tensor], before: Tensor) -> Tensor:
-    """The greedy token after `before` (B, T), with encoder, decoder and the whole prefix run again."""
+    """Return the greedy token after `before` (B, T), with encoder, decoder and the complete prefix computed again."""
     ids = torch.cat([torch.full_like(before[:, :1], NEVER.first_sentinel), before], dim=1)
     batch = visible_batch(conditions, model.config, len(ids), model.device)
     asked = dataclasses.replace(
@@ -60,20 +60,20 @@ def recomputed_token(model: FourM, conditions: dict[str, Tensor], before: Tensor
 
 @torch.inference_mode()
 def forward(model: FourM, conditions: dict[str, Tensor], head: bool) -> Tensor:
-    """One pass of encoder and decoder for all places of the depth grid, with or without the head."""
+    """Run encoder and decoder once for all positions of the depth grid, with or without the head."""
     batch_size = len(conditions["rgb"])
-    places = torch.arange(model.config.modality("tok_depth").num_positions).expand(batch_size, -1)
+    positions = torch.arange(model.config.modality("tok_depth").num_positions).expand(batch_size, -1)
     batch = with_targets(
-        visible_batch(conditions, model.config, batch_size, model.device), model.config.index("tok_depth"), places
+        visible_batch(conditions, model.config, batch_size, model.device), model.config.index("tok_depth"), positions
     )
     hidden = model.decode(batch, model.encode(batch))
     return model.logits(hidden, "tok_depth") if head else hidden
 
 
 def best(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each piece of work, the best of interleaved repeats, which other work on the machine disturbs least."""
+    """Return seconds of each function: the best of interleaved repeats, which other processes disturb least."""
     spent: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeats + 1):  # the first warms up
+    for _ in range(repeats + 1):  # the first repeat warms up
         for name, piece in work.items():
             start = time.perf_counter()
             piece()
@@ -87,8 +87,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--every", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=7, help="of the work that takes a second")
-    parser.add_argument("--profile", action="store_true", help="Show where the time of cached captions goes, and stop.")
+    parser.add_argument("--repeats", type=int, default=7, help="of the parts that take a second")
+    parser.add_argument(
+        "--profile", action="store_true", help="print the operations of cached captions that take most time, and stop"
+    )
     options = parser.parse_args()
     model = FourM(released_config(options.size), 0).eval()
     side = 14 * model.config.patch_size
@@ -128,7 +130,7 @@ def main() -> None:
         rate = f"{options.batch * options.tokens / spent:10.0f}" if "caption" in name else ""
         print(f"{name:24}{spent:9.3f}{rate}")
     for (name, ratio), goal in zip(ratios.items(), ("≥ 5", "≤ 1.15", "≤ 1.15"), strict=True):
-        print(f"{name:32}{ratio:7.2f} ×   must be {goal}")
+        print(f"{name:32}{ratio:7.2f} ×   target {goal}")
     report = {"size": options.size, "batch": options.batch, "tokens": options.tokens, "repeats": options.repeats}
     report |= {"same_tokens": round(float(torch.stack(same).float().mean()), 4)}
     report |= {"seconds": {k: round(v, 4) for k, v in seconds.items()}, "ratios": {k: round(v, 3) for k, v in ratios.items()}}

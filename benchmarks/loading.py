@@ -1,8 +1,8 @@
-"""How many samples a second come out of local shards, masked: 4M-7's modalities at 224 px, nothing cached between epochs.
+"""Samples per second from local shards, masked: modalities of 4M-7 at 224 pixels, nothing cached between epochs.
 
     OMP_NUM_THREADS=2 python benchmarks/loading.py --workers 0 1 2
 
-Shards are written first, into a temporary folder. Prints one JSON line for each number of workers, then a table.
+Shards are first written into a temporary folder. Prints one JSON line for each number of workers, then a table.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from fourfold.seeds import numpy_generator
 def write_shards(
     root: Path, config: ModelConfig, num_shards: int, per_shard: int, num_crops: int = 10
 ) -> tuple[ShardSet, ShardSet]:
-    """Random tokens in ten crops, as 4M keeps them, and images that a PNG cannot shrink to nothing."""
+    """Write random tokens in ten crops, as 4M stores them, and images that PNG compresses as real ones."""
     height, width = config.pixel_sizes["rgb"]
     for shard in range(num_shards):
         rng, keys = numpy_generator(0, "shards", shard), [f"s{shard:03d}-{index:04d}" for index in range(per_shard)]
@@ -39,8 +39,8 @@ def write_shards(
                 shape = (per_shard, num_crops, modality.num_positions)
                 ids = rng.integers(204, min(modality.vocabulary_size, 2**15), shape).astype(np.int16)
                 columns[modality.name] = list(zip(keys, ids, strict=True))
-        whole = np.int32([0, 0, height, width, 0])
-        columns[CROP_SETTINGS] = [(key, np.tile(whole, (num_crops, 1))) for key in keys]
+        full_image = np.int32([0, 0, height, width, 0])
+        columns[CROP_SETTINGS] = [(key, np.tile(full_image, (num_crops, 1))) for key in keys]
         write_columns(root / "tokens", "train", shard_name(shard), columns)
         smooth = rng.integers(0, 256, (per_shard, height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
         write_columns(root / "images", "train", shard_name(shard), {"rgb": list(zip(keys, smooth, strict=True))})
@@ -60,18 +60,18 @@ def main() -> None:
     masker = Masker(MaskingConfig(input_tokens=128, target_tokens=128), config, SentinelIds(3, SENTINELS))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        world = write_shards(Path(folder), config, options.shards, options.per_shard)
+        tokens, images = write_shards(Path(folder), config, options.shards, options.per_shard)
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.tar")) / options.shards / options.per_shard
         for workers in options.workers:
             loader = TokenLoader(
-                TokenSplit(*world, "train"),
+                TokenSplit(tokens, images, "train"),
                 masker,
                 BatchOrder(options.batch, seed=0),
                 Reader(num_workers=workers, cache_bytes=0),
             )
             count = 2 * options.shards * options.per_shard // options.batch
             stream = iter(loader)
-            next(stream)  # workers have started
+            next(stream)  # waits until workers have started
             began = time.perf_counter()
             for _ in islice(stream, count - 1):
                 pass

@@ -1,11 +1,11 @@
-"""What masking a batch costs beside the training step that it feeds: at most 2 %.
+"""Time of masking a batch, relative to the training step that uses it; the target is at most 2 %.
 
     OMP_NUM_THREADS=2 python benchmarks/masking.py
 
-Ti (6 + 6 blocks of width 384), released vocabularies and grids, budgets 128 + 128, batch 16, forward + backward + clip + AdamW.
-Masks are drawn for 64 samples at once, as the loader does: of the modalities of 4M-7, and of those with what 4M-21 adds
-(beside the same step, since their own is longer). CPU time, the second best of some repeats; the step's is divided by its
-threads.
+The step: Ti (6 + 6 blocks of width 384), released vocabularies and grids, budgets of 128 + 128 tokens, batch 16; forward,
+backward, clipping and AdamW. Masking draws masks for 64 samples at once, as the loader does, for the modalities of 4M-7 and of
+4M-21 (both relative to the step of 4M-7, which is shorter). Times are CPU times, the second lowest of the repeats; that of the
+step is divided by its threads.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def model_of(names: tuple[str, ...]) -> ModelConfig:
     for name in names:
         entry = TOKEN_MODALITIES[name]
         shape: dict[str, Any] = {"grid": entry.released_grid} if entry.released_grid else {"max_length": entry.released_tokens}
-        width = None if entry.vector_width is None else 256  # 77 × 4096 floats a sample would measure copying, not masking
+        width = None if entry.vector_width is None else 256  # 4096 would measure copying, not masking
         shape |= {"vocabulary_size": entry.released_vocabulary, "vector_width": width}
         modalities.append(ModalityConfig(name=name, kind=entry.kind, learned_positions=entry.learned_positions, **shape))
     return ModelConfig.model_validate({"size": "Ti", "modalities": modalities})
@@ -67,7 +67,7 @@ def masking_of(names: tuple[str, ...]) -> MaskingConfig:
 
 
 def step_milliseconds(repeats: int) -> float:
-    """Of the 4M-7 model, on all threads."""
+    """Return the time of a step of the 4M-7 model on all threads."""
     config = model_of(FOUR_M_7)
     model = FourM(config)
     optimizer = build_optimizer(model, OptimizerConfig(kind="adamw"))

@@ -1,8 +1,7 @@
-"""4M computed the plain way, on the weights of a `FourM`: every token of a sample is embedded, then the selected ones are kept;
-empty slots are computed like full ones; masks and attention are written out; figures are read off one by one.
+"""Plain computation of 4M with the weights of a `FourM`, as in the published code (apple/ml-4m, fourm/models/fm.py).
 
-That is how the published code goes about it (4m-facts §8). It gives the same loss, which `benchmarks/step.py` checks before it
-compares times.
+It embeds every token of a sample and then selects, computes empty slots like others, stores masks and attention scores, and
+reads losses one by one. The loss is the same, which `benchmarks/step.py` checks before it compares times.
 """
 
 # B batch, T all tokens of a sample, N input slots, M target slots, D width, H heads, K head width
@@ -20,10 +19,10 @@ from fourfold.model.fourm import FourM
 
 @dataclass(frozen=True)
 class WholeSamples:
-    """All tokens of each modality (B, length), the selected ones at their places, and where those are among all."""
+    """All tokens of each modality (B, length) with the selected ones among them, and the indices of those."""
 
     input_ids: dict[str, Tensor]
-    target_ids: dict[str, Tensor]  # what comes before each target
+    target_ids: dict[str, Tensor]  # the token before each target
     input_index_BN: Tensor
     target_index_BM: Tensor
 
@@ -50,16 +49,16 @@ class WholeSamples:
 def reference_loss(model: FourM, batch: MaskedBatch, samples: WholeSamples) -> Tensor:
     """Return the mean over modalities of the mean cross-entropy."""
     config = model.config
-    place_TD = model.positions.position_table("input") + model.positions.modality_ED[model.positions.modality_P]
+    position_TD = model.positions.position_table("input") + model.positions.modality_ED[model.positions.modality_P]
     keep_BN, keep_BM = batch.input_keep_BN, batch.target_keep_BM
-    x_BND, place_BND = _selected(_embedded(model, batch, samples), place_TD, samples.input_index_BN, keep_BN)
+    x_BND, position_BND = _selected(_embedded(model, batch, samples), position_TD, samples.input_index_BN, keep_BN)
     n, m = keep_BN.shape[1], keep_BM.shape[1]
     mask_BNN = keep_BN[:, None, :].expand(-1, n, -1).contiguous()
     for block in model.encoder:
         x_BND = x_BND + _self_attention(block.attention, block.attention_norm(x_BND), mask_BNN)
         x_BND = x_BND + _feed_forward(block.mlp, block.mlp_norm(x_BND))
-    context_BND = model.context_projection(model.encoder_norm(x_BND)) + place_BND
-    y_BMD, _ = _selected(_embedded_targets(model, samples), place_TD, samples.target_index_BM, keep_BM)
+    context_BND = model.context_projection(model.encoder_norm(x_BND)) + position_BND
+    y_BMD, _ = _selected(_embedded_targets(model, samples), position_TD, samples.target_index_BM, keep_BM)
     modality = batch.target_modality_BM
     causal_MM = torch.ones(m, m, dtype=torch.bool).tril()
     is_sequence = model.is_sequence_E[modality.clamp(min=0)][:, :, None]
@@ -81,7 +80,7 @@ def reference_loss(model: FourM, batch: MaskedBatch, samples: WholeSamples) -> T
 
 
 def _embedded(model: FourM, batch: MaskedBatch, samples: WholeSamples) -> Tensor:
-    """Return (B, T, D): the content of every token that a sample has."""
+    """Return the content of all tokens, (B, T, D)."""
     tables = dict(zip(model.config.names, model.input_tokens.per_modality(), strict=True))
     parts = []
     for modality in model.config.modalities:
@@ -108,12 +107,12 @@ def _embedded_targets(model: FourM, samples: WholeSamples) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _selected(content_BTD: Tensor, place_TD: Tensor, index: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (content + place, place) of the selected tokens, zeros in empty slots."""
-    place_BTD = place_TD.expand(len(index), -1, -1)
-    wanted = index[:, :, None].expand(-1, -1, place_TD.shape[1])
-    x = (content_BTD + place_BTD).gather(1, wanted).masked_fill(~keep[:, :, None], 0)
-    return x, place_BTD.gather(1, wanted).masked_fill(~keep[:, :, None], 0)
+def _selected(content_BTD: Tensor, position_TD: Tensor, index: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Return content + position, and position, of the selected tokens; zeros in empty slots."""
+    position_BTD = position_TD.expand(len(index), -1, -1)
+    wanted = index[:, :, None].expand(-1, -1, position_TD.shape[1])
+    x = (content_BTD + position_BTD).gather(1, wanted).masked_fill(~keep[:, :, None], 0)
+    return x, position_BTD.gather(1, wanted).masked_fill(~keep[:, :, None], 0)
 
 
 def _attention(num_heads: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""How many scenes per second are drawn, rendered and encoded.
+"""Scenes per second that are sampled, captioned, rendered and encoded.
 
     OMP_NUM_THREADS=1 python benchmarks/rendering.py --images 2000
 
-`wall` counts all cores this process may use; `core` is per second of CPU time, which other work on the machine disturbs less.
+`wall` is per second of wall time; `core` is per second of CPU time, which other processes disturb less.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fourfold.scenes.world import ScenesConfig, caption, render, scene
 
 
 def rates(work: Callable[[], Any], images: int, repeats: int) -> dict[str, float]:
-    """The best of some repeats, in images/s of wall time and of CPU time."""
+    """Return the best of the repeats, in images/s of wall time and of CPU time."""
     walls, cores = [], []
     for _ in range(repeats):
         wall, core = time.perf_counter(), time.process_time()
@@ -35,12 +35,12 @@ def main() -> None:
     options = parser.parse_args()
     config = ScenesConfig(image_size=options.image_size)
     scenes = [scene(0, "train", index, config) for index in range(options.images)]
-    pictures = render(scenes, config).rgb
+    images = render(scenes, config).rgb
     work: dict[str, Callable[[], Any]] = {
         "draw": lambda: [scene(0, "train", index, config) for index in range(options.images)],
         "caption": lambda: [caption(one) for one in scenes],
         "render": lambda: render(scenes, config),
-        "encode": lambda: [codecs.encode("rgb", picture) for picture in pictures],
+        "encode": lambda: [codecs.encode("rgb", image) for image in images],
     }
     measured = {name: rates(run, options.images, options.repeats) for name, run in work.items()}
     print(json.dumps({"image_size": options.image_size, "cores": os.cpu_count(), "images_per_second": measured}, indent=1))

@@ -1,10 +1,10 @@
-"""How well a trained model finds: neighbors across modalities and a kNN classifier, on the small world.
+"""Retrieval with a trained model: neighbors across modalities and a kNN classifier, on the synthetic scenes.
 
     python benchmarks/retrieval.py   # after `make run`; --env smoke for the model of that environment
 
-Recall at 1 and at 10 among the images of `test` (chance: k / N) in both spaces of fourfold.generation.retrieval, for queries
-by caption, depth, classes and boxes (the teachers' labels); then the main object's shape and color by the k = 20 nearest of
-`annotated`. Ties count as under random order.
+Recall at 1 and at 10 among the images of `test` (chance: k / N) in both spaces of fourfold.generation.retrieval, for queries by
+caption, depth, classes and boxes (labels of the teachers). Then accuracy of the main object's shape and color from the 20
+nearest images of `annotated`. Ties count as in random order.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = catalog_path("any_to_any", options.env)
     if not folder.is_dir():
-        print(f"{folder} holds no model: run `make run` first. Nothing measured.")
+        print(f"{folder} holds no model: run `make run` first. Nothing was measured.")
         return
     model = AnyToAny.load(folder)
     shards, labels, truth = (ShardSet(catalog_path(name, options.env)) for name in ("shards", "labels", "truth"))

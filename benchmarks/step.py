@@ -1,12 +1,12 @@
-"""The training step of 4M-7 Ti: seven modalities with released vocabularies, budgets 128/128, batch 16, AdamW.
+"""The training step of 4M-7 Ti: seven modalities with released vocabularies, budgets of 128/128 tokens, batch 16, AdamW.
 
-    OMP_NUM_THREADS=2 python benchmarks/step.py                 # against the plain way, and shares of the step
-    OMP_NUM_THREADS=2 python benchmarks/step.py --memory        # peak memory against the plain way
-    OMP_NUM_THREADS=2 python benchmarks/step.py --growth        # step time over batch and budget, and how far from linear
+    OMP_NUM_THREADS=2 python benchmarks/step.py                 # against the plain computation, and shares of the step
+    OMP_NUM_THREADS=2 python benchmarks/step.py --memory        # peak memory against the plain computation
+    OMP_NUM_THREADS=2 python benchmarks/step.py --growth        # step time over batch and budget, and its deviation from a line
     OMP_NUM_THREADS=2 python benchmarks/step.py --profile       # which operations take the time
 
-Ours and the plain way (`reference_way.py`) take turns, and ratios are of the best times of one run, which other work on the
-machine disturbs least. Prints one JSON line, then the same as a table.
+Ours and the plain computation (`reference_way.py`) alternate. Ratios compare the best times of one run, which other processes
+disturb least. Prints one JSON line, then the same as a table.
 """
 
 import argparse
@@ -35,23 +35,23 @@ from fourfold.seeds import numpy_generator
 from fourfold.training.optimizers import OptimizerConfig, OptimizerSet, build_optimizer
 from fourfold.training.precision import Precision, autocast, subnormals_as_zero
 
-SEVEN = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")  # RGB is seen twice
+SEVEN = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")  # RGB as pixels and as tokens
 CPU = torch.device("cpu")
 SENTINELS = tuple(range(5, 204))  # as in the released text tokenizer
 
 
 def released_config(size: str) -> ModelConfig:
-    """4M-7 at 224 px."""
+    """Return 4M-7 at 224 pixels."""
     modalities = []
     for name in SEVEN:
         entry = TOKEN_MODALITIES[name]
-        places = {"max_length": entry.released_tokens} if entry.kind == "sequence" else {"grid": (14, 14)}
-        modalities.append(ModalityConfig(name=name, kind=entry.kind, vocabulary_size=entry.released_vocabulary, **places))
+        positions = {"max_length": entry.released_tokens} if entry.kind == "sequence" else {"grid": (14, 14)}
+        modalities.append(ModalityConfig(name=name, kind=entry.kind, vocabulary_size=entry.released_vocabulary, **positions))
     return ModelConfig.model_validate({"size": size, "modalities": modalities})
 
 
 class Samples:
-    """Whole random samples, and masked batches of them."""
+    """Random samples with all tokens, and masked batches of them."""
 
     def __init__(self, config: ModelConfig, count: int, budget: int) -> None:
         self.masker = Masker(MaskingConfig(input_tokens=budget, target_tokens=budget), config, SentinelIds(3, SENTINELS))
@@ -66,12 +66,12 @@ class Samples:
                 self.tokens[modality.name] = ids.astype(np.int16)
 
     def masked(self, seed: int = 0) -> MaskedBatch:
-        """Mask all of them as one batch."""
+        """Mask all samples as one batch."""
         return self.masker(self.tokens, self.pixels, numpy_generator(seed, "masking"))
 
 
 class Step:
-    """One model, one optimizer, one batch, and the parts of a step."""
+    """One model, one optimizer and one batch, and the parts of a step."""
 
     def __init__(self, config: ModelConfig, size: int, budget: int, precision: Precision) -> None:
         self.config, self.precision = config, precision
@@ -115,7 +115,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def compare(step: Step, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each part, taken in turn so that a slow moment meets all of them."""
+    """Return seconds of each part. Parts alternate, so that a slow moment affects all of them."""
     step.ours()
     names = ("forward_backward", "update", "masking", "reference", "reference_update")
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -135,7 +135,7 @@ def check_same_loss(step: Step) -> None:
 
 
 def peak_megabytes(config: ModelConfig, way: str, options: argparse.Namespace) -> float:
-    """Peak resident memory of a process that takes two steps: libraries, weights, gradients, Adam's moments, activations."""
+    """Return the peak resident memory of a process that takes two steps, with libraries, weights, optimizer and activations."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -148,10 +148,11 @@ def peak_megabytes(config: ModelConfig, way: str, options: argparse.Namespace) -
 
 
 def growth(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a whole step over batch and over budget, and how far from linear they are without attention's own term.
+    """Return seconds of a step over batch and over budget, and their deviation from a line without the part of attention.
 
-    That is taken out by its share of the arithmetic. A line has two numbers, since tables and optimizer cost the same whatever
-    the batch; it is fitted to four points over the tokens that exist, and the largest relative distance counts.
+    Attention is quadratic in the budget; its share of the arithmetic is subtracted. The line has an offset, since tables and
+    optimizer cost the same for any batch. It is fitted to four points over the tokens that exist; the largest relative distance
+    counts.
     """
     model = FourM(config)
     optimizer = build_optimizer(model, OptimizerConfig(kind="adamw", learning_rate=1e-4))
@@ -191,7 +192,7 @@ def _growth_row(config: ModelConfig, batch: MaskedBatch, seconds: float) -> dict
 
 
 def deviation_from_line(x: Sequence[float], y: Sequence[float]) -> float:
-    """The largest relative distance of points from the line that is nearest to them in relative terms."""
+    """Return the largest relative distance of points from the line that fits them best in relative terms."""
     x_P, y_P = np.asarray(x, float), np.asarray(y, float)
     terms_PK = np.stack([np.ones_like(x_P), x_P], axis=1) / y_P[:, None]
     line_K = np.linalg.lstsq(terms_PK, np.ones_like(y_P), rcond=None)[0]

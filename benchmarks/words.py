@@ -1,9 +1,9 @@
-"""Which words of a caption does a pretrained model read? How much worse it predicts an image when they are others.
+"""Which words of a caption a pretrained model uses: how much worse it predicts an image if they are replaced.
 
     python benchmarks/words.py            # after `make run`; --env smoke for the model of that environment
 
-Nats per token of caption → each image modality on `val`, with the own caption, and how much more with every color (shape,
-size, side) replaced by the next one. 0.00: the model does not look at these words.
+Prints nats per token of caption → each image modality on `val` with the correct caption, and the increase when every color
+(shape, size, side) is replaced by the next one. 0.00: the model ignores these words.
 """
 
 import argparse
@@ -26,14 +26,16 @@ WORDS = {"color": COLORS, "shape": SHAPES, "size": ("large", "small"), "side": (
 
 
 def replaced(batch: MaskedBatch, ids: list[int]) -> MaskedBatch:
-    """Return the batch with each of some word ids replaced by the next in the list."""
+    """Return the batch with each of the word ids replaced by the next one in the list."""
     before, after = batch.input_token_BN, batch.input_token_BN.clone()
-    for place, word in enumerate(ids):
-        after[before == word] = ids[(place + 1) % len(ids)]
+    for index, word in enumerate(ids):
+        after[before == word] = ids[(index + 1) % len(ids)]
     return dataclasses.replace(batch, input_token_BN=after)
 
 
-def losses(model: AnyToAny, target: str, shards: list[ShardSet], samples: int, words: dict[str, list[int]]) -> dict[str, float]:
+def losses(
+    model: AnyToAny, target: str, shards: tuple[ShardSet, ShardSet], samples: int, words: dict[str, list[int]]
+) -> dict[str, float]:
     component = MixtureComponent(alpha_in={"caption": 1000.0}, alpha_target={target: 1000.0}, keep="all")
     masking = MaskingConfig(components=(component,), input_tokens=64, target_tokens=64)
     masker = Masker(masking, model.model.config, sentinel_ids(model.tokenizers))
@@ -53,9 +55,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = catalog_path("any_to_any", options.env)
     if not folder.is_dir():
-        print(f"{folder} holds no model: run `make run` first. Nothing measured.")
+        print(f"{folder} holds no model: run `make run` first. Nothing was measured.")
         return
-    model, shards = AnyToAny.load(folder), [ShardSet(catalog_path(name, options.env)) for name in ("tokens", "shards")]
+    model = AnyToAny.load(folder)
+    shards = (ShardSet(catalog_path("tokens", options.env)), ShardSet(catalog_path("shards", options.env)))
     words = {kind: [model.tokenizers.text.encode_caption(word)[0] for word in of_kind] for kind, of_kind in WORDS.items()}
     rows = {}
     print(f"{'caption →':12}" + "".join(f"{name:>9}" for name in ("own", *words)) + "   nats per token")

@@ -10,6 +10,7 @@ from fourfold.tokenizers.measures import measure_tokenizers
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
+from fourfold.training.run_context import RunContext
 
 TOKENIZED_SPLITS = ("train", "val")  # not test: evaluation starts from pixels and text
 
@@ -18,7 +19,7 @@ def train_all_tokenizers(
     shards: ShardSet, labels: ShardSet, tokenizing: TokenizersConfig, seed: int, tokenizers_folder: Path, log: MetricLog
 ) -> Path:
     """Train a VQ-VAE per dense modality and WordPiece for text; return their folder."""
-    train_tokenizers(shards, labels, tokenizing, seed, tokenizers_folder, log)
+    train_tokenizers(shards, labels, tokenizing, RunContext(seed, tokenizers_folder, log))
     return tokenizers_folder
 
 
@@ -37,6 +38,7 @@ def tokenize_shards(
     work_split: tuple[int, int],
 ) -> ShardSet:
     """Tokenize every modality of every sample, or of this process's share of the shards, once."""
+    context = RunContext(seed, tokens_folder)
     return pretokenize(
-        shards, labels, tokenizers, tokenizing.crops, tokens_folder, TOKENIZED_SPLITS, seed, WorkSplit(*work_split)
+        shards, labels, tokenizers, tokenizing.crops, context, splits=TOKENIZED_SPLITS, work_split=WorkSplit(*work_split)
     )

@@ -1,11 +1,11 @@
 """Measures the overhead of the runner: the time to the first line of a step, and 200 steps driven at once.
 
-It needs a quiet machine. The overhead excludes the imports of the step's process, which it needs anywhere. Calls are counted
-in the audit log of the API server. Runs are tracked in a SQLite file, as on one machine, and in an MLflow server, as in a
-cluster, where the driver does not load a database library.
+It needs a quiet machine. The overhead excludes the imports of the step's process, which it needs anywhere. Calls are
+counted in the audit log of the API server. Runs are tracked in a SQLite file, as on one machine, and in an MLflow
+server, as in a cluster, where the driver does not load a database library.
 
-`--driver FOLDER` uses the kedro of another environment (docs/kubernetes.md, "Reduce the memory of the driver"), which needs
-an MLflow server.
+`--driver FOLDER` uses the kedro of another environment (docs/kubernetes.md, "Reduce the memory of the driver"), which
+needs an MLflow server.
 """
 
 import argparse

@@ -21,7 +21,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Return the cluster of the given kubeconfig, else that of `make cluster-up`, else a new one that leaves nothing behind."""
+    """Return the cluster of the given kubeconfig, else that of `make cluster-up`, else a temporary one."""
     if kubeconfig := os.environ.get("FOURFOLD_TEST_KUBECONFIG"):
         yield GivenCluster(Path(kubeconfig))
         return

@@ -49,7 +49,10 @@ class Project:
         self.driver = Path(sys.prefix)  # environment of the driver
 
     def configure(self, **changes: Any) -> None:
-        """Write `kubernetes.yml`. Changes are merged into `default`, `tags` and `nodes`; other settings are replaced."""
+        """Write `kubernetes.yml`.
+
+        Changes are merged into `default`, `tags` and `nodes`; other settings are replaced.
+        """
         for name, value in changes.items():
             self.site[name] = {**self.site.get(name, {}), **value} if isinstance(value, dict) else value
         self.write(

@@ -13,13 +13,13 @@ from fourfold.evaluation.config import EvaluationConfig
 from fourfold.evaluation.samples import EvaluationData, Samples, load_samples
 from fourfold.evaluation.tasks import (
     PREDICTION_TASKS,
-    ImageTextEncoder,
     PredictionTask,
     TaskContext,
     select_tasks,
     task_pairs,
 )
 from fourfold.generation.config import GenerationConfig
+from fourfold.labelers.protocol import ImageTextEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""From a trained 4M and some conditions to any other modality: in tokens (decoding), as values (any_to_any, requests)."""
+"""Generation of any modalities from any others, as tokens (`decoding.py`) and as values (`any_to_any.py`)."""
 
 from fourfold.generation.requests import Request, generate, generate_many
 

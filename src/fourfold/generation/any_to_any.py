@@ -1,4 +1,4 @@
-"""The model as its users see it: values of any labels in, values of any labels out; a folder that needs nothing else.
+"""The model for users: values of any labels in, values of any labels out, from one self-contained folder.
 
 model = AnyToAny.load(folder)
 model.predict({"rgb": images}, ["depth", "caption"])   # → {"depth": meters (B, H, W), "caption": list of texts}
@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fourfold.generation.conditions import UNKNOWN, Conditions, visible_batch
+from fourfold.generation.conditions import MISSING, Conditions, visible_batch
 from fourfold.generation.config import GenerationConfig, base_name, find_modality, find_preset
-from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, append_end, generate_tokens
 from fourfold.modalities import LABELS, TOKEN_MODALITIES, target_of
 from fourfold.model.files import load_model, save_model
 from fourfold.model.fourm import FourM
@@ -28,7 +28,7 @@ from fourfold.tokenizers.tokenizer_set import TokenizerSet
 
 MODEL_FOLDER = "model"
 TOKENIZERS_FOLDER = "tokenizers"
-GAP = "___"  # in a text that is a condition: what stands here is to be found
+GAP = "___"  # marks a part of a condition text that is to be generated
 
 
 class AnyToAny:
@@ -36,15 +36,15 @@ class AnyToAny:
 
     def __init__(self, model: FourM, tokenizers: TokenizerSet):
         self.model, self.tokenizers = model.eval(), tokenizers
-        self.special_ids = SpecialIds(tokenizers.text.eos_id, tuple(tokenizers.text.sentinel_ids))
+        self.special_ids = SpecialTokenIds(tokenizers.text.eos_id, tuple(tokenizers.text.sentinel_ids))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a folder written by `save`. Raises ValueError when it is not whole."""
+        """Read a folder that `save` wrote; raises ValueError when it is not complete."""
         return cls(load_model(folder / MODEL_FOLDER), TokenizerSet.load(folder / TOKENIZERS_FOLDER))
 
     def save(self, folder: Path) -> None:
-        """Write model and tokenizers; the folder can be moved and needs nothing else."""
+        """Write model and tokenizers; the folder is self-contained and can be moved."""
         self.tokenizers.save(folder / TOKENIZERS_FOLDER)
         save_model(self.model, folder / MODEL_FOLDER)
 
@@ -60,14 +60,23 @@ class AnyToAny:
         seeds: Sequence[int] | None = None,
         batch_size: int = 64,
     ) -> dict[str, Any]:
-        """Return the targets, decoded, from any conditions; both by label, in the formats of the codecs.
+        """Return decoded targets from any conditions; both by label, in the formats of the shards.
 
-        A condition may be None for some samples, so each may have others; a token modality (`tok_depth`, or `caption` with ids)
-        is taken as it is: int (B, L), -1 where a grid is to be filled, 0 behind the end of a sequence. `rgb@448` is `rgb` at
-        that resolution, for models that know several. `___` in a caption is a gap: ask for `caption` to have it filled.
+        Args:
+            conditions: by label, for all samples; None for a sample that lacks it. `rgb@448` is `rgb` at that
+                resolution, for models with several. `___` in a caption is a gap, filled if `caption` is a target. A
+                token modality (`tok_depth`, or `caption` with ids) has int values (B, L): -1 where a grid is to be
+                filled, 0 after the end of a sequence.
+            targets: labels or token modalities, generated in this order.
+            preset: a name of `PRESETS`.
+            config: settings that replace the preset.
+            weights: of conditions, 1 for those not named; a negative weight steers away from its condition.
+            seed: source of randomness; sample i depends only on (seed, i).
+            seeds: one for each sample, instead of `seed`.
+            batch_size: samples computed at once.
 
-        `config` replaces the preset. Sample i's randomness comes from (seed, i) alone, or from `seeds[i]`. Raises ValueError
-        for unknown labels, conditions of different lengths, or no condition.
+        Raises:
+            ValueError: a label is unknown, conditions have different lengths, or there is no condition.
         """
         chosen = config or find_preset(preset)
         names = {target: self.target_name(target) for target in targets}
@@ -76,18 +85,19 @@ class AnyToAny:
         if seeds is None:
             seeds = [derive_seed(seed, "sample", index) for index in range(count)]
         by_token = {self._weighted_name(name, known): value for name, value in (weights or {}).items()}
-        parts: dict[str, list[np.ndarray]] = {target: [] for target in targets}
+        batches: dict[str, list[np.ndarray]] = {target: [] for target in targets}
         for part in _slices(count, batch_size):
             batch = {name: value[part] for name, value in known.items()}
             found = generate_tokens(self.model, batch, list(names.values()), seeds[part], chosen, self.special_ids, by_token)
             for target, name in names.items():
-                parts[target].append(found[name].cpu().numpy())
+                batches[target].append(found[name].cpu().numpy())
         return {
-            target: self.tokenizers.decode(self._stored(target, names[target]), _joined(part)) for target, part in parts.items()
+            target: self.tokenizers.decode(self._stored(target, names[target]), _joined(batch))
+            for target, batch in batches.items()
         }
 
     def features(self, conditions: Mapping[str, Any], batch_size: int = 64) -> np.ndarray:
-        """Return (B, D) float32 encoder features, the mean over visible tokens: for retrieval and probes."""
+        """Return encoder features float32 (B, D), averaged over visible tokens, for retrieval and probes."""
         known = self.condition_tokens(conditions)
         rows = []
         for part in _slices(_common_length(known), batch_size):
@@ -100,10 +110,10 @@ class AnyToAny:
         return np.concatenate(rows)
 
     def image_side(self, name: str) -> int:
-        """Return the pixels per side of the condition `rgb`, or `rgb@32`; raises ValueError when the model sees no pixels."""
+        """Return the pixels per side of the condition `rgb`, or `rgb@32`; raises ValueError if the model has none."""
         sizes = self.model.config.pixel_sizes
         if not sizes:
-            raise ValueError("This model sees no pixels; it knows " + ", ".join(self.model.config.names) + ".")
+            raise ValueError(f"This model reads no pixels. Its modalities: {', '.join(self.model.config.names)}.")
         height, _ = sizes.get(self.token_name(name), next(iter(sizes.values())))
         return height
 
@@ -113,13 +123,13 @@ class AnyToAny:
         return hashlib.sha256(safetensors.torch.save(weights) + self.tokenizers.digest().encode()).hexdigest()
 
     def condition_tokens(self, conditions: Mapping[str, Any]) -> Conditions:
-        """Return what the transformer sees of some labels' values: pixels as they are, all else as tokens, texts with EOS."""
+        """Return the model's input for values by label: pixels unchanged, all else as tokens, texts with EOS."""
         if not conditions:
             raise ValueError("Give at least one condition, e.g. {'rgb': images}.")
         return {self.token_name(name): self._tokens(name, values) for name, values in conditions.items()}
 
     def token_name(self, name: str) -> str:
-        """Return the modality by which a label is a condition: pixels if the model sees any, tokens otherwise."""
+        """Return the modality of a label as a condition: pixels if the model reads any, tokens otherwise."""
         known = self.model.config.names
         label_name, _, resolution = name.partition("@")
         if label_name not in LABELS and label_name in TOKEN_MODALITIES and not resolution:
@@ -129,22 +139,22 @@ class AnyToAny:
         return next((pixel for pixel in seen if pixel in known), self.target_name(name))
 
     def target_name(self, name: str) -> str:
-        """Return the modality that is predicted for a label or a token modality, at its resolution if one is named."""
+        """Return the modality of a label or a token modality as a target, at the resolution in its name, if any."""
         label_name, _, resolution = name.partition("@")
         is_token = label_name not in LABELS and label_name in TOKEN_MODALITIES
         token_name = label_name if is_token else target_of(label_name).name
         return f"{token_name}@{resolution}" if resolution else find_modality(token_name, self.model.config.names)
 
     def _stored(self, name: str, token_name: str) -> str:
-        """Return the name by which the tokenizers know a label: with its resolution, unless that is the one that they have."""
+        """Return the name of a label for the tokenizers: with a resolution only if it is not their default."""
         return token_name if "@" in token_name and token_name in self.tokenizers.grids() else base_name(name)
 
     def _weighted_name(self, name: str, known: Conditions) -> str:
-        """Return the condition that a weight is for; a label that is generated on the way becomes one by its tokens."""
+        """Return the condition that a weight is for; a label that is generated first becomes a condition as tokens."""
         return self.token_name(name) if self.token_name(name) in known else self.target_name(name)
 
     def _tokens(self, name: str, values: Any) -> Tensor:
-        """Return the condition of all samples, also of those that lack it (None)."""
+        """Return the condition of all samples, including those that lack it (None)."""
         given = [row for row, value in enumerate(values) if value is not None]
         if len(given) == len(values):
             return self._given_tokens(name, values)
@@ -153,8 +163,8 @@ class AnyToAny:
         some = [values[row] for row in given]
         found = self._given_tokens(name, np.stack(some) if isinstance(some[0], np.ndarray) else some)
         kind = self.model.config.modality(self.token_name(name)).kind
-        nothing = 0 if kind in ("sequence", "vectors") else UNKNOWN
-        dtype = torch.int16 if found.dtype == torch.uint8 else found.dtype  # so that UNKNOWN fits among pixels
+        nothing = 0 if kind in ("sequence", "vectors") else MISSING
+        dtype = torch.int16 if found.dtype == torch.uint8 else found.dtype  # so that pixels can be MISSING
         everything = torch.full((len(values), *found.shape[1:]), nothing, dtype=dtype)
         everything[given] = found.to(dtype)
         return everything
@@ -173,19 +183,19 @@ class AnyToAny:
         return append_end(tokens, self.special_ids.end) if kind == "sequence" else tokens
 
     def _with_gaps(self, text: str) -> list[int]:
-        """Return the ids of a caption whose gaps are successive sentinels, with EOS."""
-        parts = re.split(rf"(?:{GAP}\s*)+", text)  # neighbors are one gap: masking never makes two in a row
+        """Return the ids of a caption with successive sentinels as gaps, and EOS."""
+        parts = re.split(rf"(?:{GAP}\s*)+", text)  # adjacent gaps are one: masking never puts two sentinels in a row
         first, *rest = (self.tokenizers.text.encode_caption(part) for part in parts)
         if len(rest) + 2 > len(self.special_ids.sentinels):
-            raise ValueError(f"A caption has {len(rest)} gaps; at most {len(self.special_ids.sentinels) - 2} are allowed.")
-        filled = [token for place, part in enumerate(rest, 1) for token in (self.special_ids.sentinels[place], *part)]
+            raise ValueError(f"A caption has {len(rest)} gaps; allowed: up to {len(self.special_ids.sentinels) - 2}.")
+        filled = [token for gap, part in enumerate(rest, 1) for token in (self.special_ids.sentinels[gap], *part)]
         return [*first, *filled, self.special_ids.end]
 
 
 def _common_length(known: Conditions) -> int:
     lengths = {name: len(value) for name, value in known.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"All conditions must have equally many samples, got {lengths}.")
+        raise ValueError(f"All conditions must have the same number of samples, got {lengths}.")
     return next(iter(lengths.values()))
 
 
@@ -194,6 +204,6 @@ def _slices(count: int, size: int) -> Iterator[slice]:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Join along samples; sequences are padded with 0 to the longest."""
+    """Concatenate along samples; pad sequences with 0 to the longest."""
     longest = max(part.shape[1] for part in parts)
     return np.concatenate([np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in parts])

@@ -1,4 +1,4 @@
-"""What is known of some samples, as tokens, and how the model gets to see it."""
+"""Conditions: what is known of some samples, as tokens, and the model inputs that show it."""
 
 # B batch, L length of a modality, E width of vectors, N visible slots, M target slots
 
@@ -11,19 +11,26 @@ from torch import Tensor
 from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 
-UNKNOWN = -1  # a grid token, or a pixel of a signed integer, that is not given
+MISSING = -1  # a grid token that is not given; also a pixel, if pixels are signed integers
 
-# Modality → int64 (B, L): grids row-major with UNKNOWN where nothing is given, sequences padded with 0;
-# pixels → uint8 (B, H, W, 3), or int16 with UNKNOWN in patches that are not given;
+# Modality → int64 (B, L): grids row-major with MISSING where nothing is given, sequences padded with 0;
+# pixels → uint8 (B, H, W, 3), or int16 with MISSING in patches that are not given;
 # vectors → float (B, L, E) with rows of zeros where nothing is given.
-# A sample that lacks a modality altogether has UNKNOWN, or zeros, all through.
+# A sample without a modality has MISSING, or zeros, everywhere.
 Conditions = dict[str, Tensor]
 
 
 def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, device: torch.device) -> MaskedBatch:
-    """Return the batch that shows all that is known and asks for nothing; no slot is empty in every sample.
+    """Return the batch that shows all conditions and has no targets; no slot is empty in all samples.
 
-    Raises ValueError for a modality the model does not know, or of the wrong shape.
+    Args:
+        conditions: tokens by modality, as described above.
+        config: the model's.
+        batch_size: number of samples B; it is needed when there are no conditions.
+        device: the model's.
+
+    Raises:
+        ValueError: the model does not have a modality, or its condition has a wrong shape or id.
     """
     nothing = torch.zeros(batch_size, 0, dtype=torch.int64, device=device)
     shown = {name: conditions[name].to(device) for name in sorted(conditions, key=config.index)}
@@ -38,7 +45,7 @@ def visible_batch(conditions: Conditions, config: ModelConfig, batch_size: int, 
 
 
 def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> MaskedBatch:
-    """Return the batch asking for some places of one grid."""
+    """Return the batch with some positions (B, M) of one grid as targets."""
     zeros = torch.zeros_like(position_BM)
     return dataclasses.replace(
         batch,
@@ -50,7 +57,7 @@ def with_targets(batch: MaskedBatch, modality: int, position_BM: Tensor) -> Mask
 
 
 def _pixels(shown: Conditions, config: ModelConfig) -> Tensor | None:
-    """Return the images of a batch: those of the one resolution that is shown, or all below each other (`pixel_windows`)."""
+    """Return the images of a batch: those of the only resolution shown, or all below each other (`pixel_windows`)."""
     sizes = config.pixel_sizes
     images = [shown[name] for name in sizes if name in shown]
     if len(images) <= 1:
@@ -70,11 +77,11 @@ def _slots(value: Tensor, name: str, config: ModelConfig, batch_size: int) -> tu
     token, known = _READERS[modality.kind](value, modality, config, batch_size)
     position = torch.arange(token.shape[1], device=token.device).expand_as(token)
     if modality.grid is None:
-        position = known.long().cumsum(1) - 1  # rank among the tokens that are there
+        position = known.long().cumsum(1) - 1  # rank among the tokens that are given
         known = known & (position < modality.num_positions)
     if modality.vocabulary_size and token.numel() and int(token.max()) >= modality.vocabulary_size:
         found, size = int(token.max()), modality.vocabulary_size
-        raise ValueError(f"Condition {name!r} has the id {found}; ids below its vocabulary size, {size}, are allowed.")
+        raise ValueError(f"Condition {name!r} has the id {found}; allowed: 0 to {size - 1}.")
     return torch.where(known, config.index(name), PADDING_MODALITY), position.clamp(min=0), token.clamp(min=0)
 
 
@@ -86,7 +93,7 @@ def _read_pixels(value: Tensor, modality: ModalityConfig, config: ModelConfig, b
     if value.is_floating_point() or not value.dtype.is_signed:
         return token, torch.ones_like(token, dtype=torch.bool)
     patches = value.reshape(batch_size, rows, size, columns, size * 3)
-    return token, (patches != UNKNOWN).all(dim=4).all(dim=2).flatten(1)
+    return token, (patches != MISSING).all(dim=4).all(dim=2).flatten(1)
 
 
 def _read_grid(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:

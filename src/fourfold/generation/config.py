@@ -1,4 +1,4 @@
-"""How each target is generated; presets by name."""
+"""Settings of generation: how each target is generated, and presets by name."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,14 +6,16 @@ from typing import Literal
 from pydantic import Field
 
 from fourfold.configuration import Config
-from fourfold.generation.schedules import ScheduleName, TemperatureName
 from fourfold.suggestions import unknown_name
+
+ScheduleName = Literal["cosine", "linear"]  # of `grids.token_schedule`
+TemperatureName = Literal["constant", "linear", "onex"]  # of `grids.temperatures`
 
 
 class TargetConfig(Config):
-    """How one modality is generated. `order`, `steps` and `schedule` concern grids only; sequences go token by token."""
+    """How one modality is generated. `order`, `steps` and the schedules apply to grids; sequences have no steps."""
 
-    order: Literal["roar", "maskgit"] = "roar"  # random places, or the most confident ones first
+    order: Literal["roar", "maskgit"] = "roar"  # roar: random positions; maskgit: the most confident tokens first
     steps: int = Field(default=1, ge=1)
     schedule: ScheduleName = "linear"
     temperature: float = Field(default=0.0, ge=0)  # 0: the most probable token
@@ -27,54 +29,56 @@ class TargetConfig(Config):
 
 
 class GenerationConfig(Config):
-    """How a request is answered. Modalities are named as in `fourfold/modalities.py`; `tok_rgb` means `tok_rgb@224` too."""
+    """How all targets of a request are generated. Settings of `tok_rgb` also apply to `tok_rgb@224`."""
 
     grids: TargetConfig = TargetConfig()
     sequences: TargetConfig = TargetConfig()
-    special: dict[str, TargetConfig] = Field(default_factory=dict)  # by modality, instead of the two above
-    chain: bool = False  # a finished target becomes a condition of the next
-    via: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # what is made first, and a condition then, by target
-    # A text that is asked for, or emptied by guidance, is shown as its first sentinel (as the reference does), not as nothing.
+    special: dict[str, TargetConfig] = Field(default_factory=dict)  # by modality, instead of `grids` or `sequences`
+    chain: bool = False  # each finished target becomes a condition of the next ones
+    via: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # target → what is generated first, as its condition
+    # Show a text that is a target, or emptied by guidance, as its first sentinel (as in the reference) instead of
+    # omitting it.
     show_sentinel: bool = False
 
     def of(self, name: str, kind: str) -> TargetConfig:
-        """Return how a modality is generated."""
+        """Return the settings of one modality."""
         general = self.sequences if kind == "sequence" else self.grids
         return self.special.get(name, self.special.get(base_name(name), general))
 
     def via_of(self, name: str, known: Sequence[str]) -> list[str]:
-        """Return what is made before a target, by the names of a model that knows the modalities `known`."""
+        """Return what is generated before a target, by the names of a model with the modalities `known`."""
         return [find_modality(step, known) for step in self.via.get(name, self.via.get(base_name(name), ()))]
 
 
 def base_name(name: str) -> str:
-    """Return a modality's name without a resolution: `tok_rgb` of `tok_rgb@448`."""
+    """Return the name of a modality without its resolution: `tok_rgb` for `tok_rgb@448`."""
     return name.partition("@")[0]
 
 
 def find_modality(name: str, known: Sequence[str]) -> str:
-    """Return the modality that a model calls `name`, or `name@…`, the smallest resolution first; `name` if there is none."""
+    """Return the modality `name` of a model, or `name@…` at the lowest resolution; `name` if the model has neither."""
     sizes = {other: other.partition("@")[2] for other in known if base_name(other) == name}
     return name if name in known else min(sizes, key=lambda other: (len(sizes[other]), other), default=name)
 
 
-# How 4M-7 makes images of captions, well guided: CLIP tokens hot at first and cold at the end, then RGB tokens cold.
+# 4M's settings for images from captions (arXiv 2312.06647 §A.4): strong guidance, CLIP tokens at a temperature that
+# falls from high to low, then RGB tokens at a low temperature.
 _HOT = TargetConfig(steps=49, temperature=6.0, temperature_schedule="onex", final_temperature=0.5, top_p=0.9, guidance=3.0)
 _COLD = TargetConfig(steps=25, temperature=0.5, top_p=0.9, guidance=3.0)
 _DENSE = TargetConfig(temperature=0.01, top_p=0.8, guidance=2.0)
 _CAPTION, _DET = TargetConfig(temperature=0.3), TargetConfig(temperature=0.5)
 
-# The deterministic default, and 4M-7's settings by what is made (4m-facts §6; boxes: the middle of 0.3–0.7).
+# The deterministic default, and 4M's settings by target (for boxes, the middle of its range 0.3 to 0.7).
 PRESETS: dict[str, GenerationConfig] = {
     "greedy": GenerationConfig(),
     "dense": GenerationConfig(grids=_DENSE, sequences=_CAPTION, special={"det": _DET}),
     "caption": GenerationConfig(grids=_DENSE, sequences=_CAPTION),
     "det": GenerationConfig(grids=_DENSE, sequences=_DET),
-    # caption → CLIP tokens → RGB: what the picture shows is settled before how it looks
+    # caption → CLIP tokens → RGB: settle the content before the appearance
     "caption_to_rgb": GenerationConfig(
         grids=_COLD, sequences=_CAPTION, special={"tok_clip": _HOT}, via={"tok_rgb": ("tok_clip",)}
     ),
-    # 224 → 448 px: every modality that is known at the lower resolution is a condition
+    # 224 → 448 pixels: every modality known at the lower resolution is a condition
     "super_resolution": GenerationConfig(
         grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, top_p=0.9, guidance=3.0), chain=True
     ),

@@ -1,10 +1,11 @@
-"""Any modalities in, any out, in tokens: the one place that knows guidance, weights, chaining and seeds.
+"""Any modalities in, any out, as tokens: guidance, condition weights, chaining and seeds (4M, arXiv 2312.06647 §3.2).
 
-Guidance (classifier-free): u + s · (c − u), u the same request with its conditions emptied. Weighted: u + Σ wᵢ · (cᵢ − u),
-cᵢ with condition i alone, u with none; negative weights push away (4M-7 §3.2).
+Classifier-free guidance (arXiv 2207.12598): logits u + s · (c − u), where u are those of the request with emptied
+conditions. Weighted conditions: u + Σ wᵢ · (cᵢ − u), where cᵢ has condition i alone and u has none; a negative weight
+steers away from its condition.
 """
 
-# B batch, L places of a modality, R places asked for, S steps, T tokens of a text, K ids that end it
+# B batch, L positions of a modality, R positions asked for, S steps, T tokens of a text, K ids that end it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fourfold.generation.conditions import UNKNOWN, Conditions, visible_batch, with_targets
+from fourfold.generation.conditions import MISSING, Conditions, visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
 from fourfold.generation.grids import generate_grid
 from fourfold.generation.sequences import CachedDecoder, generate_sequence, weighted
@@ -25,26 +26,26 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
-class SpecialIds:
-    """The ids of the text tokenizer that generation must know."""
+class SpecialTokenIds:
+    """Special ids of the text tokenizer that generation uses."""
 
     end: int  # EOS
     sentinels: tuple[int, ...]  # [S_0], [S_1], …
 
     @property
     def first_sentinel(self) -> int:
-        """`[S_1]`: what a text that is wholly asked for starts from."""
+        """`[S_1]`: the first input token of a text that is generated as a whole."""
         return self.sentinels[1]
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """What ends a text that is wholly asked for."""
+        """Ids that end a text that is generated as a whole."""
         return (self.end, *self.sentinels)
 
 
 @dataclass(frozen=True)
 class _Branch:
-    """One forward pass of a guided request: its weight and what it shows."""
+    """One forward pass of a guided request: its weight and its conditions."""
 
     weight: float
     conditions: Conditions
@@ -57,63 +58,74 @@ def generate_tokens(
     targets: Sequence[str],
     seeds: Sequence[int],
     config: GenerationConfig,
-    special_ids: SpecialIds,
+    special_ids: SpecialTokenIds,
     weights: Mapping[str, float] | None = None,
 ) -> Conditions:
     """Return the tokens of each target modality: grids (B, L), sequences (B, T) without stop id, padded with 0.
 
-    `seeds`: one per sample, so B = len(seeds); a sample's result depends on its own seed and conditions only. Samples may have
-    different conditions. A target among the conditions is partly given: UNKNOWN places of a grid are filled, and each sentinel
-    of a text (with EOS) is replaced by what belongs there. `weights` by condition (1 for those not named) switch to weighted
-    guidance. Raises ValueError for a modality the model does not know or cannot predict, and for weights of no condition.
+    Args:
+        model: in evaluation mode.
+        conditions: tokens by modality. Samples may have different conditions. A target among the conditions is partly
+            given: MISSING tokens of a grid are filled, and each sentinel of a text (with EOS) is replaced by generated
+            words.
+        targets: modalities, generated in this order.
+        seeds: one for each sample, so B = len(seeds). A sample's result depends only on its own seed and conditions.
+        config: how targets are generated.
+        special_ids: those of the text tokenizer.
+        weights: by condition, 1 for those not named; they replace `guidance` by weighted conditions.
+
+    Raises:
+        ValueError: the model does not have a modality or cannot predict it, or a weight names no condition.
     """
-    answered: Conditions = {}
+    generated: Conditions = {}
     request = _Request(model, seeds, config, special_ids, dict(weights or {}))
     known = dict(conditions)
-    wanted = [(config.via_of(name, model.config.names), name) for name in targets]
-    request.check_weights({*conditions, *targets, *(step for steps, _ in wanted for step in steps)})
-    for steps, name in wanted:
+    planned = [(config.via_of(name, model.config.names), name) for name in targets]
+    request.check_weights({*conditions, *targets, *(step for steps, _ in planned for step in steps)})
+    for steps, name in planned:
         for step in steps:
             if step not in known:
                 known[step] = request.as_condition(step, request.answer(step, known))
-        answered[name] = request.answer(name, known)
+        generated[name] = request.answer(name, known)
         if config.chain:
-            known[name] = request.as_condition(name, answered[name])
-    return answered
+            known[name] = request.as_condition(name, generated[name])
+    return generated
 
 
 def append_end(ids_BL: Tensor, end: int) -> Tensor:
-    """Return sequences (B, L + 1) with the end id after their last token."""
+    """Return sequences (B, L + 1) with the end id after the last token of each."""
     longer = torch.nn.functional.pad(ids_BL, (0, 1))
     return longer.scatter(1, (ids_BL > 0).sum(1, keepdim=True), end)
 
 
 class _Request:
+    """One call of `generate_tokens`; encodings are cached, since targets that are not chained share them."""
+
     def __init__(
         self,
         model: FourM,
         seeds: Sequence[int],
         config: GenerationConfig,
-        special_ids: SpecialIds,
+        special_ids: SpecialTokenIds,
         weights: dict[str, float],
     ):
         self.model, self.seeds, self.config, self.special_ids, self.weights = model, seeds, config, special_ids, weights
         self._encoded: list[tuple[Conditions, MaskedBatch, Encoding]] = []
 
     def check_weights(self, allowed: set[str]) -> None:
-        """Raise ValueError for a weight of something that is not, and never becomes, a condition."""
-        if odd := sorted(set(self.weights) - allowed):
-            raise ValueError(f"There are weights for {', '.join(odd)}. Conditions here: {', '.join(sorted(allowed))}.")
+        """Raise ValueError for a weight of a modality that is not, and does not become, a condition."""
+        if unused := sorted(set(self.weights) - allowed):
+            raise ValueError(f"Weights name {', '.join(unused)}; allowed: the conditions {', '.join(sorted(allowed))}.")
 
     def as_condition(self, name: str, tokens: Tensor) -> Tensor:
-        """Return a finished target as a condition: a text gets its end back."""
+        """Return a finished target as a condition: a text gets its end id again."""
         return append_end(tokens, self.special_ids.end) if self._is_text(name) else tokens
 
     def answer(self, name: str, conditions: Conditions) -> Tensor:
-        """Return the tokens of one target; samples that lack different amounts of it are answered apart."""
+        """Return the tokens of one target; samples that lack different amounts of it are generated separately."""
         modality = self.model.config.modality(name)
         if modality.input_only:
-            raise ValueError(f"{name!r} are {modality.kind}, which are input only. Ask for a grid of tokens, e.g. 'tok_rgb'.")
+            raise ValueError(f"{name!r} are {modality.kind}, which are input only. Choose a grid of tokens, e.g. 'tok_rgb'.")
         answer = self._sequence if modality.kind == "sequence" else self._grid
         lacking = [0] * len(self.seeds) if name not in conditions else self._lacking(name, conditions[name])
         if len(set(lacking)) <= 1:
@@ -127,9 +139,9 @@ class _Request:
         return torch.nn.utils.rnn.pad_sequence([tokens for _, tokens in sorted(parts, key=lambda part: part[0])], True)
 
     def _lacking(self, name: str, value: Tensor) -> list[int]:
-        """Return how much each sample lacks of a target: tokens of a grid; of a text 0 nothing, 1 some gaps, 2 everything."""
+        """Return how much of a target each sample lacks: grid tokens; for texts 0 nothing, 1 some gaps, 2 everything."""
         if not self._is_text(name):
-            return (value.flatten(1) == UNKNOWN).sum(1).tolist()
+            return (value.flatten(1) == MISSING).sum(1).tolist()
         gaps_B, given_B = (self._is_sentinel(value) > 0).any(1), (value > 0).any(1)
         return torch.where(given_B, gaps_B.long(), 2).tolist()
 
@@ -139,7 +151,7 @@ class _Request:
         generators = [torch_generator(seed, "generation", name) for seed in self.seeds]
         order_BL = torch.stack([torch.randperm(length, generator=g) for g in generators]).to(self.model.device)
         uniform = torch.stack([torch.rand(settings.steps, length, generator=g) for g in generators]).to(self.model.device)
-        tokens_BL = conditions[name].flatten(1) if name in conditions else torch.full_like(order_BL, UNKNOWN)
+        tokens_BL = conditions[name].flatten(1) if name in conditions else torch.full_like(order_BL, MISSING)
         return generate_grid(_GridPredictor(self, name, conditions, settings), tokens_BL, settings, order_BL, uniform)
 
     def _sequence(self, name: str, conditions: Conditions) -> Tensor:
@@ -157,23 +169,23 @@ class _Request:
             for branch in self._branches(name, shown, settings)
         ]
         stops_BK = self._stops(None if lacks == 2 else conditions[name])
-        found_BT = generate_sequence(decoders, self.special_ids.first_sentinel, stops_BK, settings, uniform_BL)
-        return found_BT if lacks == 2 else self._joined(conditions[name], found_BT)
+        generated_BT = generate_sequence(decoders, self.special_ids.first_sentinel, stops_BK, settings, uniform_BL)
+        return generated_BT if lacks == 2 else self._joined(conditions[name], generated_BT)
 
     def _stops(self, given_BT: Tensor | None) -> Tensor:
-        """Return what ends each sample's text: EOS or any sentinel, or the sentinel after those of what is given."""
+        """Return the ids (B, K) that end each text: EOS or any sentinel, or the sentinel after those of a given text."""
         if given_BT is None:
             return torch.tensor(self.special_ids.stops, device=self.model.device).expand(len(self.seeds), -1)
         gaps = self._is_sentinel(given_BT).sum(1).tolist()
         if max(gaps) + 2 > len(self.special_ids.sentinels):
-            raise ValueError(f"A text has {max(gaps)} gaps; at most {len(self.special_ids.sentinels) - 2} are allowed.")
+            raise ValueError(f"A text has {max(gaps)} gaps; allowed: up to {len(self.special_ids.sentinels) - 2}.")
         return torch.tensor([[self.special_ids.sentinels[count + 1]] for count in gaps], device=self.model.device)
 
-    def _joined(self, given_BT: Tensor, found_BT: Tensor) -> Tensor:
-        """Return the given texts with what was found in the place of their sentinels, without EOS, padded with 0."""
+    def _joined(self, given_BT: Tensor, generated_BT: Tensor) -> Tensor:
+        """Return the given texts with generated words in place of their sentinels, without EOS, padded with 0."""
         special = spans.SentinelIds(self.special_ids.end, self.special_ids.sentinels[1:])
         rows = []
-        for given, found in zip(given_BT.tolist(), found_BT.tolist(), strict=True):
+        for given, found in zip(given_BT.tolist(), generated_BT.tolist(), strict=True):
             ids = [token for token in spans.merge_spans(given, [self.special_ids.first_sentinel, *found], special) if token]
             rows.append(torch.tensor(ids[: ids.index(special.eos)] if special.eos in ids else ids, dtype=torch.int64))
         return torch.nn.utils.rnn.pad_sequence(rows, True).to(self.model.device)
@@ -185,7 +197,7 @@ class _Request:
         return self.model.config.modality(name).kind == "sequence"
 
     def branch_logits(self, name: str, conditions: Conditions, settings: TargetConfig, asked_BR: Tensor) -> Tensor:
-        """Return the guided (B, R, V) logits of some places of a grid."""
+        """Return the guided logits (B, R, V) of some positions of a grid."""
         total: Tensor | None = None
         for branch in self._branches(name, conditions, settings):
             batch, encoding = self._encode(branch.conditions)
@@ -196,7 +208,7 @@ class _Request:
         return total
 
     def _branches(self, name: str, conditions: Conditions, settings: TargetConfig) -> list[_Branch]:
-        """Split a request into weighted passes; the target's own tokens are shown in all of them."""
+        """Split a request into weighted passes; all of them show the target's own tokens."""
         own = {name: conditions[name]} if name in conditions else {}
         others = {other: value for other, value in conditions.items() if other != name}
         if self.weights:
@@ -208,23 +220,23 @@ class _Request:
         return [_Branch(settings.guidance, conditions), _Branch(1 - settings.guidance, own | emptied)]
 
     def _emptied(self, name: str) -> Tensor | None:
-        """Return what stands for an emptied condition: of texts a sentinel, of vectors one of zeros, of grids nothing."""
+        """Return what replaces an emptied condition: a sentinel (texts), one zero vector (vectors), None (grids)."""
         modality = self.model.config.modality(name)
         if not self.config.show_sentinel or modality.kind not in ("sequence", "vectors"):
             return None
         if modality.kind == "sequence":
             return self._sentinel(name)[name]
-        # rows of zeros would count as none at all; this one projects to the bias all the same
+        # A row of exact zeros would count as not given; this one also projects to the bias alone.
         return torch.full((len(self.seeds), 1, modality.vector_width or 0), TINY, device=self.model.device)
 
     def _sentinel(self, name: str) -> Conditions:
-        """Return the input of a text that is wholly asked for: its first sentinel, or nothing (the paper's budget 0)."""
+        """Return the input for a text that is generated as a whole: its first sentinel, or nothing."""
         if not self.config.show_sentinel:
             return {}
         return {name: torch.full((len(self.seeds), 1), self.special_ids.first_sentinel, device=self.model.device)}
 
     def _encode(self, conditions: Conditions) -> tuple[MaskedBatch, Encoding]:
-        """Return the encoding of some conditions; the last few are kept, since unchained targets share theirs."""
+        """Return the model input and the encoding of conditions, cached for the last few."""
         for known, batch, encoding in self._encoded:
             if known.keys() == conditions.keys() and all(known[name] is conditions[name] for name in known):
                 return batch, encoding
@@ -236,14 +248,16 @@ class _Request:
 
 @dataclass(frozen=True)
 class _GridPredictor:
+    """The `Predict` function of one target."""
+
     request: _Request
     name: str
     conditions: Conditions
     settings: TargetConfig
 
     def __call__(self, tokens_BL: Tensor, asked_BR: Tensor) -> Tensor:
-        """Return logits of `asked_BR`, given the conditions and what is there of the target itself."""
+        """Return the logits (B, R, V) of positions `asked_BR`, given the conditions and the target's tokens so far."""
         shown = {name: value for name, value in self.conditions.items() if name != self.name}
-        if bool((tokens_BL != UNKNOWN).any()):
-            shown = shown | {self.name: tokens_BL.clone()}  # a copy: encodings are remembered by identity
+        if bool((tokens_BL != MISSING).any()):
+            shown = shown | {self.name: tokens_BL.clone()}  # a copy: encodings are cached by identity
         return self.request.branch_logits(self.name, shown, self.settings, asked_BR)

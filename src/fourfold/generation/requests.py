@@ -1,4 +1,4 @@
-"""One call from values to values, and many different ones at once.
+"""Requests: one call from values to values, and many different requests at once.
 
 generate(model, conditions={"rgb": image}, targets=["depth", "caption"], preset="dense")
 # → {"depth": meters (H, W), "caption": "a large red sphere …"}
@@ -24,7 +24,7 @@ READABLE = CleaningConfig(min_side=1, min_caption_length=1, max_aspect_ratio=1e9
 
 @dataclass(frozen=True)
 class Request:
-    """What is known of one sample and what is wanted of it, both by label; values as `generate` takes them."""
+    """Conditions and targets of one sample, both by label; values as for `generate`."""
 
     conditions: Mapping[str, Any]
     targets: Sequence[str]
@@ -46,20 +46,22 @@ def generate(
 
     Args:
         model: a model with its tokenizers.
-        conditions: by label. rgb: a uint8 array (H, W, 3), a Pillow image or a path, of any size (its center square is seen);
-            caption: text, `___` for a gap; others: as the shards hold them. Token modalities (`tok_depth`): ids (L,).
-        targets: labels, e.g. "depth"; `rgb@448` for a resolution of its own.
+        conditions: by label. rgb: a uint8 array (H, W, 3), a Pillow image or a path, of any size (its center square is
+            used); caption: text, `___` for a gap; others: as the shards hold them. Token modalities (`tok_depth`): ids
+            (L,).
+        targets: labels, e.g. "depth"; `rgb@448` for a specific resolution.
         preset: a name of `PRESETS`, or settings.
-        weights: of conditions, 1 for those not named; negative ones push away.
-        seed: decides all that is drawn.
+        weights: of conditions, 1 for those not named; a negative weight steers away from its condition.
+        seed: source of all randomness.
 
-    Raises ValueError for what is unknown, empty or not readable.
+    Raises:
+        ValueError: a name is unknown, or a condition is empty or not readable.
     """
     return generate_many(model, [Request(conditions, targets, preset, weights or {}, seed)])[0]
 
 
 def generate_many(model: AnyToAny, requests: Sequence[Request], batch_size: int = 64) -> list[dict[str, Any]]:
-    """Answer different requests in as few passes as possible; each gets what it would get alone."""
+    """Answer different requests in as few passes as possible; each result is the same as alone."""
     groups: dict[tuple, list[int]] = {}
     prepared = [{name: prepare(model, name, value) for name, value in r.conditions.items()} for r in requests]
     for index, request in enumerate(requests):
@@ -87,7 +89,7 @@ def generate_many(model: AnyToAny, requests: Sequence[Request], batch_size: int 
 
 
 def prepare(model: AnyToAny, name: str, value: Any) -> Any:
-    """Return one sample's condition as the tokenizers take it; raises ValueError that says what is wrong with it."""
+    """Return one sample's condition as the tokenizers take it; raises ValueError when it is unusable."""
     label_name = base_name(name)
     if label_name == "rgb":
         return as_image(value, model.image_side(name))
@@ -95,18 +97,25 @@ def prepare(model: AnyToAny, name: str, value: Any) -> Any:
         try:
             return clean_caption(value.encode(), READABLE)
         except Unusable as reason:
-            raise ValueError(f"Condition {name!r}: {reason}. Give some words.") from None
+            raise ValueError(f"Condition {name!r}: {reason}. Pass some words.") from None
     kind = model.model.config.modality(model.token_name(name)).kind
-    of_sequence, what = (str, "text") if label_name == "caption" else (dict, "a dict, as the shards hold it")
-    if not isinstance(value, np.ndarray) and not (kind == "sequence" and isinstance(value, of_sequence)):
-        raise ValueError(f"Condition {name!r} is a {type(value).__name__}; give {what if kind == 'sequence' else 'an array'}.")
+    sequence_type, expected = (str, "text") if label_name == "caption" else (dict, "a dict, as the shards hold it")
+    if not isinstance(value, np.ndarray) and not (kind == "sequence" and isinstance(value, sequence_type)):
+        raise ValueError(
+            f"Condition {name!r} is a {type(value).__name__}; pass {expected if kind == 'sequence' else 'an array'}."
+        )
     return value
 
 
 def as_image(value: Any, size: int) -> np.ndarray:
-    """Return the center square of an array (H, W, 3) uint8, a Pillow image, a path or a file's bytes, uint8 (size, size, 3).
+    """Return the center square of an image, resized, as uint8 (size, size, 3).
 
-    Raises ValueError for anything else and for files that are no image.
+    Args:
+        value: an array (H, W, 3) uint8, a Pillow image, a path, or the bytes of a file.
+        size: pixels per side.
+
+    Raises:
+        ValueError: the value is none of these, or the file is not an image.
     """
     if isinstance(value, str | Path):
         value = Path(value).read_bytes()
@@ -114,18 +123,18 @@ def as_image(value: Any, size: int) -> np.ndarray:
         try:
             return clean_image(value, READABLE, size)
         except Unusable as reason:
-            raise ValueError(f"Condition 'rgb': {reason}. Give a JPEG, PNG, WebP, GIF, BMP or TIFF file.") from None
+            raise ValueError(f"Condition 'rgb': {reason}. Use a JPEG, PNG, WebP, GIF, BMP or TIFF file.") from None
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
-            raise ValueError(f"Condition 'rgb' is {value.dtype} of shape {value.shape}; give uint8 (height, width, 3).")
+            raise ValueError(f"Condition 'rgb' is {value.dtype} of shape {value.shape}; pass uint8 (height, width, 3).")
         value = Image.fromarray(value)
     if not isinstance(value, Image.Image):
-        raise ValueError(f"Condition 'rgb' is a {type(value).__name__}; give an array, a Pillow image or a path.")
+        raise ValueError(f"Condition 'rgb' is a {type(value).__name__}; pass an array, a Pillow image or a path.")
     rgb = to_rgb(value)
     return np.asarray(rgb if rgb.size == (size, size) else ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS))
 
 
 def _column(values: list[Any]) -> Any:
-    """Return one condition of several samples: one array if all have arrays of one shape."""
+    """Return one condition of several samples: one array if all are arrays of the same shape, else a list."""
     stackable = all(isinstance(value, np.ndarray) and value.shape == values[0].shape for value in values)
     return np.stack(values) if stackable else values

@@ -1,8 +1,8 @@
-"""Nearest neighbors with any modality as the query, and the kNN classifier (4M-21 §4; 4m-facts §6 and §7).
+"""Nearest neighbors with any modality as the query, and the kNN classifier (4M-21, arXiv 2406.09406 §4).
 
-Two spaces. A feature label, e.g. "clip": the model predicts it from whatever is known, and it is pooled over its places, so a
-caption and an image of one thing meet. "encoder": the mean of the encoder's features over visible tokens, for neighbors of
-one modality.
+There are two kinds of spaces. A feature label, e.g. "clip": the model predicts it from any conditions and the result is
+averaged over its positions, so a caption and an image of the same object are close. "encoder": the encoder's features
+averaged over visible tokens, for neighbors within one modality.
 """
 
 # N samples of the index, Q queries, C channels, K neighbors or classes
@@ -26,26 +26,27 @@ logger = logging.getLogger(__name__)
 
 ENCODER = "encoder"
 INDEX_FILE = "index.json"
-QUERIES_AT_ONCE = 1024
-FEATURES = ("features", "vector")  # kinds of labels that are points of a space
+QUERY_BATCH_SIZE = 1024  # bounds the memory of the matrix of cosines
+FEATURES = ("features", "vector")  # kinds of labels that can be a space
 
 
 def embed(model: AnyToAny, conditions: Mapping[str, Any], space: str, batch_size: int = 64) -> np.ndarray:
-    """Return unit vectors (B, C) float32 of B samples, from any conditions by label, as `AnyToAny.predict` takes them.
+    """Return unit vectors float32 (B, C) of B samples, from conditions as for `AnyToAny.predict`.
 
-    Raises ValueError for a space that is neither "encoder" nor a feature label.
+    Raises:
+        ValueError: `space` is neither "encoder" nor a feature label.
     """
     if space == ENCODER:
         return unit(model.features(conditions, batch_size))
     if label(space).kind not in FEATURES:
         known = [name for name, entry in LABELS.items() if entry.kind in FEATURES]
-        raise ValueError(f"{space!r} is no space to search in. There are: {', '.join([ENCODER, *known])}.")
+        raise ValueError(f"Unknown space {space!r}. Known: {', '.join([ENCODER, *known])}.")
     predicted = np.asarray(model.predict(conditions, [space], batch_size=batch_size)[space], np.float32)
     return unit(predicted.reshape(len(predicted), -1, predicted.shape[-1]).mean(axis=1))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (…, C) of length 1, float32; zeros stay zeros."""
+    """Return vectors (…, C) scaled to length 1, float32; zeros stay zeros."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
 
@@ -57,23 +58,27 @@ class Index:
     space: str
     split: str
     keys: tuple[str, ...]
-    vectors_NC: np.ndarray  # float32, of length 1
+    vectors_NC: np.ndarray  # float32, unit length
 
     def nearest(self, queries_QC: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return places in `keys` (Q, K) and cosines (Q, K), the nearest first, K = min(k, N); of equals the first."""
+        """Return indices into `keys` (Q, K) and cosines (Q, K), the nearest first, K = min(k, N).
+
+        Equally near samples are in the order of `keys`.
+        """
         return nearest(self.vectors_NC, queries_QC, k)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `build_index` wrote; raises ValueError when it is not whole."""
+        """Read a folder that `build_index` wrote; raises ValueError when it is not complete."""
         if not (folder / INDEX_FILE).is_file():
-            raise ValueError(f"{folder} holds no whole index ({INDEX_FILE} is missing). Build it first.")
+            raise ValueError(f"{folder} has no complete index ({INDEX_FILE} is missing). Build it first.")
         about = read_json(folder / INDEX_FILE)
         parts = [np.load(folder / name, allow_pickle=False) for name in about["parts"]]
         vectors_NC = np.concatenate(parts)
         if len(vectors_NC) != len(about["keys"]):
             raise ValueError(
-                f"{folder} has {len(vectors_NC)} vectors for {len(about['keys'])} keys. Delete it, build it again."
+                f"{folder} has {len(vectors_NC)} vectors for {len(about['keys'])} keys. "
+                "Delete the folder and build the index again."
             )
         return cls(about["space"], about["split"], tuple(about["keys"]), vectors_NC)
 
@@ -81,13 +86,24 @@ class Index:
 def build_index(
     model: AnyToAny, shards: ShardSet, split: str, folder: Path, by: str = "rgb", space: str = "clip", batch_size: int = 64
 ) -> Index:
-    """Embed every sample of a split by one of its modalities and keep the vectors in `folder`; killed, it goes on.
+    """Embed every sample of a split by one of its modalities, and store the vectors in `folder`.
 
-    A folder that holds the index of another model, split or space is built afresh. Raises ValueError for a folder with
-    anything else in it.
+    A killed run resumes at the next shard. The index of another model, split or space in `folder` is replaced.
+
+    Args:
+        model: computes the vectors.
+        shards: the samples.
+        split: which samples.
+        folder: where the vectors are stored, one file for each shard.
+        by: the modality of the samples that is embedded.
+        space: see `embed`.
+        batch_size: samples embedded at once.
+
+    Raises:
+        ValueError: `folder` contains other files.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / FINGERPRINT_FILE).exists():
-        raise ValueError(f"{folder} holds other files. Name an empty folder for the index, or one that does not exist.")
+        raise ValueError(f"{folder} contains other files. Choose an empty folder for the index, or one that does not exist.")
     inputs = {"model": model.digest(), "shards": shards.digest()}
     claim(folder, fingerprint(__name__, inputs=inputs, split=split, by=by, space=space))
     if not (folder / INDEX_FILE).is_file():
@@ -103,26 +119,28 @@ def build_index(
 
 
 def nearest(gallery_NC: np.ndarray, queries_QC: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of the gallery (Q, K) and their cosines (Q, K) for unit vectors; exact, some queries at a time."""
+    """Return indices (Q, K) of the nearest gallery vectors and their cosines (Q, K), for unit vectors; exact search."""
     k = min(k, len(gallery_NC))
-    places, cosines = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
-    for first in range(0, len(queries_QC), QUERIES_AT_ONCE):
-        cosine_QN = queries_QC[first : first + QUERIES_AT_ONCE] @ gallery_NC.T
+    indices, cosines = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
+    for first in range(0, len(queries_QC), QUERY_BATCH_SIZE):
+        cosine_QN = queries_QC[first : first + QUERY_BATCH_SIZE] @ gallery_NC.T
         order_QK = np.argsort(-cosine_QN, axis=1, kind="stable")[:, :k]
-        places.append(order_QK)
+        indices.append(order_QK)
         cosines.append(np.take_along_axis(cosine_QN, order_QK, axis=1))
-    return np.concatenate(places), np.concatenate(cosines)
+    return np.concatenate(indices), np.concatenate(cosines)
 
 
 def knn_classify(
     gallery_NC: np.ndarray, classes_N: np.ndarray, queries_QC: np.ndarray, k: int = 20, temperature: float = 0.07
 ) -> np.ndarray:
-    """Return the class (Q,) that the k nearest samples vote for, each with weight exp(cosine / temperature); int64.
+    """Return the class int64 (Q,) with most votes of the k nearest samples, weighted by exp(cosine / temperature).
 
-    k and temperature are those of 4M-21's ImageNet figures (after Wu et al. 2018). Of equal votes the lowest class wins.
+    The defaults are those of 4M-21's ImageNet results (arXiv 2406.09406 §4), after Wu et al. (arXiv 1805.01978 §3.4).
+    If votes are equal, the lowest class wins.
     """
-    places_QK, cosine_QK = nearest(unit(gallery_NC), unit(queries_QC), k)
-    weight_QK = np.exp((cosine_QK.astype(np.float64) - 1) / temperature)  # − 1: no overflow, and the same ranking
+    indices_QK, cosine_QK = nearest(unit(gallery_NC), unit(queries_QC), k)
+    # subtracting 1 avoids overflow and keeps the ranking
+    weight_QK = np.exp((cosine_QK.astype(np.float64) - 1) / temperature)
     votes_QK = np.zeros((len(queries_QC), int(classes_N.max()) + 1))
-    np.add.at(votes_QK, (np.arange(len(queries_QC))[:, None], classes_N[places_QK]), weight_QK)
+    np.add.at(votes_QK, (np.arange(len(queries_QC))[:, None], classes_N[indices_QK]), weight_QK)
     return votes_QK.argmax(axis=1)

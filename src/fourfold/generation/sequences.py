@@ -1,6 +1,6 @@
-"""Generating text token by token, with cached keys and values of both attentions."""
+"""Generating a sequence token by token, with cached keys and values of self-attention and cross-attention."""
 
-# B batch, T tokens so far, L at most, K stop ids, V vocabulary, D width
+# B batch, T tokens so far, L maximum length, K stop ids, V vocabulary, D width
 
 from collections.abc import Sequence
 
@@ -17,20 +17,20 @@ PAD = 0
 
 
 class CachedDecoder:
-    """The decoder of one encoding and one sequence, one token at a time: each step costs one token, not the whole prefix."""
+    """The decoder for one encoding and one sequence; with its cache, a step computes one token, not the prefix."""
 
     def __init__(self, model: FourM, encoding: Encoding, name: str):
         self.model, self.name, self.index = model, name, model.config.index(name)
         self.contexts = model.context_keys_values(encoding)
         self.context_bias = attention_bias(encoding.keep[:, None, None, :])
         self.past: list[KeyValues | None] = [None] * len(self.contexts)
-        place_L = torch.arange(model.config.modality(name).num_positions, device=model.device)
-        self.place_LD = model.positions(torch.full_like(place_L, self.index), place_L, "target")
+        position_L = torch.arange(model.config.modality(name).num_positions, device=model.device)
+        self.position_LD = model.positions(torch.full_like(position_L, self.index), position_L, "target")
 
     def next_logits(self, token_B: Tensor, position: int) -> Tensor:
-        """Return the (B, V) logits of what follows `token_B`, which stands at `position`."""
+        """Return the logits (B, V) of the token after `token_B`, which is at `position`."""
         index_B1 = torch.full_like(token_B[:, None], self.index)
-        x_B1D = self.model.target_tokens(index_B1, token_B[:, None]) + self.place_LD[position]
+        x_B1D = self.model.target_tokens(index_B1, token_B[:, None]) + self.position_LD[position]
         for layer, block in enumerate(self.model.decoder_blocks):
             x_B1D, self.past[layer] = block.step(x_B1D, self.past[layer], self.contexts[layer], self.context_bias)
         return self.model.logits(self.model.decoder_norm(x_B1D)[:, 0], self.name)
@@ -43,9 +43,14 @@ def generate_sequence(
     settings: TargetConfig,
     uniform_BL: Tensor,
 ) -> Tensor:
-    """Return (B, T) ids after `start_id`, without the stop id, padded with 0; T is at most `uniform_BL`'s length.
+    """Return the ids (B, T) after `start_id`, without the stop id, padded with 0; T ≤ L.
 
-    Logits are the sum of the decoders' weighted ones. A sample is finished at the first of its stop ids (`stops_BK`).
+    Args:
+        decoders: the logits are the weighted sum of theirs (classifier-free guidance).
+        start_id: the first input token of every sample.
+        stops_BK: for each sample, the ids that end it.
+        settings: temperature and filters.
+        uniform_BL: for each sample and position a number in [0, 1), which decides the sample; L is the maximum length.
     """
     batch_size, max_length = uniform_BL.shape
     token_B = torch.full((batch_size,), start_id, dtype=torch.int64, device=uniform_BL.device)
@@ -63,5 +68,5 @@ def generate_sequence(
 
 
 def weighted(weight: float, logits: Tensor) -> Tensor:
-    """Return weight · logits; these are large, so a weight of 1 is no pass over them."""
+    """Return weight · logits. A weight of 1 returns them unchanged: they are large, and a pass over them takes time."""
     return logits if weight == 1 else weight * logits

@@ -1,1 +1,1 @@
-"""The 4M transformer (arXiv 2312.06647): what it eats (batch), its shape (config), its blocks, losses and files."""
+"""The 4M transformer: its input, layers, losses and initial weights. `fourm.py` is the place to start reading."""

@@ -1,8 +1,8 @@
-"""Scaled dot-product attention on a CPU without copies: head by head, straight from the fused projections.
+"""Scaled dot-product attention for CPUs: head by head on views of the fused projections, without copies.
 
-The fused kernel of PyTorch wants (B, H, N, K), and its gradient then has to be gathered into the layout of the projection
-again. Here each head is a strided view of the projection's output, and gradients are written once. 5-25 % faster forward
-and backward than either the fused kernel or the usual permuted products at these sizes (docs/log.md).
+PyTorch's fused kernel needs the layout (B, H, N, K), and its gradient must then be copied into the layout of the projection.
+Here each head is a strided view of the projection's output, and gradients are written once. Forward and backward take 5 to 25 %
+less time than the fused kernel or the usual permuted products at the sizes of small models (docs/log.md).
 """
 
 # B batch, N queries, M keys, D width, H heads, K head width
@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Backend = Literal["auto", "sdpa", "matmul"]
-MASKED = -1e30  # finite, also in bfloat16: a row that may see nothing is uniform instead of NaN
-MATMUL_UP_TO = 256 * 256  # scores per head; beyond, a kernel that never writes them all out wins
+MASKED = -1e30  # finite, also in bfloat16: a row without any visible key is uniform instead of NaN
+MATMUL_UP_TO = 256 * 256  # scores per head; beyond this, a kernel that does not store all scores is faster
 
 
 def attention_bias(keep: Tensor) -> Tensor | None:
-    """Return 0 where attention may look and MASKED elsewhere (float32), or None when everything may be seen."""
+    """Return a float32 bias: 0 where `keep` is True, MASKED elsewhere. Return None on a CPU if nothing is masked."""
     if keep.device.type == "cpu" and bool(keep.all()):
         return None
     return torch.zeros(keep.shape, device=keep.device).masked_fill_(~keep, MASKED)
@@ -28,8 +28,11 @@ def attention_bias(keep: Tensor) -> Tensor | None:
 def attend(num_heads: int, bias: Tensor | None, backend: Backend, *fused: Tensor) -> Tensor:
     """Return softmax(q kᵀ / √K + bias) v, (B, N, D).
 
-    `fused`: q (B, N, D), k and v (B, M, D) in this order, neighbors possibly joined along the last axis. `bias` broadcasts
-    to (B, H, N, M).
+    Args:
+        num_heads: Number of heads H.
+        bias: Broadcasts to (B, H, N, M), see `attention_bias`.
+        backend: `matmul` (head by head), `sdpa` (PyTorch's kernel), or `auto`: matmul for small sizes on a CPU.
+        *fused: q (B, N, D), k and v (B, M, D) in this order; neighbors may be concatenated along the last axis.
     """
     if backend == "auto":
         small = fused[0].shape[1] * fused[-1].shape[1] <= MATMUL_UP_TO
@@ -53,9 +56,9 @@ class _HeadByHead(torch.autograd.Function):
         width = sum(tensor.shape[-1] for tensor in fused) // 3 // num_heads
         heads = zip(*(part.split(width, dim=-1) for part in _parts(fused)), strict=True)
         outputs, attentions = [], []
-        exact = torch.promote_types(fused[0].dtype, torch.float32)  # of half precision, the softmax is not
+        exact = torch.promote_types(fused[0].dtype, torch.float32)  # the softmax is computed in float32 at least
         for q_BNK, k_BMK, v_BMK in heads:
-            # beta 0: the first argument gives shape and type only, and its content, which was never written, is not read
+            # With beta 0, the first argument gives shape and dtype only; its uninitialized content is not read
             start = q_BNK.new_empty(1, 1, 1) if bias_BNM is None else bias_BNM.to(q_BNK.dtype)
             beta = 0 if bias_BNM is None else 1
             scores_BNM = torch.baddbmm(start, q_BNK, k_BMK.transpose(1, 2), beta=beta, alpha=width**-0.5)
@@ -68,16 +71,16 @@ class _HeadByHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient_BND: Tensor) -> Any:
-        saved = ctx.saved_tensors  # looked at once: a recomputed block gives its tensors out once
+        saved = ctx.saved_tensors  # read once: under activation checkpointing a second read fails
         fused, attentions = saved[: -ctx.num_heads], saved[-ctx.num_heads :]
         columns: list[list[Tensor]] = [[], [], []]
         heads = zip(*(part.split(ctx.width, dim=-1) for part in [*_parts(fused), gradient_BND]), attentions, strict=True)
         for q_BNK, k_BMK, v_BMK, out_BNK, attention_BNM in heads:
-            towards_BNM = torch.bmm(out_BNK, v_BMK.transpose(1, 2))
-            scores_BNM = torch._softmax_backward_data(towards_BNM, attention_BNM, -1, attention_BNM.dtype)
-            nothing, scale = scores_BNM.new_empty(1, 1, 1), ctx.width**-0.5
-            columns[0].append(torch.baddbmm(nothing, scores_BNM, k_BMK, beta=0, alpha=scale))
-            columns[1].append(torch.baddbmm(nothing, scores_BNM.transpose(1, 2), q_BNK, beta=0, alpha=scale))
+            to_attention_BNM = torch.bmm(out_BNK, v_BMK.transpose(1, 2))
+            scores_BNM = torch._softmax_backward_data(to_attention_BNM, attention_BNM, -1, attention_BNM.dtype)
+            empty, scale = scores_BNM.new_empty(1, 1, 1), ctx.width**-0.5
+            columns[0].append(torch.baddbmm(empty, scores_BNM, k_BMK, beta=0, alpha=scale))
+            columns[1].append(torch.baddbmm(empty, scores_BNM.transpose(1, 2), q_BNK, beta=0, alpha=scale))
             columns[2].append(torch.bmm(attention_BNM.transpose(1, 2), out_BNK))
         gradients, used = [], 0
         for tensor in fused:

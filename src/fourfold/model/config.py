@@ -1,7 +1,7 @@
-"""The shape of a 4M transformer as one frozen value; it is stored as JSON beside the weights.
+"""Configuration of a 4M transformer. It is stored as JSON beside the weights.
 
-Defaults are the paper's family (SwiGLU, no biases, sin-cos temperature 10,000, N(0, 0.02) embeddings; 4M-7 appendix,
-4m-facts §3) at size Ti. The small default of `make run` is spelled out in conf/.
+Defaults are those of 4M (arXiv 2312.06647, appendix: SwiGLU, no biases, sin-cos temperature 10,000, N(0, 0.02) embeddings) at
+size Ti. The settings of the small default model of `make run` are in conf/.
 """
 
 from itertools import accumulate
@@ -14,15 +14,16 @@ from fourfold.suggestions import unknown_name
 
 Activation = Literal["silu", "gelu", "relu"]
 Positive = Annotated[int, Field(ge=1)]
-INPUT_ONLY = ("pixels", "vectors")  # kinds that can be seen but not predicted
+INPUT_ONLY = ("pixels", "vectors")  # kinds that are never predicted
 
 
 class ModalityConfig(Config):
-    """One modality as the transformer sees it.
+    """One modality of the transformer.
 
-    `kind`: `pixels` are patches and input only; `grid` tokens form an image; `sequence` tokens are text; `vectors` are a
-    sequence of features, e.g. T5 embeddings of a caption (4M-21), and input only.
-    `learned_positions`: a vector per place and side instead of sin-cos, for tokens that form no image (global features, 4M-21).
+    `kind`: `pixels` are image patches, input only; `grid` tokens form an image; `sequence` tokens are text; `vectors` are a
+    sequence of features, such as T5 embeddings of a caption (4M-21, arXiv 2406.09406), input only.
+    `learned_positions`: learned vectors for each side instead of sin-cos, for tokens without spatial order (global features of
+    4M-21).
     """
 
     name: str
@@ -33,21 +34,21 @@ class ModalityConfig(Config):
     grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences and vectors
     max_length: int | None = Field(default=None, ge=1)  # tokens of a sequence as input or target, sentinels included
     learned_positions: bool = False
-    sides: Literal["both", "input", "target"] = "both"  # what a released checkpoint has tables for; ours always allow both
+    sides: Literal["both", "input", "target"] = "both"  # that a released checkpoint has tables for; others have both
 
     @property
     def input_only(self) -> bool:
-        """Whether it can be seen but not predicted."""
+        """Whether it is never predicted."""
         return self.kind in INPUT_ONLY
 
     @property
     def can_be_target(self) -> bool:
-        """Whether it can be predicted, and, in a released checkpoint, has a head."""
+        """Whether it can be predicted: a released checkpoint has a head for it."""
         return not self.input_only and self.sides != "input"
 
     @property
     def num_positions(self) -> int:
-        """How many places there are: rows × columns, or the maximum length."""
+        """Number of positions: rows × columns, or the maximum length."""
         if self.grid is not None:
             return self.grid[0] * self.grid[1]
         assert self.max_length is not None
@@ -55,8 +56,8 @@ class ModalityConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        in_a_row = self.kind in ("sequence", "vectors")
-        if in_a_row != (self.max_length is not None) or in_a_row == (self.grid is not None):
+        is_sequential = self.kind in ("sequence", "vectors")
+        if is_sequential != (self.max_length is not None) or is_sequential == (self.grid is not None):
             raise ValueError(
                 f"Modality {self.name!r} is {self.kind}: give `max_length` to sequences and vectors, `grid` to others."
             )
@@ -69,12 +70,12 @@ class ModalityConfig(Config):
         return self
 
 
-# The family of 4M (4M-7 appendix; 4m-facts §3): width, depth of each side, heads of width 64 (Ti to XL).
+# Sizes of 4M (arXiv 2312.06647, appendix): width, depth of each side, number of heads of width 64.
 SIZES = {"Ti": (384, 6, 6), "S": (512, 8, 8), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (2048, 24, 32)}
 
 
 class ArchitectureConfig(Config):
-    """A 4M encoder–decoder, whatever its modalities. `size: B` stands for the width, depths and heads of that size."""
+    """Architecture of an encoder–decoder without its modalities. `size: B` sets width, depths and heads to those of 4M-B."""
 
     dim: int = Field(default=384, ge=8)
     encoder_depth: int = Field(default=6, ge=1)
@@ -94,14 +95,12 @@ class ArchitectureConfig(Config):
     image_temperature: float = Field(default=1e4, gt=1)  # of the 2D sin-cos table; 20 tells neighbors apart on an 8 × 8 grid
     sequence_temperature: float = Field(default=1e4, gt=1)
     embedding_std: float = Field(default=0.02, gt=0)  # initial scale of token, modality and mask embeddings
-    tied_heads: bool = True  # a head is its modality's decoder table, as the reference trains them
-    shared_modality_vectors: bool = True  # one vector of a modality on both sides
-    causal_targets: bool = False  # every target sees those before it alone, grids too
-    separate_targets: bool = True  # targets see those of their own modality alone; otherwise the modalities before it as well
+    tied_heads: bool = True  # the heads are the decoder's token tables, as in 4M
+    shared_modality_vectors: bool = True  # encoder and decoder share the modality vectors
+    causal_targets: bool = False  # every target attends to earlier targets only, also in grids
+    separate_targets: bool = True  # targets attend within their modality only; otherwise to earlier modalities too
     attention: Literal["auto", "sdpa", "matmul"] = "auto"
-    recompute_blocks: bool = (
-        False  # activations of a block are computed again in the backward pass: less memory, a third more time
-    )
+    recompute_blocks: bool = False  # activation checkpointing of each block: less memory, a third more time
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +115,7 @@ class ArchitectureConfig(Config):
 
 
 class ModelConfig(ArchitectureConfig):
-    """A 4M encoder–decoder. `modalities` fixes the index that `MaskedBatch.*_modality` refers to."""
+    """An encoder–decoder with its modalities, whose order defines the indices in `MaskedBatch.*_modality`."""
 
     modalities: tuple[ModalityConfig, ...] = Field(min_length=1)
 
@@ -148,11 +147,11 @@ class ModelConfig(ArchitectureConfig):
         return {name: (rows * self.patch_size, columns * self.patch_size) for name, (rows, columns) in grids.items()}
 
     def pixel_windows(self, height: int, width: int) -> dict[int, tuple[int, int, int]]:
-        """Return where in the images of a batch each modality of pixels lies: its index → top, height, width.
+        """Return the location of each modality of pixels in the images of a batch: index → top, height, width.
 
-        A batch has one tensor of pixels. Where a model sees several resolutions (super-resolution: `rgb@224` and `rgb@448`), a
-        sample has an image of one of them, in the top left corner, or of all, below each other in the order of indices.
-        What does not fit is not there.
+        A batch has one tensor of pixels. If a model has several resolutions (super-resolution: `rgb@224` and `rgb@448`), the
+        image of a sample holds one of them, in the top left corner, or all of them, from top to bottom in the order of indices.
+        Modalities that do not fit into height × width are left out.
         """
         sizes = {self.index(name): size for name, size in self.pixel_sizes.items()}
         if len(sizes) <= 1:
@@ -176,5 +175,7 @@ class ModelConfig(ArchitectureConfig):
         if all(modality.input_only for modality in self.modalities):
             raise ValueError("Pixels and vectors are input only: add at least one grid or sequence to predict.")
         if sum(modality.kind == "vectors" for modality in self.modalities) > 1:
-            raise ValueError("A batch has room for one modality of vectors, this model has several.")
+            raise ValueError(
+                "This model has several modalities of vectors; one is allowed, because a batch has one tensor of vectors."
+            )
         return self

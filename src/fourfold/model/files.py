@@ -1,4 +1,4 @@
-"""A model on disk: `model.safetensors` beside `model.json`; no pickles, and each file whole or absent."""
+"""Save and load models: `model.safetensors` and `model.json` in one folder. Files are written atomically and never pickled."""
 
 from pathlib import Path
 
@@ -16,23 +16,27 @@ CONFIG_FILE = "model.json"
 
 
 def save_model(model: FourM, folder: Path) -> None:
-    """Write weights and configuration into `folder`; the configuration last, so its presence means a whole model."""
+    """Write weights, then the configuration: a folder with a configuration holds a complete model."""
     write_bytes(folder / WEIGHTS_FILE, save(state(model)))
     write_json(folder / CONFIG_FILE, model.config.model_dump(mode="json"))
 
 
 def load_model(folder: Path) -> FourM:
-    """Read a model for inference (evaluation mode, CPU). Raises ValueError when files are missing or do not fit each other."""
+    """Load a model for inference, in evaluation mode on the CPU.
+
+    Raises:
+        ValueError: A file is missing, or weights and configuration do not match.
+    """
     if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise ValueError(f"{folder} holds no model: expected {CONFIG_FILE} and {WEIGHTS_FILE}. Run pretraining first.")
     try:
         model = FourM(ModelConfig.model_validate(read_json(folder / CONFIG_FILE)))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (ValidationError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{folder} does not hold a whole model of this version: {error}") from error
+        raise ValueError(f"{folder} does not hold a complete model of this version: {error}") from error
     return model.eval()
 
 
 def state(model: FourM) -> dict[str, Tensor]:
-    """Return the weights as contiguous CPU tensors by name."""
+    """Return the weights by name, as contiguous CPU tensors."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

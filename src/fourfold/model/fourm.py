@@ -1,7 +1,8 @@
-"""4M: an encoder over any visible tokens, a decoder over any wanted ones (arXiv 2312.06647, figure 2).
+"""4M: an encoder of any visible tokens and a decoder of any target tokens (arXiv 2312.06647, figure 2).
 
-encode: content + place → blocks → norm. context: linear(encoded) + place. decode: mask tokens or previous tokens + place
-→ blocks → norm. logits: one head per modality, tied to the decoder's token table.
+encode: content + position and modality → blocks → norm. context: linear(encoded) + position and modality.
+decode: mask tokens or previous tokens + position and modality → blocks → norm. logits: one head per modality, tied to the
+decoder's token table.
 """
 
 # B batch, R registers, N input slots, M target slots, T slots that hold a token (packed rows), D width, E modalities
@@ -26,12 +27,12 @@ from fourfold.seeds import torch_generator
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the encoder made of a batch: features for transfer, context for the decoder. Registers come before the inputs."""
+    """Output of the encoder: features for transfer, context for the decoder. Registers come before the inputs."""
 
     features_TD: Tensor  # after the final norm
     context_TD: Tensor  # projected, position + modality added again
     packing: Packing
-    keep: Tensor  # bool (B, R + N), True where the decoder may look
+    keep: Tensor  # bool (B, R + N), True where the decoder may attend
     num_registers: int = 0
 
     @property
@@ -51,7 +52,7 @@ class Encoding:
 
 
 class FourM(nn.Module):
-    """The transformer. Weights are a pure function of (config, seed)."""
+    """The transformer. Its initial weights are a pure function of (config, seed)."""
 
     is_sequence_E: Tensor
 
@@ -64,7 +65,7 @@ class FourM(nn.Module):
         self.heads = None if config.tied_heads else TokenTable(config)
         self.pixels = [index for index, m in enumerate(config.modalities) if m.kind == "pixels"]
         self.patches = PatchEmbedding(config) if self.pixels else None
-        self.further_patches = nn.ModuleList(PatchEmbedding(config) for _ in self.pixels[1:])  # of other resolutions
+        self.further_patches = nn.ModuleList(PatchEmbedding(config) for _ in self.pixels[1:])  # for other resolutions
         self.vectors = next((index for index, m in enumerate(config.modalities) if m.kind == "vectors"), None)
         self.vector_projection = (
             None if self.vectors is None else vector_projection(config.modalities[self.vectors], config.dim)
@@ -82,7 +83,7 @@ class FourM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.mask_token_D.device
 
     @property
@@ -96,7 +97,7 @@ class FourM(nn.Module):
         return [block for block in self.decoder if isinstance(block, DecoderBlock)]
 
     def encode(self, batch: MaskedBatch) -> Encoding:
-        """Return the encoder's view of the visible tokens."""
+        """Encode the visible tokens."""
         keep, packing = self._input_packing(batch)
         position_TD, x_TD = self._embed_inputs(batch, packing)
         bias = attention_bias(keep[:, None, None, :])
@@ -112,7 +113,7 @@ class FourM(nn.Module):
         return packing.pad(self._decoded_rows(batch, encoding, packing))
 
     def context_keys_values(self, encoding: Encoding) -> list[KeyValues]:
-        """Return what each decoder block looks at: fixed while targets are decoded step by step."""
+        """Return keys and values of each block's cross-attention; constant while targets are decoded step by step."""
         return [block.context_keys_values(encoding.context_TD, encoding.packing) for block in self.decoder_blocks]
 
     def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor, sparse: bool = False) -> Tensor:
@@ -127,7 +128,7 @@ class FourM(nn.Module):
 
     @property
     def head_table(self) -> TokenTable:
-        """The heads, (vocabulary, D) for each modality: the decoder's token tables, where they are tied."""
+        """The heads, (vocabulary, D) for each modality: the decoder's token tables if they are tied."""
         return self.target_tokens if self.heads is None else self.heads
 
     def forward(self, batch: MaskedBatch, loss: LossName = "modality", totals: dict[str, int] | None = None) -> Losses:
@@ -151,13 +152,13 @@ class FourM(nn.Module):
         return {name: logits for name, (logits, _) in found.items()}, {name: target for name, (_, target) in found.items()}
 
     def _target_packing(self, batch: MaskedBatch) -> Packing:
-        """Return the packing of the targets, modality by modality, so that each head finds its rows side by side."""
+        """Return the packing of the targets, sorted by modality, so that the rows of each head are adjacent."""
         return Packing.of(batch.target_keep_BM, batch.target_modality_BM)
 
     def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing, heads_follow: bool = False) -> Tensor:
         columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
         modality_T, position_T, previous_T = map(packing.pack, columns)
-        sparse = heads_follow and self.heads is None  # the tied table has a dense gradient from the heads
+        sparse = heads_follow and self.heads is None  # the tied table gets a dense gradient from the heads
         x_TD = self.embed_targets(modality_T, position_T, previous_T, sparse)
         self_bias = attention_bias(self._visible_targets(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
@@ -169,8 +170,8 @@ class FourM(nn.Module):
         """Return the heads of all modalities that can be predicted, in the order of the packed targets."""
         counts = torch.bincount(packing.pack(batch.target_modality_BM), minlength=len(self.config.modalities)).tolist()
         sizes = self.target_tokens.sizes
-        every = zip(self.config.names, offsets(sizes), sizes, counts, strict=True)
-        return [Head(name, start, size, count) for name, start, size, count in every if size or count]
+        columns = zip(self.config.names, offsets(sizes), sizes, counts, strict=True)
+        return [Head(name, start, size, count) for name, start, size, count in columns if size or count]
 
     def _through(self, block: nn.Module, *inputs: Any) -> Tensor:
         if self.config.recompute_blocks and self.training:
@@ -178,25 +179,28 @@ class FourM(nn.Module):
         return block(*inputs)
 
     def _input_packing(self, batch: MaskedBatch) -> tuple[Tensor, Packing]:
-        """Return (bool (B, R + N) of what holds a token, its packing: pixels, vectors, tokens, registers)."""
-        keep = self._behind_registers(batch.input_keep_BN, True)
+        """Return `keep` (B, R + N), True where a slot holds a token, and the packing.
+
+        Packed rows are in the order pixels, vectors, tokens, registers.
+        """
+        keep = self._after_registers(batch.input_keep_BN, True)
         first = [*self.pixels, *([] if self.vectors is None else [self.vectors])]
         if not first and not self.config.num_registers:
             return keep, Packing.of(keep)
         rank_BN = torch.full_like(batch.input_modality_BN, len(first))
         for rank, index in enumerate(first):
             rank_BN = rank_BN.masked_fill(batch.input_modality_BN == index, rank)
-        return keep, Packing.of(keep, self._behind_registers(rank_BN, len(first) + 1))
+        return keep, Packing.of(keep, self._after_registers(rank_BN, len(first) + 1))
 
-    def _behind_registers(self, slots_BN: Tensor, of_registers: int) -> Tensor:
-        """Return (B, R + N) with a value for the slots of the registers, which come first."""
+    def _after_registers(self, slots_BN: Tensor, of_registers: int) -> Tensor:
+        """Return (B, R + N): the value `of_registers` in the slots of the registers, then the given slots."""
         num_registers = self.config.num_registers
         return F.pad(slots_BN, (num_registers, 0), value=of_registers) if num_registers else slots_BN
 
     def _embed_inputs(self, batch: MaskedBatch, packing: Packing) -> tuple[Tensor, Tensor]:
-        """Return (position + modality, the same + content), both (T, D); registers have content only."""
+        """Return position + modality, and the same + content, both (T, D). Registers have content only."""
         columns = (batch.input_modality_BN, batch.input_position_BN, batch.input_token_BN)
-        packed = [packing.pack(self._behind_registers(column, 0)) for column in columns]
+        packed = [packing.pack(self._after_registers(column, 0)) for column in columns]
         num_rows = len(packed[0]) - batch.batch_size * self.config.num_registers
         modality_T, position_T, token_T = (column[:num_rows] for column in packed)
         position_TD = self.positions(modality_T, position_T, "input")
@@ -209,8 +213,8 @@ class FourM(nn.Module):
     def _input_content(
         self, batch: MaskedBatch, packing: Packing, modality_T: Tensor, position_T: Tensor, token_T: Tensor
     ) -> Tensor:
-        """Return (T, D); in the packing pixels come first, then vectors."""
-        if packing.row_T is None:  # neither pixels nor vectors: nothing was sorted
+        """Return (T, D). In packed rows pixels come first, then vectors, then tokens."""
+        if packing.row_T is None:  # neither pixels nor vectors, so the rows were not sorted
             return self.input_tokens(modality_T, token_T)
         sample_T = packing.row_T[: len(modality_T)] // packing.num_slots
         num_patches = sum(int(modality_T.eq(index).sum()) for index in self.pixels)
@@ -226,14 +230,16 @@ class FourM(nn.Module):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _patches(self, pixels_BHWC: Tensor, modality_T: Tensor, sample_T: Tensor, position_T: Tensor) -> list[Tensor]:
-        """Return the vectors of the visible patches, one modality of pixels after the other."""
+        """Return the embeddings of the visible patches, one tensor for each modality of pixels."""
         layers = dict(zip(self.pixels, [self.patches, *self.further_patches], strict=True))
         if len(layers) == 1:
             return [layer(pixels_BHWC, sample_T, position_T) for layer in layers.values() if layer is not None]
         windows = self.config.pixel_windows(*pixels_BHWC.shape[1:3])
-        if hidden := set(modality_T.unique().tolist()) - set(windows):
-            names = ", ".join(self.config.names[index] for index in sorted(hidden))
-            raise ValueError(f"The batch has patches of {names}, but no pixels of that resolution.")
+        if missing := set(modality_T.unique().tolist()) - set(windows):
+            names = ", ".join(self.config.names[index] for index in sorted(missing))
+            raise ValueError(
+                f"The batch has patches of {names}, but no pixels of that resolution. See ModelConfig.pixel_windows."
+            )
         parts = []
         for index, (top, height, width) in windows.items():
             rows = modality_T == index

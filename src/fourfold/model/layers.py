@@ -80,7 +80,7 @@ def _to_linear(gradient: Tensor, x: Tensor, of_weight: bool, of_bias: bool) -> t
 
 
 class HeadNorm(nn.Module):
-    """LayerNorm of each head's queries or keys (the QK-norm variant)."""
+    """LayerNorm of the queries or keys of each head (QK-norm, Dehghani et al., 2023, arXiv 2302.05442)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -93,7 +93,7 @@ class HeadNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; q, k and v from one product."""
+    """Multi-head self-attention; one product computes q, k and v."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -109,7 +109,7 @@ class SelfAttention(nn.Module):
         return self.out(packing.pack(attend(self.num_heads, bias, self.backend, qkv_BNE)))
 
     def step(self, x_BND: Tensor, norm: nn.LayerNorm, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
-        """Return (B, N, D) of tokens that follow those of `past` and may see all of these, and past and present together."""
+        """Attend from tokens (B, N, D) to those of `past` and to each other; return (B, N, D) and all keys and values."""
         qkv_BNE = self._normed(linear_of_norm(self.qkv, norm, x_BND))
         q_BND, kv = qkv_BNE.split([x_BND.shape[-1], 2 * x_BND.shape[-1]], dim=-1)
         kv = kv if past is None else torch.cat([past, kv], dim=1)
@@ -135,7 +135,7 @@ class CrossAttention(nn.Module):
         self.k_norm = HeadNorm(config) if config.qk_norm else None
 
     def keys_values(self, context: Tensor, norm: nn.LayerNorm) -> KeyValues:
-        """Return (…, 2D): what queries look at; computed once per request, whatever the number of decoding steps."""
+        """Return keys and values (…, 2D) of the context, computed once for all decoding steps of a request."""
         kv = linear_of_norm(self.kv, norm, context)
         if self.k_norm is None:
             return kv
@@ -143,7 +143,7 @@ class CrossAttention(nn.Module):
         return torch.cat([self.k_norm(k), v], dim=-1)
 
     def forward(self, x: Tensor, norm: nn.LayerNorm, kv: KeyValues, bias: Tensor | None, packing: Packing | None) -> Tensor:
-        """Return attention(LN x, context), (T, D) from packed rows, or (B, N, D) from (B, N, D) without a packing."""
+        """Return attention(LN x, context): (T, D) from packed rows, or (B, N, D) from (B, N, D) without a packing."""
         q = linear_of_norm(self.q, norm, x)
         q_BND = q if packing is None else packing.pad(q)
         q_BND = q_BND if self.q_norm is None else self.q_norm(q_BND)
@@ -260,7 +260,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Self-attention among targets, cross-attention to the context, feed-forward; separate norms on query and context."""
+    """Self-attention among targets, cross-attention to the context, feed-forward; queries and context have separate norms."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -287,7 +287,7 @@ class DecoderBlock(nn.Module):
     def step(
         self, x_BND: Tensor, past: KeyValues | None, context: KeyValues, context_bias: Tensor | None
     ) -> tuple[Tensor, KeyValues]:
-        """Return (B, N, D) of the tokens that follow `past`, and past and present keys and values together."""
+        """Return (B, N, D) of the tokens that follow `past`, and the keys and values of all of them."""
         attended_BND, present = self.self_attention.step(x_BND, self.self_norm, past)
         x_BND = x_BND + attended_BND
         x_BND = x_BND + self.cross_attention(x_BND, self.query_norm, context, context_bias, None)

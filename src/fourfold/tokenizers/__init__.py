@@ -1,1 +1,4 @@
-"""What turns labels into tokens and back: a VQ-VAE a modality, WordPiece, coordinates as words; and shards of tokens."""
+"""Tokenizers: a VQ-VAE for each dense label, and one text vocabulary for captions, boxes and other sequences.
+
+Reading order: `tokenizer_set.py` (what the rest of the project uses), `training/tokenizer_set.py`, `networks/vqvae.py`.
+"""

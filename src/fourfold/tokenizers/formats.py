@@ -1,8 +1,8 @@
-"""How each dense label enters its VQ-VAE, what its reconstruction is compared with, and how it comes back as a label.
+"""How each dense label enters its VQ-VAE, which loss its reconstruction has, and how it becomes a label again.
 
-Losses are those of 4M (arXiv 2312.06647 §A.3): MSE for rgb and normals, smooth L1 for depth and features, cross-entropy a pixel
-for classes. Where we part from it: depth is standardized in *log meters by fixed statistics*, not per image, so that metric
-depth comes back from tokens alone.
+Losses are those of 4M (arXiv 2312.06647 §A.3): MSE for rgb and normals, smooth L1 for depth and features, cross-entropy
+per pixel for classes. One difference: depth is standardized in *log meters by fixed statistics*, not per image, so that
+tokens alone give metric depth.
 """
 
 # B batch, C channels, H W pixels (h w for feature maps), N samples
@@ -17,21 +17,25 @@ from torch import Tensor
 from fourfold.modalities import label
 
 Statistics = dict[str, list[float]]
-SMALLEST_DEPTH = 0.01  # meters
-SMOOTH_L1_BETA = 0.1  # in standard deviations; 4M's 1 is all but MSE here
+MIN_DEPTH = 0.01  # meters; the logarithm needs a positive value
+SMOOTH_L1_BETA = 0.1  # in standard deviations; with 4M's 1, nearly all errors would be in the quadratic range
 
 
 class DenseFormat(ABC):
-    """The border between stored values (N, ...) of one label and the tensors (B, C, H, W) of its VQ-VAE."""
+    """The interface between stored values (N, ...) of one label and the tensors (B, C, H, W) of its VQ-VAE.
 
-    bounded = False  # whether inputs lie in [-1, 1]
+    Args:
+        statistics: what `measure` returned for the training values.
+    """
+
+    bounded = False  # whether all inputs are in [-1, 1]: a diffusion decoder then clips its samples
 
     def __init__(self, statistics: Statistics):
         self.statistics = statistics
 
     @staticmethod
     def measure(values: np.ndarray) -> Statistics:
-        """Return what the format must remember of the training values; nothing by default."""
+        """Return the statistics of the training values (N, ...) that the format needs; none by default."""
         return {}
 
     @property
@@ -41,7 +45,7 @@ class DenseFormat(ABC):
 
     @abstractmethod
     def inputs(self, values: np.ndarray) -> Tensor:
-        """Return stored values as (B, C, H, W) float32."""
+        """Return stored values (B, ...) as float32 (B, C, H, W)."""
 
     @abstractmethod
     def loss(self, output_BCHW: Tensor, inputs_BCHW: Tensor) -> Tensor:
@@ -49,11 +53,14 @@ class DenseFormat(ABC):
 
     @abstractmethod
     def values(self, output_BCHW: Tensor) -> np.ndarray:
-        """Return a reconstruction as stored values, dtype and layout as in the shards."""
+        """Return a reconstruction (B, C, H, W) as stored values, in the dtype and layout of the shards."""
 
 
 class RgbFormat(DenseFormat):
-    """uint8 (H, W, 3) as [-1, 1]: mean and deviation 0.5, unlike the transformer's pixel input."""
+    """uint8 (H, W, 3) as [-1, 1].
+
+    The transformer's pixel input is standardized differently, by the statistics of ImageNet.
+    """
 
     channels = 3
     bounded = True
@@ -69,14 +76,14 @@ class RgbFormat(DenseFormat):
 
 
 class NormalFormat(RgbFormat):
-    """Unit vectors stored as uint8; the reconstruction is brought back to unit length."""
+    """Unit vectors stored as uint8 (H, W, 3); reconstructions are normalized to unit length."""
 
     def values(self, output_BCHW: Tensor) -> np.ndarray:  # noqa: D102
         return super().values(F.normalize(output_BCHW, dim=1))
 
 
 class EdgeFormat(RgbFormat):
-    """uint8 (H, W), 0 or 255, as [-1, 1] on one channel; what comes back is 0 or 255 again. Smooth L1 as 4M-21's."""
+    """uint8 (H, W), 0 or 255, as [-1, 1] on one channel; reconstructions are 0 or 255. Smooth L1 as in 4M-21."""
 
     channels = 1
 
@@ -91,17 +98,17 @@ class EdgeFormat(RgbFormat):
 
 
 class DepthFormat(DenseFormat):
-    """Metres (H, W) as standardized log meters; the reconstruction is held within the range seen in training."""
+    """Meters (H, W) as standardized log meters; reconstructions are clipped to the range of the training values."""
 
     channels = 1
 
     @staticmethod
     def measure(values: np.ndarray) -> Statistics:  # noqa: D102
-        log = np.log(np.maximum(values, SMALLEST_DEPTH, dtype=np.float32)).astype(np.float64)
+        log = np.log(np.maximum(values, MIN_DEPTH, dtype=np.float32)).astype(np.float64)
         return {"mean": [log.mean()], "deviation": [log.std() + 1e-6], "lowest": [log.min()], "highest": [log.max()]}
 
     def inputs(self, values: np.ndarray) -> Tensor:  # noqa: D102
-        log_BHW = np.log(np.maximum(values, SMALLEST_DEPTH, dtype=np.float32))
+        log_BHW = np.log(np.maximum(values, MIN_DEPTH, dtype=np.float32))
         return (torch.from_numpy(log_BHW)[:, None] - self.statistics["mean"][0]) / self.statistics["deviation"][0]
 
     def loss(self, output_BCHW: Tensor, inputs_BCHW: Tensor) -> Tensor:  # noqa: D102
@@ -113,7 +120,10 @@ class DepthFormat(DenseFormat):
 
 
 class ClassFormat(DenseFormat):
-    """Class ids uint8 (H, W) as one-hot planes (with the first convolution: 4M's class embedding), out as logits."""
+    """Class ids uint8 (H, W) as one-hot planes; outputs are logits.
+
+    One-hot planes times the first convolution are 4M's class embedding.
+    """
 
     def __init__(self, statistics: Statistics, num_classes: int):
         super().__init__(statistics)
@@ -124,9 +134,12 @@ class ClassFormat(DenseFormat):
         return self.num_classes
 
     def inputs(self, values: np.ndarray) -> Tensor:
-        """Raises ValueError for an id that is not a class."""
+        """Return one-hot planes float32 (B, num_classes, H, W); raises ValueError for an id that is not a class."""
         if values.size and values.max() >= self.num_classes:
-            raise ValueError(f"Class id {values.max()} came; ids 0 to {self.num_classes - 1} are allowed. Set num_classes.")
+            raise ValueError(
+                f"Class id {values.max()} is out of range; allowed: 0 to {self.num_classes - 1}. Set "
+                "tokenizer_training.num_classes, or correct the class table of the labeler."
+            )
         planes_CC = torch.eye(self.num_classes)
         return F.embedding(torch.from_numpy(values.astype(np.int64)), planes_CC).permute(0, 3, 1, 2)
 
@@ -138,7 +151,7 @@ class ClassFormat(DenseFormat):
 
 
 class FeatureFormat(DenseFormat):
-    """Feature maps float16 (h, w, C), standardized per channel by fixed statistics."""
+    """Feature maps float16 (h, w, C), standardized for each channel by fixed statistics."""
 
     @staticmethod
     def measure(values: np.ndarray) -> Statistics:  # noqa: D102
@@ -165,9 +178,12 @@ class FeatureFormat(DenseFormat):
 
 
 class VectorFormat(FeatureFormat):
-    """Global vectors float16 (C,) as images of one place; only their direction counts: 1 − cosine, unit length (4M-21 §3).
+    """Global vectors float16 (C,) as images of 1 × 1; only the direction counts: the loss is 1 − cosine.
 
-    What the network sees and says is standardized per channel, as of feature maps: directions may differ by little.
+    As in 4M-21 (arXiv 2406.09406 §3).
+
+    Inputs and outputs are standardized for each channel, as for feature maps: directions of different images differ
+    little, and standardizing spreads them. Reconstructions have unit length.
     """
 
     @staticmethod
@@ -189,21 +205,30 @@ class VectorFormat(FeatureFormat):
         return x_BC * self._row("deviation").to(x_BC.device) + self._row("mean").to(x_BC.device)
 
 
-def dense_format(name: str, statistics: Statistics, num_classes: int) -> DenseFormat:
-    """Return the format of a dense label, with the statistics that `measure_statistics` found."""
-    chosen = _format_of(name)
-    return chosen(statistics, num_classes) if issubclass(chosen, ClassFormat) else chosen(statistics)
+def dense_format(name: str, statistics: Statistics, num_classes: int = 0) -> DenseFormat:
+    """Return the format of a dense label.
+
+    Args:
+        name: the label; its kind selects the format.
+        statistics: what `measure_statistics` returned for its training values.
+        num_classes: number of class ids; only labels of class ids use it.
+    """
+    entry = _format_of(name)
+    return entry(statistics, num_classes) if issubclass(entry, ClassFormat) else entry(statistics)
 
 
 def measure_statistics(name: str, values: np.ndarray) -> Statistics:
-    """Return what the format of label `name` must remember of its training values (N, ...)."""
+    """Return the statistics that the format of label `name` needs of its training values (N, ...)."""
     return _format_of(name).measure(values)
 
 
 def _format_of(name: str) -> type[DenseFormat]:
     kind = label(name).kind
     if kind not in DENSE_FORMATS:
-        raise ValueError(f"{name!r} is {kind}, for which there is no dense format. There are: {', '.join(DENSE_FORMATS)}.")
+        raise ValueError(
+            f"{name!r} has kind {kind}, for which there is no dense format. Known kinds: {', '.join(DENSE_FORMATS)}. "
+            "Add others to DENSE_FORMATS in fourfold/tokenizers/formats.py."
+        )
     return DENSE_FORMATS[kind]
 
 

@@ -1,6 +1,9 @@
-"""How much each tokenizer loses: what comes back compared with what went in, and how much of its codebook is used."""
+"""Reconstruction quality of each tokenizer, and how much of its codebook is used."""
+
+# B samples, L tokens, H W pixels
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,129 +11,165 @@ from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
 from fourfold.metrics.dense import cosine_statistic, depth_errors, edge_statistic, miou, normal_angles, psnr
 from fourfold.metrics.statistics import value
-from fourfold.modalities import label
-from fourfold.scenes.world import GROUND_ID, SKY_ID
+from fourfold.modalities import ClassTable, label
+from fourfold.tokenizers.stored_values import SEGMENTATION, load_values, shards_of
 from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
-from fourfold.tokenizers.training.tokenizer_set import FROM_THE_SOURCE, load_values
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 DECODERS: tuple[DecoderKind, ...] = ("vq", "diffusion")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Class ids of the measured samples, and what they mean: which pixels have a surface, which belong to objects."""
+
+    ids_BHW: np.ndarray
+    table: ClassTable
+
+    @property
+    def surfaces_BHW(self) -> np.ndarray:
+        """True where there is a surface at a finite distance."""
+        return ~self.table.is_background(self.ids_BHW)
+
+    @property
+    def objects_BHW(self) -> np.ndarray:
+        """True on countable objects."""
+        return np.isin(self.ids_BHW, self.table.things)
+
+    def first(self, count: int) -> "Segmentation":
+        """Return that of the first `count` samples."""
+        return Segmentation(self.ids_BHW[:count], self.table)
+
+    def at(self, side: int | None) -> "Segmentation":
+        """Return that of images resized to `side` × `side` pixels; None keeps the stored size."""
+        return self if side is None else Segmentation(resized(SEGMENTATION, self.ids_BHW, side), self.table)
 
 
 def measure_tokenizers(
     tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, split: str = "val", max_samples: int = 1000
-) -> Figures:
-    """Return figures of reconstruction against the *labels* (the ceiling of any student that predicts these tokens).
+) -> Metrics:
+    """Return metrics of reconstructions against the *labels*: the ceiling of any model that predicts these tokens.
 
-    `rgb/psnr` (dB) · `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees), all outside the sky, and
-    `depth/abs_rel_objects`, `normal/mean_angle_objects` · `semseg/miou`, `semseg/miou_objects` · `clip/cosine`, and that of
-    pooled features, `clip/cosine_pooled` · global vectors: `cosine` · edges: `f1` · other kinds: `mae` · for each label
-    `codebook_use` (share of the codes that occur in the split) and `perplexity` · `caption/cut`, `det/cut` and that of other
-    sequences: shares of samples too long for them. Where there is a diffusion decoder: the label's figures as
-    `<label>/diffusion/...` and, of the same tokens through the VQ-VAE's own decoder, `<label>/vq/...`. A label at another
-    resolution has figures of its own, `rgb@32/psnr`.
+    - `rgb/psnr` (dB)
+    - `depth/abs_rel`, `depth/delta1`, `normal/mean_angle` (degrees) where there is a surface, and
+      `depth/abs_rel_objects`, `normal/mean_angle_objects` on objects alone
+    - `semseg/miou`, `semseg/miou_objects`
+    - `clip/cosine` and, of features averaged over the image, `clip/cosine_pooled`; global vectors: `cosine`
+    - edges: `f1`; other kinds: `mae`, in the unit of the values
+    - for each label `codebook_use` (share of the codes that occur in the split) and `perplexity`
+    - `caption/cut`, `det/cut` and those of other sequences: shares of samples that are too long for them
+
+    Where a label has a diffusion decoder, its metrics are also reported as `<label>/diffusion/...` and, for the same
+    tokens through the VQ-VAE's own decoder, `<label>/vq/...`. A label at another resolution has separate metrics,
+    `rgb@32/psnr`.
+
+    Raises:
+        ValueError: the labels have no segmentation, or its manifest has no class table.
     """
-    semseg = load_values(labels, split, "semseg", max_samples)
-    figures: Figures = {}
+    segmentation = Segmentation(load_values(labels, split, SEGMENTATION, max_samples), labels.class_table(split, SEGMENTATION))
+    metrics: Metrics = {}
     for name, tokenizer in tokenizers.visual.items():
-        stored = load_values(shards if name in FROM_THE_SOURCE else labels, split, name, max_samples)
+        stored = load_values(shards_of(name, shards, labels), split, name, max_samples)
         for side in (None, *tokenizers.config.resolutions.get(name, ())):
-            known = name if side is None else f"{name}@{side}"
-            truth, classes = (v if side is None else resized(n, v, side) for n, v in ((name, stored), ("semseg", semseg)))
-            tokens = tokenizers.tokens(known, truth)
-            found = _measured(name, tokenizers.decode(known, tokens), truth, classes, tokenizers.config.num_classes)
-            found |= codebook_figures(_ids(tokens, tokenizer), tokenizer.num_codes)
-            figures |= {f"{known}/{key}": figure for key, figure in found.items()}
+            full_name = name if side is None else f"{name}@{side}"
+            truth = stored if side is None else resized(name, stored, side)
+            tokens = tokenizers.tokens(full_name, truth)
+            measured = _measure(name, tokenizers.decode(full_name, tokens), truth, segmentation.at(side))
+            measured |= codebook_metrics(_distinct_ids(tokens, tokenizer), tokenizer.num_codes)
+            metrics |= {f"{full_name}/{key}": figure for key, figure in measured.items()}
             if name in tokenizers.diffusion and side is None:
-                figures |= _both_decoders(tokenizers, name, tokens, truth, semseg)
-    return figures | _cut_shares(tokenizers, shards, labels, split, max_samples)
+                metrics |= _both_decoders(tokenizers, name, tokens, truth, segmentation)
+    return metrics | _cut_shares(tokenizers, shards, labels, split, max_samples)
 
 
-def _both_decoders(tokenizers: TokenizerSet, name: str, tokens: np.ndarray, truth: np.ndarray, semseg: np.ndarray) -> Figures:
-    few = slice(tokenizers.diffusion[name].config.num_measured)
-    figures: Figures = {}
-    for decoder in DECODERS:
-        decoded = tokenizers.decode(name, tokens[few], decoder)
-        found = _measured(name, decoded, truth[few], semseg[few], tokenizers.config.num_classes)
-        figures |= {f"{name}/{decoder}/{key}": figure for key, figure in found.items()}
-    return figures
-
-
-def _ids(tokens_BL: np.ndarray, tokenizer: VisualTokenizer) -> np.ndarray:
-    """Return ids that tell all codes of a tokenizer apart: each token of a global vector has a codebook of its own."""
-    if tokenizer.num_codes == tokenizer.vocabulary_size:
-        return tokens_BL
-    return tokens_BL + tokenizer.vocabulary_size * np.arange(tokens_BL.shape[1])
-
-
-def codebook_figures(tokens: np.ndarray, num_codes: int) -> Figures:
-    """Return the share of codes that occur and the perplexity (exponential of the entropy) of the codes' frequencies."""
+def codebook_metrics(tokens: np.ndarray, num_codes: int) -> Metrics:
+    """Return the share of codes that occur, and the perplexity: the exponential of the entropy of their frequencies."""
     counts = np.bincount(tokens.ravel(), minlength=num_codes)
     shares = counts[counts > 0] / counts.sum()
     return {"codebook_use": float((counts > 0).mean()), "perplexity": float(np.exp(-(shares * np.log(shares)).sum()))}
 
 
-def _rgb(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    return {"psnr": psnr(found, truth)}
+def _both_decoders(
+    tokenizers: TokenizerSet, name: str, tokens_BL: np.ndarray, truth: np.ndarray, segmentation: Segmentation
+) -> Metrics:
+    """Measure both decoders on the same few samples: the diffusion decoder is many times slower."""
+    count = tokenizers.diffusion[name].config.num_measured
+    metrics: Metrics = {}
+    for decoder in DECODERS:
+        decoded = tokenizers.decode(name, tokens_BL[:count], decoder)
+        measured = _measure(name, decoded, truth[:count], segmentation.first(count))
+        metrics |= {f"{name}/{decoder}/{key}": figure for key, figure in measured.items()}
+    return metrics
 
 
-def _depth(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    objects = depth_errors(found, truth, semseg > GROUND_ID)
-    return {**depth_errors(found, truth, semseg != SKY_ID), "abs_rel_objects": objects["abs_rel"]}
+def _distinct_ids(tokens_BL: np.ndarray, tokenizer: VisualTokenizer) -> np.ndarray:
+    """Return ids that differ for all codes of a tokenizer: each token of a global vector has a separate codebook."""
+    if tokenizer.num_codes == tokenizer.vocabulary_size:
+        return tokens_BL
+    return tokens_BL + tokenizer.vocabulary_size * np.arange(tokens_BL.shape[1])
 
 
-def _normal(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    return normal_angles(found, truth, semseg != SKY_ID, semseg > GROUND_ID)
+def _rgb(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    return {"psnr": psnr(decoded, truth)}
 
 
-def _semseg(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    objects = list(range(GROUND_ID + 1, num_classes))
-    return {"miou": miou(found, truth, num_classes), "miou_objects": miou(found, truth, num_classes, objects)}
+def _depth(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    objects = depth_errors(decoded, truth, segmentation.objects_BHW)
+    return {**depth_errors(decoded, truth, segmentation.surfaces_BHW), "abs_rel_objects": objects["abs_rel"]}
 
 
-def _clip(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    pooled = (values.astype(np.float64).mean(axis=(1, 2)) for values in (found, truth))  # what is compared with text
-    return {"cosine": value(cosine_statistic(found, truth)), "cosine_pooled": value(cosine_statistic(*pooled))}
+def _normal(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    return normal_angles(decoded, truth, segmentation.surfaces_BHW, segmentation.objects_BHW)
 
 
-def _vector(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    return {"cosine": value(cosine_statistic(found, truth))}
+def _semseg(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    table = segmentation.table
+    objects = miou(decoded, truth, table.num_classes, list(table.things))
+    return {"miou": miou(decoded, truth, table.num_classes), "miou_objects": objects}
 
 
-def _plain(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    """Of a kind that has no measure of its own: the mean absolute error, in the unit of the values."""
-    return {"mae": float(np.abs(found.astype(np.float64) - truth.astype(np.float64)).mean())}
+def _features(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    pooled = (features.astype(np.float64).mean(axis=(1, 2)) for features in (decoded, truth))  # CLIP compares these with text
+    return {"cosine": value(cosine_statistic(decoded, truth)), "cosine_pooled": value(cosine_statistic(*pooled))}
 
 
-def _edges(found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    return {"f1": value(edge_statistic(found, truth))}
+def _vector(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    return {"cosine": value(cosine_statistic(decoded, truth))}
 
 
-_MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], Figures]] = {  # by the kind of a label
+def _edges(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    return {"f1": value(edge_statistic(decoded, truth))}
+
+
+def _absolute_error(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    return {"mae": float(np.abs(decoded.astype(np.float64) - truth.astype(np.float64)).mean())}
+
+
+_MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, Segmentation], Metrics]] = {  # by the kind of a label
     "image": _rgb,
     "depth": _depth,
     "normals": _normal,
     "classes": _semseg,
-    "features": _clip,
+    "features": _features,
     "edges": _edges,
     "vector": _vector,
 }
 
 
-def _measured(name: str, found: np.ndarray, truth: np.ndarray, semseg: np.ndarray, num_classes: int) -> Figures:
-    return _MEASURES.get(label(name).kind, _plain)(found, truth, semseg, num_classes)
+def _measure(name: str, decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
+    return _MEASURES.get(label(name).kind, _absolute_error)(decoded, truth, segmentation)
 
 
-def _cut_shares(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, split: str, max_samples: int) -> Figures:
-    """Return which share of the samples is longer than its sequence may be; of boxes, has more than there is room for."""
-    found: Figures = {}
+def _cut_shares(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, split: str, max_samples: int) -> Metrics:
+    """Return the share of samples that are longer than their sequence may be; for boxes, that have too many boxes."""
+    metrics: Metrics = {}
     for name, sequence in tokenizers.sequences.items():
-        values = (shards if name in FROM_THE_SOURCE else labels).load_column(split, name)[:max_samples]
-        if name == "det":
-            long = [len(value["instances"]) * TOKENS_PER_BOX > sequence.max_tokens for value in values]
+        values = shards_of(name, shards, labels).load_column(split, name)[:max_samples]
+        if name == "det":  # the format drops surplus boxes instead of cutting the sequence
+            is_cut = [len(boxes["instances"]) * TOKENS_PER_BOX > sequence.max_tokens for boxes in values]
         else:
-            long = [len(sequence.encode(value)) > sequence.max_tokens for value in values]
-        found[f"{name}/cut"] = float(np.mean(long))
-    return found
+            is_cut = [len(sequence.encode(text)) > sequence.max_tokens for text in values]
+        metrics[f"{name}/cut"] = float(np.mean(is_cut))
+    return metrics

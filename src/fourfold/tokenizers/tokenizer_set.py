@@ -1,4 +1,4 @@
-"""All tokenizers of a run under one roof: label values in, token ids out, and back."""
+"""All tokenizers of a run as one object: stored values of any label in, token ids out, and back."""
 
 # B batch, L tokens of a sample
 
@@ -13,6 +13,7 @@ import numpy as np
 from fourfold.modalities import LABELS, base_name, target_of, token_modality
 from fourfold.seeds import derive_seed
 from fourfold.storage import read_json, write_json
+from fourfold.suggestions import unknown_name
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
 from fourfold.tokenizers.text.sequences import padded, padded_vectors, sequence_format
@@ -28,8 +29,8 @@ DecoderKind = Literal["vq", "diffusion"]
 class TokenizerSet:
     """A VQ-VAE for each dense label and one text tokenizer for captions, boxes and other sequences.
 
-    Everything takes a label (`depth`) or its token modality (`tok_depth`): either names the same tokenizer. `tok_depth@32` is
-    the same tokenizer again, on images of 32 × 32 pixels.
+    Every method takes a label (`depth`) or its token modality (`tok_depth`): both name the same tokenizer.
+    `tok_depth@32` names it as well, for images of 32 × 32 pixels.
     """
 
     def __init__(
@@ -49,7 +50,11 @@ class TokenizerSet:
         return self.config.grid
 
     def grids(self) -> dict[str, tuple[int, int]]:
-        """Return rows and columns of each token modality that is a grid; of `tok_rgb@32`, fewer than of `tok_rgb`."""
+        """Return rows and columns of each token modality that is a grid, including other resolutions (`tok_rgb@32`).
+
+        Raises:
+            ValueError: a configured resolution is not a whole number of tokens.
+        """
         grids = {}
         for name in self.visual:
             token_name = target_of(name).name
@@ -57,12 +62,15 @@ class TokenizerSet:
             patch = self.visual[name].model.shape.patch
             for side in self.config.resolutions.get(name, ()):
                 if side % patch:
-                    raise ValueError(f"resolutions.{name} has {side} pixels, no whole number of tokens of {patch} × {patch}.")
+                    raise ValueError(
+                        f"resolutions.{name} has {side} pixels, which is not a whole number of tokens of {patch} × {patch} "
+                        f"pixels. Choose a multiple of {patch}."
+                    )
                 grids[f"{token_name}@{side}"] = (side // patch, side // patch)
         return grids
 
     def pixel_sides(self) -> tuple[int, ...]:
-        """Return the sides of images at which pixels are seen, beside the stored one."""
+        """Return the sides, in pixels, at which the model sees images besides the stored one."""
         return self.config.resolutions.get("rgb", ())
 
     @property
@@ -83,15 +91,24 @@ class TokenizerSet:
     def lengths(self) -> dict[str, int]:
         """Return the length L at which each token modality is stored; sequences without EOS."""
         grids = {name: rows * columns for name, (rows, columns) in self.grids().items()}
-        in_a_row = {name: sequence.max_tokens for name, sequence in self.sequences.items()}
-        return grids | in_a_row | {name: length for name, (length, _) in self.config.vectors.items()}
+        sequences = {name: sequence.max_tokens for name, sequence in self.sequences.items()}
+        return grids | sequences | {name: length for name, (length, _) in self.config.vectors.items()}
 
     def tokens(self, name: str, values: Any, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Return ids int16 (B, L) of values as the shards hold them: arrays (B, ...), texts, or dicts; vectors (B, L, width).
+        """Return ids int16 (B, L) of stored values; of labels that are vectors, float16 (B, L, width).
 
-        Grids are row by row; sequences are cut at `lengths()` and padded with 0. `rng` draws what a sequence leaves to chance
-        (which palette, the order of a body's blocks); without it they are written in full and in order. Images have the size
-        that the name says: the stored one, or that after the @. Raises ValueError for an unknown name or another size.
+        Args:
+            name: a label or a token modality. Images must have the size that it names: the stored one, or that after
+                the @.
+            values: as the shards hold them: arrays (B, ...), texts, or dicts.
+            rng: draws what a sequence leaves to chance (which palette, the order of a pose's blocks); None writes
+                sequences in full and in a fixed order.
+
+        Returns:
+            Grids row by row; sequences cut at `lengths()` and padded with 0.
+
+        Raises:
+            ValueError: the name is unknown, or images have another size.
         """
         label_name = self._label(name)
         if label_name in self.sequences:
@@ -100,13 +117,19 @@ class TokenizerSet:
         if label_name in self.config.vectors:
             return padded_vectors(values, *self.config.vectors[label_name])
         tokenizer, grid = self.visual[label_name], self._grid(name)
-        return np.concatenate([tokenizer.tokens(part, grid) for part in self._parts(np.asarray(values))])
+        return np.concatenate([tokenizer.tokens(batch, grid) for batch in self._batches(np.asarray(values))])
 
     def decode(self, name: str, tokens: Any, decoder: DecoderKind = "vq", seed: int = 0) -> Any:
-        """Return values of ids (B, L), as the shards hold them; what `tokens` takes. Sequences may have any length.
+        """Return the values of ids (B, L), as the shards hold them: the inverse of `tokens`.
 
-        `decoder`: the VQ-VAE's own, or a diffusion decoder, whose noise for sample i comes from (seed, i). Raises ValueError
-        when the set has none for `name`.
+        Args:
+            name: a label or a token modality.
+            tokens: ids; sequences may have any length.
+            decoder: the VQ-VAE's own, or a diffusion decoder.
+            seed: source of the diffusion decoder's noise, derived from (seed, i) for sample i.
+
+        Raises:
+            ValueError: the name is unknown, the ids are impossible, or the label has no such decoder.
         """
         label_name = self._label(name)
         if decoder == "diffusion":
@@ -114,21 +137,24 @@ class TokenizerSet:
         if label_name in self.sequences:
             return [self.sequences[label_name].decode(row) for row in tokens]
         if label_name in self.config.vectors:
-            return [row[row.any(1)] for row in np.asarray(tokens)]
+            return [row[row.any(1)] for row in np.asarray(tokens)]  # rows of zeros are padding
         tokenizer, grid = self.visual[label_name], self._grid(name)
-        return np.concatenate([tokenizer.decode(part, grid) for part in self._parts(np.asarray(tokens))])
+        return np.concatenate([tokenizer.decode(batch, grid) for batch in self._batches(np.asarray(tokens))])
 
     def _denoised(self, name: str, tokens_BL: np.ndarray, seed: int) -> np.ndarray:
         label_name, grid = self._label(name), self._grid(name)
         if label_name not in self.diffusion:
-            there = ", ".join(self.diffusion) or "none"
-            raise ValueError(f"{label_name!r} has no diffusion decoder. There are: {there}. Set tokenizer_training.diffusion.")
+            known = ", ".join(self.diffusion) or "none"
+            raise ValueError(
+                f"{label_name!r} has no diffusion decoder. Labels with one: {known}. "
+                "Configure it in tokenizer_training.diffusion."
+            )
         seeds = [derive_seed(seed, "diffusion", label_name, index) for index in range(len(tokens_BL))]
-        parts = zip(self._parts(tokens_BL), self._parts(seeds), strict=True)
-        return np.concatenate([self.diffusion[label_name].decode(part, own_seeds, grid) for part, own_seeds in parts])
+        batches = zip(self._batches(tokens_BL), self._batches(seeds), strict=True)
+        return np.concatenate([self.diffusion[label_name].decode(batch, own_seeds, grid) for batch, own_seeds in batches])
 
     def digest(self) -> str:
-        """Return a SHA-256 over settings, words and weights, for fingerprints."""
+        """Return a SHA-256 over settings, vocabulary and weights, for fingerprints."""
         digest = hashlib.sha256(json.dumps([self.config.model_dump(mode="json"), self.text.vocabulary]).encode())
         for name, tokenizer in sorted(self.visual.items()):
             digest.update(name.encode() + json.dumps(tokenizer.format.statistics, sort_keys=True).encode())
@@ -140,7 +166,7 @@ class TokenizerSet:
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write everything that `load` needs."""
+        """Write everything that `load` needs; the settings come last and mark the folder as complete."""
         self.text.save(folder / TEXT_FILE)
         for name, tokenizer in self.visual.items():
             tokenizer.save(folder / name)
@@ -150,9 +176,9 @@ class TokenizerSet:
 
     @classmethod
     def load(cls, folder: Path) -> "TokenizerSet":
-        """Read what `save` or `train_tokenizers` left; raises ValueError when it is not complete."""
+        """Read a folder that `save` or `train_tokenizers` wrote; raises ValueError when it is not complete."""
         if not (folder / CONFIG_FILE).exists():
-            raise ValueError(f"{folder} holds no complete tokenizers ({CONFIG_FILE} is missing). Run tokenizer_training first.")
+            raise ValueError(f"{folder} has no complete tokenizers ({CONFIG_FILE} is missing). Run tokenizer_training first.")
         config = TokenizersConfig(**read_json(folder / CONFIG_FILE))
         decoders = [f"{name}/{DIFFUSION_FOLDER}" for name in config.diffusion]
         missing = [name for name in [*config.visual, *decoders] if not (folder / name / WEIGHTS_FILE).exists()]
@@ -163,20 +189,21 @@ class TokenizerSet:
         return cls(config, TextTokenizer.load(folder / TEXT_FILE), visual, diffusion)
 
     def _grid(self, name: str) -> tuple[int, int]:
-        """Return the grid that a name says; raises ValueError for a resolution that this set does not make."""
+        """Return the grid that a name implies; raises ValueError for a resolution that this set does not make."""
         _, at, side = name.partition("@")
         token_name, grids = target_of(self._label(name)).name + at + side, self.grids()
         if token_name not in grids:
-            raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
+            raise ValueError(unknown_name("tokenizer", name, self.modalities))
         return grids[token_name]
 
     def _label(self, name: str) -> str:
+        """Return the label that a name stands for; raises ValueError when this set has no tokenizer for it."""
         base = base_name(name)
         label_name = base if base in LABELS else token_modality(name).label
-        if not any(label_name in known for known in (self.visual, self.sequences, self.config.vectors)):
-            raise ValueError(f"There is no tokenizer for {name!r}. There are: {', '.join(self.modalities)}.")
+        if not any(label_name in names for names in (self.visual, self.sequences, self.config.vectors)):
+            raise ValueError(unknown_name("tokenizer", name, self.modalities))
         return label_name
 
-    def _parts(self, values: Any) -> Sequence[Any]:
+    def _batches(self, values: Any) -> Sequence[Any]:
         size = self.config.batch_size
         return [values[start : start + size] for start in range(0, max(1, len(values)), size)]

@@ -1,6 +1,6 @@
-"""One trained VQ-VAE with its border: label values in, token ids out, and back."""
+"""One trained VQ-VAE with the format of its label: stored values in, token ids out, and back."""
 
-# B batch, L tokens of an image = h · w of the grid
+# B batch, C channels, H W pixels, L tokens of an image = h · w of the grid
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ SETTINGS_FILE = "settings.json"
 
 
 def build_vqvae(shape: VQVAEShape, config: VisualTokenizerConfig) -> VQVAE | VectorVQVAE:
-    """Return an untrained network for values of some shape."""
-    return VectorVQVAE(shape, config) if shape.patch == 0 else VQVAE(shape, config)
+    """Return an untrained network for values of a shape."""
+    return VectorVQVAE(shape, config) if shape.is_vector else VQVAE(shape, config)
 
 
 class VisualTokenizer:
@@ -37,52 +37,62 @@ class VisualTokenizer:
 
     @property
     def num_codes(self) -> int:
-        """Number of codes: each token of a global vector has a codebook of its own."""
+        """Number of codes: each token of a global vector has a separate codebook, all tokens of an image share one."""
         rows, columns = self.model.shape.grid
         return self.vocabulary_size * (rows * columns if isinstance(self.model, VectorVQVAE) else 1)
 
     @property
     def device(self) -> torch.device:
-        """Where the VQ-VAE is."""
+        """Device of the VQ-VAE."""
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def tokens(self, values: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
-        """Return the ids int16 (B, L), row by row, of values (B, ...) as they are stored.
+        """Return the ids int16 (B, L), row by row, of stored values (B, ...).
 
-        Images may be larger or smaller than those of training: `grid` says how many tokens (rows, columns) they become.
-        Raises ValueError when the values do not have the size of this grid, by default that of training.
+        Args:
+            values: in the dtype and layout of the shards. Images may be larger or smaller than those of training.
+            grid: rows and columns of tokens that they become; by default those of training.
+
+        Raises:
+            ValueError: the values do not have the size of this grid.
         """
         inputs_BCHW = self.format.inputs(values).to(self.device)
         shape = self.model.shape
-        wanted = (shape.input_channels, *shape.input_size(grid))
-        if tuple(inputs_BCHW.shape[1:]) != wanted:
+        expected = (shape.input_channels, *shape.input_size(grid))
+        if tuple(inputs_BCHW.shape[1:]) != expected:
+            verb = "trained for" if grid in (None, shape.grid) else "this grid needs"
             raise ValueError(
-                f"{self.name}: channels, height and width are {tuple(inputs_BCHW.shape[1:])}; "
-                f"{'trained for' if grid in (None, shape.grid) else 'wanted'} {wanted}."
+                f"{self.name}: channels, height and width are {tuple(inputs_BCHW.shape[1:])}; {verb} {expected}. "
+                "Resize the values."
             )
         return self.model.tokens(inputs_BCHW).flatten(1).cpu().numpy().astype(np.int16)
 
     @torch.inference_mode()
     def decode(self, tokens: np.ndarray, grid: tuple[int, int] | None = None) -> np.ndarray:
-        """Return values as they are stored, (B, H, W, 3) or the like, of ids (B, L) or (B, h, w) on `grid`.
+        """Return values (B, ...) in the dtype and layout of the shards, of ids (B, L) or (B, h, w) on `grid`.
 
-        Raises ValueError for a wrong number of tokens or an id that is no code.
+        Raises:
+            ValueError: the number of tokens is wrong, or an id is not a code.
         """
         return self.format.values(self.model.reconstruct(self.token_grid(tokens, grid)).cpu())
 
     def token_grid(self, tokens: np.ndarray, grid: tuple[int, int] | None = None) -> torch.Tensor:
-        """Return ids (B, L) or (B, h, w) as int64 (B, h, w); raises ValueError for a wrong number, or an id that is no code."""
+        """Return ids (B, L) or (B, h, w) as int64 (B, h, w).
+
+        Raises:
+            ValueError: the number of tokens is wrong, or an id is not a code.
+        """
         rows, columns = grid or self.model.shape.grid
         if tokens[0].size != rows * columns or tokens.min() < 0 or tokens.max() >= self.vocabulary_size:
             raise ValueError(
-                f"{self.name}: got {tokens[0].size} tokens from {tokens.min()} to {tokens.max()}; "
-                f"{rows} × {columns} ids from 0 to {self.vocabulary_size - 1} are allowed."
+                f"{self.name}: got {tokens[0].size} tokens from {tokens.min()} to {tokens.max()}; allowed: "
+                f"{rows} × {columns} ids from 0 to {self.vocabulary_size - 1}."
             )
         return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).view(-1, rows, columns).to(self.device)
 
     def save(self, folder: Path) -> None:
-        """Write settings, then weights, each whole or absent: where there are weights, the tokenizer is complete."""
+        """Write settings, then weights, each atomically: where there are weights, the tokenizer is complete."""
         num_classes = self.format.num_classes if isinstance(self.format, ClassFormat) else 0
         shape = self.model.shape
         settings = {
@@ -98,7 +108,7 @@ class VisualTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "VisualTokenizer":
-        """Read what `save` wrote."""
+        """Read a folder that `save` wrote."""
         stored = read_json(folder / SETTINGS_FILE)
         config = VisualTokenizerConfig(**stored["config"])
         values_format = dense_format(stored["name"], stored["statistics"], stored["num_classes"])

@@ -1,14 +1,21 @@
-"""Muon on the matrices inside the transformer's blocks, AdamW on everything else.
+"""Muon for the matrices inside the transformer's blocks, AdamW for everything else.
 
-Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by its nearest
-semi-orthogonal matrix, approximately. On two cores with small batches that would be a third of a step, so we part from
-`torch.optim.Muon`: matrices of one shape share one batched iteration, which works on small Gram matrices, in float32 where
-there is no fast bfloat16. Three minimax steps, and q, k, v taken apart by head, cost less and are equal over the mean of all
-modalities at width 64, but learn weak signals (colors of a caption) far later at 128; without weight decay attention
-saturates within minutes: docs/log.md.
+Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a matrix by its nearest
+semi-orthogonal matrix, approximately. Why this is not `torch.optim`, measured for the default model on one core of an AVX2
+machine:
 
-Parameters may be sharded over processes (FSDP2): AdamW, being element by element, updates the part that is here; Muon needs
-whole matrices and gathers each one's update, so that every process orthogonalizes it and applies its own rows.
+- `torch.optim.Muon` takes 1,966 ms a step, `Muon` below 139 ms. It orthogonalizes one matrix at a time, in bfloat16; here all
+  matrices of one shape share batched float32 products (`fourfold.training.newton_schulz`).
+- AdamW is torch's own fused kernel, `torch.optim.adamw.adamw(fused=True)`. Only the object around it is not used: constructing
+  any `torch.optim.Optimizer` imports torch's compiler, which takes as long as importing torch (6.7 s of CPU time), in every
+  process of a run.
+
+Cheaper variants of Muon (three minimax steps; q, k, v by head) equal the default in the mean over modalities at width 64, but
+learn weak signals, such as colors in captions, far later at width 128. Without weight decay attention saturates within minutes.
+Both experiments: docs/log.md.
+
+Parameters may be sharded over processes (FSDP2). AdamW works element by element, so each process updates its shard. Muon needs
+whole matrices: every process gathers and orthogonalizes each update, and applies its own rows.
 """
 
 # K matrices of one shape, R rows, C columns
@@ -29,24 +36,24 @@ from fourfold.training.parallel import is_sharded, local, shard_like, whole_like
 
 
 class OptimizerConfig(Config):
-    """Which optimizer, and how fast. Learning rates are peaks; the schedule multiplies them."""
+    """Optimizer and its hyperparameters. Learning rates are peaks; the schedule multiplies them."""
 
     kind: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = Field(default=1e-3, gt=0)  # of AdamW: embeddings, heads, norms; everything when kind is adamw
+    learning_rate: float = Field(default=1e-3, gt=0)  # of AdamW: embeddings, heads, norms; all parameters if kind is adamw
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)  # not on norms, biases and other vectors
+    weight_decay: float = Field(default=0.05, ge=0)  # of AdamW; not for norms, biases and other vectors
     muon_learning_rate: float = Field(default=0.02, gt=0)
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    muon_weight_decay: float = Field(default=0.0, ge=0)  # long runs need it: 0.1 is what torch.optim.Muon takes
-    newton_schulz_steps: Literal[3, 5] = 5  # 3: minimax polynomials, cheaper; docs/log.md
-    muon_per_head: bool = False  # orthogonalize q, k and v of each attention head by itself: cheaper
+    muon_weight_decay: float = Field(default=0.0, ge=0)  # long runs need it; the default of torch.optim.Muon is 0.1
+    newton_schulz_steps: Literal[3, 5] = 5  # 3: minimax polynomials, cheaper
+    muon_per_head: bool = False  # orthogonalize q, k and v of each attention head separately: cheaper
 
 
 def block_matrices(model: nn.Module, per_head: bool = True) -> dict[str, int]:
-    """Return the parameters of `model` that Muon is for, each with the number of matrices stored in it.
+    """Return the names of the parameters that Muon updates, each with the number of matrices stored in it.
 
-    These are the weights of the linear layers inside 4M's encoder and decoder blocks; other models give an empty table.
+    These are the weights of the linear layers inside encoder and decoder blocks of 4M. Other models give an empty dictionary.
     """
     splits: dict[str, int] = {}
     for name, module in model.named_modules():
@@ -60,20 +67,20 @@ def block_matrices(model: nn.Module, per_head: bool = True) -> dict[str, int]:
 
 
 class UpdateRule(Protocol):
-    """One way of updating some parameters."""
+    """An optimizer of some of the parameters."""
 
     parameters: dict[str, Tensor]
     state: dict[str, dict[str, Tensor]]  # kind of state → parameter name → tensor
 
-    def step(self, factor: float) -> None:
-        """Update the parameters that have a gradient, with `factor` times the peak learning rate."""
+    def step(self, lr_multiplier: float) -> None:
+        """Update the parameters that have a gradient, with `lr_multiplier` times the peak learning rate."""
 
 
 class Muon:
-    """Nesterov momentum, orthogonalized. `splits`: how many matrices lie in each parameter along its rows.
+    """Orthogonalized Nesterov momentum. `splits`: the number of matrices stored in each parameter, along its rows.
 
-    Kernels of convolutions (out, in, h, w) count as (out, in · h · w) matrices. The step is lr · √max(1, R / C), as in the
-    original.
+    Kernels of convolutions (out, in, h, w) count as (out, in · h · w) matrices. The step size is lr · √max(1, R / C), as in the
+    original code.
     """
 
     def __init__(self, parameters: dict[str, Tensor], splits: Mapping[str, int], config: OptimizerConfig) -> None:
@@ -81,7 +88,7 @@ class Muon:
         self.state = {"momentum": _zeros_like(parameters)}
 
     @torch.no_grad()
-    def step(self, factor: float) -> None:
+    def step(self, lr_multiplier: float) -> None:
         """Update the matrices that have a gradient."""
         names = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
         if not names:
@@ -89,7 +96,7 @@ class Muon:
         weights = [local(self.parameters[name]) for name in names]
         gradients = [local(self.parameters[name].grad) for name in names]
         momenta = [local(self.state["momentum"][name]) for name in names]
-        rate = self.config.muon_learning_rate * factor
+        rate = self.config.muon_learning_rate * lr_multiplier
         torch._foreach_lerp_(momenta, gradients, 1 - self.config.muon_momentum)
         updates = torch._foreach_lerp(gradients, momenta, self.config.muon_momentum)
         if self.config.muon_weight_decay:
@@ -115,7 +122,7 @@ class Muon:
     def _batches(
         self, names: list[str], weights: list[Tensor], updates: list[Tensor]
     ) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
-        """Yield matrices (views of the weights) and their updates, the latter turned so that all of a batch are (R ≤ C)."""
+        """Return matrices (views of the weights) and their updates by shape, the latter transposed where R > C."""
         by_shape: dict[torch.Size, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for name, weight, update in zip(names, weights, updates, strict=True):
             count = self.splits[name]
@@ -127,10 +134,7 @@ class Muon:
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), in torch's fused form; no decay on vectors.
-
-    The functional form is used because constructing a `torch.optim.Optimizer` imports the compiler: seconds of every run.
-    """
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019, arXiv 1711.05101), not applied to vectors."""
 
     def __init__(self, parameters: dict[str, Tensor], config: OptimizerConfig) -> None:
         self.parameters, self.config = parameters, config
@@ -138,7 +142,7 @@ class AdamW:
         self.state["count"] = {name: torch.zeros((), device=parameter.device) for name, parameter in parameters.items()}
 
     @torch.no_grad()
-    def step(self, factor: float) -> None:
+    def step(self, lr_multiplier: float) -> None:
         """Update the parameters that have a gradient."""
         for decay, is_decayed in ((self.config.weight_decay, True), (0.0, False)):
             names = [n for n, p in self.parameters.items() if p.grad is not None and (p.ndim >= 2) == is_decayed]
@@ -156,7 +160,7 @@ class AdamW:
                     beta1=self.config.betas[0],
                     beta2=self.config.betas[1],
                     eps=self.config.epsilon,
-                    lr=self.config.learning_rate * factor,
+                    lr=self.config.learning_rate * lr_multiplier,
                     weight_decay=decay,
                 )
 
@@ -166,7 +170,7 @@ def _zeros_like(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _matrices(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Return views of the matrices that lie in a parameter along its rows; an update of a copy would be lost."""
+    """Return views of the matrices stored in a parameter along its rows. Views, because an update of a copy would be lost."""
     return tensor.view(tensor.shape[0], -1).chunk(count)
 
 
@@ -175,30 +179,30 @@ def _is_wide(matrix_RC: Tensor) -> bool:
 
 
 def _batch(matrices: list[Tensor]) -> Tensor:
-    """Return (K, R, C) in the precision in which products are fast here."""
+    """Return (K, R, C), in bfloat16 on GPUs and float32 elsewhere."""
     fast = torch.bfloat16 if matrices[0].device.type == "cuda" else torch.float32
     return torch.stack(matrices).to(fast)
 
 
 class OptimizerSet:
-    """One or two update rules that step as one; their learning rates follow one schedule factor."""
+    """One or two update rules that step together, with one learning rate schedule."""
 
     def __init__(self, rules: dict[str, UpdateRule]) -> None:
         self.rules = rules
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All parameters that are trained."""
+        """All trained parameters."""
         return [parameter for rule in self.rules.values() for parameter in rule.parameters.values()]
 
-    def step(self, factor: float = 1.0) -> None:
-        """Update all parameters with `factor` times the peak learning rates, then forget the gradients."""
+    def step(self, lr_multiplier: float = 1.0) -> None:
+        """Update all parameters with `lr_multiplier` times the peak learning rates, then drop the gradients."""
         for rule in self.rules.values():
-            rule.step(factor)
+            rule.step(lr_multiplier)
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -213,7 +217,11 @@ class OptimizerSet:
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `state_tensors` returned; raises KeyError when something is missing."""
+        """Restore the state that `state_tensors` returned.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
         for name, tensor in self.state_tensors().items():
             local(tensor).copy_(shard_like(tensors[name], tensor))
 
@@ -221,8 +229,13 @@ class OptimizerSet:
 def build_optimizer(model: nn.Module, config: OptimizerConfig, matrices: Mapping[str, int] | None = None) -> OptimizerSet:
     """Return the optimizers of a model's trainable parameters.
 
-    `matrices` names the parameters for Muon and how many matrices each holds (default: `block_matrices(model)`); it is
-    ignored when `config.kind` is adamw. Call it after the model is on its device.
+    Call it after moving the model to its device.
+
+    Args:
+        model: The model; parameters with `requires_grad=False` are left out.
+        config: The hyperparameters.
+        matrices: Parameters for Muon and the number of matrices in each; default: `block_matrices(model)`. Unused if
+            `config.kind` is adamw.
     """
     named: dict[str, Tensor] = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = block_matrices(model, config.muon_per_head) if matrices is None else matrices

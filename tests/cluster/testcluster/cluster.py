@@ -204,7 +204,7 @@ class GivenCluster(Cluster):
 
 
 def running(kept: bool | None = None) -> Path | None:
-    """Return the folder of the cluster that runs on this machine, None without one; `kept`: only one of `make cluster-up`."""
+    """Return the folder of the running cluster, None without one; `kept`: only one of `make cluster-up`."""
     try:
         note = json.loads(_note().read_text())
         machine = Machine.load(Path(note["folder"]))

@@ -6,7 +6,10 @@ TAIL_LINES = 15
 
 
 class ClusterError(Exception):
-    """The cluster cannot be built, started or reached. The message names the program and ends with the tail of its log."""
+    """The cluster cannot be built, started or reached.
+
+    The message names the program and ends with the tail of its log.
+    """
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:

@@ -29,7 +29,7 @@ DAYS = 2
 
 
 def write_identities(folder: Path) -> None:
-    """Write the CA, the certificates of the API server (as server and as client of kubelet), keys, tokens and kubeconfigs."""
+    """Write the CA, the certificates of the API server (server, client of kubelet), tokens and kubeconfigs."""
     folder.mkdir(mode=0o700)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("fourfold-test-cluster", authority_key, None, authority_key)

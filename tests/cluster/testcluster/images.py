@@ -1,7 +1,7 @@
 """Builds OCI images from files and imports them on the node, named by digest.
 
-An image contains only the code of a project, like the last layer of a real one. The layers below, system and packages, are
-mounted from the machine (`node.write_container_defaults`).
+An image contains only the code of a project, like the last layer of a real one. The layers below, system and
+packages, are mounted from the machine (`node.write_container_defaults`).
 """
 
 import hashlib

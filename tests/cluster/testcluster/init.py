@@ -1,7 +1,7 @@
 """Process 1 of the cluster's namespaces: creates the mounts, then reaps orphaned processes.
 
-Run by `machine.py` as a script in new mount, network and process namespaces. When it ends, the kernel kills all processes in
-them and removes the namespaces, including mounts, interfaces, firewall rules and network settings.
+Run by `machine.py` as a script in new mount, network and process namespaces. When it ends, the kernel kills all
+processes in them and removes the namespaces, including mounts, interfaces, firewall rules and network settings.
 """
 
 import os

@@ -63,8 +63,8 @@ def _network() -> dict[str, Any]:
 def write_container_defaults(folder: Path, defaults: str) -> None:
     """Write the base specification of containers: containerd's `defaults` (JSON) and read-only mounts of this machine.
 
-    So an image contains only the code of a project. The system and the Python environment (6 GB with CUDA, which would take
-    15 minutes to pack) appear as part of the image, without a hostPath volume, which Pod Security forbids.
+    So an image contains only the code of a project. The system and the Python environment (6 GB with CUDA, which
+    would take 15 minutes to pack) appear as part of the image, without a hostPath volume, which Pod Security forbids.
     """
     spec = json.loads(defaults)
     for source, place in shared_folders().items():

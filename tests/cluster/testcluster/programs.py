@@ -1,4 +1,4 @@
-"""Programs of the cluster: Kubernetes and CoreDNS are built from their modules, the others come from the distribution."""
+"""Programs of the cluster: Kubernetes and CoreDNS are built here, the others come from the distribution."""
 
 import fcntl
 import hashlib

@@ -19,7 +19,7 @@ FOLDERS = (
 
 
 def traces() -> dict[str, set[str]]:
-    """Return processes, interfaces, routes, firewall rules, mounts, control groups, kernel settings and folders, by kind."""
+    """Return processes, interfaces, routes, firewall rules, mounts, control groups, settings and folders."""
     groups = (group.rglob("*") for top in ("kubepods", "*/kubepods") for group in Path("/sys/fs/cgroup").glob(top))
     return {
         "processes": {

@@ -1,4 +1,4 @@
-"""A tiny any-to-any model whose tokenizers can be read by eye."""
+"""A tiny any-to-any model with tokenizers that a reader can decode by eye."""
 
 import numpy as np
 

@@ -7,18 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fourfold.generation.conditions import UNKNOWN, visible_batch, with_targets
+from fourfold.generation.conditions import MISSING, visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, append_end, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, append_end, generate_tokens
+from fourfold.generation.grids import temperatures, token_schedule
 from fourfold.generation.sampling import draw, keep_top, sample, sample_with_confidence
-from fourfold.generation.schedules import temperatures, token_schedule
 from fourfold.masking import spans
 from fourfold.masking.spans import merge_spans
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 
-SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+SPECIAL = SpecialTokenIds(end=3, sentinels=(4, 5, 6))
 CONFIG = ModelConfig(
     modalities=(
         ModalityConfig(name="rgb", kind="pixels", grid=(2, 2)),
@@ -59,10 +59,10 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(conditions, changes):
+def test_cached_decoding_equals_recomputing_the_prefix(conditions, changes):
     model = FourM(CONFIG.model_copy(update=changes), seed=1).eval()
     rgb = {"rgb": conditions["rgb"]}
-    found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialIds(end=39, sentinels=(38, 37)))[
+    found = generate_tokens(model, rgb, ["caption"], range(5), GenerationConfig(), SpecialTokenIds(end=39, sentinels=(38, 37)))[
         "caption"
     ]
     length = found.shape[1]
@@ -79,7 +79,7 @@ def test_decoding_with_caches_gives_what_recomputing_the_whole_prefix_gives(cond
 
 
 @pytest.mark.parametrize("config", [GenerationConfig(), SAMPLED, SAMPLED.model_copy(update={"chain": True})])
-def test_a_batch_gives_what_single_calls_give(model, conditions, config):
+def test_batch_equals_single_calls(model, conditions, config):
     targets, seeds = ["tok_depth", "caption", "tok_semseg"], [7, 8, 9, 10, 11]
     together = generate_tokens(model, conditions, targets, seeds, config, SPECIAL)
     for row in range(5):
@@ -90,7 +90,7 @@ def test_a_batch_gives_what_single_calls_give(model, conditions, config):
             assert not together[name][row, width:].any()
 
 
-def test_a_sample_follows_its_seed_wherever_it_stands_in_the_batch(model, conditions):
+def test_sample_depends_on_its_seed_not_on_its_row(model, conditions):
     order = [3, 0, 4, 2, 1]
     straight = generate_tokens(model, conditions, ["tok_depth"], [0, 1, 2, 3, 4], SAMPLED, SPECIAL)["tok_depth"]
     shuffled = generate_tokens(model, some(conditions, order), ["tok_depth"], order, SAMPLED, SPECIAL)["tok_depth"]
@@ -99,8 +99,8 @@ def test_a_sample_follows_its_seed_wherever_it_stands_in_the_batch(model, condit
     assert (other != straight).any()
 
 
-def test_given_tokens_stay_and_the_rest_is_filled(model, conditions):
-    known = torch.full((5, 4), UNKNOWN)
+def test_given_tokens_are_kept_and_the_rest_filled(model, conditions):
+    known = torch.full((5, 4), MISSING)
     known[:, 1] = 6
     for config in (GenerationConfig(), SAMPLED):
         found = generate_tokens(model, {"tok_depth": known}, ["tok_depth"], range(5), config, SPECIAL)["tok_depth"]
@@ -109,13 +109,13 @@ def test_given_tokens_stay_and_the_rest_is_filled(model, conditions):
         assert (found < 11).all()
 
 
-def test_samples_that_lack_different_amounts_get_what_they_get_alone(model, conditions):
+def test_samples_lacking_different_amounts_equal_single_calls(model, conditions):
     depth = torch.randint(11, (5, 4), generator=torch.Generator().manual_seed(3))
     for row, unknown in enumerate([4, 1, 0, 1, 3]):
-        depth[row, :unknown] = UNKNOWN
+        depth[row, :unknown] = MISSING
     given = {"rgb": conditions["rgb"], "tok_depth": depth}
     found = generate_tokens(model, given, ["tok_depth"], range(5), SAMPLED, SPECIAL)["tok_depth"]
-    known = depth != UNKNOWN
+    known = depth != MISSING
     assert (found[known] == depth[known]).all() and (found >= 0).all()
     for row in range(5):
         alone = generate_tokens(model, some(given, [row]), ["tok_depth"], [row], SAMPLED, SPECIAL)["tok_depth"]
@@ -123,11 +123,11 @@ def test_samples_that_lack_different_amounts_get_what_they_get_alone(model, cond
 
 
 @pytest.mark.parametrize("guided", [1.0, 2.5])
-def test_samples_with_different_conditions_get_what_they_get_alone(model, conditions, guided):
+def test_samples_with_different_conditions_equal_single_calls(model, conditions, guided):
     warm = WARM.model_copy(update={"guidance": guided})
     config = GenerationConfig(grids=warm.model_copy(update={"steps": 2}), sequences=warm)
     rgb, caption = conditions["rgb"].short(), conditions["caption"].clone()
-    rgb[[1, 4]], caption[[0, 4]] = UNKNOWN, 0
+    rgb[[1, 4]], caption[[0, 4]] = MISSING, 0
     mixed = {"rgb": rgb, "caption": caption}
     targets = ["tok_depth", "tok_semseg"]
     together = generate_tokens(model, mixed, targets, range(5), config, SPECIAL)
@@ -138,9 +138,9 @@ def test_samples_with_different_conditions_get_what_they_get_alone(model, condit
             assert together[name][row].tolist() == alone[name][0].tolist()
 
 
-def test_patches_that_are_unknown_are_not_seen(model, conditions):
+def test_missing_patches_are_not_visible(model, conditions):
     changed = conditions["rgb"].short()
-    changed[:, :4, 4:] = UNKNOWN
+    changed[:, :4, 4:] = MISSING
     batch = visible_batch({"rgb": changed}, CONFIG, 5, torch.device("cpu"))
     assert batch.input_position_BN.tolist() == [[0, 2, 3]] * 5
     whole = model.encode(visible_batch({"rgb": conditions["rgb"]}, CONFIG, 5, torch.device("cpu")))
@@ -148,11 +148,11 @@ def test_patches_that_are_unknown_are_not_seen(model, conditions):
     torch.testing.assert_close(whole.features_TD, short.features_TD)
 
 
-def test_gaps_of_a_text_are_filled_as_one_pass_over_the_whole_would_fill_them(model, conditions):
-    """Judged by teacher forcing: what fills the gaps is, token by token, the likeliest after what stands before it."""
+def test_gaps_are_filled_like_in_one_pass_over_the_text(model, conditions):
+    """Check by teacher forcing: each token in a gap is the most probable one after the tokens before it."""
     given = torch.tensor([[7, 5, 9, 10, 6, 3, 0], [5, 8, 3, 0, 0, 0, 0], [7, 8, 9, 10, 11, 12, 3]])
     known = {"rgb": conditions["rgb"][:3], "caption": given}
-    special = SpecialIds(end=3, sentinels=(4, 5, 6, 38))
+    special = SpecialTokenIds(end=3, sentinels=(4, 5, 6, 38))
     config = GenerationConfig(sequences=TargetConfig(max_tokens=5))
     found = generate_tokens(model, known, ["caption"], range(3), config, special)["caption"]
     assert found[2].tolist()[:6] == [7, 8, 9, 10, 11, 12]
@@ -179,13 +179,13 @@ def test_gaps_of_a_text_are_filled_as_one_pass_over_the_whole_would_fill_them(mo
         assert found[row, found[row] > 0].tolist() == expected[: expected.index(3)]
 
 
-def test_more_gaps_than_there_are_sentinels_are_refused(model):
-    with pytest.raises(ValueError, match="2 gaps; at most 1"):
+def test_more_gaps_than_sentinels_raise(model):
+    with pytest.raises(ValueError, match="2 gaps; allowed: up to 1"):
         generate_tokens(model, {"caption": torch.tensor([[5, 7, 6, 3]])}, ["caption"], [0], GenerationConfig(), SPECIAL)
 
 
-def test_weights_push_towards_and_away_from_a_condition_as_the_formula_says(model, conditions):
-    """u + Σ w (c − u), computed here pass by pass."""
+def test_weights_follow_the_formula(model, conditions):
+    """Compute u + Σ w (c − u) pass by pass."""
     weights = {"rgb": 1.7, "caption": -0.6}
     found = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, weights)["tok_depth"]
     places = torch.arange(4).expand(5, -1)
@@ -200,11 +200,11 @@ def test_weights_push_towards_and_away_from_a_condition_as_the_formula_says(mode
     torch.testing.assert_close(found, total.argmax(-1))
     plain = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)["tok_depth"]
     assert (found != plain).any()
-    with pytest.raises(ValueError, match=r"weights for tok_semseg. Conditions here: caption, rgb, tok_depth"):
+    with pytest.raises(ValueError, match=r"Weights name tok_semseg; allowed: the conditions caption, rgb, tok_depth"):
         generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"tok_semseg": 2.0})
 
 
-def test_what_is_made_on_the_way_is_what_asking_for_it_in_a_chain_gives(model, conditions):
+def test_via_equals_an_explicit_chain(model, conditions):
     config = SAMPLED.model_copy(update={"via": {"tok_depth": ("tok_semseg",)}})
     found = generate_tokens(model, conditions, ["tok_depth"], range(5), config, SPECIAL)
     chained = SAMPLED.model_copy(update={"chain": True})
@@ -217,13 +217,13 @@ def test_what_is_made_on_the_way_is_what_asking_for_it_in_a_chain_gives(model, c
     )
 
 
-def test_targets_that_are_not_chained_do_not_influence_each_other(model, conditions):
+def test_unchained_targets_are_independent(model, conditions):
     both = generate_tokens(model, conditions, ["tok_depth", "tok_semseg"], range(5), SAMPLED, SPECIAL)
     one = generate_tokens(model, conditions, ["tok_semseg"], range(5), SAMPLED, SPECIAL)
     torch.testing.assert_close(both["tok_semseg"], one["tok_semseg"])
 
 
-def test_guidance_of_one_is_no_guidance_and_no_condition_at_all_works(model, conditions):
+def test_guidance_one_is_none_and_no_condition_works(model, conditions):
     plain = generate_tokens(model, conditions, ["tok_depth"], range(5), GenerationConfig(), SPECIAL)
     weighted = generate_tokens(
         model, {"rgb": conditions["rgb"]}, ["tok_depth"], range(5), GenerationConfig(), SPECIAL, {"rgb": 1.0}
@@ -234,7 +234,7 @@ def test_guidance_of_one_is_no_guidance_and_no_condition_at_all_works(model, con
     assert generate_tokens(model, {}, ["tok_depth"], range(2), GenerationConfig(), SPECIAL)["tok_depth"].shape == (2, 4)
 
 
-def test_conditions_that_do_not_fit_are_refused_with_what_is_expected(model, conditions):
+def test_wrong_conditions_raise_with_the_expected_shape(model, conditions):
     with pytest.raises(ValueError, match=r"tok_depth.*expected tokens of shape \(5, 4\)"):
         generate_tokens(model, {"tok_depth": torch.zeros(5, 9).long()}, ["caption"], range(5), GenerationConfig(), SPECIAL)
     with pytest.raises(ValueError, match="Did you mean 'tok_depth'"):
@@ -243,7 +243,7 @@ def test_conditions_that_do_not_fit_are_refused_with_what_is_expected(model, con
         generate_tokens(model, conditions, ["rgb"], range(5), GenerationConfig(), SPECIAL)
 
 
-def test_the_end_stands_after_the_last_token():
+def test_end_follows_the_last_token():
     assert append_end(torch.tensor([[7, 8, 0], [0, 0, 0], [7, 8, 9]]), 3).tolist() == [[7, 8, 3, 0], [3, 0, 0, 0], [7, 8, 9, 3]]
 
 
@@ -256,7 +256,7 @@ def test_schedules_fix_every_token_once(name, tokens, steps):
     assert min(schedule) >= 0
 
 
-def test_draws_follow_the_probabilities_and_never_take_what_is_impossible():
+def test_draws_follow_the_probabilities_and_never_take_zero():
     probabilities = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0]).expand(20_000, 6)
     uniform = (torch.arange(20_000) + 0.5) / 20_000
     share = draw(probabilities, uniform).bincount(minlength=6) / 20_000
@@ -273,8 +273,8 @@ def test_draws_follow_the_probabilities_and_never_take_what_is_impossible():
 @given(
     st.integers(2, 200), st.integers(0, 8), st.sampled_from([0.05, 0.5, 0.9, 1.0]), st.floats(0.05, 3), st.integers(0, 10**6)
 )
-def test_samples_are_drawn_from_what_the_filters_keep_and_in_its_proportions(size, top_k, top_p, temperature, seed):
-    """Judged by the plain way: filter all logits, then compare shares with the softmax of the tempered rest."""
+def test_samples_follow_the_filtered_distribution(size, top_k, top_p, temperature, seed):
+    """Compare shares with the softmax of all logits, filtered and divided by the temperature."""
     logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 2
     expected = (keep_top(logits, top_k, top_p) / temperature).softmax(-1)
     uniform = (torch.arange(4000) + 0.5) / 4000
@@ -286,8 +286,8 @@ def test_samples_are_drawn_from_what_the_filters_keep_and_in_its_proportions(siz
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_whatever_is_asked_of_whatever_is_known_a_batch_gives_what_single_calls_give(model, data):
-    """Any mix of images, texts of any length, grids with any number of gaps and nothing at all; any settings."""
+def test_any_batch_of_requests_equals_single_calls(model, data):
+    """Draw any mix of images, texts, partly given grids and missing conditions, and any settings."""
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
     size = data.draw(st.integers(1, 4))
     rgb = torch.randint(256, (size, 8, 8, 3), generator=generator).short()
@@ -295,9 +295,9 @@ def test_whatever_is_asked_of_whatever_is_known_a_batch_gives_what_single_calls_
     depth = torch.randint(11, (size, 4), generator=generator)
     for row in range(size):
         if data.draw(st.booleans()):
-            rgb[row] = UNKNOWN
+            rgb[row] = MISSING
         caption[row, data.draw(st.integers(0, 6)) :] = 0
-        depth[row, : data.draw(st.integers(0, 4))] = UNKNOWN
+        depth[row, : data.draw(st.integers(0, 4))] = MISSING
     known = {"rgb": rgb, "caption": caption, "tok_depth": depth}
     one = TargetConfig(
         order=data.draw(st.sampled_from(["roar", "maskgit"])),
@@ -321,5 +321,5 @@ def test_whatever_is_asked_of_whatever_is_known_a_batch_gives_what_single_calls_
             width = alone[name].shape[1]
             assert together[name][row, :width].tolist() == alone[name][0].tolist()
             assert not together[name][row, width:].any()
-    kept = depth != UNKNOWN
+    kept = depth != MISSING
     assert (together["tok_depth"][kept] == depth[kept]).all()

@@ -1,4 +1,4 @@
-"""Generation against runs of the reference in which nothing is random (tests/reference, generation_greedy)."""
+"""Generation against deterministic runs of the reference (tests/reference, generation_greedy)."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ import torch
 
 from fourfold.generation import sampling
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
+from fourfold.generation.grids import remaining_schedule, temperatures, token_schedule
 from fourfold.generation.sampling import keep_top
-from fourfold.generation.schedules import remaining_schedule, temperatures, token_schedule
 from fourfold.model.fourm import FourM
 from fourfold.model.released.checkpoint import load_released
 
@@ -40,7 +40,7 @@ def answer(model, conditions, targets, settings=None, stop=6, weights=None, **ch
     settings = settings or TargetConfig()
     config = GenerationConfig(grids=settings, sequences=settings, show_sentinel=True, **changes)
     batch = len(next(iter(conditions.values())))
-    special = SpecialIds(end=stop, sentinels=(4, 5))
+    special = SpecialTokenIds(end=stop, sentinels=(4, 5))
     return {
         k: v.tolist() for k, v in generate_tokens(model, conditions, targets, range(batch), config, special, weights).items()
     }
@@ -60,7 +60,7 @@ def test_maskgit_in_four_steps_gives_the_reference_tokens(model, runs, inputs, m
 
 
 class Recorder:
-    """What the model is asked for while it generates: what is visible, which places, and the logits of these."""
+    """Record each pass of generation: the visible tokens, the positions asked for, and their logits."""
 
     def __init__(self, model, monkeypatch):
         self.visible, self.places, self.logits = [], [], []
@@ -82,7 +82,7 @@ class Recorder:
             monkeypatch.setattr(model, name, record)
 
     def of_grid(self, call):
-        """The logits of one pass, sorted by place."""
+        """Return the logits of one pass, sorted by position."""
         order = self.places[call].argsort(dim=1)
         return self.logits[call].gather(1, order[..., None].expand_as(self.logits[call]))
 
@@ -103,7 +103,7 @@ def assert_logits(found, expected):
 
 
 @pytest.mark.parametrize("run", ["a_maskgit1", "a_roar1", "b_maskgit4", "b_roar4"])
-def test_every_step_sees_and_says_what_the_reference_does(model, runs, inputs, golden, recorder, monkeypatch, run):
+def test_every_step_has_the_inputs_and_outputs_of_the_reference(model, runs, inputs, golden, recorder, monkeypatch, run):
     maskgit, steps = "maskgit" in run, int(run[-1])
     if not maskgit and steps > 1:
         order = [place for step in runs["runs"][run]["order_per_step"] for place in step[0]]
@@ -132,7 +132,7 @@ def test_cached_text_has_the_logits_of_the_uncached_reference(model, inputs, gol
         assert_logits(torch.stack(recorder.logits[branch :: len(names)], dim=1), golden[f"{run}/{name}"])
 
 
-def test_guided_chained_and_weighted_passes_have_the_logits_of_the_reference(model, inputs, golden, recorder):
+def test_guided_chained_and_weighted_logits_match_the_reference(model, inputs, golden, recorder):
     answer(model, {"caption": inputs["caption"]}, [CLIP], TargetConfig(guidance=2.0))
     answer(model, {"rgb@224": inputs["rgb@224"]}, [CLIP, DEPTH], TargetConfig(guidance=2.0), chain=True)
     conditions = {"caption": inputs["caption"], SEMSEG: inputs[SEMSEG]}
@@ -153,7 +153,7 @@ def test_roar_in_four_steps_gives_the_reference_tokens(model, runs, inputs, monk
 
 
 @pytest.mark.parametrize(("run", "guidance"), [("c_greedy", 1.0), ("c_guided", 2.0)])
-def test_cached_text_is_that_of_the_uncached_reference(model, runs, inputs, run, guidance):
+def test_cached_text_matches_the_uncached_reference(model, runs, inputs, run, guidance):
     settings = TargetConfig(max_tokens=11, guidance=guidance)
     assert answer(model, {RGB: inputs[RGB]}, ["caption"], settings)["caption"] == runs["runs"][run]["merged_ids"]
 
@@ -179,7 +179,7 @@ def test_weighted_conditions_give_the_reference_tokens(model, runs, inputs):
     assert found[DEPTH] == runs["runs"]["f_weighted"]["tokens"]
 
 
-def test_schedules_are_those_of_the_reference(runs):
+def test_schedules_match_the_reference(runs):
     schedules = runs["schedules"]
     for name in ("cosine", "linear"):
         for case in schedules[name]:
@@ -203,7 +203,7 @@ def test_schedules_are_those_of_the_reference(runs):
         ("top_p_0.05", 0, 0.05),
     ],
 )
-def test_filters_keep_what_the_reference_keeps(name, top_k, top_p):
+def test_filters_match_the_reference(name, top_k, top_p):
     with np.load(REFERENCE / "generation_greedy.npz") as file:
         kept = keep_top(torch.tensor(file["filters/logits"]), top_k, top_p) > -torch.inf
         np.testing.assert_array_equal(kept, file[f"filters/{name}/kept"])

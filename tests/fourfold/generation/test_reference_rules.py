@@ -1,4 +1,4 @@
-"""Rules of the reference's generation that no golden file covers, each judged by a plain computation of its own."""
+"""Rules of the reference's generation that no golden file covers, against separate plain computations."""
 
 import math
 from itertools import pairwise
@@ -9,13 +9,13 @@ import torch
 
 from fourfold.generation.conditions import visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
-from fourfold.generation.decoding import SpecialIds, generate_tokens
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
+from fourfold.generation.grids import temperatures, token_schedule
 from fourfold.generation.sampling import sample_with_confidence
-from fourfold.generation.schedules import temperatures, token_schedule
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 
-SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+SPECIAL = SpecialTokenIds(end=3, sentinels=(4, 5, 6))
 CONFIG = ModelConfig(
     modalities=(
         ModalityConfig(name="rgb@224", kind="pixels", grid=(2, 2)),
@@ -35,7 +35,7 @@ def model() -> FourM:
 
 
 @pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(6.0, 0, 0.8), (0.3, 0, 0.8), (2.0, 4, 0.7), (3.0, 4, 1.0)])
-def test_the_nucleus_is_that_before_temperature(temperature, top_k, top_p):
+def test_nucleus_is_computed_before_temperature(temperature, top_k, top_p):
     logits = torch.tensor([2.5, 2.0, 1.8, 1.0, 0.5, 0.0, -1.0, -3.0])
     allowed, mass = [], 0.0
     best = range(len(logits))[: top_k or None]  # they are sorted
@@ -51,7 +51,7 @@ def test_the_nucleus_is_that_before_temperature(temperature, top_k, top_p):
     torch.testing.assert_close(confidence, expected[ids])
 
 
-def test_tokens_that_equal_the_last_of_the_most_probable_stay():
+def test_ties_with_the_last_of_top_k_are_kept():
     logits = torch.tensor([1.0, 3.0, 2.0, 2.0, 0.0, 2.0]).expand(600, -1)
     ids, _ = sample_with_confidence(logits, torch.arange(600) / 600, temperature=1.0, top_k=2)
     assert set(ids.tolist()) == {1, 2, 3, 5}
@@ -59,7 +59,7 @@ def test_tokens_that_equal_the_last_of_the_most_probable_stay():
 
 @pytest.mark.parametrize("tokens", [3, 16, 51, 196, 255, 784])
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 12, 25])
-def test_cosine_steps_round_halves_as_the_reference_does(tokens, steps):
+def test_cosine_steps_round_halves_as_in_the_reference(tokens, steps):
     share = [0.5 * (1 + math.cos(math.pi * i / steps)) for i in range(steps)]
     sizes = [round(tokens * (a - b)) for a, b in pairwise(share)]
     sizes.append(tokens - sum(sizes))
@@ -69,7 +69,7 @@ def test_cosine_steps_round_halves_as_the_reference_does(tokens, steps):
 
 
 @pytest.mark.parametrize(("tokens", "steps", "power"), [(196, 49, 0.5), (196, 25, 2.0), (16, 16, 0.5), (784, 8, 1.0)])
-def test_temperatures_of_onex_are_one_over_a_power_of_a_line_times_what_is_missing(tokens, steps, power):
+def test_onex_temperatures_follow_their_formula(tokens, steps, power):
     sizes = np.array(token_schedule(tokens, steps, "linear"))
     curve = np.linspace(1, 100, tokens) ** -power
     curve = (curve - curve.min()) / (curve.max() - curve.min())
@@ -77,7 +77,7 @@ def test_temperatures_of_onex_are_one_over_a_power_of_a_line_times_what_is_missi
     np.testing.assert_allclose(temperatures(6.0, sizes.tolist(), "onex", 0.5, power), expected, atol=1e-9)
 
 
-def test_emptied_vectors_are_one_of_zeros_which_projects_to_the_bias(model):
+def test_emptied_vectors_project_to_the_bias(model):
     vectors = torch.randn(1, 3, 5)
     settings = TargetConfig(guidance=3.0)
     found = generate_tokens(
@@ -104,7 +104,7 @@ def test_emptied_vectors_are_one_of_zeros_which_projects_to_the_bias(model):
     assert shown.features_TD.shape[0] == 3 and torch.equal(found["tok_depth@448"], expected.argmax(-1))
 
 
-def test_images_of_two_resolutions_are_shown_together_or_one_alone(model):
+def test_images_of_two_resolutions_are_shown_together_or_alone(model):
     draw = torch.Generator().manual_seed(1)
     small = torch.randint(256, (2, 8, 8, 3), generator=draw, dtype=torch.uint8)
     large = torch.randint(256, (2, 16, 16, 3), generator=draw, dtype=torch.uint8)

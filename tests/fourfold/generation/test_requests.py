@@ -1,4 +1,4 @@
-"""One call for one sample, and one call for many that want different things."""
+"""One call for one sample, and one call for many different requests."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def model() -> AnyToAny:
     return AnyToAny(FourM(CONFIG, seed=2), CountingTokenizers())
 
 
-def test_one_call_gives_decoded_values_of_one_sample(model):
+def test_one_call_returns_decoded_values_of_one_sample(model):
     found = generate(model, conditions={"rgb": IMAGE}, targets=["depth", "caption"], preset="dense")
     assert found["depth"].shape == (2, 2) and isinstance(found["caption"], str)
     expected = model.predict({"rgb": IMAGE[None]}, ["depth", "caption"], preset="dense")
@@ -32,7 +32,7 @@ def test_one_call_gives_decoded_values_of_one_sample(model):
     assert found["caption"] == expected["caption"][0]
 
 
-def test_an_image_may_come_in_any_form_and_size(model, tmp_path):
+def test_images_may_have_any_form_and_size(model, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "photo.png")
     forms = [IMAGE, Image.fromarray(IMAGE), tmp_path / "photo.png", str(tmp_path / "photo.png")]
     found = [generate(model, {"rgb": form}, ["depth"])["depth"].tolist() for form in forms]
@@ -42,7 +42,7 @@ def test_an_image_may_come_in_any_form_and_size(model, tmp_path):
     assert generate(model, {"rgb": wide}, ["depth"])["depth"].tolist() == found[0]
 
 
-def test_different_requests_in_one_call_get_what_they_get_alone(model):
+def test_different_requests_in_one_call_equal_single_calls(model):
     requests = [
         Request({"rgb": IMAGE}, ["depth", "caption"], WARM, seed=1),
         Request({"caption": "a bb"}, ["depth", "caption"], WARM, seed=2),
@@ -63,7 +63,7 @@ def test_different_requests_in_one_call_get_what_they_get_alone(model):
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"caption_to_rgb", "super_resolution"}))
-def test_every_preset_is_asked_for_by_name(model, name):
+def test_every_preset_works_by_name(model, name):
     assert generate(model, {"rgb": IMAGE}, ["depth"], preset=name)["depth"].shape == (2, 2)
 
 
@@ -74,15 +74,15 @@ def test_every_preset_is_asked_for_by_name(model, name):
         ({"rgb": IMAGE}, ["dpeth"], "greedy", "Did you mean 'depth'"),
         ({"rbg": IMAGE}, ["depth"], "greedy", "Did you mean 'rgb'"),
         ({"rgb": IMAGE}, ["depth"], "densse", "Did you mean 'dense'"),
-        ({"rgb": IMAGE}, ["rgb"], "caption_to_rgb", "no modality 'tok_clip'"),
-        ({"caption": "  "}, ["depth"], "greedy", "'caption': caption empty. Give some words"),
-        ({"rgb": IMAGE[..., 0]}, ["depth"], "greedy", r"uint8 of shape \(8, 8\); give uint8 \(height, width, 3\)"),
-        ({"rgb": 3}, ["depth"], "greedy", "is a int; give an array, a Pillow image or a path"),
-        ({"rgb": b"no image"}, ["depth"], "greedy", "image unreadable. Give a JPEG"),
-        ({"rgb": IMAGE, "depth": "far"}, ["caption"], "greedy", "'depth' is a str; give an array"),
-        ({"caption": 7}, ["depth"], "greedy", "'caption' is a int; give text"),
+        ({"rgb": IMAGE}, ["rgb"], "caption_to_rgb", "Unknown modality of this model 'tok_clip'"),
+        ({"caption": "  "}, ["depth"], "greedy", "'caption': caption empty. Pass some words"),
+        ({"rgb": IMAGE[..., 0]}, ["depth"], "greedy", r"uint8 of shape \(8, 8\); pass uint8 \(height, width, 3\)"),
+        ({"rgb": 3}, ["depth"], "greedy", "is a int; pass an array, a Pillow image or a path"),
+        ({"rgb": b"no image"}, ["depth"], "greedy", "image unreadable. Use a JPEG"),
+        ({"rgb": IMAGE, "depth": "far"}, ["caption"], "greedy", "'depth' is a str; pass an array"),
+        ({"caption": 7}, ["depth"], "greedy", "'caption' is a int; pass text"),
     ],
 )
-def test_a_bad_request_says_what_is_wrong_with_it(model, conditions, targets, preset, message):
+def test_bad_requests_raise_helpful_errors(model, conditions, targets, preset, message):
     with pytest.raises(ValueError, match=message):
         generate(model, conditions, targets, preset=preset)

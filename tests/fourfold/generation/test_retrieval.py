@@ -1,4 +1,4 @@
-"""Neighbors and votes, judged by other implementations (scikit-learn, plain loops)."""
+"""Neighbors and votes against other implementations (scikit-learn, plain loops)."""
 
 import sys
 from pathlib import Path
@@ -37,8 +37,8 @@ def shards(tmp_path) -> ShardSet:
 
 
 @pytest.mark.parametrize("k", [1, 5, 300])
-def test_neighbors_are_those_of_scikit_learn(k, monkeypatch):
-    monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", 7)
+def test_neighbors_match_scikit_learn(k, monkeypatch):
+    monkeypatch.setattr(retrieval, "QUERY_BATCH_SIZE", 7)
     gallery, queries = unit(RNG.normal(size=(120, 16))), unit(RNG.normal(size=(30, 16)))
     places, cosines = nearest(gallery, queries, k)
     judge = NearestNeighbors(n_neighbors=min(k, 120), metric="cosine", algorithm="brute").fit(gallery)
@@ -47,7 +47,7 @@ def test_neighbors_are_those_of_scikit_learn(k, monkeypatch):
     np.testing.assert_allclose(cosines, 1 - distances, atol=1e-6)
 
 
-def test_votes_are_those_of_scikit_learn_with_the_papers_weights():
+def test_votes_match_scikit_learn_with_the_weights_of_the_paper():
     centers = RNG.normal(size=(5, 12))
     classes, asked = RNG.integers(5, size=400), RNG.integers(5, size=150)
     gallery, queries = (centers[c] + 1.6 * RNG.normal(size=(len(c), 12)) for c in (classes, asked))
@@ -61,7 +61,7 @@ def test_votes_are_those_of_scikit_learn_with_the_papers_weights():
     assert (found != uniform).any()
 
 
-def test_of_equal_neighbors_the_first_stands_first():
+def test_equal_neighbors_keep_their_order():
     gallery = unit(np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]]))
     assert nearest(gallery, gallery[:1], 3)[0].tolist() == [[0, 2, 3]]
     assert knn_classify(gallery[:2], np.array([1, 0]), unit(np.array([[1.0, 1]])), k=2).tolist() == [0]
@@ -79,12 +79,12 @@ def test_each_sample_of_an_index_is_its_own_nearest_neighbor(model, shards, tmp_
     np.testing.assert_allclose(cosines, 1, atol=1e-5)
 
 
-def test_anything_the_model_reads_can_be_the_query(model):
+def test_any_modality_of_the_model_can_be_the_query(model):
     for query in ({"caption": ["a bb"]}, {"depth": np.ones((1, 2, 2))}, {"caption": ["a"], "depth": np.ones((1, 2, 2))}):
         assert embed(model, query, "clip").shape == (1, 3)
 
 
-def test_a_killed_index_goes_on_and_another_models_is_built_afresh(model, shards, tmp_path, monkeypatch):
+def test_killed_index_resumes_and_index_of_another_model_is_rebuilt(model, shards, tmp_path, monkeypatch):
     folder, asked = tmp_path / "index", []
 
     def counted(model, conditions, space, batch_size):
@@ -106,14 +106,14 @@ def test_a_killed_index_goes_on_and_another_models_is_built_afresh(model, shards
     assert (build_index(other, shards, "test", folder).vectors_NC != index.vectors_NC).any()
 
 
-def test_a_folder_with_other_files_is_left_alone(model, shards, tmp_path):
+def test_folder_with_other_files_raises(model, shards, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="contains other files"):
         build_index(model, shards, "test", tmp_path / "mine")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
-def test_a_space_that_is_none_names_those_there_are(model):
-    with pytest.raises(ValueError, match=r"'depth' is no space to search in\. There are: encoder, clip"):
+def test_unknown_space_raises_with_known_ones(model):
+    with pytest.raises(ValueError, match=r"Unknown space 'depth'\. Known: encoder, clip"):
         embed(model, {"caption": ["a"]}, "depth")

@@ -1,16 +1,16 @@
-"""From tokens at 224 px to tokens at 448 px: one more modality with a larger grid (4M-7 §4; 4m-facts §4 and §6)."""
+"""Super-resolution: tokens at 448 pixels from tokens at 224 pixels (4M, arXiv 2312.06647 §4)."""
 
 import pytest
 import torch
 
-from fourfold.generation.conditions import UNKNOWN, visible_batch, with_targets
+from fourfold.generation.conditions import MISSING, visible_batch, with_targets
 from fourfold.generation.config import find_preset
-from fourfold.generation.decoding import SpecialIds, generate_tokens
-from fourfold.generation.schedules import token_schedule
+from fourfold.generation.decoding import SpecialTokenIds, generate_tokens
+from fourfold.generation.grids import token_schedule
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.fourm import FourM
 
-SPECIAL = SpecialIds(end=3, sentinels=(4, 5, 6))
+SPECIAL = SpecialTokenIds(end=3, sentinels=(4, 5, 6))
 FINE = "tok_rgb@448"
 CONFIG = ModelConfig(
     modalities=(
@@ -37,16 +37,16 @@ def coarse() -> dict[str, torch.Tensor]:
     return {"tok_rgb@224": torch.randint(13, (2, 196), generator=generator), "caption": captions}
 
 
-def test_the_preset_takes_eight_cosine_steps_of_maskgit():
+def test_preset_has_eight_cosine_steps_of_maskgit():
     assert (PRESET.grids.order, PRESET.grids.steps, PRESET.grids.schedule) == ("maskgit", 8, "cosine")
     assert token_schedule(784, 8, "cosine") == [30, 85, 127, 150, 150, 127, 85, 30]
 
 
 def by_hand(model: FourM, known: dict[str, torch.Tensor], row: int, tokens: torch.Tensor, sizes: list[int]) -> torch.Tensor:
-    """MaskGIT as its paper tells it, for one sample: predict all that is left, keep the most probable, again."""
+    """MaskGIT (arXiv 2202.04200 §3.2) for one sample: predict all missing tokens, keep the most confident, repeat."""
     tokens = tokens.clone()
     for size in sizes:
-        left = (tokens == UNKNOWN).nonzero()[:, 0]
+        left = (tokens == MISSING).nonzero()[:, 0]
         shown = {name: value[row : row + 1] for name, value in known.items()}
         shown |= {FINE: tokens[None]} if len(left) < 784 else {}
         batch = with_targets(visible_batch(shown, CONFIG, 1, torch.device("cpu")), CONFIG.index(FINE), left[None])
@@ -57,23 +57,23 @@ def by_hand(model: FourM, known: dict[str, torch.Tensor], row: int, tokens: torc
     return tokens
 
 
-def test_the_large_grid_is_filled_as_the_paper_tells_it(model, coarse):
+def test_large_grid_is_filled_as_in_the_paper(model, coarse):
     found = generate_tokens(model, coarse, [FINE], [0, 1], SURE, SPECIAL)[FINE]
     assert found.shape == (2, 784)
-    nothing = torch.full((784,), UNKNOWN)
+    nothing = torch.full((784,), MISSING)
     for row in range(2):
         assert found[row].tolist() == by_hand(model, coarse, row, nothing, token_schedule(784, 8, "cosine")).tolist()
 
 
-def test_tokens_of_the_large_grid_that_are_given_stay_and_shorten_the_schedule(model, coarse):
-    fine = torch.full((2, 784), UNKNOWN)
+def test_given_tokens_of_the_large_grid_shorten_the_schedule(model, coarse):
+    fine = torch.full((2, 784), MISSING)
     fine[:, 100:342] = torch.arange(242) % 13  # as many as the first three steps
     found = generate_tokens(model, coarse | {FINE: fine}, [FINE], [0, 1], SURE, SPECIAL)[FINE]
     for row in range(2):
         assert found[row].tolist() == by_hand(model, coarse, row, fine[row], [150, 150, 127, 85, 30]).tolist()
 
 
-def test_a_sampled_guided_large_grid_follows_its_seed_in_any_batch(model, coarse):
+def test_sampled_large_grid_depends_on_its_seed_but_not_on_the_batch(model, coarse):
     found = generate_tokens(model, coarse, [FINE], [5, 6], PRESET, SPECIAL)[FINE]
     alone = generate_tokens(model, {name: value[1:] for name, value in coarse.items()}, [FINE], [6], PRESET, SPECIAL)[FINE]
     assert found[1].tolist() == alone[0].tolist()

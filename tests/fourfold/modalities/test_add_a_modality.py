@@ -17,7 +17,8 @@ from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
 from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import TrainingValues, train_visual_tokenizer
+from fourfold.training.run_context import RunContext
 from tests.fourfold.guides import code_blocks, plugin_of_guide, yaml_block
 
 GUIDE = "add-a-modality.md"
@@ -54,7 +55,7 @@ def use_heat() -> None:
     stored = codecs.decode("heat", codecs.encode("heat", heat[0]))
     np.testing.assert_array_equal(stored, heat[0])
     # tokenized, and back in kelvin
-    tokenizer = train_visual_tokenizer("heat", heat, 6, (4, 4), TINY, seed=0)
+    tokenizer = train_visual_tokenizer(TrainingValues("heat", heat, (4, 4)), TINY, RunContext(seed=0))
     text = TextTokenizer.train(["warm and cold"], TextTokenizerConfig())
     tokenizers = TokenizerSet(TokenizersConfig(grid=(4, 4), visual={"heat": TINY}), text, {"heat": tokenizer})
     tokens = tokenizers.tokens("heat", heat)

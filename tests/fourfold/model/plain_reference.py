@@ -1,6 +1,7 @@
-"""The reference's transformer from a released file's own keys, token by token, in float64 and without any of our modules.
+"""The 4M transformer, computed from the keys of a released file token by token in float64, without our modules.
 
-A batch is the reference's: by modality `tensor`, `input_mask`, `target_mask` (True: not used) and `decoder_attention_mask`.
+A batch has the layout of the 4M code: by modality `tensor`, `input_mask`, `target_mask` (True: not used) and
+`decoder_attention_mask`.
 """
 
 import math
@@ -15,7 +16,7 @@ Batch = dict[str, dict[str, Tensor]]
 
 @dataclass
 class Slot:
-    """One selected token: where it comes from, what stands in it, its position + modality, and what it shall become."""
+    """One selected token: its source, content, position + modality, and target."""
 
     name: str
     source: int  # in its modality
@@ -24,7 +25,7 @@ class Slot:
     place: Tensor
     token: int = 0
     target: int = 0
-    span: int = 0  # of the compressed attention mask
+    span: int = 0  # entry of the compressed attention mask
 
 
 @dataclass
@@ -150,7 +151,7 @@ class Plain:
     # A batch ---------------------------------------------------------------------------------------------------------------
 
     def run(self, batch: Batch, most_inputs: int, most_targets: int) -> dict:
-        """Return slots, states, logits and targets by modality, and both losses in the reference's arithmetic."""
+        """Return slots, states, logits and targets by modality, and both losses in the arithmetic of the 4M code."""
         size = len(next(iter(batch.values()))["tensor"])
         sides = [(self.inputs(batch, b, most_inputs), self.targets(batch, b, most_targets)) for b in range(size)]
         states = [self.forward(*side) for side in sides]

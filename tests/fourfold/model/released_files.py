@@ -1,4 +1,4 @@
-"""Files and batches of the reference's, with random content: its key names and metadata, written without any of our modules."""
+"""Released files and batches with random content, and the key names and metadata of 4M, written without our modules."""
 
 import math
 from pathlib import Path
@@ -49,14 +49,14 @@ def sincos(length: int, dim: int) -> Tensor:
 
 
 def sincos_grid(rows: int, columns: int, dim: int) -> Tensor:
-    """The reference's table: column by column, also where rows and columns differ."""
+    """Return the table of the 4M code: column by column, also where rows and columns differ."""
     first, second = torch.arange(columns).repeat_interleave(rows), torch.arange(rows).repeat(columns)
     table = [sincos(max(rows, columns), dim // 2)[places] for places in (first, second)]
     return torch.cat(table, 1)
 
 
 def checkpoint(values: dict, modalities: dict, seed: int = 0, ties: bool = True) -> dict[str, Tensor]:
-    """Return tensors under the reference's names; `ties`: what training ties has equal values."""
+    """Return tensors under released names; `ties`: parameters that training ties have equal values."""
     draw = torch.Generator().manual_seed(seed)
     dim, found = values["dim"], dict[str, Tensor]()
 
@@ -137,7 +137,7 @@ def write(tensors: dict[str, Tensor], values: dict, modalities: dict, path: Path
 
 
 def batch_of(modalities: dict, values: dict, size: int = 2, seed: int = 0) -> Batch:
-    """Return random content and masks as the reference's masking lays them out."""
+    """Return random content and masks in the layout of the 4M code's masking."""
     draw = torch.Generator().manual_seed(seed)
 
     def some(places: int, share: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The head-by-head attention and the packing against their plain definitions."""
+"""Head-by-head attention and packing against their definitions."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def plain_attention(num_heads: int, keep: torch.Tensor, q: torch.Tensor, k: torc
     heads=st.integers(1, 3), queries=st.integers(1, 5), keys=st.integers(1, 6), fused=st.sampled_from(["qkv", "q,kv", "q,k,v"]),
     backend=st.sampled_from(["auto", "matmul", "sdpa"]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_outputs_and_gradients_are_those_of_the_definition(heads, queries, keys, fused, backend, seed):
+def test_outputs_and_gradients_equal_the_definition(heads, queries, keys, fused, backend, seed):
     generator = torch.Generator().manual_seed(seed)
     queries = keys if fused == "qkv" else queries
 
@@ -41,7 +41,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(heads, queries, keys,
         torch.testing.assert_close(a, b)
 
 
-def test_who_may_see_nothing_gets_finite_numbers():
+def test_fully_masked_queries_give_finite_outputs():
     keep = torch.zeros(1, 1, 2, 3, dtype=torch.bool)
     for backend in ("matmul", "sdpa"):
         for dtype in (torch.float32, torch.bfloat16):
@@ -51,7 +51,7 @@ def test_who_may_see_nothing_gets_finite_numbers():
 
 @settings(max_examples=25, deadline=None)
 @given(batch=st.integers(1, 4), slots=st.integers(0, 6), seed=st.integers(0, 99), ranked=st.booleans())
-def test_packing_keeps_each_row_at_its_place_and_zeros_elsewhere(batch, slots, seed, ranked):
+def test_padding_a_packed_batch_restores_rows_and_zeros(batch, slots, seed, ranked):
     generator = torch.Generator().manual_seed(seed)
     keep = torch.rand(batch, slots, generator=generator) < 0.6
     rank = torch.randint(3, (batch, slots), generator=generator)
@@ -67,7 +67,7 @@ def test_packing_keeps_each_row_at_its_place_and_zeros_elsewhere(batch, slots, s
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_have_the_type_of_their_inputs(dtype):
+def test_gradients_have_the_dtype_of_their_inputs(dtype):
     qkv = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
     attend(2, None, "matmul", qkv).sum().backward()
     assert qkv.grad.dtype == dtype

@@ -67,7 +67,7 @@ def model(request) -> FourM:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), empty=st.sampled_from([0.0, 0.3, 0.9]))
-def test_neither_empty_slots_nor_neighbors_in_the_batch_change_a_sample(model, seed, empty):
+def test_empty_slots_and_other_samples_do_not_change_a_sample(model, seed, empty):
     batch = some_batch(seed, empty=empty)
     together = hidden(model, batch)
     for row in range(batch.batch_size):
@@ -80,7 +80,7 @@ def test_neither_empty_slots_nor_neighbors_in_the_batch_change_a_sample(model, s
         torch.testing.assert_close(hidden(model, alone)[0], together[row, keep_out], atol=2e-5, rtol=1e-4)
 
 
-def test_inputs_are_a_set(model):
+def test_the_order_of_inputs_does_not_matter(model):
     batch = some_batch(1)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     names = ("input_modality_BN", "input_position_BN", "input_token_BN")
@@ -89,7 +89,7 @@ def test_inputs_are_a_set(model):
     torch.testing.assert_close(hidden(model, shuffled)[keep], hidden(model, batch)[keep], atol=2e-5, rtol=1e-4)
 
 
-def test_text_targets_see_only_what_stands_before_and_grids_see_all_of_themselves(model):
+def test_text_targets_are_causal_and_grid_targets_see_their_grid(model):
     modality = torch.tensor([[1, 1, 1, 2, 2, 2, 2]])
     place = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
     batch = replaced(
@@ -107,7 +107,7 @@ def test_text_targets_see_only_what_stands_before_and_grids_see_all_of_themselve
     assert difference[3:].max() < 1e-5
 
 
-def test_pixels_that_are_not_selected_are_not_seen(model):
+def test_pixels_outside_the_visible_patches_have_no_influence(model):
     batch = some_batch(3)
     used = torch.zeros(3, 6, dtype=torch.bool)
     sample, slot = (batch.input_modality_BN == 0).nonzero(as_tuple=True)
@@ -120,7 +120,7 @@ def test_pixels_that_are_not_selected_are_not_seen(model):
 
 
 @pytest.mark.parametrize("backend", ["matmul", "sdpa"])
-def test_gradients_are_those_of_finite_differences(backend):
+def test_gradients_equal_finite_differences(backend):
     model = FourM(config(attention=backend), seed=4).double()
     batch = some_batch(5)
     batch = replaced(batch, pixels_BHWC=batch.pixels_BHWC.double() / 128 - 1)
@@ -138,7 +138,7 @@ def test_gradients_are_those_of_finite_differences(backend):
         assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(expected, rel=1e-4, abs=1e-7), name
 
 
-def test_bfloat16_autocast_gives_the_losses_and_gradients_of_float32_roughly():
+def test_bfloat16_losses_and_gradients_are_close_to_float32():
     model, batch = FourM(config(), seed=4), some_batch(5)
     exact = model(batch).total
     exact.backward()
@@ -181,7 +181,7 @@ def test_losses_are_means_over_modalities_or_over_tokens():
 
 @pytest.mark.parametrize("at_once", [1, 10, 1000])
 @pytest.mark.parametrize("loss", ["modality", "token"])
-def test_gradients_of_hidden_states_and_table_are_those_of_plain_cross_entropy(monkeypatch, at_once, loss):
+def test_gradients_equal_those_of_plain_cross_entropy(monkeypatch, at_once, loss):
     monkeypatch.setattr("fourfold.model.cross_entropy.LOGITS_AT_ONCE", at_once)  # a row at a time, two or three rows, all
     values, heads = some_heads()
     a, b = plain_cross_entropies(**values)
@@ -193,7 +193,7 @@ def test_gradients_of_hidden_states_and_table_are_those_of_plain_cross_entropy(m
     torch.testing.assert_close(torch.autograd.grad(3 * found, leaves), expected)
 
 
-def test_parts_of_a_step_add_up_to_its_loss():
+def test_losses_of_parts_add_up_to_the_loss_of_the_step():
     values, heads = some_heads()
     whole = cross_entropies(**values, heads=heads, loss="modality", num_modalities=2)
     parts = []
@@ -206,7 +206,7 @@ def test_parts_of_a_step_add_up_to_its_loss():
         torch.testing.assert_close(sum(part.per_modality[name] for part in parts), mean)
 
 
-def test_weights_follow_the_seed_and_each_is_independent_of_the_rest_of_the_model():
+def test_initial_weights_depend_on_seed_and_name_only():
     same, again, other = FourM(config(), seed=1), FourM(config(), seed=1), FourM(config(), seed=2)
     deeper = dict(FourM(config(decoder_depth=3), seed=1).named_parameters())
     for (name, a), b, c in zip(same.named_parameters(), again.parameters(), other.parameters(), strict=True):
@@ -219,7 +219,7 @@ def test_weights_follow_the_seed_and_each_is_independent_of_the_rest_of_the_mode
     assert same.target_tokens.weight_VD.std().item() == pytest.approx(0.5, rel=0.1)
 
 
-def test_saving_and_loading_gives_the_same_model_in_the_same_bytes(tmp_path, model):
+def test_a_saved_model_loads_equal_and_saves_the_same_bytes(tmp_path, model):
     save_model(model, tmp_path / "a")
     loaded = load_model(tmp_path / "a")
     assert loaded.config == model.config
@@ -229,17 +229,17 @@ def test_saving_and_loading_gives_the_same_model_in_the_same_bytes(tmp_path, mod
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_damaged_model_is_refused_with_its_folder_named(tmp_path):
+def test_loading_a_damaged_model_names_its_folder(tmp_path):
     with pytest.raises(ValueError, match="holds no model"):
         load_model(tmp_path)
     save_model(FourM(config()), tmp_path)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:-7])
-    with pytest.raises(ValueError, match="does not hold a whole model"):
+    with pytest.raises(ValueError, match="does not hold a complete model"):
         load_model(tmp_path)
 
 
-def test_settings_that_contradict_each_other_are_refused():
+def test_contradictory_settings_are_rejected():
     with pytest.raises(ValueError, match="multiple of `num_heads`"):
         config(num_heads=3)
     with pytest.raises(ValueError, match="give `max_length` to sequences and vectors"):
@@ -250,8 +250,8 @@ def test_settings_that_contradict_each_other_are_refused():
 
 @pytest.mark.parametrize(
     ("size", "millions"), [("Ti", 24.9), ("S", 59.0), ("B", 198.8), ("L", 705.7), ("XL", 2823.0)]
-)  # 4m-facts §3
-def test_a_size_by_name_has_the_parameters_of_the_paper(size, millions):
+)  # 4M (arXiv 2312.06647), appendix
+def test_named_sizes_have_the_parameter_counts_of_the_paper(size, millions):
     one = ModalityConfig(name="tok_depth", kind="grid", vocabulary_size=1, grid=(1, 1))
     shape = ModelConfig(modalities=(one,), size=size)
     with torch.device("meta"):
@@ -262,14 +262,14 @@ def test_a_size_by_name_has_the_parameters_of_the_paper(size, millions):
     assert shape.dim // shape.num_heads == 64
 
 
-def test_what_is_given_beside_a_size_counts_more_and_an_unknown_size_names_the_known():
+def test_settings_override_a_size_and_unknown_sizes_are_rejected():
     assert ArchitectureConfig.model_validate({"size": "B", "decoder_depth": 3}).decoder_depth == 3
     with pytest.raises(ValueError, match="Ti, S, B, L, XL"):
         ArchitectureConfig.model_validate({"size": "M"})
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_recomputing_blocks_changes_neither_losses_nor_gradients(shape):
+def test_recomputing_blocks_keeps_losses_and_gradients(shape):
     results = []
     for recompute in (False, True):
         model = FourM(config(**SHAPES[shape], recompute_blocks=recompute), seed=3).train()

@@ -1,4 +1,4 @@
-"""The transformer against numbers that the reference computed with the same weights."""
+"""The transformer against golden vectors that the 4M code computed with the same weights."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 def golden_batch(arrays: dict[str, np.ndarray], prefix: str, model: FourM) -> MaskedBatch:
-    """The reference's selected slots (index in the concatenation, in the modality) as our batch."""
+    """Convert the slots that the 4M code selected (index in the concatenation, in the modality) to our batch."""
     sides = {}
     for side, cut in (("enc", 0), ("dec", 1)):
         order = json.loads(str(arrays[f"{prefix}{side}/order"]))
@@ -47,7 +47,7 @@ def golden_batch(arrays: dict[str, np.ndarray], prefix: str, model: FourM) -> Ma
         is_sequence = np.isin(modality, [model.config.index("caption"), model.config.index("det")])
         position = np.where(keep, arrays[f"{prefix}{side}/mod_pos"], 0)
         rank = np.tril(modality[:, :, None] == modality[:, None, :]).sum(-1) - 1
-        position = np.where(is_sequence, np.where(rank < 24, rank, 0), position)  # 0: the reference's rule beyond max_length
+        position = np.where(is_sequence, np.where(rank < 24, rank, 0), position)  # the 4M code uses 0 beyond max_length
         sides[side] = [torch.tensor(a) for a in (modality, position, token, is_sequence)]
     pixels = torch.tensor(arrays[f"{prefix}batch/rgb@224/tensor"]).permute(0, 2, 3, 1)
     target_input, target_id = sides["dec"][2] * sides["dec"][3], torch.tensor(arrays[f"{prefix}dec/target_ids"])
@@ -56,7 +56,7 @@ def golden_batch(arrays: dict[str, np.ndarray], prefix: str, model: FourM) -> Ma
 
 @pytest.mark.parametrize("prefix", ["", "edge/"])
 @pytest.mark.parametrize("backend", ["matmul", "sdpa"])
-def test_hidden_states_and_logits_are_those_of_the_reference(model, arrays, prefix, backend):
+def test_hidden_states_and_logits_equal_the_golden_vectors(model, arrays, prefix, backend):
     batch = golden_batch(arrays, prefix, model)
     for module in model.modules():
         if hasattr(module, "backend"):
@@ -76,7 +76,7 @@ def test_hidden_states_and_logits_are_those_of_the_reference(model, arrays, pref
 
 @pytest.mark.parametrize("prefix", ["", "edge/"])
 @pytest.mark.parametrize(("ours", "theirs"), [("reference_modality", "loss_mod"), ("reference_token", "loss_token")])
-def test_losses_with_the_reference_arithmetic_are_those_of_the_reference(model, arrays, prefix, ours, theirs):
+def test_losses_equal_the_golden_values(model, arrays, prefix, ours, theirs):
     with torch.no_grad():
         losses = model(golden_batch(arrays, prefix, model), loss=ours)
     torch.testing.assert_close(losses.total, torch.tensor(arrays[f"{prefix}{theirs}/total"]), **LOSS)
@@ -84,7 +84,7 @@ def test_losses_with_the_reference_arithmetic_are_those_of_the_reference(model, 
         torch.testing.assert_close(value, torch.tensor(arrays[f"{prefix}{theirs}/{name}"]), **LOSS)
 
 
-def test_gradient_norms_are_those_of_the_tied_reference(model, arrays):
+def test_gradient_norms_equal_those_of_the_tied_model(model, arrays):
     model.zero_grad()
     model(golden_batch(arrays, "", model), loss="reference_modality").total.backward()
     expected = json.loads(str(arrays["grad_norms_tied_json"]))
@@ -108,7 +108,7 @@ def test_gradient_norms_are_those_of_the_tied_reference(model, arrays):
     assert compared == 38
 
 
-def test_position_tables_are_those_of_the_reference():
+def test_position_tables_equal_the_golden_tables():
     with np.load(REFERENCE / "positions.npz") as file:
         tables = {name: torch.tensor(file[name])[0] for name in file.files}
     torch.testing.assert_close(sincos_1d(16, 64), tables["pos1d_len16_dim64"], atol=1e-5, rtol=0)
@@ -116,7 +116,7 @@ def test_position_tables_are_those_of_the_reference():
     torch.testing.assert_close(sincos_2d(14, 14, 384), tables["pos2d_h14_w14_dim384"], atol=1e-5, rtol=0)
 
 
-def test_a_grid_that_is_not_square_runs_row_by_row_unlike_the_reference():
+def test_positions_of_rectangular_grids_are_row_major():
     with np.load(REFERENCE / "positions.npz") as file:
         column_by_column = torch.tensor(file["pos2d_h3_w5_dim64"])[0]
     halves = column_by_column.unflatten(0, (5, 3)).transpose(0, 1).flatten(0, 1).chunk(2, dim=1)

@@ -1,4 +1,4 @@
-"""Options of released models that no golden file covers, against a plain computation from the file's own keys in float64."""
+"""Options of released models without a golden file, against a plain computation from the file's keys in float64."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ VARIANTS = {
 
 
 def compare(tensors, values, modalities, path: Path, ties: bool = True):
-    """Load the file and compare every number that both compute."""
+    """Load the file and compare all states, logits and losses."""
     kinds = {name: entry[0] for name, entry in modalities.items()}
     lengths = {name: entry[2] for name, entry in modalities.items() if entry[0] == "sequence"}
     batch = batch_of(modalities, values)
@@ -88,7 +88,7 @@ def compare(tensors, values, modalities, path: Path, ties: bool = True):
 
 @pytest.mark.parametrize("ties", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("changes", "modalities"), VARIANTS.values(), ids=VARIANTS)
-def test_states_logits_and_losses_are_those_computed_plainly_and_the_file_comes_back(tmp_path, changes, modalities, ties):
+def test_released_options_equal_the_plain_computation_and_export_again(tmp_path, changes, modalities, ties):
     values = VALUES | changes
     tensors = checkpoint(values, modalities, ties=ties)
     path = write(tensors, values, modalities, tmp_path / "theirs.safetensors")
@@ -103,12 +103,12 @@ def test_states_logits_and_losses_are_those_computed_plainly_and_the_file_comes_
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_weights_of_half_precision_are_loaded_as_they_are(tmp_path, dtype):
+def test_half_precision_weights_are_loaded(tmp_path, dtype):
     tensors = {key: tensor.to(dtype) for key, tensor in checkpoint(VALUES, SMALL).items()}
     compare(tensors, VALUES, SMALL, write(tensors, VALUES, SMALL, tmp_path / "half.safetensors"))
 
 
-def test_a_norm_without_bias_whose_buffer_is_not_zero_adds_it_as_in_the_reference(tmp_path):
+def test_nonzero_bias_buffers_of_norms_are_added(tmp_path):
     tensors = checkpoint(VALUES, SMALL)
     tensors["encoder.1.norm2.bias"] += 0.5
     compare(tensors, VALUES, SMALL, write(tensors, VALUES, SMALL, tmp_path / "odd.safetensors"))
@@ -119,7 +119,7 @@ def test_a_norm_without_bias_whose_buffer_is_not_zero_adds_it_as_in_the_referenc
     [{"True": "true", "False": "false"}, {"4.0": "4"}, {"24": "[24, 24]"}, {"24": "(24, 24)"}],
     ids=["YAML", "whole", "list", "tuple"],
 )
-def test_metadata_may_be_spelt_in_other_ways(tmp_path, spelling):
+def test_metadata_may_be_spelled_as_json_or_yaml(tmp_path, spelling):
     tensors = checkpoint(VALUES, SMALL)
     header = {key: str(value) for key, value in VALUES.items()}
     header |= {key: spelling.get(text, text) for key, text in header.items() if key != "dim"} | {"format": "pt"}
@@ -127,7 +127,7 @@ def test_metadata_may_be_spelt_in_other_ways(tmp_path, spelling):
     compare(tensors, VALUES, SMALL, tmp_path / "other.safetensors")
 
 
-def test_the_folder_of_a_model_hub_is_loaded_with_its_configuration_and_tensors_that_it_has_once(tmp_path):
+def test_a_model_hub_folder_is_loaded_with_its_shared_tensors(tmp_path):
     tensors = checkpoint(VALUES, SMALL)
     same = {f"decoder_embeddings.{name}.mod_emb": f"encoder_embeddings.{name}.mod_emb" for name in SMALL if name != "rgb@224"}
     save_file(
@@ -139,7 +139,7 @@ def test_the_folder_of_a_model_hub_is_loaded_with_its_configuration_and_tensors_
     compare(tensors, VALUES, SMALL, tmp_path)
 
 
-def test_tensors_that_equal_others_may_be_left_out(tmp_path):
+def test_tensors_equal_to_others_may_be_omitted(tmp_path):
     tensors = checkpoint(VALUES, SMALL)
     left_out = (
         "decoder_embeddings.caption.to_logits.weight",
@@ -155,7 +155,7 @@ def test_tensors_that_equal_others_may_be_left_out(tmp_path):
     )
 
 
-def test_settings_that_the_metadata_lacks_are_the_defaults_of_the_reference(tmp_path):
+def test_missing_metadata_has_the_defaults_of_the_4m_code(tmp_path):
     values = VALUES | {"num_heads": 12, "gated_mlp": False, "act_layer": "GELU", **BIASES}
     unsaid = (
         "num_heads",
@@ -186,15 +186,15 @@ def test_settings_that_the_metadata_lacks_are_the_defaults_of_the_reference(tmp_
             {"encoder_embeddings.det.mod_emb": None, "decoder_embeddings.det.mod_emb": None},
             "lacks decoder_embeddings.det.mod_emb, enc",
         ),
-        ({"encoder.7.norm1.weight": (24,)}, r"has, beside what its metadata tells, encoder\.7\.norm1"),
-        ({"encoder.0.attn.qkv.bias": (72,)}, r"has, beside what its metadata tells, encoder\.0\.attn\.qkv\.bias"),
-        ({"encoder.0.mlp.fc1.weight": (60, 24)}, r"fc1\.weight has the shape \(60, 24\); its metadata tells of \(64, 24\)"),
+        ({"encoder.7.norm1.weight": (24,)}, r"has, beyond what its metadata implies, encoder\.7\.norm1"),
+        ({"encoder.0.attn.qkv.bias": (72,)}, r"has, beyond what its metadata implies, encoder\.0\.attn\.qkv\.bias"),
+        ({"encoder.0.mlp.fc1.weight": (60, 24)}, r"fc1\.weight has the shape \(60, 24\); its metadata implies \(64, 24\)"),
         ({"mask_token": (1, 1, 23)}, r"mask_token has the shape \(1, 1, 23\)"),
         ({"decoder_embeddings.caption.to_logits.weight": (12, 24)}, r"caption\.to_logits\.weight has the shape \(12, 24\)"),
         ({"encoder_embeddings.rgb@224.proj.weight": (24, 100)}, "Patches of 100 numbers"),
     ],
 )
-def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, change, message):
+def test_tensors_that_contradict_the_metadata_are_rejected(tmp_path, change, message):
     tensors = checkpoint(VALUES, SMALL) | {key: None if shape is None else torch.ones(shape) for key, shape in change.items()}
     path = write(
         {key: tensor for key, tensor in tensors.items() if tensor is not None}, VALUES, SMALL, tmp_path / "odd.safetensors"
@@ -208,29 +208,29 @@ def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, 
     ("values", "message"),
     [
         ({"act_layer": "Mish"}, "have Mish; SiLU, GELU, ReLU are supported"),
-        ({"dim": 36}, "positions of 'caption' have the width 24, 24; the metadata tells of dim 36"),
+        ({"dim": 36}, "positions of 'caption' have the width 24, 24; the metadata has dim 36"),
         ({"encoder_depth": 3}, "lacks encoder.2"),
-        ({"decoder_depth": 1}, "beside what its metadata tells, decoder.1"),
+        ({"decoder_depth": 1}, "beyond what its metadata implies, decoder.1"),
         ({"num_heads": 5}, "do not fit: Value error, `dim` 24 must be a multiple of `num_heads` 5"),
         ({"encoder_depth": "two"}, "do not fit: encoder_depth Input should be a valid integer"),
         ({"image_size": "big"}, "image_size is 'big'"),
     ],
 )
-def test_metadata_that_does_not_fit_the_tensors_is_refused(tmp_path, values, message):
+def test_metadata_that_contradicts_the_tensors_is_rejected(tmp_path, values, message):
     path = write(checkpoint(VALUES, SMALL), VALUES | values, SMALL, tmp_path / "odd.safetensors")
     with pytest.raises(ValueError, match=message) as error:
         load_released(path)
     assert "\n" not in str(error.value)
 
 
-def test_the_longest_text_is_that_of_the_released_models_where_the_stored_table_does_not_tell(tmp_path):
+def test_maximum_text_lengths_are_those_of_released_models(tmp_path):
     modalities = SMALL | T5 | {"notes": ("sequence", 9, 6, ""), "metadata": ("sequence", 9, 6, "learned")}
     model = load_released(write(checkpoint(VALUES, modalities), VALUES, modalities, tmp_path / "texts.safetensors"))
     found = {modality.name: modality.max_length for modality in model.config.modalities if modality.max_length}
     assert found == {"caption": 256, "det": 256, "metadata": 6, "notes": 512, "t5_caption": 77}
 
 
-def test_a_file_that_is_none_is_refused_by_name(tmp_path):
+def test_other_files_are_rejected_by_name(tmp_path):
     (tmp_path / "text.safetensors").write_text("a text")
     for name in ("text.safetensors", "nowhere.safetensors"):
         with pytest.raises(ValueError, match=f"{name} is not a released safetensors file"):
@@ -240,7 +240,7 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path):
         load_released(tmp_path / "else.safetensors")
 
 
-def test_a_batch_of_one_resolution_is_enough_and_pixels_that_are_missing_are_said_by_name(tmp_path):
+def test_missing_pixels_of_a_resolution_are_named(tmp_path):
     modalities = VARIANTS["two resolutions"][1]
     model = load_released(write(checkpoint(VALUES, modalities), VALUES, modalities, tmp_path / "two.safetensors"))
     small, large = model.config.index("rgb@224"), model.config.index("rgb@448")
@@ -262,7 +262,7 @@ def test_a_batch_of_one_resolution_is_enough_and_pixels_that_are_missing_are_sai
                 model.encode(batch(large, too_small))
 
 
-def test_the_plain_computation_is_the_reference_on_its_own_golden_batches():
+def test_the_plain_computation_equals_the_golden_vectors():
     values = VALUES | {"dim": 64, "num_heads": 2}
     with np.load(REFERENCE / "fourm_tiny_io.npz") as file:
         arrays = dict(file)

@@ -20,6 +20,7 @@ from fourfold.pretraining.config import DatasetConfig, PretrainConfig, PretrainL
 from fourfold.pretraining.loader import BatchOrder, Reader
 from fourfold.pretraining.mixture import mixture_loader
 from fourfold.pretraining.pretrain import BEST, model_config, pretrain, sentinel_ids
+from fourfold.scenes.world import CLASS_TABLE
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import measure_tokenizers
@@ -84,7 +85,7 @@ def write_world(root: Path) -> tuple[ShardSet, ShardSet]:
             columns = {label: zip(keys[part], values, strict=True) for label, values in labels.items()}
             write_columns(root / "labels", split, name, columns)
         finish_split(root / "shards", split, ["rgb", "caption"])
-        finish_split(root / "labels", split, ["semseg", "det"])
+        finish_split(root / "labels", split, ["semseg", "det"], class_tables={"semseg": CLASS_TABLE})
     return ShardSet(root / "shards"), ShardSet(root / "labels")
 
 
@@ -103,12 +104,14 @@ def tokenizers(world, tmp_path_factory) -> TokenizerSet:
         visual={"rgb": VQVAE},
         text=TextTokenizerConfig(caption_tokens=8, det_tokens=5, num_sentinels=12),
     )
-    return train_tokenizers(*world, config, 0, tmp_path_factory.mktemp("tokenizers"))
+    return train_tokenizers(*world, config, RunContext(0, tmp_path_factory.mktemp("tokenizers")))
 
 
 @pytest.fixture(scope="module")
 def tokens(world, tokenizers, tmp_path_factory) -> ShardSet:
-    return pretokenize(*world, tokenizers, CropConfig(), tmp_path_factory.mktemp("tokens"), ["train", "val"])
+    return pretokenize(
+        *world, tokenizers, CropConfig(), RunContext(0, tmp_path_factory.mktemp("tokens")), splits=["train", "val"]
+    )
 
 
 ARCHITECTURE = ArchitectureConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2, patch_size=PATCH, embedding_std=0.5)
@@ -133,7 +136,7 @@ def test_a_tokenizer_works_on_twice_the_grid_of_its_training(world, tokenizers):
         assert (color_of(decoded) == kinds).all()
     with pytest.raises(ValueError, match="height and width are"):
         tokenizers.tokens("rgb@16", fine)
-    with pytest.raises(ValueError, match="no tokenizer for 'rgb@48'"):
+    with pytest.raises(ValueError, match="Unknown tokenizer 'rgb@48'"):
         tokenizers.tokens("rgb@48", fine)
 
 
@@ -201,7 +204,7 @@ def test_two_images_of_one_sample_are_rejected(world, tokenizers):
         _ = Masker(both, config, sentinel_ids(tokenizers)).pixels
     with pytest.raises(ValueError, match="Images of 24 × 24 pixels do not fit"):
         Masker(masking("rgb"), config, sentinel_ids(tokenizers)).pixels_of((24, 24))
-    with pytest.raises(ValueError, match="resolutions` names 'caption'"):
+    with pytest.raises(ValueError, match="'caption' is not an image that has a VQ-VAE"):
         TokenizersConfig(resolutions={"caption": (16,)})
 
 

@@ -1,4 +1,4 @@
-"""A tiny world of rendered scenes as shards, and tokenizers trained on it for a few steps."""
+"""A tiny data set of rendered scenes as shards, and tokenizers trained on it for a few steps."""
 
 from pathlib import Path
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from fourfold.data.shards import ShardSet, finish_split, write_columns
-from fourfold.scenes.world import CLASS_NAMES, ScenesConfig, caption, render, scene
+from fourfold.scenes.world import CLASS_TABLE, ScenesConfig, caption, render, scene
 from fourfold.seeds import numpy_generator
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
+from fourfold.training.run_context import RunContext
 
 SIZE, GRID, NUM_SAMPLES, SAMPLES_PER_SHARD = 32, 4, 24, 12
 LABELS = ("depth", "normal", "semseg", "clip", "clip_global", "det")
@@ -26,7 +27,7 @@ def tiny_config(**changes) -> TokenizersConfig:
 
 
 def tiny_samples(split: str) -> dict[str, list]:
-    """Return every label of a few scenes; features are colors, coarsely."""
+    """Return every label of a few scenes; features are projections of coarse colors."""
     config = ScenesConfig(image_size=SIZE)
     scenes = [scene(0, split, index, config) for index in range(NUM_SAMPLES)]
     seen = render(scenes, config)
@@ -57,21 +58,20 @@ def write_split(root: Path, split: str, samples: dict[str, list], names: tuple[s
         part = slice(start, start + SAMPLES_PER_SHARD)
         columns = {name: zip(keys[part], samples[name][part], strict=True) for name in names}
         write_columns(root, split, f"shard-{number:05d}.tar", columns)
-    finish_split(root, split, names)
+    finish_split(root, split, names, class_tables={"semseg": CLASS_TABLE} if "semseg" in names else None)
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> tuple[ShardSet, ShardSet]:
-    """Images with captions, and labels, of the splits train and val."""
+    """Return images with captions, and labels, for the splits train and val."""
     root = tmp_path_factory.mktemp("tokenizer_world")
     for split in ("train", "val"):
         samples = tiny_samples(split)
         write_split(root / "shards", split, samples, ("rgb", "caption"))
         write_split(root / "labels", split, samples, LABELS)
-    assert len(CLASS_NAMES) == 6
     return ShardSet(root / "shards"), ShardSet(root / "labels")
 
 
 @pytest.fixture(scope="session")
 def tokenizers(world, tmp_path_factory) -> TokenizerSet:
-    return train_tokenizers(*world, tiny_config(), 0, tmp_path_factory.mktemp("tokenizers"))
+    return train_tokenizers(*world, tiny_config(), RunContext(0, tmp_path_factory.mktemp("tokenizers")))

@@ -1,4 +1,4 @@
-"""Each label's way into its network and back: nothing is lost but rounding, and metric depth stays metric."""
+"""Conversion of each label for its network and back: exact up to rounding, and depth stays metric."""
 
 import numpy as np
 import pytest
@@ -25,17 +25,17 @@ def there_and_back(name: str, values: np.ndarray, num_classes: int = 6) -> np.nd
 
 
 @given(images)
-def test_pixels_come_back_exactly(values):
+def test_pixels_survive_exactly(values):
     np.testing.assert_array_equal(there_and_back("rgb", values), values)
 
 
 @given(class_maps)
-def test_classes_come_back_exactly(values):
+def test_classes_survive_exactly(values):
     np.testing.assert_array_equal(there_and_back("semseg", values), values)
 
 
 @given(depths)
-def test_meters_come_back_to_the_precision_of_their_storage(values):
+def test_meters_survive_to_storage_precision(values):
     np.testing.assert_allclose(there_and_back("depth", values), values, rtol=2e-3)
 
 
@@ -47,14 +47,14 @@ def test_depth_has_one_scale_for_all_images():
     assert float(values_format.inputs(near).mean()) < 0 < float(values_format.inputs(far).mean())
 
 
-def test_a_reconstruction_never_leaves_the_range_of_depths_seen_in_training():
+def test_reconstructed_depth_stays_in_the_training_range():
     values = np.array([[[2, 4], [6, 8]]], np.float16)
     values_format = dense_format("depth", measure_statistics("depth", values), 6)
     found = values_format.values(torch.tensor([[[[-50.0, 50.0], [0.0, 0.0]]]]))
     assert found.min() == pytest.approx(2, rel=2e-3) and found.max() == pytest.approx(8, rel=2e-3)
 
 
-def test_normals_come_back_with_unit_length_whatever_the_network_says():
+def test_normals_have_unit_length_for_any_network_output():
     output_BCHW = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3
     vectors = dense_format("normal", {}, 6).values(output_BCHW) / 127.5 - 1
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=0.01)
@@ -62,7 +62,7 @@ def test_normals_come_back_with_unit_length_whatever_the_network_says():
     np.testing.assert_allclose(vectors, expected, atol=0.005)
 
 
-def test_features_enter_standardized_and_come_back():
+def test_features_are_standardized_and_survive():
     values = np.random.default_rng(0).normal(3, 2, (5, 4, 4, 7)).astype(np.float16)
     inputs_BCHW = dense_format("clip", measure_statistics("clip", values), 6).inputs(values)
     np.testing.assert_allclose(inputs_BCHW.mean((0, 2, 3)), 0, atol=1e-4)
@@ -70,6 +70,6 @@ def test_features_enter_standardized_and_come_back():
     np.testing.assert_allclose(there_and_back("clip", values), values, atol=0.01)
 
 
-def test_a_class_beyond_the_settings_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match="Class id 6 came; ids 0 to 5 are allowed"):
+def test_class_id_out_of_range_raises():
+    with pytest.raises(ValueError, match="Class id 6 is out of range; allowed: 0 to 5"):
         dense_format("semseg", {}, 6).inputs(np.full((1, 2, 2), 6, np.uint8))

@@ -1,4 +1,4 @@
-"""Our shards read the way the reference's loader reads them: by webdataset and tarfile, with none of our code."""
+"""Reading our shards like the reference's loader: with webdataset and tarfile, without our code."""
 
 import io
 import re
@@ -15,6 +15,7 @@ from PIL import Image
 from fourfold.data.crops import CropConfig, crop_values
 from fourfold.data.shards import ShardSet
 from fourfold.tokenizers.pretokenizing import pretokenize
+from fourfold.training.run_context import RunContext
 
 from .conftest import GRID, NUM_SAMPLES, SIZE
 
@@ -24,9 +25,15 @@ MODALITIES = ("rgb", "caption", "tok_rgb", "tok_depth", "tok_clip", "crop_settin
 
 @pytest.fixture(scope="module")
 def root(world, tokenizers, tmp_path_factory) -> Path:
-    """One root for all modalities, as docs/formats.md makes it: a link to each modality's folder."""
+    """Return a folder with a link to each modality's folder, as docs/formats.md describes."""
     folder = tmp_path_factory.mktemp("reference_reading")
-    tokens = pretokenize(*world, tokenizers, CropConfig(num_crops=NUM_CROPS, flip_probability=0.5), folder / "tokens", ["val"])
+    tokens = pretokenize(
+        *world,
+        tokenizers,
+        CropConfig(num_crops=NUM_CROPS, flip_probability=0.5),
+        RunContext(0, folder / "tokens"),
+        splits=["val"],
+    )
     (folder / "root").mkdir()
     for name in MODALITIES:
         source = world[0].root if name in ("rgb", "caption") else tokens.root
@@ -57,7 +64,7 @@ def decoded(extension: str, content: bytes):
 
 
 def as_named_by_the_reference(url: str, name_map: dict[str, str], paths: dict[str, str]) -> Iterator[dict]:
-    """Yield samples as its rules name them: `<modality>.<extension>` by folder, the extension off, tokens int64, renamed.
+    """Yield samples with the reference's names: `<modality>.<extension>` by folder, without the extension, tokens int64.
 
     `name_map`: folder → modality, of its data configuration; `paths`: modality → what it is called until then.
     """
@@ -75,8 +82,8 @@ def as_named_by_the_reference(url: str, name_map: dict[str, str], paths: dict[st
         yield {modality: found[path] for modality, path in paths.items()}
 
 
-def test_samples_have_what_the_reference_names_and_its_masking_wants(root):
-    """Its modalities carry a resolution, folders do not: pixels are renamed by its table, tokens by `modality_name_map`."""
+def test_samples_have_the_fields_that_the_reference_reads(root):
+    """Map folder names to the reference's names with a resolution: pixels by its table, tokens by `modality_name_map`."""
     folders = ("rgb", "caption", "tok_rgb", "tok_depth", "crop_settings")
     tokens = {"tok_rgb": "tok_rgb@224", "tok_depth": "tok_depth@224"}
     paths = {"rgb@224": "rgb", **{name: name for name in ("caption", *tokens.values(), "crop_settings")}}
@@ -91,7 +98,7 @@ def test_samples_have_what_the_reference_names_and_its_masking_wants(root):
                 assert sample[name].dtype == np.int64 and sample[name][drawn].shape == (GRID * GRID,)
 
 
-def test_every_sample_comes_with_all_its_modalities_in_their_shapes(root, world):
+def test_every_sample_has_all_modalities_in_their_shapes(root, world):
     samples = list(read(f"{root}/[{','.join(MODALITIES)}]/shard-{{00000..00001}}.tar"))
     assert [sample["__key__"] for sample in samples] == world[0].keys("val") and len(samples) == NUM_SAMPLES
     for sample in samples:
@@ -102,8 +109,8 @@ def test_every_sample_comes_with_all_its_modalities_in_their_shapes(root, world)
     assert samples[0]["caption"] == world[0].load_column("val", "caption")[0]
 
 
-def test_crops_cut_with_pillow_are_what_the_tokens_of_that_crop_saw(root):
-    """The reference cuts (left, top, left + w, top + h), resizes, then mirrors; it starts from the unflipped center crop."""
+def test_tokens_match_crops_made_with_pillow(root):
+    """Crop like the reference: cut (left, top, left + w, top + h) of the unflipped center crop, resize, then mirror."""
     for sample in read(f"{root}/[rgb,crop_settings]/shard-00000.tar"):
         settings = sample["crop_settings"]
         assert settings[0].tolist() == [0, 0, SIZE, SIZE, 0]
@@ -114,7 +121,7 @@ def test_crops_cut_with_pillow_are_what_the_tokens_of_that_crop_saw(root):
             assert np.abs(np.asarray(cut).astype(int) - ours.astype(int)).max() <= 1
 
 
-def test_one_crop_of_all_modalities_can_be_drawn_by_its_number(root, world, tokenizers):
+def test_one_crop_of_all_modalities_is_selected_by_index(root, world, tokenizers):
     rgb = world[0].load_column("val", "rgb")
     for number, sample in enumerate(read(f"{root}/[tok_rgb,crop_settings]/shard-00000.tar")):
         for k, crop in enumerate(sample["crop_settings"]):
@@ -122,7 +129,7 @@ def test_one_crop_of_all_modalities_can_be_drawn_by_its_number(root, world, toke
             assert (sample["tok_rgb"][k] == expected[0]).mean() > 0.9  # sums of another order may turn a tie
 
 
-def test_members_are_plain_files_that_tarfile_reads_too(root):
+def test_members_are_plain_files_that_tarfile_reads(root):
     for name in MODALITIES:
         with tarfile.open(root / name / "shard-00001.tar") as archive:
             members = archive.getmembers()
@@ -130,11 +137,11 @@ def test_members_are_plain_files_that_tarfile_reads_too(root):
             assert len({member.name.partition(".")[2] for member in members}) == 1
 
 
-def test_equal_work_gives_equal_bytes_after_being_killed_at_any_shard(world, tokenizers, tmp_path, monkeypatch):
+def test_killed_pretokenization_resumes_to_equal_bytes(world, tokenizers, tmp_path, monkeypatch):
     from fourfold.tokenizers import pretokenizing
 
     config, write = CropConfig(num_crops=2, flip_probability=0.5), pretokenizing.write_columns
-    unbroken = pretokenize(*world, tokenizers, config, tmp_path / "unbroken", ["train", "val"])
+    unbroken = pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "unbroken"), splits=["train", "val"])
     finished = 0
 
     def killed_at(limit: int):
@@ -153,12 +160,12 @@ def test_equal_work_gives_equal_bytes_after_being_killed_at_any_shard(world, tok
     for limit in range(4):
         monkeypatch.setattr(pretokenizing, "write_columns", killed_at(limit))
         with pytest.raises(KeyboardInterrupt):
-            pretokenize(*world, tokenizers, config, tmp_path / "killed", ["train", "val"])
+            pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "killed"), splits=["train", "val"])
         with pytest.raises(ValueError, match=r"Unknown split of .*: 'val'"):
             ShardSet(tmp_path / "killed").modalities("val")
     monkeypatch.setattr(pretokenizing, "write_columns", write)
     kept = {path: path.stat().st_ino for path in (tmp_path / "killed/train").rglob("shard-00000.tar")}
-    resumed = pretokenize(*world, tokenizers, config, tmp_path / "killed", ["train", "val"])
+    resumed = pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "killed"), splits=["train", "val"])
     assert kept and all(path.stat().st_ino == inode for path, inode in kept.items())
     assert resumed.digest() == unbroken.digest()
     files = sorted(path.relative_to(tmp_path / "unbroken") for path in (tmp_path / "unbroken").rglob("*") if path.is_file())

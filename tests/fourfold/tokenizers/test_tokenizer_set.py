@@ -1,4 +1,4 @@
-"""All tokenizers together: trained, kept, resumed, and used to turn shards into tokens."""
+"""All tokenizers together: training, saving, resuming, and pre-tokenizing shards."""
 
 import shutil
 from pathlib import Path
@@ -10,11 +10,12 @@ from fourfold.data.crops import CropConfig
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
 from fourfold.tokenizers.config import TokenizersConfig
-from fourfold.tokenizers.measures import codebook_figures, measure_tokenizers
+from fourfold.tokenizers.measures import codebook_metrics, measure_tokenizers
 from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
+from fourfold.training.run_context import RunContext
 
 from .conftest import GRID, NUM_SAMPLES, SIZE, tiny_config
 
@@ -30,7 +31,7 @@ def column(world: tuple[ShardSet, ShardSet], name: str, split: str = "val"):
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_tokens_are_small_integers_and_decode_to_values_like_those_stored(world, tokenizers, name):
+def test_tokens_are_int16_and_decode_to_stored_dtype_and_shape(world, tokenizers, name):
     values = column(world, name)
     tokens = tokenizers.tokens(name, values)
     assert tokens.dtype == np.int16 and tokens.shape == (NUM_SAMPLES, GRID * GRID)
@@ -39,14 +40,14 @@ def test_tokens_are_small_integers_and_decode_to_values_like_those_stored(world,
     assert decoded.dtype == values.dtype and decoded.shape == values.shape
 
 
-def test_a_sample_has_the_same_tokens_alone_and_among_others(world, tokenizers):
+def test_tokens_do_not_depend_on_the_batch(world, tokenizers):
     for name in DENSE:
         values = column(world, name)
         alone = np.concatenate([tokenizers.tokens(name, values[i : i + 1]) for i in range(len(values))])
         assert (alone == tokenizers.tokens(name, values)).mean() > 0.99  # sums of another order may turn a tie
 
 
-def test_captions_and_boxes_come_back(world, tokenizers):
+def test_captions_and_boxes_survive_tokens(world, tokenizers):
     captions, boxes = column(world, "caption"), column(world, "det")
     assert tokenizers.decode("caption", tokenizers.tokens("caption", captions)) == captions
     decoded = tokenizers.decode("det", tokenizers.tokens("det", boxes))
@@ -70,17 +71,17 @@ def test_loaded_tokenizers_give_the_same_tokens(world, tokenizers, tmp_path):
         np.testing.assert_array_equal(loaded.tokens(name, column(world, name)), tokenizers.tokens(name, column(world, name)))
 
 
-def test_a_run_that_was_killed_ends_in_the_bytes_of_an_unbroken_one(world, tmp_path):
+def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(world, tmp_path):
     config = tiny_config(checkpoint_every=3)
-    train_tokenizers(*world, config, 0, tmp_path / "unbroken")
+    train_tokenizers(*world, config, RunContext(0, tmp_path / "unbroken"))
     shutil.copytree(tmp_path / "unbroken", tmp_path / "killed")
     for lost in ("tokenizers.json", "normal/weights.safetensors", "semseg/weights.safetensors", "semseg/settings.json"):
         (tmp_path / "killed" / lost).unlink()
-    train_tokenizers(*world, config, 0, tmp_path / "killed")
+    train_tokenizers(*world, config, RunContext(0, tmp_path / "killed"))
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "unbroken")
 
 
-def test_half_trained_tokenizers_are_not_loaded(tokenizers, tmp_path):
+def test_incomplete_tokenizers_are_not_loaded(tokenizers, tmp_path):
     tokenizers.save(tmp_path)
     (tmp_path / "depth/weights.safetensors").unlink()
     with pytest.raises(ValueError, match="lacks the weights of depth"):
@@ -89,11 +90,11 @@ def test_half_trained_tokenizers_are_not_loaded(tokenizers, tmp_path):
         TokenizerSet.load(tmp_path / "nowhere")
 
 
-def test_training_brings_reconstructions_closer(world, tmp_path):
+def test_training_improves_reconstructions(world, tmp_path):
     figures = []
     for steps in (3, 60):
         rgb_only = tiny_config(steps=steps).model_copy(update={"visual": {"rgb": tiny_config(steps=steps).visual["rgb"]}})
-        figures.append(measure_tokenizers(train_tokenizers(*world, rgb_only, 0, tmp_path / str(steps)), *world))
+        figures.append(measure_tokenizers(train_tokenizers(*world, rgb_only, RunContext(0, tmp_path / str(steps))), *world))
     assert figures[1]["rgb/psnr"] > figures[0]["rgb/psnr"] + 2
 
 
@@ -104,13 +105,13 @@ def test_measures_cover_every_tokenizer(world, tokenizers):
     assert figures["caption/cut"] == figures["det/cut"] == 0
 
 
-def test_codebook_figures_are_those_of_the_definition():
-    assert codebook_figures(np.array([0, 1, 2, 3]), 8) == {"codebook_use": 0.5, "perplexity": pytest.approx(4)}
-    assert codebook_figures(np.zeros(9, int), 4) == {"codebook_use": 0.25, "perplexity": pytest.approx(1)}
+def test_codebook_metrics_match_their_definition():
+    assert codebook_metrics(np.array([0, 1, 2, 3]), 8) == {"codebook_use": 0.5, "perplexity": pytest.approx(4)}
+    assert codebook_metrics(np.zeros(9, int), 4) == {"codebook_use": 0.25, "perplexity": pytest.approx(1)}
 
 
-def test_pretokenized_shards_hold_the_tokens_of_each_sample_under_its_key(world, tokenizers, tmp_path):
-    tokens = pretokenize(*world, tokenizers, CropConfig(), tmp_path, ["train", "val"])
+def test_pretokenized_shards_have_the_tokens_of_each_key(world, tokenizers, tmp_path):
+    tokens = pretokenize(*world, tokenizers, CropConfig(), RunContext(0, tmp_path), splits=["train", "val"])
     tokens.verify()
     assert tokens.modalities("val") == sorted([*tokenizers.modalities, "crop_settings"])
     assert tokens.keys_by_shard("val") == world[0].keys_by_shard("val")
@@ -123,25 +124,25 @@ def test_pretokenized_shards_hold_the_tokens_of_each_sample_under_its_key(world,
 
 def test_pretokenizing_again_or_after_a_kill_gives_the_same_bytes(world, tokenizers, tmp_path):
     config = CropConfig(num_crops=3, flip_probability=0.5)
-    pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
-    pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
+    pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "one"), splits=["val"])
+    pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "two"), splits=["val"])
     (tmp_path / "two/val/tok_depth/shard-00001.tar").unlink()
     (tmp_path / "two/val/tok_depth/manifest.json").unlink()
-    pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
+    pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "two"), splits=["val"])
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert ShardSet(tmp_path / "one").load_column("val", "tok_rgb").shape == (NUM_SAMPLES, 3, GRID * GRID)
 
 
-def test_pretokenizing_in_parts_gives_the_same_bytes(world, tokenizers, tmp_path):
+def test_pretokenizing_with_a_work_split_gives_the_same_bytes(world, tokenizers, tmp_path):
     config = CropConfig(num_crops=3, flip_probability=0.5)
-    pretokenize(*world, tokenizers, config, tmp_path / "one", ["val"])
+    pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "one"), splits=["val"])
     for index in (1, 0, 2):
-        pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"], work_split=WorkSplit(index, 3))
-    pretokenize(*world, tokenizers, config, tmp_path / "two", ["val"])
+        pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "two"), splits=["val"], work_split=WorkSplit(index, 3))
+    pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "two"), splits=["val"])
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 
 
-def test_errors_name_what_is_wrong(world, tokenizers):
+def test_errors_name_the_wrong_value(world, tokenizers):
     with pytest.raises(ValueError, match="Did you mean 'tok_depth'"):
         tokenizers.tokens("tok_dpeth", column(world, "depth"))
     with pytest.raises(ValueError, match="trained for"):

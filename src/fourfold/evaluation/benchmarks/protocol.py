@@ -15,7 +15,8 @@ from PIL import Image
 from fourfold.evaluation.config import BenchmarkConfig, EvaluationConfig
 from fourfold.evaluation.evaluate import Predictor, score_tasks
 from fourfold.evaluation.samples import Samples
-from fourfold.evaluation.tasks import ImageTextEncoder, PredictionTask, TaskContext, select_tasks
+from fourfold.evaluation.tasks import PredictionTask, TaskContext, select_tasks
+from fourfold.labelers.protocol import ImageTextEncoder
 from fourfold.plugins import Registry
 
 

@@ -9,7 +9,6 @@ from fourfold.evaluation.tasks.dense import DENSE_TASKS
 from fourfold.evaluation.tasks.features import FEATURE_TASKS
 from fourfold.evaluation.tasks.protocol import (
     PREDICTION_TASKS,
-    ImageTextEncoder,
     PredictionTask,
     ScoringConfig,
     TaskContext,
@@ -24,7 +23,6 @@ for _task in (*DENSE_TASKS, *TEXT_TASKS, *FEATURE_TASKS, *COMPUTED_TASKS):
 
 __all__ = [
     "PREDICTION_TASKS",
-    "ImageTextEncoder",
     "PredictionTask",
     "ScoringConfig",
     "TaskContext",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fourfold.evaluation.tasks.protocol import ImageTextEncoder, PredictionTask, TaskContext
+from fourfold.evaluation.tasks.protocol import PredictionTask, TaskContext
+from fourfold.labelers.protocol import ImageTextEncoder
 from fourfold.metrics.dense import cosine_statistic, recall_statistic
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import Statistic

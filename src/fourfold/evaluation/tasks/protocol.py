@@ -4,17 +4,18 @@ A task is named after its input and its target, e.g. `rgb->depth`. Several tasks
 `variant`, e.g. `rgb->clip/zero_shot`, adds its metrics to those of `rgb->clip`.
 """
 
-# N samples, H height, W width, h w patches, C channels
+# N samples, H height, W width
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from fourfold.configuration import Config
 from fourfold.evaluation.samples import Samples
+from fourfold.labelers.protocol import ImageTextEncoder
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import Statistic
 from fourfold.modalities import LABELS
@@ -26,19 +27,6 @@ class ScoringConfig(Config):
 
     recall_k: int = Field(10, ge=1)  # of retrieval: the right item counts when it is among the k nearest
     min_shown_share: float = Field(0.005, ge=0, le=1)  # share of the pixels from which a class counts as shown
-
-
-class ImageTextEncoder(Protocol):
-    """A CLIP-like model that embeds images and texts in one space (Radford et al. 2021, arXiv 2103.00020)."""
-
-    def encode_image(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return patch features (N, h, w, C) and global features (N, C) of uint8 images (N, H, W, 3)."""
-
-    def encode_text(self, texts: list[str]) -> np.ndarray:
-        """Return text features (N, C)."""
-
-    def pool(self, features: np.ndarray) -> np.ndarray:
-        """Return the global features (N, C) of patch features (N, h, w, C)."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Checkpoints in the layout of the released 4M models (apple/ml-4m): their key names to ours and back.
+"""Read and write checkpoints in the layout of the released 4M models (apple/ml-4m).
 
-Ours fuse what is multiplied together (gate and up; all vocabularies of a side) and tie what training ties: a head and its
-decoder table, a modality's vector on both sides. A checkpoint whose values differ there is loaded untied.
+Our parameters fuse matrices that are multiplied together (gate and up; all vocabularies of a side). They tie what 4M ties in
+training: a head and its decoder table, and the modality vectors of both sides. A checkpoint with different values there is
+loaded untied.
 """
 
-# P places, L rows of learned positions, R registers, V rows of all vocabularies, D width
+# P positions, L rows of learned positions, R registers, V rows of all vocabularies, D width
 
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fourfold.model.fourm import FourM
 from fourfold.model.released.config import SIDES, config_of, is_of_norm, metadata_of, modality_names, present
 from fourfold.model.released.files import check_tensors, read_released, write_released
 
-# Inside a block: our name ← theirs. A tuple is stacked in that order.
+# Layers of a block: our name → the released names. Several are stacked in that order.
 ATTENTION = {"qkv": "qkv", "q": "q", "kv": "kv", "out": "proj", "q_norm.norm": "q_norm", "k_norm.norm": "k_norm"}
 FEED_FORWARD = {"mlp.up": ("mlp.fc1", "mlp.fc3"), "mlp.down": ("mlp.fc2",)}
 ENCODER_LAYERS: dict[str, tuple[str, ...]] = {
@@ -36,13 +37,17 @@ DECODER_LAYERS: dict[str, tuple[str, ...]] = {
     **FEED_FORWARD,
 }
 OTHER_LAYERS = {"encoder_norm": "encoder_norm", "decoder_norm": "decoder_norm", "context_projection": "decoder_proj_context"}
-SEQUENCE_PLACES = 512  # rows of a stored sin-cos table, whatever the sequence's maximum length
+SEQUENCE_POSITIONS = 512  # rows of a stored sin-cos table, also for shorter sequences
 
 
 def load_released(path: Path) -> FourM:
-    """Return the model of a released safetensors file, or of the folder that a model hub keeps it in, in evaluation mode.
+    """Load a released model, in evaluation mode.
 
-    Raises ValueError for a file that lacks a tensor, has one too many or of another shape, and for what ours cannot be.
+    Args:
+        path: The safetensors file, or a folder of a model hub with `model.safetensors` and `config.json`.
+
+    Raises:
+        ValueError: A tensor is missing, superfluous or has another shape; or the model has an option that is not supported.
     """
     theirs, values = read_released(path)
     theirs = _completed(theirs)
@@ -54,17 +59,18 @@ def load_released(path: Path) -> FourM:
 
 
 def export_released(model: FourM, path: Path) -> None:
-    """Write a model with the reference's key names and metadata; the same weights always give the same bytes.
+    """Write a model with the key names and metadata of released files. The same weights always give the same bytes.
 
-    Raises ValueError when the reference has no place for what the model is (a convolutional stem).
+    Raises:
+        ValueError: The released layout cannot store the model, because it has a convolutional stem.
     """
     if model.config.patch_stem != "linear":
-        raise ValueError("The reference's models cut patches with a linear layer: this one has `patch_stem` conv.")
+        raise ValueError("This model has `patch_stem` conv; released files can store only `patch_stem` linear.")
     write_released(_exported(model), metadata_of(model.config), path)
 
 
 def _completed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with those that a writer may have left out because they equal others, or zero."""
+    """Add the tensors that a writer may omit because they equal others or zero."""
     added: dict[str, Tensor] = {}
     for name in modality_names(theirs):
         inputs, targets = (f"{side}_embeddings.{name}" for side in SIDES.values())
@@ -81,7 +87,7 @@ def _completed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _translated(theirs: dict[str, Tensor], model: FourM) -> dict[str, Tensor]:
-    """Return their tensors under the names of our model."""
+    """Return released tensors under the names of our model."""
     config = model.config
     ours = {"mask_token_D": theirs["mask_token"].flatten()}
     if config.num_registers:
@@ -101,12 +107,12 @@ def _translated(theirs: dict[str, Tensor], model: FourM) -> dict[str, Tensor]:
         for kind in ("weight", "bias"):
             found = [theirs[f"{part}.{kind}"] for part in parts if f"{part}.{kind}" in theirs]
             ours |= {f"{our_layer}.{kind}": torch.cat(found)} if found else {}
-    wanted = model.state_dict().keys()  # without the zero biases of norms that have none
+    wanted = model.state_dict().keys()  # drops zero biases of norms that have no bias here
     return {name: tensor for name, tensor in ours.items() if name in wanted}
 
 
 def _exported(model: FourM) -> dict[str, Tensor]:
-    """Return our weights under their names; fixed positions and the zero biases of norms without any are stored too."""
+    """Return our weights under released names, with fixed positions and zero biases of norms without bias."""
     config, ours = model.config, {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     theirs = {"mask_token": ours["mask_token_D"][None, None]}
     if config.num_registers:
@@ -118,8 +124,8 @@ def _exported(model: FourM) -> dict[str, Tensor]:
     for our_layer, parts in _layers(config).items():
         for kind in ("weight", "bias"):
             if (tensor := ours.get(f"{our_layer}.{kind}")) is not None:
-                used = parts if len(parts) == 1 or config.gated_mlp else parts[:1]
-                theirs |= {f"{part}.{kind}": split for part, split in zip(used, tensor.chunk(len(used)), strict=True)}
+                targets = parts if len(parts) == 1 or config.gated_mlp else parts[:1]
+                theirs |= {f"{part}.{kind}": split for part, split in zip(targets, tensor.chunk(len(targets)), strict=True)}
             elif kind == "bias" and "norm" in our_layer and f"{our_layer}.weight" in ours:
                 theirs[f"{parts[0]}.bias"] = torch.zeros_like(ours[f"{our_layer}.weight"])
     return theirs
@@ -127,7 +133,7 @@ def _exported(model: FourM) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Tensor]:
-    """Return positions, modality vectors, tables and heads of the modalities that a checkpoint has on this side."""
+    """Return positions, modality vectors, tables and heads of the modalities that a checkpoint stores on this side."""
     config = model.config
     theirs: dict[str, Tensor] = {}
     tables = (model.input_tokens if side == "input" else model.target_tokens).per_modality()
@@ -137,7 +143,7 @@ def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Ten
             continue
         table_PD = positions[index]
         if modality.max_length and not modality.learned_positions:
-            longest = modality.model_copy(update={"max_length": max(SEQUENCE_PLACES, modality.num_positions)})
+            longest = modality.model_copy(update={"max_length": max(SEQUENCE_POSITIONS, modality.num_positions)})
             table_PD = position_table(longest, config)
         found = {"mod_emb": model.positions.modality_table(side)[index][None, None], "pos_emb": table_PD[None]}
         found |= {} if modality.input_only else {"token_emb.weight": tables[index]}
@@ -147,7 +153,7 @@ def _exported_embeddings(model: FourM, side: Side, prefix: str) -> dict[str, Ten
 
 
 def _layers(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Return our layer → their layers, for all blocks and what stands beside them."""
+    """Return our layer → released layers, for all blocks, norms and the context projection."""
     layers: dict[str, tuple[str, ...]] = {ours: (theirs,) for ours, theirs in OTHER_LAYERS.items()}
     for side, depth, inside in (
         ("encoder", config.encoder_depth, ENCODER_LAYERS),
@@ -159,7 +165,7 @@ def _layers(config: ModelConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _input_layers(model: FourM) -> dict[str, str]:
-    """Return our layer → theirs, for pixels and vectors."""
+    """Return our layer → released layer, for pixels and vectors."""
     config = model.config
     of_pixels = ["patches", *(f"further_patches.{number}" for number in range(len(model.further_patches)))]
     layers = {f"{ours}.project": (config.names[index], "proj") for ours, index in zip(of_pixels, model.pixels, strict=False)}
@@ -171,14 +177,14 @@ def _input_layers(model: FourM) -> dict[str, str]:
 
 
 def _tables(theirs: dict[str, Tensor], config: ModelConfig, side: Side, part: str) -> Tensor:
-    """Return the tables or heads of one side end to end, (V, D); zeros where the checkpoint does not use that side."""
+    """Return the tables or heads of one side end to end, (V, D); zeros for modalities without this side."""
     keys = [f"{SIDES[side]}_embeddings.{modality.name}.{part}.weight" for modality in config.modalities]
-    nothing = [torch.zeros(modality.vocabulary_size, config.dim) for modality in config.modalities]
-    return torch.cat([theirs.get(key, zeros) for key, zeros in zip(keys, nothing, strict=True)])
+    empty = [torch.zeros(modality.vocabulary_size, config.dim) for modality in config.modalities]
+    return torch.cat([theirs.get(key, zeros) for key, zeros in zip(keys, empty, strict=True)])
 
 
 def _of_either_side(theirs: dict[str, Tensor], name: str, what: str, first: Side) -> Tensor:
-    """Return a modality's vector (D,) or positions (P, D) of one side, of the other where that side has none."""
+    """Return a modality's vector (D,) or positions (P, D) of side `first`, or of the other side if that has none."""
     keys = [f"{SIDES[side]}_embeddings.{name}.{what}" for side in (first, *(side for side in SIDES if side != first))]
     found = theirs[keys[0]] if keys[0] in theirs else present(theirs, keys[1])
     return found[0, 0] if what == "mod_emb" else found[0]

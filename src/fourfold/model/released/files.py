@@ -1,4 +1,4 @@
-"""Files of the released 4M models and tokenizers: safetensors whose metadata is a flat map of `str()` of Python values."""
+"""Read and write files of released 4M models and tokenizers: safetensors whose metadata maps keys to `str()` of values."""
 
 import ast
 import json
@@ -13,19 +13,22 @@ from torch import Tensor
 
 from fourfold.storage import read_json, write_bytes
 
-SHOWN = 5  # names in an error
-
-
-HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"  # what a model hub calls the parts of a model
+SHOWN = 5  # names in an error message
+HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"  # file names of a model hub
 NAMES = {"true": True, "false": False, "null": None, "none": None}  # as YAML and JSON spell them
 
 
 def read_released(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors by name, and the values of the metadata.
 
-    Of a folder its `model.safetensors`. Where the header has no settings, those of a `config.json` beside the file count: so
-    model hubs keep them. Tensors that such a file has once for several names come under each. Raises ValueError for what is
-    not a safetensors file.
+    If the header has no settings, they are read from `config.json` in the same folder, as model hubs store them. A tensor that
+    a file stores once for several names is returned under each of them.
+
+    Args:
+        path: The safetensors file, or a folder with `model.safetensors`.
+
+    Raises:
+        ValueError: The file is missing or is not a safetensors file.
     """
     path = path / HUB_WEIGHTS if path.is_dir() else path
     try:
@@ -41,10 +44,14 @@ def read_released(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Raise ValueError unless there are exactly the tensors that the metadata tells of, in their shapes."""
+    """Check that the tensors are those that the metadata implies.
+
+    Raises:
+        ValueError: A tensor is missing, superfluous, or has another shape.
+    """
     for what, keys in (
         ("lacks", wanted.keys() - found.keys()),
-        ("has, beside what its metadata tells,", found.keys() - wanted.keys()),
+        ("has, beyond what its metadata implies,", found.keys() - wanted.keys()),
     ):
         if keys:
             some = ", ".join(sorted(keys)[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
@@ -52,13 +59,13 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pat
     for key, tensor in wanted.items():
         if tensor.shape != found[key].shape:
             shapes = tuple(found[key].shape), tuple(tensor.shape)
-            raise ValueError(f"{path}: {key} has the shape {shapes[0]}; its metadata tells of {shapes[1]}.")
+            raise ValueError(f"{path}: {key} has the shape {shapes[0]}; its metadata implies {shapes[1]}.")
 
 
 def write_released(tensors: dict[str, Tensor], values: dict[str, Any], path: Path) -> None:
-    """Write tensors and metadata, always in the same bytes.
+    """Write tensors and metadata; equal content gives equal bytes.
 
-    The library writes metadata in the order of a hash table, which is another one in each process.
+    The library writes metadata in the order of a hash table, which differs between processes. So the header is written here.
     """
     plain = safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in sorted(tensors.items())})
     length = struct.unpack("<Q", plain[:8])[0]
@@ -69,7 +76,11 @@ def write_released(tensors: dict[str, Tensor], values: dict[str, Any], path: Pat
 
 
 def image_size(value: Any) -> tuple[int, int]:
-    """Return height and width of a released `image_size`, which is one number or a pair; raises ValueError otherwise."""
+    """Return height and width of a released `image_size`, one number or a pair.
+
+    Raises:
+        ValueError: It is neither, or not positive.
+    """
     sides = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"image_size is {value!r}; one positive number or a pair of them is allowed.")
@@ -77,7 +88,7 @@ def image_size(value: Any) -> tuple[int, int]:
 
 
 def image_size_value(size: Sequence[int]) -> int | list[int]:
-    """Return height and width as released files store them: one number when they are equal. Inverse of `image_size`."""
+    """Return height and width as released files store them: one number if they are equal. Inverse of `image_size`."""
     height, width = size
     return height if height == width else [height, width]
 

@@ -1,7 +1,8 @@
-"""Codebooks moved by exponential averages instead of gradients: nearest code by angle (4M's) or by distance.
+"""Codebooks updated by moving averages instead of gradients, matched by cosine similarity (as in 4M) or by distance.
 
-4M (arXiv 2312.06647) §A.3, after ViT-VQGAN (cosine similarity) and SoundStream (replacement of dead codes). The cosine one
-matches the reference's numbers: `tests/reference/codebook_ema.npz`. The Euclidean one is VQ-VAE-2's (arXiv 1906.00446 §A).
+The cosine codebook is 4M's (arXiv 2312.06647 §A.3), after ViT-VQGAN (arXiv 2110.04627: cosine similarity) and
+SoundStream (arXiv 2107.03312: replacement of dead codes); `tests/reference/codebook_ema.npz` holds numbers of the
+reference implementation. The Euclidean codebook is that of VQ-VAE-2 (arXiv 1906.00446 §A).
 """
 
 # T latents (all positions of all samples), K codes, D latent width
@@ -15,30 +16,36 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 SMOOTHING = 1e-5  # of the Euclidean codebook's counts
-SPLIT_NOISE = 1e-10  # between a copied code and its original, as in the reference: they part as latents choose one of them
+# Between a copied code and its original, as in the reference: just enough that latents choose one of the two.
+SPLIT_NOISE = 1e-10
 Replacement = Literal["random", "distant", "split"]
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a codebook makes of latents (..., D)."""
+    """Result of quantizing latents (..., D)."""
 
     tokens: Tensor  # (...) int64
-    codes: Tensor  # (..., D), the stored codes: EMA leaves them off the unit sphere
-    straight_through: Tensor  # (..., D), equal to `codes`, with the gradient of the latents
+    codes: Tensor  # (..., D), the stored codes; moving averages are not of unit length
+    straight_through: Tensor  # (..., D), values of `codes`, gradient of the latents (VQ-VAE, arXiv 1711.00937 §3.2)
     commitment: Tensor  # (), mean squared distance of the latents to their codes
 
 
 class Codebook(nn.Module):
-    """K codes of width D: what the ways of matching and moving them have in common.
+    """K codes of width D; subclasses define how latents match codes and how codes are updated.
 
-    A code whose averaged count falls under `dead_code_threshold` is replaced by a latent of the batch: `random` (4M), or rather
-    a `distant` one that no code is near, since most places of an image look alike and need no more codes. Or it becomes a
-    copy of a code that is used most, to `split` its cell (Linde, Buzo & Gray 1980; an option of the reference).
+    A code whose averaged count falls below `dead_code_threshold` is replaced, depending on `replacement`:
 
-    Under `torch.distributed` each rank brings its own latents, and all ranks end with the same codes: sums and counts are
-    added up over the ranks, and replacements are drawn from the latents of all, in the order of ranks. What `initialize` and
-    `settle` do is not shared out: every rank brings the same latents to them, and the first one's codes are kept.
+    - `random`: by a random latent of the batch (4M);
+    - `distant`: by a latent that is far from all codes, because most patches of an image look alike and need no more
+      codes;
+    - `split`: by a copy of a most used code, which splits its cell (Linde, Buzo & Gray 1980; an option of the
+      reference).
+
+    Under `torch.distributed`, each rank passes different latents to `update`, and all ranks end with the same codes:
+    sums and counts are added up over the ranks, and replacements are drawn from the latents of all ranks, in the order
+    of ranks. `initialize` and `settle` are not distributed: every rank passes the same latents, and the codes of the
+    first rank are kept.
     """
 
     codes_KD: Tensor
@@ -65,10 +72,14 @@ class Codebook(nn.Module):
 
     @abstractmethod
     def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
+        """Move the codes towards the latents (..., D) that chose them, and replace dead codes.
+
+        Returns:
+            How many codes were replaced.
+        """
 
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantize latents (..., D). Changes nothing: training calls `update` on its own."""
+        """Quantize latents (..., D). The codes do not change; training calls `update` for that."""
         tokens = self.match(latents.detach().flatten(0, -2)).view(latents.shape[:-1])
         codes = self.codes(tokens)
         return Quantized(tokens, codes, latents + (codes - latents).detach(), F.mse_loss(latents, codes))
@@ -79,16 +90,22 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def replace_dead(self, latents_TD: Tensor, generator: torch.Generator | None = None) -> int:
-        """Replace codes under the threshold by normalized latents (T, D), in order of id; counts stay, as in 4M.
+        """Replace codes below the threshold by normalized latents (T, D), in order of id. Counts stay, as in 4M.
 
-        Raises ValueError on several ranks without a generator that is the same on all of them.
+        Returns:
+            How many codes were replaced.
+
+        Raises:
+            ValueError: there are several ranks and no generator.
         """
         dead_K = self.counts_K < self.dead_code_threshold
         num_dead = int(dead_K.sum())
         if not num_dead:
             return 0
         if generator is None and _num_ranks() > 1:
-            raise ValueError("Several ranks replace dead codes: hand in a generator that has the same seed on each of them.")
+            raise ValueError(
+                "Several ranks replace dead codes without a generator. Pass one that has the same seed on each rank."
+            )
         if self.replacement == "split":
             self.codes_KD[dead_K] = self._split(num_dead, generator)
         else:
@@ -97,13 +114,17 @@ class Codebook(nn.Module):
         return num_dead
 
     def _split(self, num_needed: int, generator: torch.Generator | None) -> Tensor:
-        """Return normalized copies of the codes that are used most, the most used first."""
+        """Return normalized copies of the most used codes, the most used first."""
         copied_KD = self.codes_KD[self.counts_K.argsort(descending=True)[:num_needed]]
         noise_KD = torch.randn(copied_KD.shape, generator=generator).to(copied_KD)
         return F.normalize(copied_KD + SPLIT_NOISE * noise_KD, dim=-1)
 
     def pick(self, latents_TD: Tensor, num_needed: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw latents for dead codes, without repetition if there are enough; `distant`: in proportion to 1 − cosine."""
+        """Draw latents for dead codes, without repetition if there are enough; `distant`: in proportion to 1 − cosine.
+
+        Returns:
+            Indices (num_needed,) of latents, int64.
+        """
         if num_needed > len(latents_TD):
             return torch.randint(len(latents_TD), (num_needed,), generator=generator)
         if self.replacement == "random":
@@ -112,7 +133,8 @@ class Codebook(nn.Module):
         return torch.multinomial(weights_T.clamp(min=1e-6).cpu(), num_needed, generator=generator)
 
     def _sums(self, latents_TD: Tensor, tokens_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return per code the sum of its latents (K, D) and their number (K,); a product always adds in one order."""
+        """Return for each code the sum of its latents (K, D) and their number (K,)."""
+        # A matrix product adds in a fixed order, unlike scatter-add on a GPU.
         chosen_TK = F.one_hot(tokens_T, len(self.codes_KD)).to(latents_TD.dtype)
         return chosen_TK.T @ latents_TD, chosen_TK.sum(0)
 
@@ -126,19 +148,25 @@ class Codebook(nn.Module):
 
 
 class CosineCodebook(Codebook):
-    """Codes matched by cosine in float32.
+    """Codes matched by cosine similarity in float32.
 
-    `update` moves a used code by c ← decay·c + (1 − decay)·normalize(mean of its normalized latents); an unused one drifts to
-    unit length.
+    `update` sets a used code to decay · code + (1 − decay) · normalize(mean of its normalized latents). An unused code
+    drifts towards unit length.
     """
 
     def match(self, latents_TD: Tensor) -> Tensor:
         """Return the id (T,) int64 of the code nearest in angle to each latent."""
-        return (latents_TD.float() @ F.normalize(self.codes_KD, dim=-1).T).argmax(-1)  # the latent's length changes no order
+        return (latents_TD.float() @ F.normalize(self.codes_KD, dim=-1).T).argmax(
+            -1
+        )  # the latents' lengths do not change which code is nearest
 
     @torch.no_grad()
     def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move the codes towards the latents (..., D) that chose them, replace dead codes; return how many were replaced."""
+        """Move the codes towards the latents (..., D) that chose them, and replace dead codes.
+
+        Returns:
+            How many codes were replaced.
+        """
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
         sums_KD, hits_K = self._sums_of_all_ranks(latents_TD, tokens.flatten())
         means_KD = F.normalize(sums_KD / hits_K.clamp(min=1)[:, None], dim=-1)
@@ -151,12 +179,12 @@ class CosineCodebook(Codebook):
     def initialize(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 10) -> None:
         """Place the codes by spherical k-means++ (Arthur & Vassilvitskii 2007) on latents (..., D).
 
-        Random codes, as in the reference, take longer to be found than a run of minutes lasts.
+        With random codes, as in the reference, most codes would stay unused for longer than a run of minutes lasts.
         """
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
         distances_T = torch.ones(len(latents_TD), device=latents_TD.device)
         for code_D in self.codes_KD:
-            # drawn on the CPU, where the generator is
+            # on the CPU, where the generator is
             chosen = torch.multinomial(distances_T.clamp(min=1e-9).cpu(), 1, generator=generator)
             code_D.copy_(latents_TD[chosen[0]])
             distances_T = torch.minimum(distances_T, 1 - latents_TD @ code_D)
@@ -164,7 +192,7 @@ class CosineCodebook(Codebook):
 
     @torch.no_grad()
     def settle(self, latents: Tensor, generator: torch.Generator | None = None, iterations: int = 5) -> None:
-        """Move each code to the mean direction of its latents (..., D) and codes without any to distant latents, repeatedly."""
+        """Repeat: move each code to the mean direction of its latents (..., D), and codes without any to distant latents."""
         latents_TD = F.normalize(latents.detach().flatten(0, -2).float(), dim=-1)
         for _ in range(iterations):
             sums_KD, hits_K = self._sums(latents_TD, self.match(latents_TD))
@@ -173,11 +201,11 @@ class CosineCodebook(Codebook):
                 sums_KD[empty_K] = latents_TD[self.pick(latents_TD, int(empty_K.sum()), generator)]
             self.codes_KD.copy_(F.normalize(sums_KD, dim=-1))
         _take_from_first_rank(self.codes_KD)
-        self.counts_K.fill_(self.dead_code_threshold * 2)  # alive until the average says otherwise
+        self.counts_K.fill_(self.dead_code_threshold * 2)  # no code is dead until the moving average falls
 
 
 class EuclideanCodebook(Codebook):
-    """Codes matched by distance in float32: each is the averaged sum of its latents over its averaged, smoothed count."""
+    """Codes matched by distance in float32: the averaged sum of their latents over their averaged, smoothed count."""
 
     sums_KD: Tensor
 
@@ -191,7 +219,7 @@ class EuclideanCodebook(Codebook):
 
     @torch.no_grad()
     def update(self, latents: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move sums, counts and codes; a count is smoothed (Laplace, 1e-5) so that no code divides by 0."""
+        """Update sums, counts and codes; counts are smoothed (Laplace, 1e-5) so that none is 0."""
         latents_TD = latents.detach().flatten(0, -2).float()
         sums_KD, hits_K = self._sums_of_all_ranks(latents_TD, tokens.flatten())
         self.counts_K.lerp_(hits_K, 1 - self.decay)
@@ -213,13 +241,13 @@ def _gathered_from_ranks(latents_TD: Tensor) -> Tensor:
     counts = [torch.zeros(1, dtype=torch.int64, device=latents_TD.device) for _ in range(_num_ranks())]
     distributed.all_gather(counts, torch.full_like(counts[0], len(latents_TD)))
     sizes = [int(count) for count in counts]
-    padded_TD = F.pad(latents_TD, (0, 0, 0, max(sizes) - len(latents_TD))).contiguous()  # all_gather wants one shape
+    padded_TD = F.pad(latents_TD, (0, 0, 0, max(sizes) - len(latents_TD))).contiguous()  # all_gather needs one shape
     parts = [torch.empty_like(padded_TD) for _ in sizes]
     distributed.all_gather(parts, padded_TD)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 def _take_from_first_rank(tensor: Tensor) -> None:
-    """Make a tensor that of the first rank: sums of other machines may differ in last bits."""
+    """Copy a tensor from the first rank: sums on other machines may differ in the last bits."""
     if _num_ranks() > 1:
         distributed.broadcast(tensor, src=0)

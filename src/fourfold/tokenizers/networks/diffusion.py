@@ -1,8 +1,8 @@
-"""The noise schedule of 4M's diffusion decoders and the way back through it (arXiv 2312.06647 §A.3).
+"""The noise schedule of 4M's diffusion decoders, and decoding (arXiv 2312.06647 §A.3).
 
-T = 1000 steps, β linear from 1e-4 to 0.02 (DDPM, arXiv 2006.11239), rescaled so that the last step holds no signal at all (Lin
-et al., arXiv 2305.08891), and the network predicts the clean image x₀. Decoding is DDIM (arXiv 2010.02502), η = 0, over evenly
-spaced steps that start at the last one. Schedules and steps are those of `diffusers`.
+T = 1000 steps, β linear from 1e-4 to 0.02 (DDPM, arXiv 2006.11239 §4), rescaled so that the last step contains no
+signal (Lin et al., arXiv 2305.08891 §3.1). The network predicts the clean image x₀. Decoding is DDIM (arXiv 2010.02502)
+with η = 0 over evenly spaced steps that start at the last one. The schedulers are those of `diffusers`.
 """
 
 # B batch, C channels, H W pixels, D code width, h w token grid
@@ -18,15 +18,16 @@ from torch import Tensor
 from fourfold.configuration import Config
 from fourfold.tokenizers.networks.unet import UNet
 
-# Our words for what `diffusers` and the released files call otherwise.
+# Our names → names in `diffusers` and in released files.
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 PREDICTIONS = {"clean": "sample", "noise": "epsilon", "velocity": "v_prediction"}
 
 
 class NoiseConfig(Config):
-    """The schedule. The defaults are those of all released U-Nets; DDIM steps are chosen when decoding.
+    """The noise schedule; the defaults are those of all released U-Nets.
 
-    `predicts`: what the network gives, the clean image x₀, the noise ε, or the velocity √ᾱ·ε − √(1 − ᾱ)·x₀ (arXiv 2202.00512).
+    `predicts` is the network's output: the clean image x₀, the noise ε, or the velocity √ᾱ·ε − √(1 − ᾱ)·x₀ (arXiv
+    2202.00512).
     """
 
     num_steps: int = Field(default=1000, ge=2)
@@ -38,7 +39,7 @@ class NoiseConfig(Config):
 
 
 def add_noise(clean_BCHW: Tensor, config: NoiseConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return noisy images, √ᾱ·x₀ + √(1 − ᾱ)·ε, and the uniformly drawn step of each, (B,) int64."""
+    """Return noisy images √ᾱ·x₀ + √(1 − ᾱ)·ε (DDPM, arXiv 2006.11239, eq. 4) and their drawn steps (B,) int64."""
     step_B = torch.randint(config.num_steps, (len(clean_BCHW),), generator=generator).to(clean_BCHW.device)
     noise_BCHW = torch.randn(clean_BCHW.shape, generator=generator).to(clean_BCHW)
     return training_scheduler(config).add_noise(clean_BCHW, noise_BCHW, step_B), step_B
@@ -54,16 +55,26 @@ def denoise(
     num_decoding_steps: int = 25,
     clip: bool = False,
 ) -> Tensor:
-    """Return images (B, C, H, W) of codes; `image_shape` is (C, H, W).
+    """Return images (B, C, H, W) of codes by DDIM (arXiv 2010.02502, eq. 12 with η = 0).
 
-    Each image starts from noise of its own seed, and DDIM adds none, so a seed gives the same image in any batch (to the
-    rounding of sums). `clip`: images are known to lie in [-1, 1]. Raises ValueError for another number of seeds than codes, or
-    more decoding steps than the schedule has.
+    DDIM adds no noise after the start, so a seed gives the same image in any batch, up to the rounding of sums.
+
+    Args:
+        unet: the trained network.
+        codes_BDhw: the condition.
+        image_shape: (C, H, W).
+        seeds: for each image, the seed of the noise that it starts from.
+        config: the noise schedule of training.
+        num_decoding_steps: DDIM steps.
+        clip: clip each step's prediction to [-1, 1], for images that are in that range.
+
+    Raises:
+        ValueError: there are not as many seeds as codes, or more decoding steps than the schedule has.
     """
     if len(seeds) != len(codes_BDhw):
         raise ValueError(f"Got {len(seeds)} seeds for {len(codes_BDhw)} samples; each needs one.")
     if not 1 <= num_decoding_steps <= config.num_steps:
-        raise ValueError(f"num_decoding_steps is {num_decoding_steps}; the schedule allows 1 to {config.num_steps}.")
+        raise ValueError(f"num_decoding_steps is {num_decoding_steps}; allowed: 1 to {config.num_steps}.")
     scheduler = decoding_scheduler(config, clip)
     scheduler.set_timesteps(num_decoding_steps)
     image_BCHW = torch.stack([torch.randn(*image_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -77,13 +88,13 @@ def denoise(
 @cache
 def training_scheduler(config: NoiseConfig) -> Any:
     """Return the scheduler that adds noise; its `alphas_cumprod` are ᾱ."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # seconds to import, and only some runs need it
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # takes seconds to import, and only some runs need it
 
     return DDPMScheduler(**_arguments(config), clip_sample=False)
 
 
 def decoding_scheduler(config: NoiseConfig, clip: bool) -> Any:
-    """Return a fresh DDIM scheduler, which starts at the noisiest step (`trailing`)."""
+    """Return a new DDIM scheduler; `trailing` makes it start at the noisiest step (arXiv 2305.08891 §3.3)."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     return DDIMScheduler(**_arguments(config), clip_sample=clip, timestep_spacing="trailing", set_alpha_to_one=True)

@@ -1,4 +1,7 @@
-"""4M's tokenizers with a diffusion decoder ("DiVAE", arXiv 2206.00386): the front half of the VQ-VAE, and a U-Net behind it."""
+"""Released tokenizers with a diffusion decoder ("DiVAE", arXiv 2206.00386; 4M, arXiv 2312.06647 §A.3).
+
+Encoder and bottleneck are those of the VQ-VAE (`vit_vqvae.py`); a U-Net conditioned on the codes replaces the decoder.
+"""
 
 # B batch, C channels, H W pixels, h w token grid
 
@@ -13,11 +16,11 @@ from fourfold.tokenizers.networks.vit_vqvae import VQConfig, VQEncoder
 
 
 class DiVAEConfig(VQConfig):
-    """Encoder and bottleneck as ever; a U-Net and its noise. The defaults are the released RGB tokenizer."""
+    """Encoder and bottleneck as in `VQConfig`, a U-Net and its noise; the defaults are the released RGB tokenizer."""
 
     decoder: UNetConfig = UNetConfig()
     noise: NoiseConfig = NoiseConfig()
-    clip_sample: bool = False  # images lie in [-1, 1], and each DDIM step holds them there
+    clip_sample: bool = False  # images are in [-1, 1]: clip each DDIM step
 
 
 class DiVAE(VQEncoder):
@@ -30,7 +33,7 @@ class DiVAE(VQEncoder):
         self.decoder = UNet(config.channels, config.latent_width, config.decoder)
 
     def forward(self, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return what the decoder makes of noised `prepare`d inputs, (B, C, H, W), and the commitment loss: a training pass."""
+        """Return the U-Net's prediction (B, C, H, W) for noised inputs and the commitment loss: one training pass."""
         clean_BCHW = self.prepare(inputs)
         noisy_BCHW, step_B = add_noise(clean_BCHW, self.config.noise, generator)
         quantized = self.bottleneck(self.encode(inputs), generator)
@@ -38,7 +41,7 @@ class DiVAE(VQEncoder):
         return self.decoder(noisy_BCHW, step_B, codes_BDhw), self.code_loss(quantized)
 
     def reconstruct(self, tokens: Tensor, seeds: Sequence[int], num_decoding_steps: int = 25) -> Tensor:
-        """Return images (B, C, H, W) of token ids (B, h, w), one seed a sample."""
+        """Return images (B, C, H, W) of token ids (B, h, w); `seeds` has one seed for each sample."""
         scale = self.config.patch_size
         shape = (self.config.channels, tokens.shape[-2] * scale, tokens.shape[-1] * scale)
         with torch.inference_mode():

@@ -1,8 +1,8 @@
-"""Codebooks learned by gradient, one for each slice of the latent: the quantizer of 4M-21's global vectors and poses.
+"""Codebooks learned by gradient, one for each slice of the latent: 4M-21's quantizer of global vectors and poses.
 
-NWT's memcodes (arXiv 2106.04283 §3.2): a slice of the latent asks, a code's key answers, its value goes on; while training, the
-choice is a hard Gumbel-softmax sample (arXiv 1611.01144) at temperature 1, whose gradient is that of the softmax. There is no
-commitment loss, no average and no dead code.
+Memcodes of NWT (arXiv 2106.04283 §3.2): a slice of the latent is a query, each code has a key and a value, and the
+value of the best key is the output. In training the choice is a hard Gumbel-softmax sample (arXiv 1611.01144) at
+temperature 1, with the gradient of the softmax. There is no commitment loss, no moving average and no dead code.
 """
 
 # B batch, D latent width, N codebooks, d = D / N, K codes each, h w token grid, T = h · w
@@ -15,12 +15,16 @@ from fourfold.tokenizers.networks.codebook import Quantized
 
 
 class Memcodes(nn.Module):
-    """N codebooks of K codes of width D / N: N tokens for each place of the grid."""
+    """N codebooks of K codes of width D / N: N tokens for each cell of the grid.
+
+    Raises:
+        ValueError: N does not divide D.
+    """
 
     def __init__(self, num_codes: int, width: int, num_codebooks: int):
         super().__init__()
         if width % num_codebooks:
-            raise ValueError(f"A latent of width {width} cannot be cut into {num_codebooks} slices. Change latent_width.")
+            raise ValueError(f"A latent of width {width} cannot be cut into {num_codebooks} equal slices. Change latent_width.")
         slice_width = width // num_codebooks
         self.codes_NKd = nn.Parameter(torch.randn(num_codebooks, num_codes, slice_width))
         bound = (3 / slice_width) ** 0.5  # unit gain
@@ -28,21 +32,22 @@ class Memcodes(nn.Module):
         self.to_values_Ndd = nn.Parameter(torch.empty(num_codebooks, slice_width, slice_width).uniform_(-bound, bound))
 
     def forward(self, x_BDhw: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Return the choice for each slice of latents: the best, or with `generator` a sample (training).
+        """Choose a code for each slice of the latents: the best one, or a sample drawn with `generator` (training).
 
-        `tokens` are (B, N, h, w), or (B, h, w) of a single codebook; `codes` (B, D, h, w).
+        Returns:
+            `tokens` (B, N, h, w), or (B, h, w) for a single codebook; `codes` (B, D, h, w).
         """
-        places = x_BDhw.shape[2] * x_BDhw.shape[3]
-        return self.chosen(x_BDhw, None if generator is None else self.noise(len(x_BDhw), places, generator))
+        num_cells = x_BDhw.shape[2] * x_BDhw.shape[3]
+        return self.chosen(x_BDhw, None if generator is None else self.noise(len(x_BDhw), num_cells, generator))
 
-    def noise(self, batch_size: int, places: int, generator: torch.Generator) -> Tensor:
+    def noise(self, batch_size: int, num_cells: int, generator: torch.Generator) -> Tensor:
         """Draw the Gumbel noise (B, N, T, K) of a training pass."""
         num_codebooks, num_codes, _ = self.codes_NKd.shape
-        # the negative logarithm of an exponential variable is a Gumbel one
-        return -torch.empty(batch_size, num_codebooks, places, num_codes).exponential_(generator=generator).log()
+        # the negative logarithm of an exponential variable has a Gumbel distribution
+        return -torch.empty(batch_size, num_codebooks, num_cells, num_codes).exponential_(generator=generator).log()
 
     def chosen(self, x_BDhw: Tensor, noise_BNTK: Tensor | None = None) -> Quantized:
-        """Return what `forward` returns, with noise that was drawn elsewhere."""
+        """Return what `forward` returns, for noise (B, N, T, K) that was drawn before; None takes the best code."""
         num_codebooks, num_codes, slice_width = self.codes_NKd.shape
         queries_BNTd = x_BDhw.flatten(2).unflatten(1, (num_codebooks, slice_width)).transpose(2, 3) * slice_width**-0.5
         logits_BNTK = queries_BNTd @ (self.codes_NKd @ self.to_keys_Ndd).transpose(1, 2)
@@ -50,6 +55,7 @@ class Memcodes(nn.Module):
             logits_BNTK = logits_BNTK + noise_BNTK.to(logits_BNTK)
         tokens_BNT = logits_BNTK.argmax(-1)
         shares_BNTK = logits_BNTK.softmax(-1)
+        # straight-through: a hard choice forward, the gradient of the softmax backward
         chosen_BNTK = F.one_hot(tokens_BNT, num_codes).to(shares_BNTK.dtype) + shares_BNTK - shares_BNTK.detach()
         mixed = self._grid(chosen_BNTK @ (self.codes_NKd @ self.to_values_Ndd), x_BDhw.shape[2:])
         tokens = tokens_BNT.unflatten(2, x_BDhw.shape[2:])
@@ -57,11 +63,11 @@ class Memcodes(nn.Module):
         return Quantized(tokens, self.codes(tokens), mixed, x_BDhw.new_zeros(()))
 
     def codes(self, tokens: Tensor) -> Tensor:
-        """Return the values (B, D, h, w) of ids (B, N, h, w), or (B, h, w) of a single codebook."""
+        """Return the values (B, D, h, w) of ids (B, N, h, w), or (B, h, w) for a single codebook."""
         num_codebooks = len(self.codes_NKd)
         tokens_BNT = (tokens[:, None] if num_codebooks == 1 and tokens.ndim == 3 else tokens).flatten(2)
         if tokens_BNT.shape[1] != num_codebooks:
-            raise ValueError(f"Got {tokens_BNT.shape[1]} tokens a place; there are {num_codebooks} codebooks.")
+            raise ValueError(f"Got {tokens_BNT.shape[1]} tokens for each cell; there are {num_codebooks} codebooks.")
         values_NKd = self.codes_NKd @ self.to_values_Ndd
         rows_NBTd = [F.embedding(tokens_BNT[:, n], values_NKd[n]) for n in range(num_codebooks)]
         return self._grid(torch.stack(rows_NBTd, dim=1), tokens.shape[-2:])

@@ -1,8 +1,9 @@
 """The U-Net of 4M's diffusion decoders: denoises an image, given the codes of its tokens (arXiv 2312.06647 §A.3).
 
-ADM's residual and attention blocks (arXiv 2105.05233) on 4 × 4 patches (arXiv 2207.04316): space becomes depth, the codes are
-brought to that grid by nearest neighbor and stand beside the noisy patches as further channels. The last layer of every
-block, and of the whole, starts at zero. Names follow the order of ADM's, so that released weights find their place.
+Residual and attention blocks of ADM (arXiv 2105.05233) on 4 × 4 patches (arXiv 2207.04316), which become channels. The
+codes are resized to the grid of patches by nearest neighbor and concatenated as further channels. The last layer of
+every block, and of the network, starts at zero. Modules are in the order of ADM's, so that names in released files can
+be mapped (`released/names.py`).
 """
 
 # B batch, C channels, H W pixels, h w token grid, D code width, E width of the embedded time, T time steps
@@ -16,16 +17,18 @@ from torch import Tensor, nn
 
 from fourfold.configuration import Config
 
-LONGEST_PERIOD = 10_000  # time steps, of the sinusoids that say which step it is
+LONGEST_PERIOD = 10_000  # time steps, of the slowest sinusoid of the step embedding
 
 
 class UNetConfig(Config):
-    """Widths and depth. The defaults are those of all released ones (`unet_patched`)."""
+    """Widths and depth; the defaults are those of all released U-Nets (`unet_patched`)."""
 
-    patch_size: int = Field(default=4, ge=1, description="pixels a side that become channels before and after the U-Net")
+    patch_size: int = Field(default=4, ge=1, description="pixels per side of a patch, which becomes channels")
     width: int = Field(default=256, ge=8, description="channels of the first level")
     multipliers: tuple[int, ...] = Field(
-        default=(1, 2, 2, 2), min_length=1, description="widths of the levels, each half the size"
+        default=(1, 2, 2, 2),
+        min_length=1,
+        description="width of each level, in multiples of `width`; each level halves the size",
     )
     blocks_per_level: int = Field(default=3, ge=1)
     attention_at: tuple[int, ...] = Field(default=(4, 8), description="downsampling factors whose levels have attention")
@@ -34,7 +37,7 @@ class UNetConfig(Config):
     @model_validator(mode="after")
     def _groups_divide_widths(self) -> "UNetConfig":
         if self.width % self.num_groups:
-            raise ValueError(f"width {self.width} is not a multiple of num_groups ({self.num_groups}). Change either.")
+            raise ValueError(f"width is {self.width}; it must be a multiple of num_groups ({self.num_groups}).")
         return self
 
     @property
@@ -62,7 +65,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + out(attention(norm(x))) over all places, one head."""
+    """x + out(attention(norm(x))) over all positions, with one head."""
 
     def __init__(self, channels: int, num_groups: int):
         super().__init__()
@@ -71,14 +74,14 @@ class AttentionBlock(nn.Module):
         self.out = _zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x_BCHW: Tensor, time_BE: Tensor) -> Tensor:
-        """Return the same shape; the time is not looked at."""
+        """Return the same shape; the time is not used."""
         q, k, v = self.qkv(self.norm(x_BCHW).flatten(2)).transpose(1, 2).chunk(3, dim=-1)
         attended_BNC = F.scaled_dot_product_attention(q, k, v)
         return x_BCHW + self.out(attended_BNC.transpose(1, 2)).unflatten(2, x_BCHW.shape[2:])
 
 
 class Resample(nn.Module):
-    """A 3 × 3 convolution to half the size (stride 2), or after doubling it (nearest)."""
+    """A 3 × 3 convolution with stride 2, which halves the size, or after doubling the size (nearest neighbor)."""
 
     def __init__(self, channels: int, doubles: bool):
         super().__init__()
@@ -91,7 +94,7 @@ class Resample(nn.Module):
 
 
 class Entry(nn.Conv2d):
-    """The first convolution, in the shape of the other layers."""
+    """The first convolution, with the signature of the other layers."""
 
     def forward(self, x_BCHW: Tensor, time_BE: Tensor | None = None) -> Tensor:
         """Return (B, width, H, W)."""
@@ -99,7 +102,7 @@ class Entry(nn.Conv2d):
 
 
 class UNet(nn.Module):
-    """(noisy image (B, C, H, W), time step (B,), codes (B, D, h, w)) → (B, C, H, W), the clean image as it thinks."""
+    """(noisy image (B, C, H, W), time step (B,), codes (B, D, h, w)) → predicted image (B, C, H, W)."""
 
     def __init__(self, channels: int, code_width: int, config: UNetConfig):
         super().__init__()
@@ -111,46 +114,46 @@ class UNet(nn.Module):
             layers: list[nn.Module] = [ResidualBlock(channels_in, channels_out, time_width, config.num_groups)]
             return layers + [AttentionBlock(channels_out, config.num_groups)] * (factor in config.attention_at)
 
-        # 1) Down: what each stage gives is kept for the way up
-        now, factor = widths[0], 1
-        down: list[list[nn.Module]] = [[Entry(channels * patch + code_width, now, 3, padding=1)]]
-        kept = [now]
+        # 1) Down: each stage's output has `kept` channels, which the way up receives as a skip connection
+        current, factor = widths[0], 1
+        down: list[list[nn.Module]] = [[Entry(channels * patch + code_width, current, 3, padding=1)]]
+        kept = [current]
         for number, width in enumerate(widths):
             for _ in range(config.blocks_per_level):
-                down.append(level(now, width, factor))
-                now = width
-                kept.append(now)
+                down.append(level(current, width, factor))
+                current = width
+                kept.append(current)
             if number < len(widths) - 1:
-                down.append([Resample(now, doubles=False)])
-                kept.append(now)
+                down.append([Resample(current, doubles=False)])
+                kept.append(current)
                 factor *= 2
         # 2) The middle always has attention
         middle = [
-            ResidualBlock(now, now, time_width, config.num_groups),
-            AttentionBlock(now, config.num_groups),
-            ResidualBlock(now, now, time_width, config.num_groups),
+            ResidualBlock(current, current, time_width, config.num_groups),
+            AttentionBlock(current, config.num_groups),
+            ResidualBlock(current, current, time_width, config.num_groups),
         ]
-        # 3) Up: one block more a level, each with what was kept beside it
+        # 3) Up: one block more for each level, each with a skip connection
         up: list[list[nn.Module]] = []
         for number, width in reversed(list(enumerate(widths))):
             for block in range(config.blocks_per_level + 1):
-                up.append(level(now + kept.pop(), width, factor))
-                now = width
+                up.append(level(current + kept.pop(), width, factor))
+                current = width
                 if number and block == config.blocks_per_level:
-                    up[-1].append(Resample(now, doubles=True))
+                    up[-1].append(Resample(current, doubles=True))
                     factor //= 2
         self.down = nn.ModuleList(nn.ModuleList(stage) for stage in down)
         self.middle = nn.ModuleList(middle)
         self.up = nn.ModuleList(nn.ModuleList(stage) for stage in up)
-        self.norm_out = nn.GroupNorm(config.num_groups, now)
-        self.conv_out = _zeroed(nn.Conv2d(now, channels * patch, 3, padding=1))
+        self.norm_out = nn.GroupNorm(config.num_groups, current)
+        self.conv_out = _zeroed(nn.Conv2d(current, channels * patch, 3, padding=1))
 
     def forward(self, noisy_BCHW: Tensor, step_B: Tensor, codes_BDhw: Tensor) -> Tensor:
-        """Raises ValueError when the image cannot be halved often enough."""
+        """Return the predicted image (B, C, H, W); raises ValueError when the image cannot be halved often enough."""
         if any(side % self.config.divisor for side in noisy_BCHW.shape[2:]):
             raise ValueError(
-                f"Images of {tuple(noisy_BCHW.shape[2:])} pixels: this U-Net needs multiples of {self.config.divisor} "
-                "(patch_size times 2 for each level but the last). Change multipliers or patch_size."
+                f"Images have {tuple(noisy_BCHW.shape[2:])} pixels; this U-Net needs multiples of {self.config.divisor} "
+                "(patch_size, times 2 for each level but the last). Change multipliers or patch_size."
             )
         time_BE = self.time_out(F.silu(self.time_in(embed_steps(step_B, self.config.width))))
         patches_BCHW = F.pixel_unshuffle(noisy_BCHW, self.config.patch_size)
@@ -166,7 +169,7 @@ class UNet(nn.Module):
 
 
 def embed_steps(step_B: Tensor, width: int) -> Tensor:
-    """Return cosines, then sines, of the time step at geometric frequencies: (B, width) float32; `width` is even."""
+    """Return cosines, then sines, of the time step at geometric frequencies: (B, width) float32, `width` even."""
     half = width // 2
     frequencies = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, dtype=torch.float32, device=step_B.device) / half)
     angles_BF = step_B[:, None].float() * frequencies

@@ -1,9 +1,9 @@
-"""The MLP around the codebooks of global vectors (DINOv2, ImageBind) and poses in 4M-21: no places, no attention.
+"""The MLP on both sides of the codebooks of global vectors and poses in 4M-21 (arXiv 2406.09406 §3).
 
-An inverted-bottleneck MLP (Bachmann et al., "Scaling MLPs", arXiv 2306.13575): x + down(GELU(up(LN x))), again and again.
+A stack of inverted-bottleneck blocks (Bachmann et al., "Scaling MLPs", arXiv 2306.13575): x + down(GELU(up(LN x))).
 """
 
-# B batch, C channels, h w places (1 × 1 of a vector), D width
+# B batch, C channels, h w grid cells (1 × 1 for a vector), D width
 
 import re
 
@@ -17,7 +17,7 @@ NAME = re.compile(r"BottleneckMLP/B_(\d+)-Wi_(\d+)(?:-E_(\d+))?")
 
 
 class VectorMlpConfig(Config):
-    """Blocks, their width, and how much wider they are inside. The default is that of all released ones."""
+    """Number of blocks, their width, and the ratio of their hidden width; the defaults are the released ones."""
 
     num_blocks: int = Field(default=6, ge=1)
     width: int = Field(default=1024, ge=1)
@@ -25,25 +25,25 @@ class VectorMlpConfig(Config):
 
     @property
     def dim(self) -> int:
-        """Width at the end that meets the codebook."""
+        """Width at the end next to the codebook."""
         return self.width
 
     @property
     def name(self) -> str:
-        """The reference's name, e.g. `BottleneckMLP/B_6-Wi_1024`."""
+        """Name in released files, e.g. `BottleneckMLP/B_6-Wi_1024`."""
         return f"BottleneckMLP/B_{self.num_blocks}-Wi_{self.width}" + (f"-E_{self.expansion}" if self.expansion != 4 else "")
 
     @classmethod
     def from_name(cls, name: str) -> "VectorMlpConfig | None":
-        """Return the configuration of the reference's name, None when it names something else."""
-        if (found := NAME.fullmatch(name)) is None:
+        """Return the configuration of a name in a released file, None if it names something else."""
+        if (match := NAME.fullmatch(name)) is None:
             return None
-        blocks, width, expansion = found.groups()
+        blocks, width, expansion = match.groups()
         return cls(num_blocks=int(blocks), width=int(width), expansion=int(expansion or 4))
 
 
 class VectorMlp(nn.Module):
-    """(B, C, h, w) → (B, C', h, w), each place by itself."""
+    """(B, C, h, w) → (B, C', h, w), each grid cell separately."""
 
     def __init__(self, channels_in: int, channels_out: int, config: VectorMlpConfig):
         super().__init__()
@@ -53,7 +53,7 @@ class VectorMlp(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(config.num_blocks))  # eps 1e-5, unlike the ViTs
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        """Return the same places with other channels."""
+        """Return (B, channels_out, h, w)."""
         x_BhwD = self.enter(x_BChw.permute(0, 2, 3, 1))
         for block, norm in zip(self.blocks, self.norms, strict=True):
             x_BhwD = x_BhwD + block(norm(x_BhwD))

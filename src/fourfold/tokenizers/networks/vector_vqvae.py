@@ -1,8 +1,9 @@
-"""The VQ-VAE of global vectors: an MLP on both sides, and several tokens that stand for the one vector together.
+"""The VQ-VAE of global vectors: an MLP on both sides, and several tokens that together stand for one vector.
 
-4M-21 (arXiv 2406.09406 §3) tokenizes the class tokens of DINOv2 and ImageBind so: 16 tokens of 8,192, MLPs of 6 blocks of width
-1,024, memcodes, and 1 − cosine as the loss. The latent is cut into as many slices as there are tokens, each with codes of its
-own, so a token's place says what it is about and forms no image: the transformer learns its positions.
+4M-21 (arXiv 2406.09406 §3) tokenizes the class tokens of DINOv2 and ImageBind this way: 16 tokens with 8,192 ids each,
+MLPs of 6 blocks of width 1,024, memcodes, and the loss 1 − cosine. The latent is cut into as many slices as there are
+tokens, each with a separate codebook. A token's position therefore tells which slice it encodes, not a place in an
+image.
 """
 
 # B batch, C channels, h w "grid" of the tokens (4 × 4), N = h · w, D width of the latent, d = D / N
@@ -17,7 +18,11 @@ from fourfold.tokenizers.networks.vqvae import VQVAEShape
 
 
 class VectorVQVAE(nn.Module):
-    """Vectors (B, C, 1, 1) → tokens (B, h, w) → vectors; `config.latent_width` is that of one slice, d."""
+    """Vectors (B, C, 1, 1) → tokens (B, h, w) → vectors; `config.latent_width` is the width d of one slice.
+
+    Raises:
+        ValueError: the settings have no section `vector`.
+    """
 
     def __init__(self, shape: VQVAEShape, config: VisualTokenizerConfig):
         super().__init__()
@@ -31,7 +36,13 @@ class VectorVQVAE(nn.Module):
         self.decoder = VectorMlp(width, shape.output_channels, config.vector)
 
     def forward(self, inputs_BC11: Tensor, noise_BNTK: Tensor | None = None, decoder_alone: bool = False) -> Tensor:
-        """Return the reconstruction (B, C, 1, 1) through the codebooks; `noise` is that of training (`Memcodes.noise`)."""
+        """Return the reconstruction (B, C, 1, 1) through the codebooks.
+
+        Args:
+            inputs_BC11: standardized vectors.
+            noise_BNTK: noise of training (`Memcodes.noise`); None takes the best codes.
+            decoder_alone: compute no gradient of the encoder and the codebooks.
+        """
         with torch.set_grad_enabled(not decoder_alone and torch.is_grad_enabled()):
             quantized = self.codebook.chosen(self.encoder(inputs_BC11), noise_BNTK)
         return self.decoder(quantized.codes if decoder_alone else quantized.straight_through)

@@ -1,7 +1,8 @@
-"""The ViT encoder and decoder of 4M's tokenizers (arXiv 2312.06647 §A.3; 4m-facts §2), for images and feature maps.
+"""The ViT encoder and decoder of 4M's tokenizers (arXiv 2312.06647 §A.3), for images and feature maps.
 
-Pre-LN blocks with GELU, fixed sin-cos positions resized to the input's grid, a residual tanh MLP at the end of each trunk
-(ViT-VQGAN, arXiv 2110.04627), and, if wanted, two ConvNeXt blocks on the output against seams between patches.
+Pre-LN blocks with GELU, fixed sin-cos position embeddings that are resized to the input's grid, a residual tanh MLP at
+the end of each trunk (ViT-VQGAN, arXiv 2110.04627 §3.1), and optionally two ConvNeXt blocks on the output against seams
+between patches.
 """
 
 # B batch, C channels, H W pixels, h w token grid, N tokens, D width
@@ -18,7 +19,7 @@ NORM_EPSILON = 1e-6
 
 
 class TrunkConfig(Config):
-    """A stack of transformer blocks. The default is ViT-B."""
+    """A stack of transformer blocks; the default is ViT-B."""
 
     dim: int = Field(default=768, ge=4, multiple_of=4)
     depth: int = Field(default=12, ge=1)
@@ -59,7 +60,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Position, blocks, and the residual tanh MLP in float32."""
+    """Position embeddings, blocks, and the residual tanh MLP, which runs in float32."""
 
     position_1Dhw: Tensor
 
@@ -72,7 +73,7 @@ class Trunk(nn.Module):
         self.post_mlp = Mlp(config.dim, int(config.mlp_ratio * config.dim), nn.Tanh()) if config.post_mlp else None
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
-        """Return the same shape; positions are resized (bicubic) to any grid."""
+        """Return the same shape; position embeddings are resized (bicubic) to the grid of the input."""
         grid = x_BDhw.shape[2:]
         position = F.interpolate(self.position_1Dhw, size=grid, mode="bicubic", align_corners=False)
         x_BND = (x_BDhw + position).flatten(2).transpose(1, 2)
@@ -101,7 +102,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ViTEncoder(nn.Module):
-    """(B, C, H, W) → (B, D, h, w): patches (or the places of a feature map, `patch_size` 1) through a trunk."""
+    """(B, C, H, W) → (B, D, h, w): patches, or the cells of a feature map (`patch_size` 1), through a trunk."""
 
     def __init__(self, channels: int, patch_size: int, grid: tuple[int, int], config: TrunkConfig):
         super().__init__()
@@ -109,7 +110,7 @@ class ViTEncoder(nn.Module):
         self.trunk = Trunk(config, grid)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Raises ValueError when patches do not divide the image."""
+        """Return features (B, D, h, w); raises ValueError when patches do not divide the image."""
         size = self.project.stride[0]
         if x_BCHW.shape[2] % int(size) or x_BCHW.shape[3] % int(size):
             raise ValueError(f"Inputs of {tuple(x_BCHW.shape[2:])} cannot be cut into patches of {size}. Crop or pad them.")
@@ -128,6 +129,6 @@ class ViTDecoder(nn.Module):
         self.output_blocks = nn.Sequential(*blocks)
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
-        """Return pixels, logits or features."""
+        """Return pixels, logits or features (B, C, H, W)."""
         patches_BChw = self.project(self.trunk(x_BDhw).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self.output_blocks(self.unpatch(patches_BChw))

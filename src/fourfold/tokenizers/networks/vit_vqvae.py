@@ -1,10 +1,10 @@
-"""The VQ-VAE of 4M itself: a ViT or an MLP on each side of one or several codebooks (arXiv 2312.06647 §A.3; 4m-facts §2).
+"""The VQ-VAE of the released tokenizers: a ViT or an MLP on each side of the codebooks (4M, arXiv 2312.06647 §A.3).
 
-`vqvae.py` beside it is the small convolutional one that trains in a minute; the released tokenizers have this one.
-Released tokenizers whose decoder is a diffusion model share the front half: `fourfold.tokenizers.networks.divae`.
+`vqvae.py` has the small convolutional VQ-VAE that trains in a minute. Released tokenizers with a diffusion decoder
+share the encoder and the bottleneck of this module (`divae.py`).
 """
 
-# B batch, C channels, H W pixels, h w token grid, D latent width, N tokens a place
+# B batch, C channels, H W pixels, h w token grid, D latent width, N tokens for each grid cell
 
 from typing import Literal
 
@@ -22,13 +22,13 @@ from fourfold.tokenizers.networks.vit import TrunkConfig, ViTDecoder, ViTEncoder
 
 
 class VQConfig(Config):
-    """What goes in, the encoder, and the bottleneck. The defaults are 4M's RGB tokenizer."""
+    """Inputs, encoder and bottleneck; the defaults are 4M's RGB tokenizer."""
 
-    channels: int = Field(default=3, ge=1)  # of the input; of the class embedding when there are classes
+    channels: int = Field(default=3, ge=1)  # of the input, or of the class embedding if there are classes
     num_classes: int | None = Field(default=None, ge=2)  # segmentation: ids in, logits out
-    imagenet_standardized: bool = False  # inputs carry ImageNet's mean and deviation and are brought to [-1, 1] first
-    image_size: tuple[int, int] = (224, 224)  # pixels, or places of a feature map times `patch_size`
-    encoder_image_size: tuple[int, int] | None = None  # that the positions were made for, where it is another
+    imagenet_standardized: bool = False  # inputs have ImageNet's standardization; undo it, to [-1, 1]
+    image_size: tuple[int, int] = (224, 224)  # pixels; for feature maps, their cells times `patch_size`
+    encoder_image_size: tuple[int, int] | None = None  # of the position embeddings, if it differs
     decoder_image_size: tuple[int, int] | None = None
     patch_size: int = Field(default=16, ge=1)
     feature_map: bool = False  # inputs are (B, C, h, w) already: 1 × 1 projections instead of patches
@@ -36,11 +36,11 @@ class VQConfig(Config):
     latent_width: int = Field(default=32, ge=1)
     codebook: Literal["cosine", "euclidean", "memcodes"] = "cosine"
     codebook_size: int = Field(default=16384, ge=2)
-    num_codebooks: int = Field(default=1, ge=1)  # tokens a place: memcodes have a table for each, the others share one
+    num_codebooks: int = Field(default=1, ge=1)  # tokens for each cell; memcodes have a table for each, others share one
     codebook_decay: float = Field(default=0.99, ge=0, lt=1)
     dead_code_threshold: float = Field(default=0.0, ge=0)
     code_replacement: Literal["random", "split"] = "random"
-    unit_latents: bool = False  # latents are normalized before the commitment loss
+    unit_latents: bool = False  # normalize latents before the commitment loss
     commitment_weight: float = Field(default=1.0, ge=0)
 
     @property
@@ -50,7 +50,7 @@ class VQConfig(Config):
 
 
 class ViTVQVAEConfig(VQConfig):
-    """The same with the decoder that mirrors the encoder."""
+    """Adds a decoder that mirrors the encoder."""
 
     decoder: TrunkConfig | VectorMlpConfig = TrunkConfig()
     decoder_patch_size: int | None = Field(default=None, ge=1)  # `patch_size` by default
@@ -59,12 +59,12 @@ class ViTVQVAEConfig(VQConfig):
     @model_validator(mode="after")
     def _output_blocks_need_an_image(self) -> "ViTVQVAEConfig":
         if self.output_blocks and isinstance(self.decoder, VectorMlpConfig):
-            raise ValueError("output_blocks follow a ViT decoder; an MLP decoder has none.")
+            raise ValueError("output_blocks is set with an MLP decoder; only ViT decoders have output blocks.")
         return self
 
 
 class Bottleneck(nn.Module):
-    """Latents (B, D, h, w) through one codebook, or through several tokens of one codebook per place, and back."""
+    """Latents (B, D, h, w) through a codebook and back; one token for each grid cell, or several of one codebook."""
 
     def __init__(self, config: VQConfig):
         super().__init__()
@@ -78,40 +78,40 @@ class Bottleneck(nn.Module):
         self.join = nn.Linear(parallel * width, width) if parallel > 1 else None
 
     def latents(self, x_BDhw: Tensor) -> Tensor:
-        """Return what the codebook sees: (B, h, w, D), or (B, N, h, w, D) with several tokens a place."""
+        """Return the codebook's input: (B, h, w, D), or (B, N, h, w, D) with several tokens for each cell."""
         x_BhwD = x_BDhw.permute(0, 2, 3, 1)
         if self.split is not None:
             x_BhwD = self.split(x_BhwD).unflatten(-1, (self.config.num_codebooks, -1)).movedim(3, 1)
         return F.normalize(x_BhwD, dim=-1) if self.config.unit_latents else x_BhwD
 
     def merged(self, codes: Tensor) -> Tensor:
-        """Return (B, D, h, w) of codes as `latents` lays them out."""
+        """Return (B, D, h, w) of codes in the layout of `latents`."""
         if self.join is not None:
             codes = self.join(codes.movedim(1, 3).flatten(3))
         return codes.permute(0, 3, 1, 2)
 
     def forward(self, x_BDhw: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Return what the codebook chose (nothing is drawn); `update` of the table is the trainer's business."""
+        """Return the codebook's choice, which is not random. Training calls `update` of the table separately."""
         return self.table(self.latents(x_BDhw))
 
     def codes(self, tokens: Tensor) -> Tensor:
-        """Return the stored codes of ids, laid out as `latents`."""
+        """Return the stored codes of ids, in the layout of `latents`."""
         return self.table.codes(tokens)
 
 
 class MemcodesBottleneck(Memcodes):
-    """The same interface around codebooks that gradients move."""
+    """The interface of `Bottleneck` for codebooks that are learned by gradient."""
 
     def __init__(self, config: VQConfig):
         super().__init__(config.codebook_size, config.latent_width, config.num_codebooks)
 
     def merged(self, codes: Tensor) -> Tensor:
-        """Return `codes`: they are (B, D, h, w) already."""
+        """Return `codes` unchanged: they are (B, D, h, w)."""
         return codes
 
 
 class VQEncoder(nn.Module):
-    """The front half: encoder, projection to latents, bottleneck. Enough for tokens."""
+    """Encoder, projection to latents and bottleneck: all that tokens need."""
 
     def __init__(self, config: VQConfig):
         super().__init__()
@@ -127,7 +127,7 @@ class VQEncoder(nn.Module):
         self.bottleneck = MemcodesBottleneck(config) if config.codebook == "memcodes" else Bottleneck(config)
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Return (B, C, H, W): class ids (B, H, W) are embedded, ImageNet's standardization is undone where it is expected."""
+        """Return (B, C, H, W): embed class ids (B, H, W), and undo ImageNet's standardization where inputs have it."""
         if self.config.imagenet_standardized:
             mean_C11, deviation_C11 = (inputs.new_tensor(row)[:, None, None] for row in (IMAGENET_MEAN, IMAGENET_STD))
             inputs = 2 * (inputs * deviation_C11 + mean_C11) - 1
@@ -138,27 +138,27 @@ class VQEncoder(nn.Module):
         return self.to_latents(self.encoder(self.prepare(inputs)))
 
     def tokens(self, inputs: Tensor) -> Tensor:
-        """Return token ids (B, h, w), or (B, N, h, w) with several a place, int64."""
+        """Return token ids (B, h, w), or (B, N, h, w) with several for each cell, int64."""
         return self.bottleneck(self.encode(inputs)).tokens
 
     def vector_tokens(self, vectors_BC: Tensor) -> Tensor:
-        """Return token ids (B, N) of global vectors: images of a single place."""
+        """Return token ids (B, N) of global vectors (B, C), which are images of 1 × 1."""
         return self.tokens(vectors_BC[:, :, None, None]).flatten(1)
 
     def code_loss(self, quantized: Quantized) -> Tensor:
-        """Return the weighted commitment loss of a training pass; memcodes have none."""
+        """Return the weighted commitment loss, a scalar; that of memcodes is 0."""
         return self.config.commitment_weight * quantized.commitment
 
     @torch.no_grad()
     def update_codebook(self, inputs: Tensor, tokens: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move averaged codes towards the latents of a batch; return how many dead ones were replaced."""
+        """Move averaged codes towards the latents of a batch; return how many dead codes were replaced."""
         if isinstance(self.bottleneck, MemcodesBottleneck):
-            return 0  # its codes are parameters
+            return 0  # their codes are parameters of the optimizer
         return self.bottleneck.table.update(self.bottleneck.latents(self.encode(inputs)), tokens, generator)
 
 
 class ViTVQVAE(VQEncoder):
-    """Encoder (B, C, H, W) → latents, codebook, decoder back."""
+    """Encoder (B, C, H, W) → latents, bottleneck, decoder back to (B, C', H, W)."""
 
     config: ViTVQVAEConfig
 
@@ -175,22 +175,22 @@ class ViTVQVAE(VQEncoder):
             self.decoder = ViTDecoder(outputs, patch_size, grid, config.decoder, config.output_blocks)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the reconstruction (B, C', H, W) of codes as the bottleneck lays them out."""
+        """Return the reconstruction (B, C', H, W) of codes in the layout of the bottleneck."""
         return self.decoder(self.from_latents(self.bottleneck.merged(codes)))
 
     def reconstruct(self, tokens: Tensor) -> Tensor:
-        """Return the reconstruction of token ids."""
+        """Return the reconstruction (B, C', H, W) of token ids."""
         return self.decode(self.bottleneck.codes(tokens))
 
     def reconstruct_vectors(self, tokens_BN: Tensor) -> Tensor:
-        """Return global vectors (B, C') of their ids (B, N)."""
+        """Return global vectors (B, C') of ids (B, N)."""
         single = self.config.num_codebooks == 1
         return self.reconstruct(tokens_BN[:, :, None] if single else tokens_BN[:, :, None, None]).flatten(1)
 
     def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Quantized]:
-        """Return the reconstruction through the codebook (straight-through) and what the codebook chose.
+        """Return the reconstruction (B, C', H, W) with the straight-through gradient, and the codebook's choice.
 
-        `generator`: of the Gumbel noise with which memcodes are trained; averaged codebooks draw nothing.
+        `generator` draws the Gumbel noise with which memcodes are trained; averaged codebooks do not use it.
         """
         quantized = self.bottleneck(self.encode(inputs), generator)
         return self.decode(quantized.straight_through), quantized

@@ -1,8 +1,8 @@
 """The VQ-VAE that the pipeline trains: one code for each patch of the token grid.
 
-4M's tokenizers (arXiv 2312.06647 §A.3) are ViT-B, and with `vit` this one is a ViT of any size; at 8 × 8 tokens and minutes on
-a CPU, two scales of 3 × 3 convolutions (the token grid and twice it) reach more per second. Codebook, straight-through gradient
-and commitment are 4M's.
+4M's tokenizers (arXiv 2312.06647 §A.3) are ViT-B; with `vit`, this one is a ViT of any size. For 8 × 8 tokens and
+minutes on a CPU, convolutions at two scales (the token grid and twice the grid) learn more per second. Codebook,
+straight-through gradient and commitment loss (VQ-VAE, arXiv 1711.00937 §3.2) are those of 4M.
 """
 
 # B batch, C channels, H W pixels, h w token grid, D latent width
@@ -19,7 +19,7 @@ from fourfold.tokenizers.networks.vit import TrunkConfig, ViTDecoder, ViTEncoder
 
 
 class ResidualBlock(nn.Module):
-    """x + 1×1(SiLU(3×3(x))): the last layer starts at zero, so that no normalization is needed."""
+    """x + conv1×1(SiLU(conv3×3(x))); the last layer starts at zero, so no normalization is needed."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -32,9 +32,10 @@ class ResidualBlock(nn.Module):
 
 
 class Position(nn.Module):
-    """Adds a learned vector for each place of the token grid (4M's ViTs: fixed sin-cos), so that no code is spent on place.
+    """Adds a learned vector for each cell of the token grid, so that codes need not encode the position.
 
-    On another grid than that of training the vectors are resized (bicubic), as 4M's are.
+    4M's ViTs have fixed sin-cos embeddings. On another grid than that of training the vectors are resized (bicubic), as
+    in 4M.
     """
 
     def __init__(self, width: int, grid: tuple[int, int]):
@@ -51,9 +52,17 @@ class Position(nn.Module):
 
 @dataclass(frozen=True)
 class VQVAEShape:
-    """What a VQ-VAE reads and writes: channels, tokens, and pixels per side of a token.
+    """Shapes of a VQ-VAE's inputs, tokens and outputs.
 
-    A `patch` of 1: feature maps on the grid itself; of 0: all tokens stand for one vector together.
+    Attributes:
+        input_channels: channels of the inputs.
+        output_channels: channels of the reconstructions.
+        patch: pixels per side of a token; 1: feature maps on the grid itself; 0: all tokens together stand for one
+            vector.
+        grid: rows and columns of tokens at the size of training.
+
+    Raises:
+        ValueError: `patch` is odd and not 1.
     """
 
     input_channels: int
@@ -63,23 +72,32 @@ class VQVAEShape:
 
     def __post_init__(self) -> None:
         if self.patch > 1 and self.patch % 2:
-            raise ValueError(f"A token covers {self.patch} × {self.patch} pixels; the VQ-VAE needs 1 or an even number.")
+            raise ValueError(
+                f"A token covers {self.patch} × {self.patch} pixels; allowed: 1 or an even number. "
+                "Change tokenizer_training.grid."
+            )
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether all tokens stand for one vector together."""
+        return self.patch == 0
 
     def input_size(self, grid: tuple[int, int] | None = None) -> tuple[int, int]:
-        """Return height and width of what becomes `grid` tokens; by default those that it was trained for."""
+        """Return height and width of inputs that become `grid` tokens; by default the grid of training."""
         rows, columns = grid or self.grid
         return (rows * self.patch, columns * self.patch) if self.patch else (1, 1)
 
     @classmethod
     def of(cls, inputs_BCHW: Tensor, grid: tuple[int, int], is_vector: bool = False) -> "VQVAEShape":
-        """Return the shape for such inputs, reconstructed with the same channels; raises ValueError if `grid` does not fit."""
+        """Return the shape for inputs and outputs (B, C, H, W); raises ValueError if `grid` does not fit."""
         channels, height, width = inputs_BCHW.shape[1:]
         if is_vector:
             return cls(channels, channels, 0, grid)
         patch = height // grid[0]
         if (patch * grid[0], patch * grid[1]) != (height, width) or patch == 0:
             raise ValueError(
-                f"{height} × {width} values cannot be cut into {grid[0]} × {grid[1]} square tokens. Change tokenizers.grid."
+                f"{height} × {width} values cannot be cut into {grid[0]} × {grid[1]} square tokens. "
+                "Change tokenizer_training.grid."
             )
         return cls(channels, channels, patch, grid)
 
@@ -99,8 +117,8 @@ class VQVAE(nn.Module):
     def encode(self, inputs_BCHW: Tensor) -> Tensor:
         """Return the latents (B, h, w, D) before quantization, of unit length as codes are.
 
-        4M leaves their length free. Here the decoder has learned from plain latents when codes take their place, and a jump
-        in scale would throw it back.
+        4M does not normalize them. Here the decoder has trained on plain latents when codes replace them, and a jump in
+        scale would undo part of that training.
         """
         latents_BDhw = self.encoder(inputs_BCHW.contiguous(memory_format=torch.channels_last))
         return F.normalize(latents_BDhw.permute(0, 2, 3, 1), dim=-1)
@@ -110,7 +128,7 @@ class VQVAE(nn.Module):
         return self.decoder(channels_first(latents_BhwD))
 
     def forward(self, inputs_BCHW: Tensor) -> tuple[Tensor, Quantized]:
-        """Return the reconstruction through the codebook and what the codebook chose."""
+        """Return the reconstruction through the codebook and the codebook's choice."""
         quantized = self.codebook(self.encode(inputs_BCHW))
         return self.decode(quantized.straight_through), quantized
 
@@ -127,12 +145,12 @@ class VQVAE(nn.Module):
 
 
 def channels_first(latents_BhwD: Tensor) -> Tensor:
-    """Return what decoders see of codes or latents of unit length: (B, D, h, w), channels of unit variance."""
+    """Return the decoder's input (B, D, h, w) of codes or latents of unit length: channels have unit variance."""
     return latents_BhwD.permute(0, 3, 1, 2) * latents_BhwD.shape[-1] ** 0.5
 
 
 def _encoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
-    """Pixels → twice the grid (3 × 3 convolutions) → grid (1 × 1 only: a token depends on little more than its own patch)."""
+    """Pixels → twice the grid (3 × 3 convolutions) → grid (only 1 × 1, so tokens depend on little beyond their patch)."""
     width, fine = config.width, config.fine_width
     if shape.patch == 1:
         stem: list[nn.Module] = [nn.Conv2d(shape.input_channels, width, 1), *_blocks(width, config.encoder_blocks)]
@@ -145,7 +163,7 @@ def _encoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
 
 
 def _decoder(shape: VQVAEShape, config: VisualTokenizerConfig) -> nn.Sequential:
-    """Grid, where neighbors are compared (3 × 3) → twice the grid → pixels."""
+    """Grid (3 × 3 convolutions combine neighboring tokens) → twice the grid → pixels."""
     width, fine = config.width, config.fine_width
     trunk: list[nn.Module] = [nn.Conv2d(config.latent_width, width, 3, padding=1), Position(width, shape.grid)]
     trunk += [*_blocks(width, config.decoder_blocks), nn.SiLU()]
@@ -169,7 +187,10 @@ def _vit_decoder(shape: VQVAEShape, config: VisualTokenizerConfig, vit: TrunkCon
 
 
 def _keep_variance(model: nn.Module) -> None:
-    """Start convolutions at unit gain (torch's default shrinks a signal to nothing over ten layers), branches at zero."""
+    """Initialize convolutions with unit gain and residual branches with zero.
+
+    With torch's default initialization the signal vanishes over ten layers.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

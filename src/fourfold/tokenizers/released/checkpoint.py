@@ -1,7 +1,8 @@
-"""Tokenizers in the layout of the released 4M ones (apple/ml-4m): their files to our models and back.
+"""Import and export of tokenizers in the file layout of 4M's release (apple/ml-4m).
 
-VQ-VAEs with ViTs (images, feature maps, segmentation) or MLPs (global vectors, poses) on both sides, and those whose decoder is
-a diffusion U-Net. What is not known here is refused, never loaded approximately: UViT and ControlNet decoders, plain MLPs.
+Supported: VQ-VAEs with ViTs (images, feature maps, segmentation) or MLPs (global vectors, poses) on both sides, and
+those whose decoder is a diffusion U-Net. Everything else (UViT and ControlNet decoders, plain MLPs) raises ValueError:
+nothing is loaded approximately.
 """
 
 import math
@@ -18,13 +19,13 @@ from fourfold.tokenizers.networks.unet import UNetConfig
 from fourfold.tokenizers.networks.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.networks.vit import TrunkConfig
 from fourfold.tokenizers.networks.vit_vqvae import ViTVQVAE, ViTVQVAEConfig, VQConfig
-from fourfold.tokenizers.released.names import STARTED, released_name, unet_of
+from fourfold.tokenizers.released.names import INITIALIZED, released_name, unet_of
 
-# The reference names trunks instead of storing their heads: name without `_enc` or `_dec` → heads.
+# Released files name trunks instead of storing the number of heads: name without `_enc` or `_dec` → heads.
 HEADS = {"vit_t": 3, "vit_s": 8, "vit_b": 12, "vit_l": 16}
 UNET_NAME = "unet_patched"
-REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # theirs → ours
-# Diffusion: their key → our field, what it is where a file says nothing, and our words for theirs
+REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # released name → our name
+# Diffusion: key in released files → our field, default where a file lacks the key, our names → released names
 DIFFUSION = {
     "beta_schedule": ("betas", "squaredcos_cap_v2", BETAS),
     "prediction_type": ("predicts", "v_prediction", PREDICTIONS),
@@ -34,34 +35,40 @@ DIFFUSION = {
 def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
     """Return the tokenizer of a released safetensors file, in evaluation mode.
 
-    `path` may be the folder that a model hub keeps it in. `*_heads`: of ViTs whose name is not known here. Raises ValueError
-    for what is not supported, and for tensors that are not those of which the metadata tells.
+    Args:
+        path: the file, or the folder in which a model hub keeps it.
+        encoder_heads: number of heads of a ViT encoder whose name is not in `HEADS`.
+        decoder_heads: the same for the decoder.
+
+    Raises:
+        ValueError: the architecture is not supported, or the tensors do not match the metadata.
     """
     theirs, values = read_released(path)
     config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
     model = DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
     names = {name: released_name(name) for name in model.state_dict()}
     wanted = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
-    check_tensors({key: tensor for key, tensor in theirs.items() if key != STARTED}, wanted, path)
+    check_tensors({key: tensor for key, tensor in theirs.items() if key != INITIALIZED}, wanted, path)
     model.load_state_dict({ours: theirs[name] for ours, name in names.items()})
     return model.eval()
 
 
 def export_released_tokenizer(model: ViTVQVAE | DiVAE, path: Path) -> None:
-    """Write a tokenizer with the reference's key names and metadata; the same weights always give the same bytes.
+    """Write a tokenizer with the key names and metadata of released files; equal weights give equal bytes.
 
-    Raises ValueError for what the reference cannot be.
+    Raises:
+        ValueError: the released format cannot describe this tokenizer.
     """
     tensors = {released_name(name): tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     if model.config.codebook != "memcodes":
-        tensors[STARTED] = torch.ones(1)
+        tensors[INITIALIZED] = torch.ones(1)
     write_released(tensors, tokenizer_metadata(model.config), path)
 
 
 def tokenizer_config(
     values: dict[str, Any], theirs: dict[str, Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
 ) -> ViTVQVAEConfig | DiVAEConfig:
-    """Return our configuration: the file's metadata, and what its tensors show."""
+    """Return our configuration from a file's metadata and, where they lack a size, from the shapes of its tensors."""
     front = _front(values, theirs, encoder_heads)
     name = str(values.get("dec_type", "vit_b_dec"))
     if name.startswith("unet_"):
@@ -109,12 +116,12 @@ def tokenizer_metadata(config: VQConfig) -> dict[str, Any]:
 
 
 def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None) -> dict[str, Any]:
-    """Return the settings of encoder and bottleneck."""
+    """Return the settings of the encoder and the bottleneck."""
     kind, replacement = values.get("quant_type", "lucid"), values.get("code_replacement_policy", "batch_random")
     if kind not in ("lucid", "memcodes"):
-        raise ValueError(f"This tokenizer's quantizer is {kind!r}; 'lucid' (averaged codes) and 'memcodes' are supported.")
+        raise ValueError(f"The quantizer is {kind!r}; supported: 'lucid' (averaged codes) and 'memcodes'.")
     if replacement not in REPLACEMENTS:
-        raise ValueError(f"Dead codes are replaced by {replacement!r}; {', '.join(map(repr, REPLACEMENTS))} are supported.")
+        raise ValueError(f"code_replacement_policy is {replacement!r}; supported: {', '.join(map(repr, REPLACEMENTS))}.")
     averaged = "cosine" if values.get("norm_codes", True) else "euclidean"
     sizes = {
         f"{side}_image_size": image_size(values[key])
@@ -142,18 +149,18 @@ def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None)
 
 
 def _side(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) -> TrunkConfig | VectorMlpConfig:
-    """Return the shape of an encoder or decoder: an MLP's by its name; a ViT's heads by name, the rest from its tensors."""
+    """Return the shape of an encoder or decoder: an MLP's and a ViT's heads from the name, the rest from the tensors."""
     if mlp := VectorMlpConfig.from_name(name):
         return mlp
     known = HEADS.get(name.removesuffix("_enc").removesuffix("_dec"))
     if not name.startswith("vit") or (heads or known) is None:
         raise ValueError(
-            f"The {side} is {name!r}. Known: {', '.join(HEADS)}, BottleneckMLP/…, and {UNET_NAME} as decoder; "
-            f"of other ViTs give the number of heads (`{side}_heads`)."
+            f"The {side} is {name!r}. Known: {', '.join(HEADS)}, BottleneckMLP/…, and {UNET_NAME} as decoder. "
+            f"For other ViTs pass the number of heads, `{side}_heads`."
         )
     blocks = [int(key.split(".")[2]) for key in theirs if key.startswith(f"{side}.blocks.")]
     if not blocks:
-        raise ValueError(f"The file has no {side}; its metadata tells {name!r}.")
+        raise ValueError(f"The file has no tensors of the {side}, but its metadata names {name!r}.")
     hidden, dim = theirs[f"{side}.blocks.0.mlp.fc1.weight"].shape
     post = f"{side}.post_mlp.fc1.weight" in theirs
     return TrunkConfig(dim=dim, depth=1 + max(blocks), num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=post)
@@ -161,7 +168,7 @@ def _side(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) ->
 
 def _unet(name: str, theirs: dict[str, Tensor], channels: int) -> UNetConfig:
     if name != UNET_NAME:
-        raise ValueError(f"The decoder is {name!r}; of the diffusion decoders only {UNET_NAME!r} is supported.")
+        raise ValueError(f"The decoder is {name!r}; the only supported diffusion decoder is {UNET_NAME!r}.")
     return unet_of(theirs, channels)
 
 
@@ -172,9 +179,7 @@ def _noise(values: dict[str, Any]) -> NoiseConfig:
     }
     for key, (ours, default, words) in DIFFUSION.items():
         if (found := values.get(key, default)) not in words.values():
-            raise ValueError(
-                f"This diffusion decoder has {key} {found!r}; {', '.join(map(repr, words.values()))} are supported."
-            )
+            raise ValueError(f"{key} of the diffusion decoder is {found!r}; supported: {', '.join(map(repr, words.values()))}.")
         fields[ours] = next(word for word, theirs in words.items() if theirs == found)
     return NoiseConfig(**fields)
 
@@ -187,7 +192,9 @@ def _decoder_metadata(config: VQConfig) -> dict[str, Any]:
 
 def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
     if config.decoder.num_groups != 32 or (config.noise.first_beta, config.noise.last_beta) != (1e-4, 0.02):
-        raise ValueError("The reference's U-Nets have 32 groups in normalization and β from 1e-4 to 0.02; this one has others.")
+        raise ValueError(
+            "Released U-Nets have 32 normalization groups and β from 1e-4 to 0.02; this one differs and cannot be exported."
+        )
     return {
         "dec_type": UNET_NAME,
         "num_train_timesteps": config.noise.num_steps,
@@ -202,5 +209,7 @@ def _side_name(config: TrunkConfig | VectorMlpConfig, suffix: str) -> str:
         return config.name
     name = next((name for name, heads in HEADS.items() if heads == config.num_heads), None)
     if name is None or not math.isclose(config.mlp_ratio, 4):
-        raise ValueError(f"The reference has no trunk of {config.num_heads} heads and MLP ratio {config.mlp_ratio}.")
+        raise ValueError(
+            f"No released trunk has {config.num_heads} heads and MLP ratio {config.mlp_ratio}; it cannot be exported."
+        )
     return f"{name}_{suffix}"

@@ -1,4 +1,4 @@
-"""What the tensors of released tokenizers are called (apple/ml-4m), beside our names of them."""
+"""Names of tensors in released tokenizers (apple/ml-4m) for our names of them."""
 
 import re
 
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fourfold.tokenizers.networks.unet import UNetConfig
 
-# Our name → theirs: the beginning of a tensor's name. What follows is renamed by the table of the part it lies in.
-BEGINNINGS = {
+# Our prefix of a tensor's name → the released prefix. The table of the module renames the rest of the name.
+PREFIXES = {
     "classes.": "cls_emb.",
     "to_latents.": "quant_proj.",
     "from_latents.": "post_quant_proj.",
@@ -61,29 +61,29 @@ UNET = {
     ".skip.": ".skip_connection.",
     ".out.": ".proj_out.",
 }
-STARTED = "quantize._codebook.initted"  # no k-means at the first batch: the codes are there
+INITIALIZED = "quantize._codebook.initted"  # tells the reference not to run k-means at the first batch
 
 
 def released_name(ours: str) -> str:
-    """Return the reference's name of one of our tensors."""
-    start = next((start for start in BEGINNINGS if ours.startswith(start)), "")
+    """Return the name in released files of one of our tensors."""
+    start = next((start for start in PREFIXES if ours.startswith(start)), "")
     if not start:  # the MLPs of vectors: `encoder.blocks.0.up.weight`
         side, _, rest = ours.partition(".")
         return f"{side}." + _renamed(rest, VECTOR_MLP)
     rest = ours.removeprefix(start)
     if start in ("encoder.trunk.", "decoder.trunk."):
-        return BEGINNINGS[start] + _renamed(rest, TRUNK)
+        return PREFIXES[start] + _renamed(rest, TRUNK)
     if start == "decoder.output_blocks.":
-        return BEGINNINGS[start] + _renamed(rest, CONVNEXT)
+        return PREFIXES[start] + _renamed(rest, CONVNEXT)
     if start in ("decoder.down.", "decoder.middle.", "decoder.up."):
         inner = _renamed(rest, UNET)
-        # halving is called `op`, doubling `conv`
-        return BEGINNINGS[start] + (inner.replace(".conv.", ".op.") if start == "decoder.down." else inner)
-    return BEGINNINGS[start] + rest
+        # released files call the halving convolution `op` and the doubling one `conv`
+        return PREFIXES[start] + (inner.replace(".conv.", ".op.") if start == "decoder.down." else inner)
+    return PREFIXES[start] + rest
 
 
 def unet_of(theirs: dict[str, Tensor], channels: int) -> UNetConfig:
-    """Return the shape of a U-Net, read off its tensors."""
+    """Return the configuration of a U-Net from the names and shapes of its tensors."""
 
     def stage(number: int) -> dict[str, Tensor]:
         start = f"decoder.input_blocks.{number}."

@@ -1,10 +1,10 @@
-"""4M's released text tokenizer: the JSON of the `tokenizers` library, read into ours and written from it.
+"""Import and export of 4M's released text tokenizer: the JSON of the `tokenizers` library.
 
-Ids: PAD 0, UNK 1, SOS 2, EOS 3; sentinels `[S_0]`–`[S_199]` 4–203; coordinates `v0=0`…`v3=999` 204–4203 (`xmin=`… in the first
-release); the 80 COCO classes 4204–4283; then words, 30,000 entries in all.
+Ids: PAD 0, UNK 1, SOS 2, EOS 3; sentinels `[S_0]` to `[S_199]` 4 to 203; coordinates `v0=0` to `v3=999` 204 to 4203
+(`xmin=`… in the first release); the 80 COCO classes 4204 to 4283; then words; 30,000 entries in all.
 
-Where we part from it: no special, sentinel or coordinate can be spelled in a text. In the released one the caption "[PAD]" *is*
-the padding token. Every other text has the same ids.
+One difference: text cannot spell a special, sentinel or coordinate token. In the released tokenizer the caption "[PAD]"
+*is* the padding token. Every other text has the same ids.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ RELEASED_TEXT = TextTokenizerConfig(
     det_tokens=256,
     extra_texts=(),
 )
-FIRST_RELEASE = ("xmin", "ymin", "xmax", "ymax")  # what v0 to v3 were called
+FIRST_RELEASE = ("xmin", "ymin", "xmax", "ymax")  # names of v0 to v3
 PARTS: dict[str, dict[str, Any]] = {
     "normalizer": {
         "type": "BertNormalizer",
@@ -39,9 +39,15 @@ MODEL = {"type": "WordPiece", "unk_token": UNK, "continuing_subword_prefix": CON
 
 
 def load_released_text(path: Path, caption_tokens: int = 256, det_tokens: int = 256) -> TextTokenizer:
-    """Return the tokenizer of a released JSON file; the lengths are those at which sequences will be stored.
+    """Return the tokenizer of a released JSON file.
 
-    Raises ValueError when the file is not a WordPiece tokenizer of 4M's layout.
+    Args:
+        path: the file.
+        caption_tokens: length at which captions will be stored.
+        det_tokens: length at which box sequences will be stored.
+
+    Raises:
+        ValueError: the file is not a WordPiece tokenizer in 4M's layout.
     """
     stored = read_json(path)
     _require(path, "model", MODEL, stored.get("model", {}))
@@ -50,8 +56,8 @@ def load_released_text(path: Path, caption_tokens: int = 256, det_tokens: int = 
     ids: dict[str, int] = stored["model"]["vocab"]
     entries = sorted(ids, key=ids.__getitem__)
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{path}: ids must go from 0 to {len(ids) - 1} without gaps.")
-    entries = [_as_in_the_second_release(entry) for entry in entries]
+        raise ValueError(f"{path}: ids must be 0 to {len(ids) - 1} without gaps.")
+    entries = [_with_current_coordinate_name(entry) for entry in entries]
     num_sentinels = sum(entry.startswith("[S_") for entry in entries)
     num_bins = sum(entry.startswith("v0=") for entry in entries)
     first_class = 4 + num_sentinels + SIDES * num_bins
@@ -71,13 +77,13 @@ def load_released_text(path: Path, caption_tokens: int = 256, det_tokens: int = 
 
 
 def export_released_text(tokenizer: TextTokenizer, path: Path) -> None:
-    """Write a tokenizer as the `tokenizers` library's JSON, which the reference loads; whole or absent."""
-    first_class = len(fixed_entries(tokenizer.config)) - len(tokenizer.config.object_classes)
+    """Write a tokenizer as JSON of the `tokenizers` library, which the reference loads; atomically."""
+    first_class = len(fixed_entries(tokenizer.config)) - len(tokenizer.config.class_names)
     added = [
         {
             "id": number,
             "content": entry,
-            "single_word": number >= 4,  # the four specials may stand anywhere
+            "single_word": number >= 4,  # the four specials may be part of a word
             "lstrip": False,
             "rstrip": False,
             "normalized": number >= first_class,
@@ -90,12 +96,12 @@ def export_released_text(tokenizer: TextTokenizer, path: Path) -> None:
     write_json(path, head | PARTS | {"model": MODEL | {"vocab": vocab}})
 
 
-def _as_in_the_second_release(entry: str) -> str:
-    side, sign, place = entry.partition("=")
-    return f"v{FIRST_RELEASE.index(side)}={place}" if sign and side in FIRST_RELEASE else entry
+def _with_current_coordinate_name(entry: str) -> str:
+    side, sign, bin_index = entry.partition("=")
+    return f"v{FIRST_RELEASE.index(side)}={bin_index}" if sign and side in FIRST_RELEASE else entry
 
 
 def _require(path: Path, part: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
     for key, value in wanted.items():
         if found.get(key) != value:
-            raise ValueError(f"{path}: its {part} has {key} {found.get(key)!r}; 4M's text tokenizers have {value!r}.")
+            raise ValueError(f"{path}: {key} of its {part} is {found.get(key)!r}; 4M's text tokenizers have {value!r}.")

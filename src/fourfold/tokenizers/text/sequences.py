@@ -1,7 +1,8 @@
-"""How each label that is a sequence becomes token ids of the one text vocabulary, and comes back.
+"""How each label that is a sequence becomes token ids of the text vocabulary, and back.
 
-All write with words and the four families of numbers `v0=` to `v3=` (4M-7 §A.2; 4M-21, appendix). Kinds whose order or extent
-is a matter of chance draw it from the generator they are given; without one they write everything in a fixed order.
+All formats write words and the four families of numbers `v0=` to `v3=` (4M, arXiv 2312.06647 §A.2; 4M-21, arXiv
+2406.09406, appendix). Where a format leaves something to chance, such as an order, it draws from the generator that it
+receives; without a generator it writes everything in a fixed order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,8 +16,8 @@ from fourfold.tokenizers.text.poses_and_instances import InstancesFormat, PosesF
 from fourfold.tokenizers.text.sequence_format import SequenceFormat, Value
 from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX, TextTokenizer
 
-COLORS = 3  # of a pixel
-LEVELS = 256  # of a color
+COLOR_CHANNELS = 3
+COLOR_LEVELS = 256
 
 
 class CaptionFormat(SequenceFormat):
@@ -30,7 +31,7 @@ class CaptionFormat(SequenceFormat):
 
 
 class BoxesFormat(SequenceFormat):
-    """`v0=xmin v1=ymin v2=xmax v3=ymax class`; of too many boxes the most certain stay."""
+    """`v0=xmin v1=ymin v2=xmax v3=ymax class` for each box; if there are too many, those with the highest scores."""
 
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
         return self.text.encode_boxes(value["instances"], self.max_tokens // TOKENS_PER_BOX)
@@ -40,52 +41,51 @@ class BoxesFormat(SequenceFormat):
 
 
 class PaletteFormat(SequenceFormat):
-    """`v1=<number of colors>`, then `v0=red v0=green v0=blue` of each.
+    """`v1=<number of colors>`, then `v0=red v0=green v0=blue` for each color.
 
-    A value holds palettes by their number of colors, `{"1": [[r, g, b]], "2": ...}`, 0-255: one of them is drawn, by default
-    the largest is written. A vocabulary of less than 256 places has coarser colors.
+    A value holds palettes by their number of colors, `{"1": [[r, g, b]], "2": ...}`, 0-255. The generator draws one of
+    them; without a generator the largest is written. A vocabulary of fewer than 256 bins stores coarser colors.
     """
 
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
         if not value:
             return []
         sizes = sorted(value, key=int)
-        chosen = value[sizes[-1] if rng is None else sizes[rng.integers(len(sizes))]]
-        levels = self._levels
-        colors = [(0, round(min(max(level, 0), LEVELS - 1) * levels / (LEVELS - 1))) for color in chosen for level in color]
-        return self.ids([(1, min(len(chosen), self.num_places - 1)), *colors])
+        palette = value[sizes[-1] if rng is None else sizes[rng.integers(len(sizes))]]
+        levels = [min(max(level, 0), COLOR_LEVELS - 1) for color in palette for level in color]
+        colors = [(0, round(level * self._last_level / (COLOR_LEVELS - 1))) for level in levels]
+        return self.ids([(1, min(len(palette), self.num_bins - 1)), *colors])
 
     def decode(self, ids: Iterable[int]) -> Value:  # noqa: D102
-        places = [symbol[1] for symbol in self.symbols(ids) if not isinstance(symbol, str) and symbol[0] == 0]
-        levels = [round(min(place, self._levels) * (LEVELS - 1) / self._levels) for place in places]
-        whole = len(levels) // COLORS * COLORS
-        colors = [levels[start : start + COLORS] for start in range(0, whole, COLORS)]
+        bins = [symbol[1] for symbol in self.symbols(ids) if not isinstance(symbol, str) and symbol[0] == 0]
+        levels = [round(min(index, self._last_level) * (COLOR_LEVELS - 1) / self._last_level) for index in bins]
+        num_complete = len(levels) // COLOR_CHANNELS * COLOR_CHANNELS
+        colors = [levels[start : start + COLOR_CHANNELS] for start in range(0, num_complete, COLOR_CHANNELS)]
         return {str(len(colors)): colors} if colors else {}
 
     @property
-    def _levels(self) -> int:
-        return min(LEVELS, self.num_places) - 1
+    def _last_level(self) -> int:
+        return min(COLOR_LEVELS, self.num_bins) - 1
 
 
 class MetadataFormat(SequenceFormat):
-    """Pairs `v1=type v0=value`, in the order of the types; masking shuffles them (`TokenModality.shuffled`)."""
+    """Pairs `v1=type v0=value` in the order of the types; masking shuffles the pairs (`TokenModality.shuffled`)."""
 
-    smallest_vocabulary = max(bins.num_bins or 1 for bins in METADATA_TYPES.values())
+    min_bins = max(bins.num_bins or 1 for bins in METADATA_TYPES.values())
 
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
-        pairs = metadata_bins(value, self.num_places)
-        return self.ids([symbol for number, place in pairs for symbol in ((1, number), (0, place))])
+        pairs = metadata_bins(value, self.num_bins)
+        return self.ids([symbol for number, bin_index in pairs for symbol in ((1, number), (0, bin_index))])
 
     def decode(self, ids: Iterable[int]) -> Value:  # noqa: D102
-        found: dict[str, float] = {}
-        symbols = self.symbols(ids)
-        for kind, value in pairwise(symbols):
+        metadata: dict[str, float] = {}
+        for kind, value in pairwise(self.symbols(ids)):
             if kind[0] == 1 and value[0] == 0 and (entry := metadata_value(int(kind[1]), int(value[1]))):
-                found.setdefault(*entry)
-        return found
+                metadata.setdefault(*entry)  # a model may repeat a type: the first value counts
+        return metadata
 
 
-SEQUENCE_FORMATS: dict[str, type[SequenceFormat]] = {
+SEQUENCE_FORMATS: dict[str, type[SequenceFormat]] = {  # by the kind of a label
     "text": CaptionFormat,
     "boxes": BoxesFormat,
     "palette": PaletteFormat,
@@ -96,12 +96,12 @@ SEQUENCE_FORMATS: dict[str, type[SequenceFormat]] = {
 
 
 def sequence_format(name: str, text: TextTokenizer, max_tokens: int) -> SequenceFormat:
-    """Return the format of a label that is a sequence; raises ValueError for one that is not."""
+    """Return the format of a label; raises ValueError when its kind is not a sequence."""
     kind = label(name).kind
     if kind not in SEQUENCE_FORMATS:
-        known = ", ".join(SEQUENCE_FORMATS)
         raise ValueError(
-            f"{name!r} is {kind}, which is no sequence. Kinds that are: {known} (fourfold/tokenizers/text/sequences.py)."
+            f"{name!r} has kind {kind}, which is not a sequence. Known kinds: {', '.join(SEQUENCE_FORMATS)}. Add others to "
+            "SEQUENCE_FORMATS in fourfold/tokenizers/text/sequences.py."
         )
     return SEQUENCE_FORMATS[kind](text, max_tokens)
 
@@ -115,10 +115,10 @@ def padded(rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
 
 
 def padded_vectors(rows: Sequence[np.ndarray], length: int, width: int) -> np.ndarray:
-    """Return vectors as float16 (B, length, width), cut or padded with rows of 0; raises ValueError for another width."""
+    """Return vectors as float16 (B, length, width), cut or padded with 0; raises ValueError for another width."""
     vectors = np.zeros((len(rows), length, width), dtype=np.float16)
     for padded_row, row in zip(vectors, rows, strict=True):
         if row.ndim != 2 or row.shape[1] != width:
-            raise ValueError(f"Vectors came with shape {row.shape}; (number, {width}) is set in `vectors`.")
+            raise ValueError(f"Got vectors of shape {row.shape}; tokenizer_training.vectors allows (number, {width}).")
         padded_row[: min(len(row), length)] = row[:length]
     return vectors

@@ -1,8 +1,8 @@
 """Captions and boxes as sequences of ids from one vocabulary (4M, arXiv 2312.06647 §A.2).
 
-A box is `v0=xmin v1=ymin v2=xmax v3=ymax class`, each side with coordinate tokens of its own; boxes are sorted by their
-distance from the top left corner. A class name is the same token in a caption. EOS is not stored: masking
-appends it.
+A box is `v0=xmin v1=ymin v2=xmax v3=ymax class`; each of the four sides has separate coordinate tokens. Boxes are
+sorted by the distance of their top left corner from that of the image. A class name is the same token in a caption. EOS
+is not stored: masking appends it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from fourfold.storage import read_json, write_json
+from fourfold.suggestions import unknown_name
 from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig, fixed_entries, learn_vocabulary, wordpiece
 
 TOKENS_PER_BOX = 5
-SIDES = 4
+SIDES = 4  # xmin, ymin, xmax, ymax
+NUM_SPECIALS = 4  # PAD, UNK, SOS, EOS come first
 Instance = dict[str, Any]  # {"box": [xmin, ymin, xmax, ymax] in 0-1, "class_name": str, "score": float}
 
 
 class TextTokenizer:
-    """WordPiece for captions and coordinate tokens for boxes, over one vocabulary."""
+    """WordPiece for captions and coordinate tokens for boxes, over one vocabulary.
+
+    Raises:
+        ValueError: the vocabulary does not begin with the fixed entries of its settings.
+    """
 
     pad_id, unknown_id, sos_id, eos_id = 0, 1, 2, 3
 
@@ -27,10 +33,10 @@ class TextTokenizer:
         if vocabulary[: len(fixed)] != fixed:
             raise ValueError("The vocabulary does not begin with the fixed entries of its settings. Train it again.")
         self.vocabulary, self.config = vocabulary, config
-        self.sentinel_ids = list(range(4, 4 + config.num_sentinels))
-        self._first_coordinate = 4 + config.num_sentinels
+        self.sentinel_ids = list(range(NUM_SPECIALS, NUM_SPECIALS + config.num_sentinels))
+        self._first_coordinate = NUM_SPECIALS + config.num_sentinels
         self._first_class = self._first_coordinate + SIDES * config.coordinate_bins
-        self._wordpiece = wordpiece(vocabulary, config.object_classes)
+        self._wordpiece = wordpiece(vocabulary, config.class_names)
 
     @classmethod
     def train(cls, captions: Iterable[str], config: TextTokenizerConfig) -> "TextTokenizer":
@@ -39,36 +45,40 @@ class TextTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids; at most `config.vocabulary_size`, less when the captions have fewer words."""
+        """Number of ids: at most `config.vocabulary_size`, fewer when the captions have fewer words."""
         return len(self.vocabulary)
 
     def encode_caption(self, text: str) -> list[int]:
-        """Return the ids of a text, not cut and without EOS. Text can never become a special, sentinel or coordinate token."""
+        """Return the ids of a text, at full length and without EOS.
+
+        Text never becomes a special, sentinel or coordinate token.
+        """
         return self._wordpiece.encode(text, add_special_tokens=False).ids
 
     def decode_caption(self, ids: Iterable[int]) -> str:
-        """Return the text up to the first EOS; ids that are no words are left out. Lower case, spacing as in English."""
+        """Return the text up to the first EOS in lower case, with English spacing; skip ids that are not words."""
         words = [token for token in self.until_end(ids) if self._first_class <= token < self.vocabulary_size]
         return self._wordpiece.decode(words, skip_special_tokens=False)
 
     def encode_boxes(self, instances: Sequence[Instance], max_boxes: int | None = None) -> list[int]:
-        """Return five ids for each box, the nearest to the corner first; as they came where two are equally near.
+        """Return five ids for each box, sorted by the distance of the box's top left corner from that of the image.
 
-        Nearness is that before rounding, as in the reference. Of more than `max_boxes` those with the highest score stay.
-        Raises ValueError for a class that is not in `config.object_classes`, or a box that is not four numbers.
+        Distances are those before rounding, as in the reference implementation; equally distant boxes keep their order.
+        If there are more than `max_boxes`, those with the highest scores are kept.
+
+        Raises:
+            ValueError: a class is not in `config.object_classes`, or a box is not four finite numbers.
         """
         if max_boxes is not None and len(instances) > max_boxes:
             instances = sorted(instances, key=lambda instance: -float(instance.get("score", 1)))[:max_boxes]
-        rows = [(self._row(instance), _from_the_corner(instance)) for instance in instances]
-        bins = self.config.coordinate_bins
-        return [
-            token
-            for (*places, kind), _ in sorted(rows, key=lambda row: row[1])
-            for token in (*(self._first_coordinate + side * bins + place for side, place in enumerate(places)), kind)
-        ]
+        rows = [(self._box_ids(instance), _corner_distance(instance)) for instance in instances]
+        return [token for ids, _ in sorted(rows, key=lambda row: row[1]) for token in ids]
 
     def decode_boxes(self, ids: Iterable[int]) -> list[Instance]:
-        """Return the instances of a sequence, score 1; what is not a whole, upright box is skipped, so any ids will do."""
+        """Return the instances of a sequence, with score 1.
+
+        Any ids are allowed: what is not a complete, upright box (xmin ≤ xmax, ymin ≤ ymax) is skipped.
+        """
         tokens = self.until_end(ids)
         instances, position = [], 0
         while position + TOKENS_PER_BOX <= len(tokens):
@@ -77,19 +87,20 @@ class TextTokenizer:
             position += TOKENS_PER_BOX if instance else 1
         return instances
 
-    def number_id(self, family: int, place: int) -> int:
-        """Return the id of `v<family>=<place>`; raises ValueError when there is no such token."""
+    def number_id(self, family: int, bin_index: int) -> int:
+        """Return the id of the token `v<family>=<bin_index>`; raises ValueError when there is no such token."""
         bins = self.config.coordinate_bins
-        if not 0 <= family < SIDES or not 0 <= place < bins:
+        if not 0 <= family < SIDES or not 0 <= bin_index < bins:
             raise ValueError(
-                f"There is no token v{family}={place}: v0 to v{SIDES - 1}, each with places 0 to {bins - 1}, exist."
+                f"There is no token v{family}={bin_index}; allowed: v0 to v{SIDES - 1}, each with 0 to {bins - 1}. "
+                "Raise text.coordinate_bins to have more."
             )
-        return self._first_coordinate + family * bins + place
+        return self._first_coordinate + family * bins + bin_index
 
     def number(self, token: int) -> tuple[int, int] | None:
-        """Return (family, place) of an id that is a number, None of any other."""
-        within = token - self._first_coordinate
-        return divmod(within, self.config.coordinate_bins) if self._first_coordinate <= token < self._first_class else None
+        """Return (family, bin index) of an id that is a number, None of any other id."""
+        offset = token - self._first_coordinate
+        return divmod(offset, self.config.coordinate_bins) if self._first_coordinate <= token < self._first_class else None
 
     def until_end(self, ids: Iterable[int]) -> list[int]:
         """Return the ids before the first EOS."""
@@ -97,39 +108,41 @@ class TextTokenizer:
         return tokens[: tokens.index(self.eos_id)] if self.eos_id in tokens else tokens
 
     def save(self, path: Path) -> None:
-        """Write vocabulary and settings as JSON, whole or absent."""
+        """Write vocabulary and settings as JSON, atomically."""
         write_json(path, {"settings": self.config.model_dump(mode="json"), "vocabulary": self.vocabulary})
 
     @classmethod
     def load(cls, path: Path) -> "TextTokenizer":
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         stored = read_json(path)
         return cls(stored["vocabulary"], TextTokenizerConfig(**stored["settings"]))
 
-    def _row(self, instance: Instance) -> tuple[int, ...]:
-        """Return the four places and the id of the class."""
+    def _box_ids(self, instance: Instance) -> list[int]:
+        """Return the ids of the four sides and of the class."""
         box, name = instance["box"], instance["class_name"]
-        if name not in self.config.object_classes:
-            raise ValueError(
-                f"Class {name!r} has no token. Known: {', '.join(self.config.object_classes)}. Set object_classes."
-            )
-        if len(box) != SIDES or not all(abs(side) < float("inf") for side in box):
-            raise ValueError(f"A box is xmin, ymin, xmax, ymax in 0-1, got {box!r}.")
-        last = self.config.coordinate_bins - 1
-        places = (round(min(max(float(side), 0.0), 1.0) * last) for side in box)
-        return (*places, self._first_class + self.config.object_classes.index(name))
+        if name not in self.config.class_names:
+            remedy = "Add it to tokenizer_training.text.object_classes."
+            raise ValueError(unknown_name("object class", name, self.config.class_names, remedy))
+        if len(box) != SIDES or not all(abs(coordinate) < float("inf") for coordinate in box):
+            raise ValueError(f"A box must be xmin, ymin, xmax, ymax from 0 to 1, got {box!r}.")
+        last_bin = self.config.coordinate_bins - 1
+        bins = [round(min(max(float(coordinate), 0.0), 1.0) * last_bin) for coordinate in box]
+        sides = [self.number_id(side, bin_index) for side, bin_index in enumerate(bins)]
+        return [*sides, self._first_class + self.config.class_names.index(name)]
 
     def _instance(self, tokens: list[int]) -> Instance | None:
-        bins, classes = self.config.coordinate_bins, self.config.object_classes
-        places = [token - self._first_coordinate - side * bins for side, token in enumerate(tokens[:SIDES])]
-        kind = tokens[SIDES] - self._first_class
-        whole = all(0 <= place < bins for place in places) and 0 <= kind < len(classes)
-        if not whole or places[0] > places[2] or places[1] > places[3]:
+        """Return the box that five ids stand for, None if they stand for none."""
+        num_bins, classes = self.config.coordinate_bins, self.config.class_names
+        bins = [token - self._first_coordinate - side * num_bins for side, token in enumerate(tokens[:SIDES])]
+        class_index = tokens[SIDES] - self._first_class
+        is_box = all(0 <= bin_index < num_bins for bin_index in bins) and 0 <= class_index < len(classes)
+        if not is_box or bins[0] > bins[2] or bins[1] > bins[3]:
             return None
-        return {"box": [place / (bins - 1) for place in places], "class_name": classes[kind], "score": 1.0}
+        box = [bin_index / (num_bins - 1) for bin_index in bins]
+        return {"box": box, "class_name": classes[class_index], "score": 1.0}
 
 
-def _from_the_corner(instance: Instance) -> float:
-    """Return the squared distance of a box's top left corner, within the image, from that of the image."""
-    xmin, ymin = (min(max(float(side), 0.0), 1.0) for side in instance["box"][:2])
+def _corner_distance(instance: Instance) -> float:
+    """Return the squared distance of a box's top left corner, clipped to the image, from that of the image."""
+    xmin, ymin = (min(max(float(coordinate), 0.0), 1.0) for coordinate in instance["box"][:2])
     return xmin**2 + ymin**2

@@ -1,134 +1,143 @@
-"""Training of all tokenizers of a run, one after the other; each is kept when it is done."""
+"""Training of all tokenizers of a run, one after the other; each is saved as soon as it is complete."""
+
+# N samples
 
 import logging
 import shutil
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fourfold.data.crops import resized
 from fourfold.data.shards import ShardSet
-from fourfold.metric_log import MetricLog, NullMetricLog
+from fourfold.metric_log import MetricLog
 from fourfold.reuse import claim, fingerprint
 from fourfold.storage import write_json
 from fourfold.tokenizers.config import TokenizersConfig, is_image
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
+from fourfold.tokenizers.stored_values import SEGMENTATION, load_values, shards_of
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
 from fourfold.tokenizers.tokenizer_set import CONFIG_FILE, DIFFUSION_FOLDER, TEXT_FILE, TokenizerSet
 from fourfold.tokenizers.training.diffusion import train_diffusion_decoder
-from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import TrainingValues, train_visual_tokenizer
 from fourfold.tokenizers.visual_tokenizer import WEIGHTS_FILE, VisualTokenizer
-from fourfold.training.process_group import ProcessGroup
+from fourfold.training.run_context import RunContext
 
 logger = logging.getLogger(__name__)
 TRAINING_SPLIT = "train"
-FROM_THE_SOURCE = ("rgb", "caption")  # these lie among the cleaned shards, all else among the labels
+CHECKPOINTS_FOLDER = "checkpoints"
 
 
-def train_tokenizers(
-    shards: ShardSet, labels: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog | None = None
-) -> TokenizerSet:
-    """Train every tokenizer on the `train` split and return them; what `folder` already holds of this very work is kept.
+def train_tokenizers(shards: ShardSet, labels: ShardSet, config: TokenizersConfig, context: RunContext) -> TokenizerSet:
+    """Train every tokenizer on the `train` split and return them.
 
-    `shards` holds rgb and captions, `labels` the other modalities. A run that is killed and started again ends in the same
-    bytes. Processes that torchrun started train together, in a folder that all of them see; the first one writes.
+    Tokenizers that `context.folder` already holds for the same data, settings and seed are kept, so a run that is
+    killed and started again ends in the same bytes. Processes that torchrun started train together in a folder that all
+    of them see; the first one writes.
+
+    Args:
+        shards: cleaned samples: rgb and captions.
+        labels: all other modalities.
+        config: which tokenizers, and their sizes and training.
+        context: seed, folder (required) and metric log.
     """
-    world = ProcessGroup.join()
-    if world.is_first:
+    context = context.joined()
+    folder, is_first = context.root, context.processes.is_first
+    config = _with_classes(config, labels)
+    if is_first:
         inputs = {"shards": shards.digest(), "labels": labels.digest()}
-        claim(folder, fingerprint(__name__, inputs=inputs, config=config, seed=seed))
-    log = log or NullMetricLog()
-    # 1) Words
-    if world.is_first and not (folder / TEXT_FILE).exists():
+        claim(folder, fingerprint(__name__, inputs=inputs, config=config, seed=context.seed))
+    # 1) The text vocabulary
+    if is_first and not (folder / TEXT_FILE).exists():
         captions = islice(shards.iterate(TRAINING_SPLIT, ["caption"]), config.text.max_captions)
         TextTokenizer.train((sample["caption"] for sample in captions), config.text).save(folder / TEXT_FILE)
     # 2) A VQ-VAE for each dense label
     for name in config.visual:
-        if not world.broadcast((folder / name / WEIGHTS_FILE).exists()):
-            _train_one(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
-    # 3) Second decoders, where they are wanted, on the same data
+        if not context.processes.broadcast((folder / name / WEIGHTS_FILE).exists()):
+            _train_vqvae(_training_values(name, shards_of(name, shards, labels), config), config, context)
+    # 3) Diffusion decoders, where configured, on the same data
     for name in config.diffusion:
-        if not world.broadcast((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
-            _train_decoder(name, shards if name in FROM_THE_SOURCE else labels, config, seed, folder / name, log, world)
-    # 4) The settings come last: their file says that all is there
-    if world.is_first:
+        if not context.processes.broadcast((folder / name / DIFFUSION_FOLDER / WEIGHTS_FILE).exists()):
+            _train_decoder(_training_values(name, shards_of(name, shards, labels), config), config, context)
+    # 4) The settings come last: `TokenizerSet.load` takes their file as the sign that everything is complete
+    if is_first:
         write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
-    world.barrier()
+    context.processes.barrier()
     return TokenizerSet.load(folder)
 
 
-def load_values(shards: ShardSet, split: str, name: str, limit: int) -> np.ndarray:
-    """Return the first `limit` values of a dense label of a split, (N, ...) as stored."""
-    return np.stack([sample[name] for sample in islice(shards.iterate(split, [name]), limit)])
+def _with_classes(config: TokenizersConfig, labels: ShardSet) -> TokenizersConfig:
+    """Return the settings with unset classes taken from the labels' class table, if there is a segmentation."""
+    is_set = config.num_classes is not None and config.text.object_classes is not None
+    if is_set or SEGMENTATION not in labels.modalities(TRAINING_SPLIT):
+        return config
+    return config.with_classes_of(labels.class_table(TRAINING_SPLIT, SEGMENTATION))
 
 
-def _training_values(name: str, shards: ShardSet, config: TokenizersConfig) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return stored values (N, ...) of a dense label, at the side that its tokenizer is trained at, and their grid of tokens.
+def _training_values(name: str, shards: ShardSet, config: TokenizersConfig) -> TrainingValues:
+    """Read the training values of a dense label, resized to the side at which its tokenizer is trained.
 
-    Raises ValueError when that side is no whole number of tokens.
+    Raises:
+        ValueError: that side is not a whole number of tokens.
     """
-    values, grid = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples), config.grid_of(name)
+    values = load_values(shards, TRAINING_SPLIT, name, config.max_training_samples)
+    grid = config.grid_of(name)
     if config.trained_side is None or not is_image(name):
-        return values, grid
-    rows, rest = divmod(grid[0] * config.trained_side, values.shape[1])
-    columns, other_rest = divmod(grid[1] * config.trained_side, values.shape[2])
-    if rest or other_rest or not rows or not columns:
+        return TrainingValues(name, values, grid, config.num_classes or 0)
+    rows, rows_rest = divmod(grid[0] * config.trained_side, values.shape[1])
+    columns, columns_rest = divmod(grid[1] * config.trained_side, values.shape[2])
+    if rows_rest or columns_rest or not rows or not columns:
         raise ValueError(
-            f"{name}: trained_side {config.trained_side} is no whole number of tokens: an image of {values.shape[1]} × "
-            f"{values.shape[2]} pixels has {grid[0]} × {grid[1]}."
+            f"{name}: trained_side is {config.trained_side}, which is not a whole number of tokens: an image of "
+            f"{values.shape[1]} × {values.shape[2]} pixels has {grid[0]} × {grid[1]} tokens. Choose a multiple of "
+            f"{values.shape[1] // grid[0]} pixels."
         )
-    return resized(name, values, config.trained_side), (rows, columns)
+    return TrainingValues(name, resized(name, values, config.trained_side), (rows, columns), config.num_classes or 0)
 
 
-def _train_one(
-    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: ProcessGroup
-) -> None:
-    values, grid = _training_values(name, shards, config)
-    began = time.monotonic()
-    checkpoints = folder / "checkpoints" if config.visual[name].checkpoint_every else None
-    tokenizer = train_visual_tokenizer(
-        name, values, config.num_classes, grid, config.visual[name], seed, checkpoints, _Prefixed(log, name), world
-    )
-    _keep(tokenizer, folder, checkpoints, world)
-    logger.info("%s tokenizer: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
+def _train_vqvae(data: TrainingValues, config: TokenizersConfig, context: RunContext) -> None:
+    start, settings, folder = time.monotonic(), config.visual[data.name], context.root / data.name
+    own_context = _own_context(context, folder, data.name, bool(settings.checkpoint_every))
+    _save(train_visual_tokenizer(data, settings, own_context), folder, own_context)
+    logger.info("%s tokenizer: trained on %d samples in %.0f s.", data.name, len(data.values), time.monotonic() - start)
 
 
-def _train_decoder(
-    name: str, shards: ShardSet, config: TokenizersConfig, seed: int, folder: Path, log: MetricLog, world: ProcessGroup
-) -> None:
-    values, _ = _training_values(name, shards, config)
-    began, settings = time.monotonic(), config.diffusion[name]
-    checkpoints = folder / DIFFUSION_FOLDER / "checkpoints" if settings.checkpoint_every else None
-    tokenizer = VisualTokenizer.load(folder)
-    own_log = _Prefixed(log, f"{name}/diffusion")
-    decoder = train_diffusion_decoder(tokenizer, values, settings, seed, checkpoints, own_log, world)
-    _keep(decoder, folder / DIFFUSION_FOLDER, checkpoints, world)
-    logger.info("%s diffusion decoder: trained on %d samples in %.0f s.", name, len(values), time.monotonic() - began)
+def _train_decoder(data: TrainingValues, config: TokenizersConfig, context: RunContext) -> None:
+    start, settings, folder = time.monotonic(), config.diffusion[data.name], context.root / data.name
+    tokenizer, folder = VisualTokenizer.load(folder), folder / DIFFUSION_FOLDER
+    own_context = _own_context(context, folder, f"{data.name}/diffusion", bool(settings.checkpoint_every))
+    _save(train_diffusion_decoder(tokenizer, data.values, settings, own_context), folder, own_context)
+    logger.info("%s diffusion decoder: trained on %d samples in %.0f s.", data.name, len(data.values), time.monotonic() - start)
 
 
-def _keep(trained: VisualTokenizer | DiffusionDecoder, folder: Path, checkpoints: Path | None, world: ProcessGroup) -> None:
-    """Let the first process write what was trained; return on all when it is there."""
-    if world.is_first:
+def _own_context(context: RunContext, folder: Path, prefix: str, keeps_checkpoints: bool) -> RunContext:
+    """Return the context of one tokenizer's training: prefixed metrics, and a folder only if it writes checkpoints."""
+    checkpoints = folder / CHECKPOINTS_FOLDER if keeps_checkpoints else None
+    return replace(context, folder=checkpoints, log=_PrefixedLog(context.log, prefix))
+
+
+def _save(trained: VisualTokenizer | DiffusionDecoder, folder: Path, context: RunContext) -> None:
+    """Let the first process write the result; return on all processes when it is there."""
+    if context.processes.is_first:
         trained.save(folder)
-        if checkpoints:
-            shutil.rmtree(checkpoints)  # after the weights are whole: from here on nothing resumes from them
-    world.barrier()
+        if context.folder:
+            shutil.rmtree(context.folder)  # only now: until the weights are complete, a killed run resumes from here
+    context.processes.barrier()
 
 
-class _Prefixed:
-    """Hands figures on as `<name>/<figure>`."""
+class _PrefixedLog:
+    """Forwards metrics, figures and files to a log under `<prefix>/<name>`."""
 
-    def __init__(self, log: MetricLog, name: str):
-        self.log, self.name = log, name
+    def __init__(self, log: MetricLog, prefix: str):
+        self.log, self.prefix = log, prefix
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.log.log_metrics({f"{self.name}/{key}": value for key, value in metrics.items()}, step)
+        self.log.log_metrics({f"{self.prefix}/{key}": value for key, value in metrics.items()}, step)
 
     def log_figure(self, figure: Any, name: str) -> None:
-        self.log.log_figure(figure, f"{self.name}/{name}")
+        self.log.log_figure(figure, f"{self.prefix}/{name}")
 
     def log_file(self, path: Path, name: str) -> None:
-        self.log.log_file(path, f"{self.name}/{name}")
+        self.log.log_file(path, f"{self.prefix}/{name}")

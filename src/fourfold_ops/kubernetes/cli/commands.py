@@ -84,12 +84,12 @@ def logs(name: str, site: str | None, follow: bool) -> None:
 
 
 def _print_log(cluster: Cluster, pod: str, prefix: str, follow: bool) -> None:
-    from fourfold_ops.kubernetes.cluster.pod_logs import whole_log
+    from fourfold_ops.kubernetes.cluster.pod_logs import complete_log
 
     def open_stream(since: str | None) -> Iterator[bytes]:
         return cluster.log(pod, since, follow)
 
-    for line in whole_log(open_stream, lambda: not follow or _ended(cluster, pod), lambda: time.sleep(1)):
+    for line in complete_log(open_stream, lambda: not follow or _ended(cluster, pod), lambda: time.sleep(1)):
         click.echo(prefix + line)
 
 

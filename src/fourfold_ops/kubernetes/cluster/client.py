@@ -1,10 +1,10 @@
 """Client of the Kubernetes API server: the only module that makes calls to it.
 
-The `kubernetes` package only finds credentials and makes the connection pool (`connection`). The calls are made here with
-urllib3, for three reasons:
+The `kubernetes` package only finds credentials and makes the connection pool (`connection`). The calls are made here
+with urllib3, for three reasons:
 
-- Objects stay plain dictionaries, as the manifests are built and as the server sends them. Typed models would repeat the
-  schema of every object.
+- Objects stay plain dictionaries, as the manifests are built and as the server sends them. Typed models would repeat
+  the schema of every object.
 - `PERMISSIONS` lists every call, so that the Role of k8s/base is exact; `Cluster.calls` counts them.
 - A retry depends on state that all threads share: since when the server is unreachable, and whether the run is over.
   tenacity would need a custom stop, a custom wait and two callbacks, which is more code than the loop in `_call`.
@@ -264,8 +264,8 @@ def _lines(response: Any, keep_ends: bool = False) -> Iterator[bytes]:
     rest = b""
     try:
         while piece := response.read1(65536):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from (line + b"\n" if keep_ends else line for line in whole)
+            *complete, rest = (rest + piece).split(b"\n")
+            yield from (line + b"\n" if keep_ends else line for line in complete)
     except (HTTPError, OSError, ValueError) as error:
         logger.debug("A stream broke: %s", error)
     finally:

@@ -86,7 +86,8 @@ def has_started(pod: Object) -> bool:
 def is_unreachable(pod: Object) -> bool:
     """Return whether a running pod has stopped being reported by its node.
 
-    The node controller then sets Ready to false. Our pods have no readiness probe, so a reachable one is ready while it runs.
+    The node controller then sets Ready to false. Our pods have no readiness probe, so a reachable one is ready while
+    it runs.
     """
     if phase(pod) == "Unknown":
         return True

@@ -63,11 +63,11 @@ def _utc(match: re.Match[bytes]) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def whole_log(open_stream: OpenStream, ended: Callable[[], bool], pause: Callable[[], object]) -> Iterator[str]:
+def complete_log(open_stream: OpenStream, ended: Callable[[], bool], pause: Callable[[], object]) -> Iterator[str]:
     """Yield every line of a log once, in order.
 
-    A line that a broken stream leaves incomplete is skipped, because the next stream repeats it completely. After the end of
-    the pod it is yielded.
+    A line that a broken stream leaves incomplete is skipped, because the next stream repeats it completely. After the
+    end of the pod it is yielded.
 
     Args:
         open_stream: Opens a stream at a start time.
@@ -89,8 +89,8 @@ def whole_log(open_stream: OpenStream, ended: Callable[[], bool], pause: Callabl
 class Follower(threading.Thread):
     """Writes the log of one pod to a file and passes each line to `on_line`.
 
-    A stream that has ended is reopened after `pause_seconds`, then after growing pauses while no line arrives: a process can
-    end long before the cluster reports it, and hundreds of such logs must not be polled at a high rate.
+    A stream that has ended is reopened after `pause_seconds`, then after growing pauses while no line arrives: a
+    process can end long before the cluster reports it, and hundreds of such logs must not be polled at a high rate.
     """
 
     def __init__(self, open_stream: OpenStream, path: Path, on_line: Callable[[str], None], pause_seconds: float = 3.0) -> None:
@@ -108,7 +108,7 @@ class Follower(threading.Thread):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._path.open("w", encoding="utf-8") as file:
-                for line in whole_log(self._open, self._ended.is_set, self._wait):
+                for line in complete_log(self._open, self._ended.is_set, self._wait):
                     self._pause = self._first_pause
                     file.write(line + "\n")
                     file.flush()

@@ -1,7 +1,7 @@
 """Cache of the Jobs, pods and events of a run, kept current by watches.
 
-One thread per watch puts messages into a queue; the thread of the orchestrator applies them to the cache. So the cache needs
-no lock.
+One thread per watch puts messages into a queue; the thread of the orchestrator applies them to the cache. So the
+cache needs no lock.
 """
 
 import threading

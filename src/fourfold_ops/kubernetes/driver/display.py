@@ -60,7 +60,7 @@ class LineDisplay:
     def __exit__(self, *_: object) -> None:
         self.refresh()
 
-    def say(self, line: str, level: int = logging.INFO) -> None:
+    def show(self, line: str, level: int = logging.INFO) -> None:
         """Show a line."""
         logger.log(level, "%s", line)
 
@@ -68,15 +68,15 @@ class LineDisplay:
         """Show changed rows."""
         for row in self.rows.values():
             now = (row.state, row.note)
-            # a failure is shown by `say`, with its verdict
+            # a failure is shown by `show`, with its verdict
             if row.state not in ("waiting", "starting", "failed") and self._shown.get(row.title) != now:
                 self._shown[row.title] = now
-                self.say(_sentence(row))
+                self.show(_sentence(row))
         if time.monotonic() - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = time.monotonic()
             for row in self.rows.values():
                 if row.state == "running" and str(row.progress):
-                    self.say(f"{row.title}: {row.progress}")
+                    self.show(f"{row.title}: {row.progress}")
 
 
 def _sentence(row: Row) -> str:
@@ -112,7 +112,7 @@ class TableDisplay(LineDisplay):
             handler.setStream(stream)
         self._live.stop()
 
-    def say(self, line: str, level: int = logging.INFO) -> None:
+    def show(self, line: str, level: int = logging.INFO) -> None:
         """Show a line above the table, and write it to the log file."""
         self._console.print(line, style="bold red" if level >= logging.ERROR else None, highlight=False, markup=False)
         logger.debug("%s", line)

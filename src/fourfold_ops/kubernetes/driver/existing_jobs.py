@@ -55,7 +55,7 @@ def is_split(step: Step) -> bool:
 def is_up_to_date(plan: RunPlan, schedule: Schedule, step: Step, job: dict[str, Any], merge: bool) -> bool:
     """Return whether the result of a finished Job is valid.
 
-    It is if no step before has run in this drive, and if its outputs exist and were not modified since.
+    It is if no predecessor has run under this driver, and if its outputs exist and were not modified since.
     """
     if schedule.follows_rerun(step) or (merge and step.name in schedule.rerun):
         return False

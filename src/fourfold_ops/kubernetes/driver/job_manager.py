@@ -35,88 +35,93 @@ class JobManager:
     def start(self, step: Step, merge: bool = False) -> None:
         """Submit the Job of a step, or adopt the existing one."""
         spec = self.plan.merge_job(step) if merge else self.plan.step_job(step)
-        work = self.active[spec.name] = ActiveJob(step, spec)
-        found = self.cache.jobs.get(spec.name)
-        if found is None:
-            self.submit(work)
-        elif found["metadata"].get("deletionTimestamp"):
-            work.replacing = True
-        elif objects.is_complete(found):
-            if is_up_to_date(self.plan, self.status.schedule, step, found, merge):
-                work.was_done = True
-                self._accept(work, found)
+        active = self.active[spec.name] = ActiveJob(step, spec)
+        job = self.cache.jobs.get(spec.name)
+        if job is None:
+            self.submit(active)
+        elif job["metadata"].get("deletionTimestamp"):
+            active.replacing = True
+        elif objects.is_complete(job):
+            if is_up_to_date(self.plan, self.status.schedule, step, job, merge):
+                active.was_done = True
+                self._accept(active, job)
             else:
-                self._replace(work)
-        elif objects.has_failed(found):
-            self._replace(work, failed=found)
+                self._replace(active)
+        elif objects.has_failed(job):
+            self._replace(active, failed=job)
         else:
-            self._adopt(work, found)
+            self._adopt(active, job)
 
-    def submit(self, work: ActiveJob) -> None:
-        """Create the Job, or adopt one that was created meanwhile. If a quota is exhausted, it is submitted again later."""
-        work.spec = with_tracking(self.plan, work.step, work.spec, self.status.tracker.hand_over(work.step))
+    def submit(self, active: ActiveJob) -> None:
+        """Create the Job, or adopt one that was created meanwhile.
+
+        If a quota is exhausted, it is submitted again later.
+        """
+        active.spec = with_tracking(self.plan, active.step, active.spec, self.status.tracker.hand_over(active.step))
         try:
-            found = create_job(self.cluster, work.spec, self.plan)
+            job = create_job(self.cluster, active.spec, self.plan)
         except RefusedError as refusal:
             if not refusal.verdict.may_resolve:
-                self.fail(work, refusal.verdict)
+                self.fail(active, refusal.verdict)
                 return
-            work.refusal, work.submitted = refusal.verdict, time.monotonic()
-            self.status.set(work.step, State.PENDING)
+            active.refusal, active.submitted = refusal.verdict, time.monotonic()
+            self.status.set(active.step, State.PENDING)
             return
-        work.refusal = None
-        if found is None:
-            self._adopt(work, self.cluster.get("jobs", work.spec.name))
+        active.refusal = None
+        if job is None:
+            self._adopt(active, self.cluster.get("jobs", active.spec.name))
             return
-        self.status.schedule.rerun.add(work.step.name)
-        self.status.set(work.step, State.PENDING)
-        self._accept(work, found)
+        self.status.schedule.rerun.add(active.step.name)
+        self.status.set(active.step, State.PENDING)
+        self._accept(active, job)
 
-    def _adopt(self, work: ActiveJob, found: dict[str, Any]) -> None:
-        self.status.display.say(f"{work.step.title}: Job {work.spec.name} exists already; adopting it.")
-        self.status.set(work.step, State.PENDING)
-        self._accept(work, found)
+    def _adopt(self, active: ActiveJob, job: dict[str, Any]) -> None:
+        self.status.display.show(f"{active.step.title}: Job {active.spec.name} exists already; adopting it.")
+        self.status.set(active.step, State.PENDING)
+        self._accept(active, job)
 
-    def _accept(self, work: ActiveJob, found: dict[str, Any]) -> None:
-        found = objects.trimmed_job(found)
-        work.submitted, work.job = time.monotonic(), found
-        if work.spec.num_nodes > 1 and not work.was_done:
-            create_service(self.cluster, work.spec, self.plan, found["metadata"]["uid"])
-        if not work.was_done:
-            for pod in self.cache.pods_of(work.spec.name):  # arrived before the uid of the Job was known
+    def _accept(self, active: ActiveJob, job: dict[str, Any]) -> None:
+        job = objects.trimmed_job(job)
+        active.submitted, active.job = time.monotonic(), job
+        # The Service is owned by the Job, so it needs the uid of the Job and is created after it.
+        if active.spec.num_nodes > 1 and not active.was_done:
+            create_service(self.cluster, active.spec, self.plan, job["metadata"]["uid"])
+        if not active.was_done:
+            for pod in self.cache.pods_of(active.spec.name):  # arrived before the uid of the Job was known
                 self._pod_changed("MODIFIED", pod)
-        self.cache.add_job(found)
-        self._job_changed("MODIFIED", found)
+        self.cache.add_job(job)
+        self._job_changed("MODIFIED", job)
 
-    def _replace(self, work: ActiveJob, failed: dict[str, Any] | None = None) -> None:
-        """Delete a finished Job and create it again when it is deleted; of a failed split step only the failed parts."""
-        if failed and work.spec.parts and (parts := failed_parts(failed)):
-            work.spec = self.plan.step_job(work.step, parts)
+    def _replace(self, active: ActiveJob, failed: dict[str, Any] | None = None) -> None:
+        """Delete a finished Job, to be created again when it is gone; of a failed split step only the failed parts."""
+        if failed and active.spec.parts and (parts := failed_parts(failed)):
+            active.spec = self.plan.step_job(active.step, parts)
             numbers = ", ".join(map(str, parts))
-            self.status.display.say(f"{work.step.title}: parts {numbers} failed before; only these run again.")
-        work.replacing = True
-        if not self.cluster.delete("jobs", work.spec.name):
-            work.replacing = False
-            self.submit(work)
+            self.status.display.show(f"{active.step.title}: parts {numbers} failed before; only these run again.")
+        active.replacing = True
+        if not self.cluster.delete("jobs", active.spec.name):
+            active.replacing = False
+            self.submit(active)
 
-    def give_up(self, work: ActiveJob, verdict: Verdict) -> None:
+    def give_up(self, active: ActiveJob, verdict: Verdict) -> None:
         """Delete a Job that does not start."""
-        self.cluster.delete("jobs", work.spec.name)
-        self.fail(work, verdict)
+        self.cluster.delete("jobs", active.spec.name)
+        self.fail(active, verdict)
 
-    def fail(self, work: ActiveJob, verdict: Verdict) -> None:
+    def fail(self, active: ActiveJob, verdict: Verdict) -> None:
         """Report a failed step and start no further ones."""
         if self.cancelling:
             return
-        self.active.pop(work.spec.name, None)
-        self.status.failed(work, verdict)
+        self.active.pop(active.spec.name, None)
+        self.status.failed(active, verdict)
         self.halt()
 
     def halt(self) -> None:
-        """Start no further steps and delete Jobs that have not started; running Jobs may finish, to keep their work."""
+        """Start no further steps and delete Jobs that have not started; running Jobs may finish."""
         self.status.schedule.halted = True
         for other in list(self.active.values()):
             if not other.has_run:
+                # Background: do not wait for pods that have never run.
                 self.cluster.delete("jobs", other.spec.name, "Background")
                 del self.active[other.spec.name]
                 self.status.set(other.step, State.CANCELLED)
@@ -124,79 +129,80 @@ class JobManager:
     def cancel(self) -> None:
         """Delete all Jobs."""
         self.cancelling = True
-        for work in list(self.active.values()):
-            self.cancelled.append(work.spec.name)
-            if not self.cluster.delete("jobs", work.spec.name):
-                self._deleted(work)
+        for active in list(self.active.values()):
+            self.cancelled.append(active.spec.name)
+            if not self.cluster.delete("jobs", active.spec.name):
+                self._deleted(active)
 
     # --- reactions ---
 
     def changed(self, change: Change) -> None:
         """React to a change in the cluster."""
-        resource, kind, found = change
+        resource, kind, changed = change
         if resource == "jobs":
-            self._job_changed(kind, found)
+            self._job_changed(kind, changed)
         else:
-            self._pod_changed(kind, found)
+            self._pod_changed(kind, changed)
 
-    def _job_changed(self, kind: str, found: dict[str, Any]) -> None:
-        work = self.active.get(found["metadata"]["name"])
-        if work is None:
+    def _job_changed(self, kind: str, job: dict[str, Any]) -> None:
+        active = self.active.get(job["metadata"]["name"])
+        if active is None:
             return
         if kind == "DELETED":
-            if not work.job or work.job["metadata"]["uid"] == found["metadata"]["uid"] or work.replacing:
-                self._deleted(work)
+            # A late event may be about an older Job of the same name.
+            if not active.job or active.job["metadata"]["uid"] == job["metadata"]["uid"] or active.replacing:
+                self._deleted(active)
             return
-        if work.replacing:
+        if active.replacing:
             return
-        work.job = found
-        if objects.is_complete(found):
-            self._list_pods(work)
-            self._complete(work)
-        elif objects.has_failed(found):
-            self._list_pods(work)
-            self.fail(work, failure(found, work.pods.values(), work.progress, self.plan.again))
+        active.job = job
+        if objects.is_complete(job):
+            self._list_pods(active)
+            self._complete(active)
+        elif objects.has_failed(job):
+            self._list_pods(active)
+            self.fail(active, failure(job, active.pods.values(), active.progress, self.plan.again))
 
-    def _list_pods(self, work: ActiveJob) -> None:
+    def _list_pods(self, active: ActiveJob) -> None:
         """List the pods of a finished Job if some are missing: the watch of pods may lag behind that of Jobs."""
-        status = work.job.get("status", {})
-        ended = sum(phase(pod) in ("Succeeded", "Failed") for pod in work.pods.values())
-        if ended < max(1, status.get("succeeded", 0) + status.get("failed", 0)) and not work.was_done:
-            for pod in self.cluster.all("pods", f"{JOB_LABEL}={work.spec.name}"):
+        status = active.job.get("status", {})
+        ended = sum(phase(pod) in ("Succeeded", "Failed") for pod in active.pods.values())
+        if ended < max(1, status.get("succeeded", 0) + status.get("failed", 0)) and not active.was_done:
+            for pod in self.cluster.all("pods", f"{JOB_LABEL}={active.spec.name}"):
                 self._pod_changed("MODIFIED", trimmed(pod))
 
-    def _complete(self, work: ActiveJob) -> None:
-        self.active.pop(work.spec.name, None)
-        if work.spec.parts:
-            self.status.collect_logs(work)
-            self.start(work.step, merge=True)
+    def _complete(self, active: ActiveJob) -> None:
+        self.active.pop(active.spec.name, None)
+        if active.spec.parts:
+            self.status.collect_logs(active)
+            self.start(active.step, merge=True)
             return
-        self.status.done(work)
+        self.status.done(active)
 
-    def _deleted(self, work: ActiveJob) -> None:
+    def _deleted(self, active: ActiveJob) -> None:
         if self.cancelling:
-            self.active.pop(work.spec.name, None)
-            self.status.set(work.step, State.CANCELLED)
-            self.status.collect_logs(work)
-        elif work.replacing:
-            work.replacing = False
-            self.submit(work)
+            self.active.pop(active.spec.name, None)
+            self.status.set(active.step, State.CANCELLED)
+            self.status.collect_logs(active)
+        elif active.replacing:
+            active.replacing = False
+            self.submit(active)
         else:
-            what = f"Job {work.spec.name} was deleted"
-            self.fail(work, Verdict("deleted", what, "", "not by this driver", f"run again with: {self.plan.again}"))
+            what = f"Job {active.spec.name} was deleted"
+            self.fail(active, Verdict("deleted", what, "", "not by this driver", f"run again with: {self.plan.again}"))
 
-    def _pod_changed(self, kind: str, found: dict[str, Any]) -> None:
-        name = found["metadata"]["name"]
-        work = self.active.get(found["metadata"]["labels"].get(JOB_LABEL, ""))
-        if work is None or work.replacing or not work.owns(found):
+    def _pod_changed(self, kind: str, pod: dict[str, Any]) -> None:
+        name = pod["metadata"]["name"]
+        active = self.active.get(pod["metadata"]["labels"].get(JOB_LABEL, ""))
+        if active is None or active.replacing or not active.owns(pod):
             return
-        if name not in work.pods:
-            self.status.report_retry(work, name)
-        work.pods[name] = found
-        if objects.has_started(found):
-            self.status.logs.follow(work.spec.name, name)
+        if name not in active.pods:
+            self.status.report_retry(active, name)
+        active.pods[name] = pod
+        if objects.has_started(pod):
+            self.status.logs.follow(active.spec.name, name)
         if kind == "DELETED":
-            found["metadata"].update(deletionTimestamp=GONE)
-        if kind == "DELETED" or phase(found) in ("Succeeded", "Failed"):
-            self.status.logs.end(work.spec.name, name)
-        self.status.show_pods(work)
+            pod["metadata"].update(deletionTimestamp=GONE)
+        if kind == "DELETED" or phase(pod) in ("Succeeded", "Failed"):
+            self.status.logs.end(active.spec.name, name)
+        self.status.show_pods(active)

@@ -1,8 +1,8 @@
 """Runs the steps of a plan: one thread that handles the messages of all others.
 
 The thread owns all state: `WatchCache` (last known state of the cluster), `JobManager` (submits and follows Jobs),
-`StatusReporter` (state of each step and its display) and `check_pending` (why steps wait) need no locks. Watches, logs and
-the nodes of the driver run in other threads, which only put messages into the queue.
+`StatusReporter` (state of each step and its display) and `check_pending` (why steps wait) need no locks. Watches,
+logs and the nodes of the driver run in other threads, which only put messages into the queue.
 """
 
 import queue
@@ -129,8 +129,8 @@ class Orchestrator(threading.Thread):
                 self._jobs.changed(change)
         elif kind == "line":
             job, line = content
-            if (work := self._jobs.active.get(job)) is not None:
-                self._status.read_line(work, line)
+            if (active := self._jobs.active.get(job)) is not None:
+                self._status.read_line(active, line)
         elif kind == "driver":
             self._end_driver_step(*content)
         elif kind == "cancel":

@@ -20,45 +20,45 @@ NO_POD_SECONDS = 10.0  # after which a Job without a pod and without a reason is
 
 def check_pending(jobs: JobManager) -> None:
     """Check every Job without a running pod."""
-    for work in list(jobs.active.values()):
-        if work.refusal is not None:
-            _resubmit(jobs, work, work.refusal)
+    for active in list(jobs.active.values()):
+        if active.refusal is not None:
+            _resubmit(jobs, active, active.refusal)
             continue
-        if work.replacing or jobs.status.state(work.step) is not State.PENDING or not work.job:
+        if active.replacing or jobs.status.state(active.step) is not State.PENDING or not active.job:
             continue
-        verdict = waiting(work.job, work.pods.values(), jobs.cache.events)
+        verdict = waiting(active.job, active.pods.values(), jobs.cache.events)
         if verdict is None:
-            _show_last_failure(jobs, work)
+            _show_last_failure(jobs, active)
         else:
-            _wait(jobs, work, verdict)
+            _wait(jobs, active, verdict)
 
 
-def _resubmit(jobs: JobManager, work: ActiveJob, refusal: Verdict) -> None:
+def _resubmit(jobs: JobManager, active: ActiveJob, refusal: Verdict) -> None:
     """Submit a Job again at intervals: there is no notification when a quota on Jobs has capacity again."""
-    _wait(jobs, work, refusal)
-    if work.spec.name in jobs.active and not jobs.cancelling and time.monotonic() - work.submitted > RESUBMIT_SECONDS:
-        jobs.submit(work)
+    _wait(jobs, active, refusal)
+    if active.spec.name in jobs.active and not jobs.cancelling and time.monotonic() - active.submitted > RESUBMIT_SECONDS:
+        jobs.submit(active)
 
 
-def _wait(jobs: JobManager, work: ActiveJob, verdict: Verdict) -> None:
-    kind, since = work.reason
+def _wait(jobs: JobManager, active: ActiveJob, verdict: Verdict) -> None:
+    kind, since = active.reason
     if kind != verdict.kind:
-        work.reason = (verdict.kind, time.monotonic())
+        active.reason = (verdict.kind, time.monotonic())
         return
     waited = time.monotonic() - since
     if waited >= SETTLE_SECONDS:
-        jobs.status.note(work.step, verdict.note)
+        jobs.status.note(active.step, verdict.note)
     settings = jobs.plan.settings
     limit = settings.pending_seconds if verdict.may_resolve else settings.start_seconds
     if limit is not None and waited > limit and not jobs.cancelling:
-        jobs.give_up(work, verdict)
+        jobs.give_up(active, verdict)
 
 
-def _show_last_failure(jobs: JobManager, work: ActiveJob) -> None:
+def _show_last_failure(jobs: JobManager, active: ActiveJob) -> None:
     """Show the last failure of a step that waits without another reason, or that no pod was created."""
-    failed = root_cause_pod(work.pods.values())
+    failed = root_cause_pod(active.pods.values())
     if failed is not None:
-        verdict = replace(pod_failure(failed, work.progress, ""), remedy="a retry follows")
-        jobs.status.note(work.step, verdict.note)
-    elif time.monotonic() - work.submitted > NO_POD_SECONDS and not work.pods:
-        jobs.status.note(work.step, "the cluster has not created a pod yet, without a reason")
+        verdict = replace(pod_failure(failed, active.progress, ""), remedy="a retry follows")
+        jobs.status.note(active.step, verdict.note)
+    elif time.monotonic() - active.submitted > NO_POD_SECONDS and not active.pods:
+        jobs.status.note(active.step, "the cluster has not created a pod yet, without a reason")

@@ -61,7 +61,7 @@ class KubernetesRunner(AbstractRunner):
             records.resume(cluster)
         with open_display(rows(plan)) as display:
             orchestrator = Orchestrator(plan, cluster, display, records, log_folder(plan))
-            display.say(f"Run {plan.name} in namespace {settings.namespace} of {cluster.server}.")
+            display.show(f"Run {plan.name} in namespace {settings.namespace} of {cluster.server}.")
             self._drive(orchestrator, pipeline, catalog, hook_manager, run_id)
         calls = ", ".join(f"{count} × {call}" for call, count in sorted(cluster.calls.items()))
         logger.debug("Calls of the API server: %s.", calls)
@@ -70,7 +70,7 @@ class KubernetesRunner(AbstractRunner):
     def _drive(
         self, orchestrator: Orchestrator, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: Any, run_id: str | None
     ) -> None:
-        """Run the steps of the driver in this thread, as SequentialRunner does, while the orchestrator runs the others."""
+        """Run the steps of the driver in this thread, as SequentialRunner does; the orchestrator runs the others."""
         nodes = {node.name: node for node in pipeline.nodes}
 
         def execute(step: Step) -> None:
@@ -101,7 +101,7 @@ class KubernetesRunner(AbstractRunner):
 def _cancel(orchestrator: Orchestrator) -> None:
     """Delete the Jobs of the run; a second Ctrl-C exits immediately."""
     name = orchestrator.plan.name + orchestrator.plan.site_option
-    orchestrator.display.say("Deleting the Jobs of this run (press Ctrl-C again to exit without waiting).", logging.WARNING)
+    orchestrator.display.show("Deleting the Jobs of this run (press Ctrl-C again to exit without waiting).", logging.WARNING)
     orchestrator.cancel()
     try:
         orchestrator.join()
@@ -111,7 +111,7 @@ def _cancel(orchestrator: Orchestrator) -> None:
         logger.error("Exited without waiting: Jobs of this run may still exist. Delete them with: kedro k8s cancel %s", name)
         os._exit(EXIT_INTERRUPTED)  # do not wait for threads that wait for the server
     stopped = ", ".join(orchestrator.cancelled) or "no Job was running"
-    orchestrator.display.say(f"Stopped in the cluster: {stopped}.", logging.WARNING)
+    orchestrator.display.show(f"Stopped in the cluster: {stopped}.", logging.WARNING)
 
 
 def log_folder(plan: RunPlan) -> Path:

@@ -55,5 +55,5 @@ class Schedule:
         return not self.active() and not self.ready()
 
     def follows_rerun(self, step: Step) -> bool:
-        """Return whether a direct or indirect predecessor has run under this driver, so that an older result is outdated."""
+        """Return whether any predecessor has run under this driver, so that an older result is outdated."""
         return any(name in self.rerun or self.follows_rerun(self.steps[name]) for name in step.needs)

@@ -65,63 +65,63 @@ class StatusReporter:
 
     # --- running steps ---
 
-    def show_pods(self, work: ActiveJob) -> None:
+    def show_pods(self, active: ActiveJob) -> None:
         """Display where a step runs; set it to pending again if its pods are lost."""
-        row = self.display.rows[work.step.title]
-        if work.is_running:
-            first = work.live_pods[0]
-            work.has_run, work.reason = True, ("", 0.0)
+        row = self.display.rows[active.step.title]
+        if active.is_running:
+            first = active.live_pods[0]
+            active.has_run, active.reason = True, ("", 0.0)
             row.pod, row.node = first["metadata"]["name"], first["spec"]["nodeName"]
-            unreachable = ", ".join(sorted({node_of(pod) for pod in work.live_pods if is_unreachable(pod)}))
+            unreachable = ", ".join(sorted({node_of(pod) for pod in active.live_pods if is_unreachable(pod)}))
             row.note = (
                 f"node {unreachable} does not answer; the pod is replaced when the cluster declares it lost"
                 if unreachable
                 else ""
             )
-            self.set(work.step, State.RUNNING)
-        elif work.has_run and self.state(work.step) is State.RUNNING:
-            self.set(work.step, State.PENDING)
-        row.pods = f"{len(work.live_pods)}/{work.num_pods}" if work.num_pods > 1 else ""
+            self.set(active.step, State.RUNNING)
+        elif active.has_run and self.state(active.step) is State.RUNNING:
+            self.set(active.step, State.PENDING)
+        row.pods = f"{len(active.live_pods)}/{active.num_pods}" if active.num_pods > 1 else ""
 
-    def read_line(self, work: ActiveJob, line: str) -> None:
+    def read_line(self, active: ActiveJob, line: str) -> None:
         """Update the progress of a step from a line of its log."""
-        work.progress = updated(work.progress, line)
-        self.display.rows[work.step.title].progress = work.progress
+        active.progress = updated(active.progress, line)
+        self.display.rows[active.step.title].progress = active.progress
 
-    def report_retry(self, work: ActiveJob, successor: str) -> None:
+    def report_retry(self, active: ActiveJob, successor: str) -> None:
         """Report why earlier pods of a Job failed. The failure of the last one is reported when the Job has failed."""
-        for name, pod in work.pods.items():
-            if name == successor or name in work.reported or phase(pod) != "Failed":
+        for name, pod in active.pods.items():
+            if name == successor or name in active.reported or phase(pod) != "Failed":
                 continue
-            work.reported.add(name)
-            verdict = pod_failure(pod, work.progress, "")
+            active.reported.add(name)
+            verdict = pod_failure(pod, active.progress, "")
             counted = ", this does not count as a retry" if verdict.kind in ("disrupted", "terminated") else ""
-            line = replace(verdict, remedy=f"pod {successor} takes over{counted}").line(work.step.title)
-            self.display.say(line, logging.WARNING)
+            line = replace(verdict, remedy=f"pod {successor} takes over{counted}").line(active.step.title)
+            self.display.show(line, logging.WARNING)
 
     # --- ended steps ---
 
-    def done(self, work: ActiveJob) -> None:
+    def done(self, active: ActiveJob) -> None:
         """Report that a step has succeeded, now or under an earlier driver."""
-        if work.was_done:
-            self.note(work.step, f"Job {work.spec.name} has already done it")
-        self.set(work.step, State.SKIPPED if work.was_done else State.DONE)
-        self.collect_logs(work)
-        self.tracker.end_step(work.step, "")
+        if active.was_done:
+            self.note(active.step, f"Job {active.spec.name} has already done it")
+        self.set(active.step, State.SKIPPED if active.was_done else State.DONE)
+        self.collect_logs(active)
+        self.tracker.end_step(active.step, "")
 
-    def failed(self, work: ActiveJob, verdict: Verdict) -> None:
+    def failed(self, active: ActiveJob, verdict: Verdict) -> None:
         """Report that a step has failed."""
-        line = verdict.line(work.step.title)
+        line = verdict.line(active.step.title)
         self.failures.append((verdict, line))
-        self.note(work.step, verdict.note)
-        self.set(work.step, State.FAILED)
-        self.display.say(line, logging.ERROR)
-        self.collect_logs(work)
-        self.tracker.end_step(work.step, line)
+        self.note(active.step, verdict.note)
+        self.set(active.step, State.FAILED)
+        self.display.show(line, logging.ERROR)
+        self.collect_logs(active)
+        self.tracker.end_step(active.step, line)
 
-    def collect_logs(self, work: ActiveJob) -> None:
+    def collect_logs(self, active: ActiveJob) -> None:
         """Store the logs of a Job, including those of deleted pods."""
-        self.tracker.keep_logs(work.step, self.logs.collect(work.spec.name))
+        self.tracker.keep_logs(active.step, self.logs.collect(active.spec.name))
 
 
 def rows(plan: RunPlan) -> list[Row]:

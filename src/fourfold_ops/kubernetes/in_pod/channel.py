@@ -14,7 +14,10 @@ MAX_LINE_BYTES = 4096
 
 
 class Channel:
-    """One end of a connection. No method blocks; `receive` has to be called regularly, since it sends the heartbeats."""
+    """One end of a connection.
+
+    No method blocks; `receive` has to be called regularly, since it sends the heartbeats.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)

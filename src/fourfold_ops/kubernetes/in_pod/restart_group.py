@@ -1,23 +1,23 @@
 """Restarts all pods of a training together when one of them fails.
 
-The launcher of pod 0 runs a `Coordinator`. The launcher of every pod, pod 0 included, connects to it as a `Worker`. This
-needs no permissions, no controller in the cluster and no driver.
+The launcher of pod 0 runs a `Coordinator`. The launcher of every pod, pod 0 included, connects to it as a `Worker`.
+This needs no permissions, no controller in the cluster and no driver.
 
-- Attempts: an attempt starts when all pods have joined, and only then is torchrun started in each of them. A connection
-  serves one attempt: a launcher kills its processes before it joins again. So no process meets the store or a peer of an
-  earlier attempt.
+- Attempts: an attempt starts when all pods have joined, and only then is torchrun started in each of them. A
+  connection serves one attempt: a launcher kills its processes before it joins again. So no process meets the store
+  or a peer of an earlier attempt.
 - Lost pods: if a connection breaks, or is silent for `LEASE_SECONDS`, its pod is gone. All other launchers kill their
   processes, even those that are blocked in a computation or in NCCL, and join again. Their containers stay; the Job
   replaces the lost pod.
-- Failed processes: a worker reports the exit code. Since the peers usually fail as a consequence, the coordinator picks the
-  pod whose code names the cause. This pod exits with its code, and the others join again. So one failure costs the Job one
-  pod, and the step one retry.
-- Success: no pod exits before all have succeeded, because the Job would not start it again if a peer failed later. One gap
-  remains: a pod that is lost between the final "done" and its exit gets a successor that waits for a group that has ended,
-  until the deadline of the step or until the user cancels.
+- Failed processes: a worker reports the exit code. Since the peers usually fail as a consequence, the coordinator
+  picks the pod whose code names the cause. This pod exits with its code, and the others join again. So one failure
+  costs the Job one pod, and the step one retry.
+- Success: no pod exits before all have succeeded, because the Job would not start it again if a peer failed later.
+  One gap remains: a pod that is lost between the final "done" and its exit gets a successor that waits for a group
+  that has ended, until the deadline of the step or until the user cancels.
 
-As with the store of torch, anybody who reaches the port can connect; the network policy in k8s/components only admits pods
-of steps.
+As with the store of torch, anybody who reaches the port can connect; the network policy in k8s/components only admits
+pods of steps.
 """
 
 import contextlib
@@ -233,7 +233,7 @@ def join(group: str, pod: int, host: str, port: int) -> Worker | None:
 
 
 def root_cause(exit_codes: dict[int, int]) -> int:
-    """Return the pod whose exit code names the cause of a failure (see `CAUSES`); among equals, the first that reported."""
+    """Return the pod whose exit code names the cause (see `CAUSES`); among equals, the first that reported."""
 
     def rank(pod: int) -> int:
         code = exit_codes[pod]

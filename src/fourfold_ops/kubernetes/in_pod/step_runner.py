@@ -12,8 +12,8 @@ from fourfold_ops import handover
 class StepRunner(SequentialRunner):
     """Runs the nodes of a step one after another; only one process of a step saves what they return.
 
-    Ranks other than 0 and pods that work on one part of a split step keep the returned values in memory. Parts leave their
-    work in the folder of the node, and the merge Job, which runs the same nodes on the whole, saves the result.
+    Ranks other than 0 and pods that work on one part of a split step keep the returned values in memory. Parts leave
+    their work in the folder of the node, and the merge Job, which runs the same nodes on the whole, saves the result.
     """
 
     def __str__(self) -> str:

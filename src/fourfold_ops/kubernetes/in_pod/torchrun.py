@@ -1,6 +1,7 @@
 """Runs torchrun for one pod with a fixed rendezvous, and exits with the code of the process that failed first.
 
-`python -m fourfold_ops.kubernetes.in_pod.torchrun ATTEMPT OPTIONS COMMAND ...`; `launch` starts it with its own options.
+`python -m fourfold_ops.kubernetes.in_pod.torchrun ATTEMPT OPTIONS COMMAND ...`; `launch` starts it with its own
+options.
 """
 
 import argparse

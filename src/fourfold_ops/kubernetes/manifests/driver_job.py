@@ -51,7 +51,7 @@ def driver_spec(plan: RunPlan, arguments: Sequence[str], attempt: int = 1) -> Jo
 
 
 def driver_job(spec: JobSpec, settings: KubernetesSettings) -> dict[str, Any]:
-    """Return the manifest. It tells the driver its Job, which then owns the Jobs that the driver creates."""
+    """Return the manifest. The driver gets the uid of its Job, which then owns the Jobs that the driver creates."""
     manifest = job(spec, settings)
     manifest["spec"]["ttlSecondsAfterFinished"] = max(settings.ttl_seconds, TTL_SECONDS)
     # A driver that exits with an error has reported the cause. Only one that was killed or evicted is restarted.

@@ -73,7 +73,10 @@ def failure_rules() -> list[Manifest]:
 
 
 def service(spec: JobSpec, settings: KubernetesSettings, job_uid: str) -> Manifest:
-    """Return the headless Service that gives the pods of a Job host names, NAME-INDEX.NAME. It is deleted with the Job."""
+    """Return the headless Service that gives the pods of a Job host names, NAME-INDEX.NAME.
+
+    It is deleted with the Job.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -71,7 +71,7 @@ def volume_of(path: Path, volumes: Iterable[Volume], project: Path) -> Volume | 
 
 
 def shared_location(path: Path, volumes: Iterable[Volume], project: Path) -> str:
-    """Return the location of `path` on its volume, e.g. "claim data:/01_raw": the same for every run that shares the volume."""
+    """Return the location of `path` on its volume, e.g. "claim data:/01_raw", the same for all runs."""
     volume = volume_of(path, volumes, project)
     absolute = path if path.is_absolute() else project / path
     if volume is None:

@@ -79,14 +79,14 @@ class RunPlan:
         return self._job(step, "step", step.resources, parts or all_parts, tracked)
 
     def merge_job(self, step: Step, tracked: Mapping[str, Any] | None = None) -> JobSpec:
-        """Return the Job that runs after all parts of a split step: it runs the nodes on the whole and saves the result."""
+        """Return the Job that runs after all parts of a split step, over all of its work, and saves the result."""
         return self._job(step, "merge", step.resources.over(Resources()), (), tracked)
 
     def _job(
         self, step: Step, role: str, resources: Resources, parts: tuple[int, ...], tracked: Mapping[str, Any] | None
     ) -> JobSpec:
         name = names.job_name(self.name, step.name, self.contents[step.name], "merge" if role == "merge" else "")
-        given = handover.Handover(
+        passed = handover.Handover(
             step.title,
             **{"parameters": handover.digests(self.origin.parameters), "git_tags": self.git_tags, **(tracked or {})},
         )
@@ -94,12 +94,12 @@ class RunPlan:
             names.TITLE: step.title,
             names.NODES: ",".join(step.nodes),
             names.CONTENT: self.contents[step.name],
-            names.PARENT: given.parent_run,
+            names.PARENT: passed.parent_run,
             names.WRITES: json.dumps(self.writes.get(step.name, [])),
             names.COMMAND: self.again,
             **({names.PARTS: ",".join(map(str, parts))} if parts else {}),
         }
-        env = {**given.variables(), **self._log_variable(), **_tracking_variable(resources)}
+        env = {**passed.variables(), **self._log_variable(), **_tracking_variable(resources)}
         return JobSpec(
             name=name,
             command=self._command(step),
@@ -137,8 +137,8 @@ class RunPlan:
             "load-versions": ",".join(f"{name}:{version}" for name, version in sorted(versions.items())),
             "runner": STEP_RUNNER,
         }
-        given = [f"--{name}={value}" for name, value in options.items() if value]
-        return (*self.settings.command, "run", *shlex.split(command_flags(self.origin)), *given)
+        selected = [f"--{name}={value}" for name, value in options.items() if value]
+        return (*self.settings.command, "run", *shlex.split(command_flags(self.origin)), *selected)
 
     def _conf_source(self) -> str:
         source = Path(self.origin.conf_source)
@@ -160,23 +160,23 @@ def command_flags(origin: Origin) -> str:
 def plan_run(
     pipeline: Pipeline, catalog: CatalogProtocol, settings: KubernetesSettings, origin: Origin, site: str | None = None
 ) -> RunPlan:
-    """Plan a run.
+    """Plan a run and check it as far as possible without the cluster.
 
     Raises:
-        UserError: The run cannot work, as far as that is known without the cluster.
+        UserError: The run could not work, e.g. because pods cannot read an input.
     """
     steps = plan_steps(pipeline, settings, stage_of)
     check_placement(steps, catalog, settings.volumes, origin.project)
     project = origin.package
     tags = git_tags(origin.project)
-    ground = [_code_digest(origin.project, tags), settings.image, origin.env]
+    common = [_code_digest(origin.project, tags), settings.image, origin.env]
     details = {step.name: _read_parameters(step, catalog) for step in steps}
     outputs = {step.name: _paths(step.outputs, catalog, origin.project) for step in steps}
     plan = RunPlan(
         name=run_name(origin, settings),
         project=project,
         steps=steps,
-        contents=step_contents(steps, ground, details),
+        contents=step_contents(steps, common, details),
         settings=settings,
         origin=origin,
         git_tags=tags,
@@ -214,7 +214,10 @@ def driver_owner() -> dict[str, Any] | None:
 
 
 def _tracking_variable(resources: Resources) -> dict[str, str]:
-    """Return the address of the tracking server, unless the site sets one that pods can reach."""
+    """Return the address of the tracking server, unless the site sets one that pods can reach.
+
+    A SQLite file is not passed on: the pods use that of their configuration, on the shared volume.
+    """
     name = "MLFLOW_TRACKING_URI"
     uri = os.environ.get(name, "")
     return {name: uri} if uri and not uri.startswith("sqlite:") and name not in (resources.env or {}) else {}

@@ -126,7 +126,7 @@ class Security(_Settings):
 
 
 class KubernetesSettings(_Settings):
-    """The whole of `kubernetes.yml`.
+    """All settings of `kubernetes.yml`.
 
     The settings of a node come from `nodes` by its name, then from `tags`, then from `default`, then from `BUILT_IN`.
     """

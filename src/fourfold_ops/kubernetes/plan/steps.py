@@ -106,19 +106,19 @@ def _in_order(needs: Mapping[str, Iterable[str]], members: Mapping[str, list[Nod
         ) from None
 
 
-def step_contents(steps: list[Step], ground: Any, details: dict[str, Any]) -> dict[str, str]:
+def step_contents(steps: list[Step], common: Any, details: dict[str, Any]) -> dict[str, str]:
     """Return a digest by step of everything that determines its result.
 
     Where a step runs is not included, but the number of processes is.
 
     Args:
         steps: All steps in topological order; the digests of the steps before are included.
-        ground: Code, image and environment.
+        common: What all steps depend on: code, image and environment.
         details: Parameters by step.
     """
     digests: dict[str, str] = {}
     for step in steps:
         split = [step.resources.nodes, step.resources.processes, step.resources.shards]
         before = sorted(digests[name] for name in step.needs)
-        digests[step.name] = names.digest([ground, step.name, step.nodes, split, details.get(step.name), before], 16)
+        digests[step.name] = names.digest([common, step.name, step.nodes, split, details.get(step.name), before], 16)
     return digests

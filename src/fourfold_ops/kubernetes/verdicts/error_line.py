@@ -12,8 +12,8 @@ NAMED_WITHOUT_MESSAGE = re.compile(r"^[\w.]*[A-Z]\w*(Error|Exception|Interrupt)$
 def error_line(text: str) -> str:
     """Return the line that names the error.
 
-    This is the last line that our commands print on failure ("Failed in ..."), else the last "...Error: ..." of a traceback,
-    else the last line.
+    This is the last line that our commands print on failure ("Failed in ..."), else the last "...Error: ..." of a
+    traceback, else the last line.
     """
     lines = [FRAME.sub("", line).strip() for line in COLORS.sub("", text).splitlines()]
     lines = [line for line in lines if line]

@@ -1,4 +1,4 @@
-"""Explains how a pod or a Job ended: out of memory, an error in the code or the configuration, a lost node, a deadline."""
+"""Explains how a pod or a Job ended: out of memory, an error, a bad configuration, a lost node, a deadline."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,7 +60,7 @@ def pod_failure(pod: Object, progress: Progress, again: str) -> Verdict:
 
 
 def _disrupted(pod: Object, progress: Progress, resume: str) -> Verdict | None:
-    """Return the verdict if the pod was ended from outside of its container; the message of the node is the evidence."""
+    """Return the verdict if the pod was ended from outside; the message of the node is the evidence."""
     status, reached = pod.get("status", {}), _progress_text(progress)
     message = short(status.get("message", ""))
     disrupted = disruption(pod)
@@ -127,8 +127,8 @@ def _out_of_memory(pod: Object, progress: Progress, resume: str) -> Verdict:
 def root_cause_pod(pods: Iterable[Object]) -> Object | None:
     """Return the failed pod that is the likely cause: the first one of the most recent failure; None if no pod has failed.
 
-    Out of memory and bad configuration come before other errors, which are often a lost connection to the pod that failed
-    first. Preempted and stopped pods come last.
+    Out of memory and bad configuration come before other errors, which are often a lost connection to the pod that
+    failed first. Preempted and stopped pods come last.
     """
     failed = [pod for pod in pods if phase(pod) == "Failed" or _has_error(terminated(pod))]
     if not failed:

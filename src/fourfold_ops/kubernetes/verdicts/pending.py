@@ -1,4 +1,4 @@
-"""Explains why a Job has no running pod yet: resources, image, volume, quota, queue, or a predecessor that does not end."""
+"""Explains why a Job has no running pod yet: resources, image, volume, quota, queue, or a pod that does not end."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +37,8 @@ EXPLAINING = (  # reasons of events that explain why a pod or Job waits
 def waiting(job: Object, pods: Iterable[Object], events: Mapping[str, Sequence[Object]]) -> Verdict | None:
     """Return why a Job has no running pod yet; None if there is nothing to explain.
 
-    Of the events of a pod only the last one counts: a volume that could not be mounted at first does not matter once the
-    image is being pulled.
+    Of the events of a pod only the last one counts: a volume that could not be mounted at first does not matter once
+    the image is being pulled.
 
     Args:
         job: A Job that is not finished.

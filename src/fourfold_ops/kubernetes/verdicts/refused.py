@@ -1,4 +1,4 @@
-"""Explains refusals of the API server: by admission control, by missing permissions, of credentials and certificates."""
+"""Explains refusals of the API server: admission control, missing permissions, credentials and certificates."""
 
 import re
 

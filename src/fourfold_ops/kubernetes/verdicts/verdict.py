@@ -46,6 +46,6 @@ def short(text: str) -> str:
 
 
 def innermost(text: str) -> str:
-    """Return the end of a long message in which every layer of software has put its message before that of the next one."""
+    """Return the end of a long message, in which every layer of software prefixes the message of the next one."""
     flat = " ".join(text.split()).removesuffix(": unknown")  # containerd appends this to every message
     return flat if len(flat) <= MAX_EVIDENCE // 4 else short(": ".join(flat.split(": ")[-3:]))

@@ -1,4 +1,4 @@
-"""Checkpoints in the reference's layout: read, written, and read again."""
+"""Checkpoints in the released layout: read, written, and read again."""
 
 import json
 import struct
@@ -39,7 +39,7 @@ def small_model(seed: int = 0, **changes: object) -> FourM:
 
 
 def small_batch() -> MaskedBatch:
-    """Two pixels, two grid tokens with learned places, a word and a vector in; all kinds of targets out. No slot is empty."""
+    """Inputs: two patches, two grid tokens with learned positions, a word, a vector. Targets of all kinds. No empty slots."""
     draw = torch.Generator().manual_seed(0)
     modality = torch.tensor([[0, 0, 2, 2, 3, 5]] * 2)
     position = torch.tensor([[1, 4, 0, 3, 0, 0]] * 2)
@@ -51,13 +51,13 @@ def small_batch() -> MaskedBatch:
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_an_exported_model_computes_the_same_when_it_is_loaded_and_exports_the_same_bytes(tmp_path, changes):
+def test_an_exported_model_loads_equal_and_exports_the_same_bytes(tmp_path, changes):
     model = small_model(**changes)
     export_released(model, tmp_path / "one.safetensors")
     loaded = load_released(tmp_path / "one.safetensors")
     export_released(loaded, tmp_path / "two.safetensors")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
-    # modalities are sorted by name in a checkpoint: the same batch has other indices there
+    # Checkpoints sort modalities by name, so the batch has other indices there
     index = torch.tensor([loaded.config.index(name) for name in model.config.names])
     batch = small_batch()
     theirs = MaskedBatch(
@@ -75,14 +75,14 @@ def test_an_exported_model_computes_the_same_when_it_is_loaded_and_exports_the_s
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_the_golden_checkpoint_is_exported_with_the_keys_and_values_it_came_with(tmp_path):
+def test_the_golden_checkpoint_is_exported_unchanged(tmp_path):
     export_released(load_released(GOLDEN), tmp_path / "again.safetensors")
     golden, again = load_file(GOLDEN), load_file(tmp_path / "again.safetensors")
     assert sorted(golden) == sorted(again)
     assert all(torch.equal(again[name], tensor) for name, tensor in golden.items())
 
 
-def test_the_metadata_of_the_golden_checkpoint_comes_back(tmp_path):
+def test_the_metadata_of_the_golden_checkpoint_is_exported_unchanged(tmp_path):
     export_released(load_released(GOLDEN), tmp_path / "again.safetensors")
     golden, again = (metadata(path) for path in (GOLDEN, tmp_path / "again.safetensors"))
     golden["share_modality_embeddings"] = "True"  # the golden file has equal values untied; ours are tied
@@ -94,7 +94,7 @@ def metadata(path: Path) -> dict[str, str]:
     return json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])["__metadata__"]
 
 
-def test_registers_stand_before_the_inputs_without_a_place_and_the_decoder_sees_them():
+def test_registers_precede_the_inputs_and_are_in_the_context():
     model, batch = small_model(num_registers=3, qk_norm=True), small_batch()
     with torch.no_grad():
         encoding = model.encode(batch)
@@ -114,7 +114,7 @@ def test_registers_stand_before_the_inputs_without_a_place_and_the_decoder_sees_
 
 
 def sample_order() -> torch.Tensor:
-    """Where each slot of two samples is, when all pixels come first (two a sample), then vectors (one) and tokens (three)."""
+    """Index of each slot in packed rows: pixels first (two a sample), then vectors (one), then tokens (three)."""
     return torch.tensor([0, 1, 6, 7, 8, 4, 2, 3, 9, 10, 11, 5])
 
 

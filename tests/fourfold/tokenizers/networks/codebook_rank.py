@@ -1,6 +1,7 @@
 """One rank of several that update a codebook together; run as a script: `codebook_rank.py rank world rendezvous folder`.
 
-Reads `latents.npy` (steps, batch, tokens, width) from the folder, takes its share of each batch, and writes codes and counts.
+Reads `latents.npy` (steps, batch, tokens, width) from the folder, takes its share of each batch, and writes codes and
+counts.
 """
 
 import sys
@@ -23,7 +24,7 @@ KINDS = {
 
 
 def updated(latents: np.ndarray, rank: int, world: int) -> dict[str, np.ndarray]:
-    """Return codes, counts and numbers of replaced codes of every kind after some steps on this rank's share."""
+    """Return codes, counts and numbers of replaced codes of every kind, after some steps on this rank's latents."""
     found = {}
     for kind, make in KINDS.items():
         codebook, replaced = make(), []

@@ -1,4 +1,4 @@
-"""The codebook against the numbers of the 4M reference, and against what a codebook must do."""
+"""The codebook against numbers of the 4M reference, and properties that any codebook must have."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def codebook_before(reference, threshold: float = 0.0) -> CosineCodebook:
     return codebook
 
 
-def test_two_updates_move_codes_and_counts_as_in_the_reference(reference):
+def test_two_updates_match_the_reference(reference):
     codebook = codebook_before(reference)
     for step in ("step1", "step2"):
         quantized = codebook(reference[f"{step}/latents"])
@@ -38,7 +38,7 @@ def test_two_updates_move_codes_and_counts_as_in_the_reference(reference):
 
 
 @pytest.mark.parametrize("case", ["dead", "dead_many"])
-def test_dead_codes_are_replaced_by_the_picked_latents_as_in_the_reference(reference, case, monkeypatch):
+def test_dead_codes_are_replaced_as_in_the_reference(reference, case, monkeypatch):
     codebook = codebook_before(reference, float(reference[f"{case}/threshold"]))
     monkeypatch.setattr(codebook, "pick", lambda *_: reference[f"{case}/picked_latent_index"])
     latents = reference["step1/latents"]
@@ -48,7 +48,7 @@ def test_dead_codes_are_replaced_by_the_picked_latents_as_in_the_reference(refer
     torch.testing.assert_close(codebook.counts_K, reference[f"{case}/cluster_size_after"], atol=1e-6, rtol=0)
 
 
-def test_dead_codes_become_copies_of_the_most_used_as_in_the_reference(reference):
+def test_split_copies_the_most_used_codes_as_in_the_reference(reference):
     codebook = codebook_before(reference, float(reference["dead/threshold"]))
     codebook.replacement = "split"
     latents = reference["step1/latents"]
@@ -59,7 +59,7 @@ def test_dead_codes_become_copies_of_the_most_used_as_in_the_reference(reference
 
 @pytest.mark.parametrize("replacement", ["random", "distant"])
 @pytest.mark.parametrize(("num_latents", "num_needed"), [(96, 7), (96, 96), (5, 9)])
-def test_dead_codes_get_different_latents_whenever_there_are_enough(num_latents, num_needed, replacement):
+def test_dead_codes_get_different_latents_if_there_are_enough(num_latents, num_needed, replacement):
     latents = F.normalize(torch.randn(num_latents, 8, generator=torch_generator(0, "latents")), dim=-1)
     codebook = CosineCodebook(4, 8, replacement=replacement)
     picked = codebook.pick(latents, num_needed, torch_generator(0, "pick"))
@@ -67,7 +67,7 @@ def test_dead_codes_get_different_latents_whenever_there_are_enough(num_latents,
     assert num_latents < num_needed or len(picked.unique()) == num_needed
 
 
-def test_the_gradient_passes_straight_through_to_the_latents(reference):
+def test_gradient_passes_straight_through_to_the_latents(reference):
     latents = reference["step1/latents"].clone().requires_grad_()
     quantized = codebook_before(reference)(latents)
     weights = torch.randn(latents.shape, generator=torch_generator(0, "weights"))

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("codebook_rank.py")
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict[str, np.ndarray]]:
-    """Codebooks of: one rank, rank 0 of two, rank 1 of two."""
+    """Return the codebooks of one rank, of rank 0 of two, and of rank 1 of two."""
     folder = tmp_path_factory.mktemp("ranks")
     latents = numpy_generator(0, "latents").normal(size=(3, 4, 5, 6)).astype(np.float32)
     np.save(folder / "latents.npy", latents)
@@ -32,7 +32,7 @@ def results(tmp_path_factory) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_with_half_a_batch_move_the_codes_as_one_with_the_whole(results, kind):
+def test_two_ranks_update_codes_like_one_with_the_whole_batch(results, kind):
     whole, first, second = results
     np.testing.assert_array_equal(first[f"{kind}_codes"], second[f"{kind}_codes"])
     np.testing.assert_array_equal(first[f"{kind}_counts"], whole[f"{kind}_counts"])
@@ -40,6 +40,6 @@ def test_two_ranks_with_half_a_batch_move_the_codes_as_one_with_the_whole(result
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_ranks_did_replace_dead_codes_and_equally_many(results, kind):
+def test_ranks_replace_equally_many_dead_codes(results, kind):
     whole, first, second = (found[f"{kind}_replaced"] for found in results)
     assert whole.sum() > 0 and first.tolist() == second.tolist() == whole.tolist()

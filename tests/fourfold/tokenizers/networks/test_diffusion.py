@@ -1,4 +1,4 @@
-"""Diffusion decoders: the schedule of the papers, seeds that hold in any batch, and that one learns."""
+"""Diffusion decoders: the schedule of the papers, seeds that are independent of the batch, and learning."""
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from fourfold.tokenizers.training.diffusion import train_diffusion_decoder
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
 from fourfold.training.optimizers import OptimizerConfig
+from fourfold.training.run_context import RunContext
 
 from ..conftest import tiny_config
 from ..test_tokenizer_set import column, files_of
@@ -34,7 +35,7 @@ def signal_shares() -> np.ndarray:
 
 
 class Oracle(UNet):
-    """Knows the clean image, and counts how often and when it was asked."""
+    """Stand-in for a U-Net: returns the clean image and records the steps at which it is called."""
 
     def __init__(self, clean_BCHW: torch.Tensor):
         super().__init__(3, 4, TINY)
@@ -46,7 +47,7 @@ class Oracle(UNet):
         return self.clean
 
 
-def test_the_schedule_is_that_of_the_papers_and_its_last_step_holds_no_signal():
+def test_schedule_matches_the_papers_and_ends_without_signal():
     expected = signal_shares()
     for scheduler in (training_scheduler(NoiseConfig()), decoding_scheduler(NoiseConfig(), False)):
         np.testing.assert_allclose(scheduler.alphas_cumprod.numpy(), expected, atol=2e-6)
@@ -55,7 +56,7 @@ def test_the_schedule_is_that_of_the_papers_and_its_last_step_holds_no_signal():
     np.testing.assert_allclose(kept.numpy(), np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)), rtol=1e-4)
 
 
-def test_noise_is_added_as_the_schedule_says_at_uniformly_drawn_steps():
+def test_noise_follows_the_schedule_at_uniform_steps():
     clean = torch.randn(4000, 1, 2, 2)
     noisy, step = add_noise(clean, NoiseConfig(), torch_generator(0, "noise"))
     generator = torch_generator(0, "noise")
@@ -66,7 +67,7 @@ def test_noise_is_added_as_the_schedule_says_at_uniformly_drawn_steps():
     assert abs(step.float().mean() - 499.5) < 4 * 288.7 / 4000**0.5 and step.min() < 5 and step.max() > 994
 
 
-def test_decoding_starts_in_pure_noise_follows_ddim_and_ends_in_what_the_network_thinks():
+def test_decoding_follows_ddim_from_noise_to_the_prediction():
     clean, seeds = torch.rand(2, 3, 16, 16) * 2 - 1, [5, 6]
     oracle = Oracle(clean)
     found = denoise(oracle, torch.zeros(2, 4, 4, 4), (3, 16, 16), seeds, NoiseConfig(), num_decoding_steps=4)
@@ -81,13 +82,13 @@ def test_decoding_starts_in_pure_noise_follows_ddim_and_ends_in_what_the_network
     torch.testing.assert_close(found, clean)
 
 
-def test_images_that_are_known_to_be_bounded_never_leave_their_range():
+def test_bounded_images_stay_in_their_range():
     oracle = Oracle(torch.full((1, 3, 16, 16), 3.0))
     assert denoise(oracle, torch.zeros(1, 4, 4, 4), (3, 16, 16), [0], NoiseConfig(), 3, clip=True).max() == 1
     assert denoise(oracle, torch.zeros(1, 4, 4, 4), (3, 16, 16), [0], NoiseConfig(), 3).max() == 3
 
 
-def test_the_network_says_nothing_at_first_and_tells_steps_and_codes_apart_later():
+def test_unet_starts_at_zero_and_depends_on_step_and_codes():
     torch.manual_seed(0)
     unet, image, codes = UNet(3, 4, TINY), torch.randn(1, 3, 16, 16), torch.randn(1, 4, 4, 4)
     assert not unet(image, torch.tensor([3]), codes).any()
@@ -99,7 +100,7 @@ def test_the_network_says_nothing_at_first_and_tells_steps_and_codes_apart_later
     assert not torch.allclose(first, unet(image, torch.tensor([3]), -codes), atol=1e-3)
 
 
-def test_time_steps_are_embedded_as_in_the_transformer_paper_cosines_first():
+def test_step_embedding_has_cosines_then_sines():
     found = embed_steps(torch.tensor([0, 17]), 8)
     frequencies = [10000 ** (-i / 4) for i in range(4)]
     np.testing.assert_allclose(found[0], [1] * 4 + [0] * 4)
@@ -108,7 +109,7 @@ def test_time_steps_are_embedded_as_in_the_transformer_paper_cosines_first():
     )
 
 
-def test_a_divae_learns_encoder_codes_and_decoder_in_one_pass():
+def test_divae_trains_encoder_codes_and_decoder_in_one_pass():
     torch.manual_seed(0)
     config = DiVAEConfig(image_size=(16, 16), patch_size=4, encoder=TRUNK, latent_width=4, codebook_size=5, decoder=TINY)
     model, image = DiVAE(config), torch.rand(2, 3, 16, 16) * 2 - 1
@@ -124,17 +125,17 @@ def test_a_divae_learns_encoder_codes_and_decoder_in_one_pass():
 
 @pytest.fixture(scope="module")
 def with_decoder(world, tmp_path_factory) -> tuple[TokenizerSet, TokenizersConfig]:
-    """An rgb tokenizer with both decoders, hardly trained."""
+    """Return an rgb tokenizer with both decoders, trained for a few steps."""
     decoder = DiffusionDecoderConfig(unet=TINY, steps=12, batch_size=8, average_decay=0.5, num_decoding_steps=3, num_measured=8)
     config = tiny_config().model_copy(update={"visual": {"rgb": tiny_config().visual["rgb"]}, "diffusion": {"rgb": decoder}})
-    return train_tokenizers(*world, config, 0, tmp_path_factory.mktemp("with_decoder")), config
+    return train_tokenizers(*world, config, RunContext(0, tmp_path_factory.mktemp("with_decoder"))), config
 
 
 PALETTE = np.array([(230, 40, 40), (40, 200, 60), (50, 70, 220), (240, 230, 240)], np.uint8)
 
 
 class PaletteTokenizer(VisualTokenizer):
-    """Images of 2 × 2 color fields; a token is the number of a color, its code a direction of its own."""
+    """Return images of 2 × 2 color fields; a token is the index of a color, and each code a different direction."""
 
     def __init__(self):
         config = VisualTokenizerConfig(codebook_size=4, latent_width=4, width=16, fine_width=8)
@@ -147,7 +148,7 @@ class PaletteTokenizer(VisualTokenizer):
         return np.abs(seen - PALETTE.astype(int)).sum(-1).argmin(-1).astype(np.int16)
 
 
-def test_a_tiny_decoder_learns_to_paint_what_the_tokens_say():
+def test_tiny_decoder_learns_to_reconstruct_from_tokens():
     fields = PALETTE[numpy_generator(0, "fields").integers(4, size=(80, 2, 2))].repeat(4, 1).repeat(4, 2)
     training, unseen, tokenizer = fields[:64], fields[64:], PaletteTokenizer()
     optimizer = OptimizerConfig(kind="adamw", learning_rate=5e-3, betas=(0.9, 0.99))
@@ -155,7 +156,7 @@ def test_a_tiny_decoder_learns_to_paint_what_the_tokens_say():
     config = DiffusionDecoderConfig(
         unet=unet, steps=250, batch_size=16, average_decay=0.9, optimizer=optimizer, num_decoding_steps=4
     )
-    decoder = train_diffusion_decoder(tokenizer, training, config, 0)
+    decoder = train_diffusion_decoder(tokenizer, training, config, RunContext(0))
     tokens, seeds = tokenizer.tokens(unseen), list(range(len(unseen)))
 
     def error(images: np.ndarray) -> float:
@@ -166,7 +167,7 @@ def test_a_tiny_decoder_learns_to_paint_what_the_tokens_say():
     assert error(decoder.decode(np.roll(tokens, 1, axis=0), seeds)) > trivial  # it is the tokens that it paints
 
 
-def test_a_sample_is_decoded_the_same_in_any_batch_and_otherwise_with_another_seed(world, with_decoder):
+def test_decoding_depends_on_the_seed_but_not_on_the_batch(world, with_decoder):
     tokenizers, _ = with_decoder
     tokens = tokenizers.tokens("rgb", column(world, "rgb")[:4])
     decoder, seeds = tokenizers.diffusion["rgb"], [derive_seed(3, "diffusion", "rgb", index) for index in range(4)]
@@ -189,7 +190,7 @@ def test_both_decoders_are_measured_on_the_same_tokens(world, with_decoder):
         assert figures[f"rgb/{decoder}/psnr"] == pytest.approx(psnr, abs=1e-3)
 
 
-def test_decoders_are_saved_with_their_tokenizers_and_resumed_to_the_same_bytes(world, with_decoder, tmp_path):
+def test_killed_decoder_training_resumes_to_the_same_bytes(world, with_decoder, tmp_path):
     tokenizers, config = with_decoder
     tokenizers.save(tmp_path / "saved")
     loaded = TokenizerSet.load(tmp_path / "saved")
@@ -200,29 +201,29 @@ def test_decoders_are_saved_with_their_tokenizers_and_resumed_to_the_same_bytes(
     two = {name: tiny_config().visual[name] for name in ("rgb", "depth")}
     quick = config.model_copy(update={"visual": two, "diffusion": dict.fromkeys(two, short)})
     for name in ("unbroken", "killed"):
-        train_tokenizers(*world, quick, 0, tmp_path / name)
+        train_tokenizers(*world, quick, RunContext(0, tmp_path / name))
     for lost in ("tokenizers.json", "depth/diffusion/weights.safetensors"):
         (tmp_path / "killed" / lost).unlink()
     with pytest.raises(ValueError, match=r"no complete tokenizers"):
         TokenizerSet.load(tmp_path / "killed")
-    train_tokenizers(*world, quick, 0, tmp_path / "killed")
+    train_tokenizers(*world, quick, RunContext(0, tmp_path / "killed"))
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "unbroken")
 
 
-def test_without_decoders_nothing_of_them_is_written(tokenizers, tmp_path):
+def test_without_diffusion_decoders_no_file_mentions_them(tokenizers, tmp_path):
     tokenizers.save(tmp_path)
     assert not any("diffusion" in name for name in files_of(tmp_path))
     assert b"diffusion" not in (tmp_path / "tokenizers.json").read_bytes()
-    with pytest.raises(ValueError, match=r"'rgb' has no diffusion decoder. There are: none"):
+    with pytest.raises(ValueError, match=r"'rgb' has no diffusion decoder. Labels with one: none"):
         tokenizers.decode("rgb", np.zeros((1, 16), int), "diffusion")
 
 
-def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(ValueError, match="No diffusion decoder for clip, semseg"):
+def test_impossible_settings_raise():
+    with pytest.raises(ValueError, match="diffusion names clip, semseg"):
         TokenizersConfig(diffusion=dict.fromkeys(("clip", "semseg", "rgb"), DiffusionDecoderConfig()))
-    with pytest.raises(ValueError, match="the noise has 1000 steps"):
+    with pytest.raises(ValueError, match=r"up to noise\.num_steps, 1000"):
         DiffusionDecoderConfig(num_decoding_steps=1001)
     with pytest.raises(ValueError, match="multiples of 8"):
         UNet(3, 4, TINY)(torch.zeros(1, 3, 20, 16), torch.tensor([0]), torch.zeros(1, 4, 4, 4))
-    with pytest.raises(ValueError, match="not a multiple of num_groups"):
+    with pytest.raises(ValueError, match="must be a multiple of num_groups"):
         UNetConfig(width=20)

@@ -1,4 +1,4 @@
-"""Global vectors as 16 tokens, trained as the pipeline does it."""
+"""Global vectors as 16 tokens, trained as in the pipeline."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from fourfold.tokenizers.networks.vector_mlp import VectorMlpConfig
 from fourfold.tokenizers.networks.vector_vqvae import VectorVQVAE
 from fourfold.tokenizers.networks.vqvae import VQVAEShape
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
-from fourfold.tokenizers.training.vqvae import train_visual_tokenizer
+from fourfold.tokenizers.training.vqvae import TrainingValues, train_visual_tokenizer
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
 from fourfold.training.optimizers import OptimizerConfig
+from fourfold.training.run_context import RunContext
 
 from ..conftest import NUM_SAMPLES, tiny_config
 
@@ -37,7 +38,7 @@ def cosine(found: np.ndarray, truth: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def vectors() -> np.ndarray:
-    """Embeddings that tell of six independent things, each one of two kinds, at different lengths."""
+    """Return vectors of different lengths that encode six independent binary attributes."""
     rng = numpy_generator(0, "vectors")
     kinds = rng.choice([-1.0, 1.0], (600, 6)) + 0.1 * rng.normal(size=(600, 6))
     return (kinds @ rng.normal(size=(6, 24)) * rng.uniform(0.5, 3, (600, 1))).astype(np.float16)
@@ -45,10 +46,10 @@ def vectors() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tokenizer(vectors) -> VisualTokenizer:
-    return train_visual_tokenizer("clip_global", vectors[:400], 6, (4, 4), CONFIG, 0)
+    return train_visual_tokenizer(TrainingValues("clip_global", vectors[:400], (4, 4)), CONFIG, RunContext(0))
 
 
-def test_sixteen_tokens_bring_back_the_direction_of_vectors_that_were_never_seen(vectors, tokenizer):
+def test_sixteen_tokens_reconstruct_the_direction_of_unseen_vectors(vectors, tokenizer):
     training, unseen = vectors[:400], vectors[400:]
     tokens = tokenizer.tokens(unseen)
     assert tokens.shape == (200, 16) and tokens.dtype == np.int16 and tokens.min() >= 0 and tokens.max() < 8
@@ -61,7 +62,7 @@ def test_sixteen_tokens_bring_back_the_direction_of_vectors_that_were_never_seen
     np.testing.assert_array_equal(tokenizer.tokens(unseen * 2), tokens)
 
 
-def test_the_loss_is_one_minus_the_cosine(vectors):
+def test_loss_is_one_minus_cosine(vectors):
     values_format = dense_format("clip_global", measure_statistics("clip_global", vectors), 6)
     inputs = values_format.inputs(vectors[:5])
     assert inputs.shape == (5, 24, 1, 1)
@@ -70,7 +71,7 @@ def test_the_loss_is_one_minus_the_cosine(vectors):
     np.testing.assert_allclose(values_format.inputs(vectors).std((0, 2, 3)), 1, atol=0.01)
 
 
-def test_all_learn_through_the_codes_and_at_the_end_the_decoder_alone(vectors):
+def test_all_parts_learn_and_at_the_end_the_decoder_alone(vectors):
     torch.manual_seed(0)
     model, inputs = VectorVQVAE(VQVAEShape(24, 24, 0, (4, 4)), CONFIG), torch.randn(4, 24, 1, 1)
     for decoder_alone, learning in ((True, {"decoder"}), (False, {"decoder", "encoder", "codebook"})):
@@ -80,10 +81,10 @@ def test_all_learn_through_the_codes_and_at_the_end_the_decoder_alone(vectors):
         assert {name.split(".")[0] for name in with_gradient} == learning
 
 
-def test_they_are_trained_kept_and_measured_with_the_others(world, tmp_path):
+def test_vector_tokenizers_are_trained_saved_and_measured_with_the_others(world, tmp_path):
     few = CONFIG.model_copy(update={"steps": 6, "decoder_steps": 2, "batch_size": 8, "checkpoint_every": 3})
     config = tiny_config().model_copy(update={"visual": {"clip_global": few, "clip": tiny_config().visual["clip"]}})
-    tokenizers = train_tokenizers(*world, config, 0, tmp_path)
+    tokenizers = train_tokenizers(*world, config, RunContext(0, tmp_path))
     assert tokenizers.grids() == {"tok_clip_global": (4, 4), "tok_clip": (4, 4)}
     assert tokenizers.lengths()["tok_clip_global"] == 16 and tokenizers.vocabulary_sizes()["tok_clip_global"] == 8
     values = world[1].load_column("val", "clip_global")
@@ -98,8 +99,8 @@ def test_they_are_trained_kept_and_measured_with_the_others(world, tmp_path):
     np.testing.assert_array_equal(VisualTokenizer.load(tmp_path / "clip_global").tokens(values), tokens)
 
 
-def test_mlps_are_for_vectors_and_vectors_for_mlps():
-    with pytest.raises(ValueError, match=r"visual.clip_global is vector: `vector` .* which need it"):
+def test_mlps_are_only_for_vectors_and_vectors_need_mlps():
+    with pytest.raises(ValueError, match=r"visual.clip_global has kind vector: set `vector` .* which need it"):
         TokenizersConfig(visual={"clip_global": VisualTokenizerConfig()})
-    with pytest.raises(ValueError, match=r"visual.rgb is image"):
+    with pytest.raises(ValueError, match=r"visual.rgb has kind image"):
         TokenizersConfig(visual={"rgb": CONFIG})

@@ -42,7 +42,7 @@ def read(name: str) -> tuple[ViTVQVAE, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_latents_tokens_and_reconstructions_are_those_of_the_reference(name):
+def test_latents_tokens_and_reconstructions_match_the_reference(name):
     model, arrays = read(name)
     with torch.no_grad():
         torch.testing.assert_close(model.prepare(arrays["input"]), arrays["prepared_input"], atol=1e-6, rtol=0)
@@ -56,7 +56,7 @@ def test_latents_tokens_and_reconstructions_are_those_of_the_reference(name):
 
 
 @pytest.mark.parametrize("name", ["vqvae_tiny", "vqvae_tiny_clip"])
-def test_another_grid_gets_resized_positions_as_in_the_reference(name):
+def test_positions_are_resized_for_another_grid_as_in_the_reference(name):
     model, arrays = read(name)
     with torch.no_grad():
         assert torch.equal(model.tokens(arrays["hires/input"]), arrays["hires/tokens"])
@@ -64,7 +64,7 @@ def test_another_grid_gets_resized_positions_as_in_the_reference(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_training_pass_has_the_losses_the_gradients_and_the_codebook_of_the_reference(name):
+def test_training_pass_matches_losses_gradients_and_codebook_of_the_reference(name):
     model, arrays = read(name)
     reconstruction, quantized = model(arrays["input"])
     loss, code_loss = LOSSES[name](reconstruction, arrays["input"]), model.code_loss(quantized)
@@ -82,7 +82,7 @@ def test_a_training_pass_has_the_losses_the_gradients_and_the_codebook_of_the_re
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_golden_tokenizers_are_exported_with_the_keys_and_values_they_came_with(tmp_path, name):
+def test_export_keeps_keys_and_values_of_golden_tokenizers(tmp_path, name):
     export_released_tokenizer(load_released_tokenizer(REFERENCE / f"{name}.safetensors"), tmp_path / "again.safetensors")
     golden, again = load_file(REFERENCE / f"{name}.safetensors"), load_file(tmp_path / "again.safetensors")
     assert sorted(golden) == sorted(again)
@@ -90,7 +90,7 @@ def test_golden_tokenizers_are_exported_with_the_keys_and_values_they_came_with(
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_an_exported_tokenizer_computes_the_same_when_it_is_loaded_and_exports_the_same_bytes(tmp_path, changes):
+def test_loaded_export_computes_the_same_and_exports_the_same_bytes(tmp_path, changes):
     torch.manual_seed(0)
     settings = {
         "image_size": (16, 16),
@@ -120,7 +120,7 @@ def test_an_exported_tokenizer_computes_the_same_when_it_is_loaded_and_exports_t
     assert tokens.shape == places and len(tokens.unique()) > 1
 
 
-def test_euclidean_codes_are_the_averaged_sums_over_the_averaged_counts():
+def test_euclidean_codes_are_averaged_sums_over_averaged_counts():
     torch.manual_seed(0)
     table = EuclideanCodebook(4, 3, decay=0.5)
     table.codes_KD.normal_()
@@ -135,13 +135,13 @@ def test_euclidean_codes_are_the_averaged_sums_over_the_averaged_counts():
     torch.testing.assert_close(table.codes_KD, sums / counts[:, None], atol=1e-4, rtol=1e-4)
 
 
-def test_a_trunk_whose_heads_nobody_told_is_refused(tmp_path):
+def test_trunk_with_unknown_number_of_heads_raises(tmp_path):
     model = ViTVQVAE(ViTVQVAEConfig(image_size=(16, 16), encoder=TRUNK, decoder=TRUNK.model_copy(update={"num_heads": 4})))
-    with pytest.raises(ValueError, match="no trunk of 4 heads"):
+    with pytest.raises(ValueError, match="No released trunk has 4 heads"):
         export_released_tokenizer(model, tmp_path / "no.safetensors")
 
 
-def test_inputs_that_patches_do_not_divide_are_refused():
+def test_inputs_that_patches_do_not_divide_raise():
     model = ViTVQVAE(ViTVQVAEConfig(image_size=(16, 16), patch_size=4, encoder=TRUNK, decoder=TRUNK))
     with pytest.raises(ValueError, match="patches of 4"):
         model.encode(torch.zeros(1, 3, 18, 16))

@@ -1,4 +1,4 @@
-"""Released tokenizers, computed from their files in the plainest torch: by the reference's key names, without our modules."""
+"""Released tokenizers computed from their files in plain torch, by the reference's key names, without our modules."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Plain:
-    """Functions over the tensors of one released file; `p` is the beginning of the keys."""
+    """Functions of the tensors of one released file; `p` is a prefix of the keys."""
 
     def __init__(self, tensors: dict[str, Tensor]):
         self.tensors = tensors
@@ -33,7 +33,8 @@ class Plain:
         shape = (1, -1, *[1] * (x.ndim - 2))
         return unit.reshape(x.shape) * self.get(f"{p}.weight").view(shape) + self.get(f"{p}.bias").view(shape)
 
-    # Global vectors ------------------------------------------------------------------------------------------------------
+    # Global vectors
+    # ------------------------------------------------------------------------------------------------------
 
     def mlp(self, p: str, x: Tensor, num_blocks: int) -> Tensor:
         """(B, C) → (B, C')."""
@@ -44,7 +45,7 @@ class Plain:
         return self.linear(f"{p}.linear_out", x)
 
     def pointwise(self, p: str, x: Tensor) -> Tensor:
-        """A 1 × 1 convolution on vectors (B, C)."""
+        """Apply a 1 × 1 convolution to vectors (B, C)."""
         return x @ self.get(f"{p}.weight").flatten(1).T + self.get(f"{p}.bias")
 
     def memcodes(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +63,8 @@ class Plain:
         ids, values = self.memcodes(self.pointwise("quant_proj", self.mlp("encoder", vectors, num_blocks)))
         return ids, self.mlp("decoder", self.pointwise("post_quant_proj", values), num_blocks)
 
-    # Averaged codebooks ---------------------------------------------------------------------------------------------------
+    # Averaged codebooks
+    # ---------------------------------------------------------------------------------------------------
 
     def averaged(self, latents: Tensor, heads: int, unit: bool, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
         """(T, D) → ids (T, N), codes (T, D) as they leave the quantizer, commitment loss."""
@@ -86,7 +88,8 @@ class Plain:
         inner = self.linear(f"{p}.pwconv2", F.gelu(inner)) * self.get(f"{p}.gamma")
         return x + inner.permute(0, 3, 1, 2)
 
-    # The diffusion decoder -------------------------------------------------------------------------------------------------
+    # The diffusion decoder
+    # -------------------------------------------------------------------------------------------------
 
     def unet(self, image: Tensor, step: Tensor, codes: Tensor, patch: int) -> Tensor:
         """(B, C, H, W), (B,), (B, D, h, w) → (B, C, H, W)."""

@@ -1,4 +1,4 @@
-"""Options of released tokenizers that no golden file covers, against the plainest computation from the file's own keys."""
+"""Options of released tokenizers that no golden file covers, against plain computations from the file's keys."""
 
 import json
 import math
@@ -34,7 +34,7 @@ DIFFUSION = DiVAEConfig(**SMALL | {"image_size": (16, 24)}, decoder=TINY_UNET)
 
 
 def exported(config: VQConfig, folder: Path) -> tuple[ViTVQVAE | DiVAE, Path]:
-    """Return a model of random weights (zero-started layers too) and its released file."""
+    """Return a model with random weights, also in layers that start at zero, and its released file."""
     torch.manual_seed(0)
     model = (DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)).eval()
     with torch.no_grad():
@@ -47,13 +47,13 @@ def exported(config: VQConfig, folder: Path) -> tuple[ViTVQVAE | DiVAE, Path]:
 
 
 def changed(path: Path, **values) -> Path:
-    """Write the file again with other metadata."""
+    """Write the file again with changed metadata."""
     tensors, metadata = read_released(path)
     write_released(tensors, metadata | values, path.with_name("changed.safetensors"))
     return path.with_name("changed.safetensors")
 
 
-def test_global_vectors_become_sixteen_tokens_and_come_back_as_computed_plainly(tmp_path):
+def test_global_vectors_match_a_plain_computation(tmp_path):
     _, path = exported(GLOBAL_VECTORS, tmp_path)
     loaded, vectors = load_released_tokenizer(path), torch.randn(5, 10)
     ids, reconstruction = Plain(load_file(path)).vector_tokenizer(vectors, num_blocks=2)
@@ -64,7 +64,7 @@ def test_global_vectors_become_sixteen_tokens_and_come_back_as_computed_plainly(
         torch.testing.assert_close(loaded(vectors[:, :, None, None])[0].flatten(1), reconstruction, **CLOSE)
 
 
-def test_an_mlp_with_memcodes_has_the_keys_of_the_reference(tmp_path):
+def test_mlp_with_memcodes_has_the_reference_keys(tmp_path):
     _, path = exported(GLOBAL_VECTORS, tmp_path)
     sides = [
         f"{side}.{layer}.{part}"
@@ -87,7 +87,7 @@ def test_an_mlp_with_memcodes_has_the_keys_of_the_reference(tmp_path):
 @pytest.mark.parametrize(
     ("heads", "unit", "cosine"), [(1, True, True), (2, False, True), (3, True, True), (1, False, False), (2, False, False)]
 )
-def test_averaged_codebooks_choose_and_merge_as_computed_plainly(tmp_path, heads, unit, cosine):
+def test_averaged_codebooks_match_a_plain_computation(tmp_path, heads, unit, cosine):
     config = ViTVQVAEConfig(
         **SMALL, decoder=TRUNK, num_codebooks=heads, unit_latents=unit, codebook="cosine" if cosine else "euclidean"
     )
@@ -104,7 +104,7 @@ def test_averaged_codebooks_choose_and_merge_as_computed_plainly(tmp_path, heads
         torch.testing.assert_close(quantized.commitment, commitment, **CLOSE)
 
 
-def test_output_blocks_are_convnexts_after_the_decoder(tmp_path):
+def test_output_blocks_are_convnext_blocks_after_the_decoder(tmp_path):
     _, path = exported(ViTVQVAEConfig(**SMALL, decoder=TRUNK, output_blocks=True), tmp_path)
     image = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_output_blocks_are_convnexts_after_the_decoder(tmp_path):
         torch.testing.assert_close(load_released_tokenizer(path).decoder.output_blocks(image), expected, **CLOSE)
 
 
-def test_the_diffusion_decoder_computes_what_its_released_keys_tell(tmp_path):
+def test_diffusion_decoder_matches_a_plain_computation_from_released_keys(tmp_path):
     _, path = exported(DIFFUSION, tmp_path)
     image, step, codes = torch.randn(2, 3, 16, 24), torch.tensor([3, 999]), torch.randn(2, 8, 4, 6)
     expected = Plain(load_file(path)).unet(image, step, codes, patch=4)
@@ -127,7 +127,7 @@ def test_the_diffusion_decoder_computes_what_its_released_keys_tell(tmp_path):
     ("betas", "predicts", "zero"),
     [("linear", "clean", True), ("cosine", "velocity", True), ("cosine", "clean", False), ("linear", "noise", False)],
 )
-def test_tokens_are_decoded_by_the_steps_of_ddim_for_each_schedule_and_prediction(tmp_path, betas, predicts, zero, clip):
+def test_decoding_matches_ddim_for_each_schedule_and_prediction(tmp_path, betas, predicts, zero, clip):
     noise = NoiseConfig(betas=betas, predicts=predicts, zero_terminal_snr=zero)
     _, path = exported(DIFFUSION.model_copy(update={"noise": noise, "clip_sample": clip}), tmp_path)
     loaded, plain = load_released_tokenizer(path), Plain(load_file(path))
@@ -162,7 +162,7 @@ def signal(betas: str, zero: bool) -> torch.Tensor:
     return (root**2).float()
 
 
-def test_the_default_diffusion_decoder_has_the_layout_of_the_released_ones():
+def test_default_diffusion_decoder_has_the_released_layout():
     with torch.device("meta"):
         model = DiVAE(DiVAEConfig(encoder=TRUNK))
     from fourfold.tokenizers.released.names import released_name
@@ -198,7 +198,7 @@ def test_the_default_diffusion_decoder_has_the_layout_of_the_released_ones():
     ],
     ids=["vectors", "diffusion", "clipped diffusion", "memcodes", "one table", "standardized", "other sizes"],
 )
-def test_a_file_that_is_loaded_and_exported_again_has_the_same_bytes_and_tokens(tmp_path, config):
+def test_loading_and_exporting_keeps_bytes_and_tokens(tmp_path, config):
     model, path = exported(config, tmp_path)
     loaded = load_released_tokenizer(path)
     export_released_tokenizer(loaded, tmp_path / "again.safetensors")
@@ -213,7 +213,7 @@ def test_a_file_that_is_loaded_and_exported_again_has_the_same_bytes_and_tokens(
             torch.testing.assert_close(model.reconstruct(tokens), model(inputs)[0], **CLOSE)
 
 
-def test_standardized_images_are_brought_back_before_the_encoder(tmp_path):
+def test_imagenet_standardization_is_undone_before_the_encoder(tmp_path):
     model, _ = exported(ViTVQVAEConfig(**SMALL, decoder=TRUNK, imagenet_standardized=True), tmp_path)
     pixels = torch.rand(1, 3, 16, 16)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -221,7 +221,7 @@ def test_standardized_images_are_brought_back_before_the_encoder(tmp_path):
     torch.testing.assert_close(model.prepare(standardized), pixels * 2 - 1, atol=1e-6, rtol=0)
 
 
-def test_memcodes_in_training_are_the_hard_gumbel_softmax_of_torch():
+def test_memcodes_in_training_match_the_hard_gumbel_softmax_of_torch():
     memcodes, x = Memcodes(5, 6, 2), torch.randn(3, 6, 2, 2, requires_grad=True)
     weights = torch.randn(3, 6, 2, 2)
     quantized = memcodes(x, torch.Generator().manual_seed(7))
@@ -242,7 +242,7 @@ def test_memcodes_in_training_are_the_hard_gumbel_softmax_of_torch():
     assert quantized.commitment == 0
 
 
-def test_without_a_generator_memcodes_draw_nothing():
+def test_memcodes_are_deterministic_without_a_generator():
     memcodes, x = Memcodes(50, 8, 4), torch.randn(2, 8, 3, 3)
     assert torch.equal(memcodes(x).tokens, memcodes(x).tokens)
     drawn = [memcodes(x, torch_generator(seed, "noise")).tokens for seed in (0, 0, 1)]
@@ -252,19 +252,27 @@ def test_without_a_generator_memcodes_draw_nothing():
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (GLOBAL_VECTORS, {"quant_type": "lfq"}, "'lfq'; 'lucid'"),
+        (GLOBAL_VECTORS, {"quant_type": "lfq"}, "quantizer is 'lfq'; supported: 'lucid'"),
         (GLOBAL_VECTORS, {"enc_type": "MLP/B_6-Wi_1024"}, "encoder is 'MLP/B_6-Wi_1024'. Known: vit_t"),
         (DIFFUSION, {"dec_type": "uvit_b_p4_f16"}, "decoder is 'uvit_b_p4_f16'"),
-        (DIFFUSION, {"dec_type": "unet_big"}, "only 'unet_patched' is supported"),
-        (DIFFUSION, {"prediction_type": "flow"}, "prediction_type 'flow'; 'sample', 'epsilon', 'v_prediction' are supported"),
-        (DIFFUSION, {"beta_schedule": "shifted_cosine:2.0"}, "beta_schedule 'shifted_cosine:2.0'; 'linear', 'squaredcos"),
-        (DIFFUSION, {"dec_type": "vit_b_dec"}, "has no decoder; its metadata tells 'vit_b_dec'"),
-        (DIFFUSION, {"code_replacement_policy": "never"}, "replaced by 'never'; 'batch_random'"),
+        (DIFFUSION, {"dec_type": "unet_big"}, "only supported diffusion decoder is 'unet_patched'"),
+        (
+            DIFFUSION,
+            {"prediction_type": "flow"},
+            "prediction_type .* 'flow'; supported: 'sample', 'epsilon', 'v_prediction'",
+        ),
+        (
+            DIFFUSION,
+            {"beta_schedule": "shifted_cosine:2.0"},
+            "beta_schedule .* 'shifted_cosine:2.0'; supported: 'linear', 'squaredcos",
+        ),
+        (DIFFUSION, {"dec_type": "vit_b_dec"}, "has no tensors of the decoder, but its metadata names 'vit_b_dec'"),
+        (DIFFUSION, {"code_replacement_policy": "never"}, "code_replacement_policy is 'never'; supported: 'batch_random'"),
         (DIFFUSION, {"image_size": "big"}, "image_size is 'big'; one positive number or a pair"),
         (DIFFUSION, {"quant_type": "memcodes"}, "lacks quantize.codes"),
     ],
 )
-def test_what_is_not_known_is_refused_by_name(tmp_path, config, values, message):
+def test_unsupported_files_raise_an_error_that_names_the_option(tmp_path, config, values, message):
     _, path = exported(config, tmp_path)
     with pytest.raises(ValueError, match=message):
         load_released_tokenizer(changed(path, **values))
@@ -277,12 +285,12 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, config, values, message)
         (
             "decoder.extra.weight",
             torch.ones(24),
-            r"has, beside what its metadata tells, decoder\.extra\.weight\.$",
+            r"has, beyond what its metadata implies, decoder\.extra\.weight\.$",
         ),
-        ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata tells of \(8,\)"),
+        ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata implies \(8,\)"),
     ],
 )
-def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, key, tensor, message):
+def test_tensors_that_do_not_match_the_metadata_raise_in_one_line(tmp_path, key, tensor, message):
     _, path = exported(ViTVQVAEConfig(**SMALL, decoder=TRUNK), tmp_path)
     tensors, metadata = read_released(path)
     tensors = {name: value for name, value in tensors.items() if name != key} | ({} if tensor is None else {key: tensor})
@@ -292,7 +300,7 @@ def test_a_file_that_does_not_fit_its_metadata_is_refused_in_one_line(tmp_path, 
     assert "\n" not in str(error.value)
 
 
-def test_the_folder_of_a_model_hub_is_loaded_with_its_configuration(tmp_path):
+def test_folder_of_a_model_hub_is_loaded_with_its_configuration(tmp_path):
     model, path = exported(GLOBAL_VECTORS, tmp_path)
     tensors, metadata = read_released(path)
     (tmp_path / "hub").mkdir()
@@ -301,11 +309,11 @@ def test_the_folder_of_a_model_hub_is_loaded_with_its_configuration(tmp_path):
     assert load_released_tokenizer(tmp_path / "hub").config == model.config
 
 
-def test_what_the_reference_cannot_be_is_not_exported(tmp_path):
+def test_settings_without_a_released_equivalent_are_not_exported(tmp_path):
     other_groups = DIFFUSION.model_copy(update={"decoder": TINY_UNET.model_copy(update={"num_groups": 8})})
-    with pytest.raises(ValueError, match="32 groups"):
+    with pytest.raises(ValueError, match="32 normalization groups"):
         export_released_tokenizer(DiVAE(other_groups), tmp_path / "no.safetensors")
-    with pytest.raises(ValueError, match="width 6 cannot be cut into 4 slices"):
+    with pytest.raises(ValueError, match="width 6 cannot be cut into 4 equal slices"):
         Memcodes(5, 6, 4)
 
 
@@ -316,6 +324,6 @@ def test_image_sizes_are_one_number_or_a_pair(stored, size):
 
 
 @pytest.mark.parametrize("wrong", ["224", (1, 2, 3), 0, -5, None, (1.5, 2)])
-def test_other_image_sizes_are_refused(wrong):
+def test_other_image_sizes_raise(wrong):
     with pytest.raises(ValueError, match="one positive number or a pair"):
         image_size(wrong)

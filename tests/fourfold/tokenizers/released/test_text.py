@@ -20,7 +20,7 @@ PLAIN_WORDS += [*LETTERS[1:], *(f"##{letter}" for letter in LETTERS)]
 
 
 def made_by_the_library(path: Path, sides: tuple[str, ...] = SIDES) -> Tokenizer:
-    """Write a file as the reference's training does, with few words, and return the library's own tokenizer."""
+    """Write a file with few words like the reference's training, and return the library's tokenizer."""
     specials = [AddedToken(name, normalized=False) for name in ("[PAD]", "[UNK]", "[SOS]", "[EOS]")]
     specials += [AddedToken(f"[S_{i}]", single_word=True, normalized=False) for i in range(200)]
     specials += [AddedToken(f"{side}={i}", single_word=True, normalized=False) for side in sides for i in range(1000)]
@@ -43,7 +43,7 @@ def released(tmp_path_factory) -> tuple[TextTokenizer, Tokenizer, Path]:
     return load_released_text(path), library, path
 
 
-def test_special_ids_are_the_released_ones(released):
+def test_special_ids_match_the_release(released):
     text = released[0]
     assert (text.pad_id, text.unknown_id, text.sos_id, text.eos_id) == (0, 1, 2, 3)
     assert text.sentinel_ids == list(range(4, 204)) and text.vocabulary[5] == "[S_1]"
@@ -60,14 +60,14 @@ words = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.lists(words | st.text(st.characters(codec="utf-8"), max_size=8), max_size=12).map(" ".join))
-def test_captions_have_the_ids_that_the_library_gives_them(released, text):
+def test_captions_have_the_ids_of_the_tokenizers_library(released, text):
     ours, library, _ = released
     specials = {"[PAD]", "[UNK]", "[SOS]", "[EOS]", "[S_", "v0=", "v1=", "v2=", "v3="}
     if not any(special in text for special in specials):
         assert ours.encode_caption(text) == library.encode(text, add_special_tokens=False).ids
 
 
-def test_classes_of_several_words_are_one_token_only_as_whole_words(released):
+def test_class_names_are_one_token_only_as_whole_words(released):
     text = released[0]
     places = {entry: number for number, entry in enumerate(text.vocabulary)}
     assert text.encode_caption("a Hot Dog.") == [places["a"], places["hot dog"], places["."]]
@@ -75,18 +75,18 @@ def test_classes_of_several_words_are_one_token_only_as_whole_words(released):
     assert text.decode_caption(text.encode_caption("a man rides the fire hydrant")) == "a man rides the fire hydrant"
 
 
-def test_here_a_text_that_spells_a_special_stays_text(released):
+def test_text_that_spells_a_special_token_stays_text(released):
     ours, library, _ = released
     assert library.encode("[S_1] v0=3", add_special_tokens=False).ids == [5, 207]
     assert all(token >= 4204 or token == ours.unknown_id for token in ours.encode_caption("[S_1] v0=3 [PAD]"))
 
 
-def test_the_first_release_named_coordinates_otherwise(released, tmp_path):
+def test_coordinate_names_of_the_first_release_are_read(released, tmp_path):
     made_by_the_library(tmp_path / "first.json", ("xmin", "ymin", "xmax", "ymax"))
     assert load_released_text(tmp_path / "first.json").vocabulary == released[0].vocabulary
 
 
-def test_an_exported_file_is_the_librarys_own_and_comes_back(released, tmp_path):
+def test_exported_file_is_read_by_the_library_and_loaded_again(released, tmp_path):
     ours, library, path = released
     export_released_text(ours, tmp_path / "exported.json")
     assert json.loads((tmp_path / "exported.json").read_text()) == json.loads(path.read_text())
@@ -96,7 +96,7 @@ def test_an_exported_file_is_the_librarys_own_and_comes_back(released, tmp_path)
     assert Tokenizer.from_file(str(tmp_path / "exported.json")).encode(text).ids == library.encode(text).ids
 
 
-def test_a_trained_tokenizer_has_exactly_30000_entries_when_the_captions_have_enough_words(tmp_path):
+def test_trained_tokenizer_has_30000_entries_given_enough_words(tmp_path):
     rng = numpy_generator(0, "words")
     letters = rng.integers(0, 26, (24_000, 6))
     corpus = ["".join(LETTERS[i] for i in row) for row in letters] + ["a person rides a horse near the hot dog"] * 3
@@ -124,7 +124,7 @@ instances = st.lists(
 
 @settings(deadline=None)
 @given(found=instances)
-def test_boxes_and_tokens_are_inverse_up_to_a_thousandth(released, found):
+def test_boxes_survive_tokens_up_to_a_thousandth(released, found):
     text = released[0]
     tokens = text.encode_boxes(found)
     decoded = text.decode_boxes(tokens)
@@ -135,19 +135,19 @@ def test_boxes_and_tokens_are_inverse_up_to_a_thousandth(released, found):
     assert all(204 + 1000 * n <= token < 1204 + 1000 * n for n in range(4) for token in tokens[n::5])
 
 
-def test_coco_can_be_asked_for_by_name_in_settings():
+def test_coco_names_its_80_classes_in_settings():
     assert TextTokenizerConfig(object_classes="coco").object_classes == COCO_CLASSES
 
 
 @pytest.mark.parametrize(
     ("part", "key", "value", "message"),
     [
-        ("model", "type", "BPE", "its model has type 'BPE'; 4M's text tokenizers have 'WordPiece'"),
-        ("normalizer", "lowercase", False, "its normalizer has lowercase False"),
-        ("pre_tokenizer", "type", "Whitespace", "its pre_tokenizer has type 'Whitespace'"),
+        ("model", "type", "BPE", "type of its model is 'BPE'; 4M's text tokenizers have 'WordPiece'"),
+        ("normalizer", "lowercase", False, "lowercase of its normalizer is False"),
+        ("pre_tokenizer", "type", "Whitespace", "type of its pre_tokenizer is 'Whitespace'"),
     ],
 )
-def test_other_tokenizers_are_refused(released, tmp_path, part, key, value, message):
+def test_other_kinds_of_tokenizers_raise(released, tmp_path, part, key, value, message):
     stored = json.loads(released[2].read_text())
     stored[part][key] = value
     (tmp_path / "other.json").write_text(json.dumps(stored))
@@ -155,7 +155,7 @@ def test_other_tokenizers_are_refused(released, tmp_path, part, key, value, mess
         load_released_text(tmp_path / "other.json")
 
 
-def test_entries_in_another_order_are_refused(released, tmp_path):
+def test_entries_in_another_order_raise(released, tmp_path):
     stored = json.loads(released[2].read_text())
     vocab = stored["model"]["vocab"]
     vocab["airplane"], vocab["v0=0"] = vocab["v0=0"], vocab["airplane"]

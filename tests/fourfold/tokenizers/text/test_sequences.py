@@ -1,4 +1,4 @@
-"""Every sequence there and back: exact where it is stored exactly, within half a bin where it is rounded."""
+"""Every sequence encoded and decoded: exact where it is stored exactly, within half a bin where it is rounded."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def words(text: TextTokenizer, ids: list[int]) -> str:
     return " ".join(text.vocabulary[token] for token in ids)
 
 
-def test_metadata_is_written_as_the_released_tokenizer_writes_it():
+def test_metadata_is_written_as_in_the_release():
     values = {"brightness": 255, "original_width": 640, "caption_n_words": 12, "occlusion_score": 0.1, "aesthetic_score": 5.2}
     written = words(RELEASED, sequence_format("metadata", RELEASED, 40).encode(values))
     assert written == "v1=0 v0=20 v1=3 v0=12 v1=10 v0=49 v1=18 v0=19 v1=20 v0=1"  # in the order of the numbers
@@ -47,7 +47,7 @@ def test_metadata_is_written_as_the_released_tokenizer_writes_it():
 
 
 @given(metadata)
-def test_metadata_come_back_within_half_a_bin_and_then_for_good(values):
+def test_metadata_survive_within_half_a_bin_and_then_exactly(values):
     for text in (RELEASED, SMALL):
         form = sequence_format("metadata", text, 42)
         found = form.decode(form.encode(values))
@@ -60,30 +60,30 @@ def test_metadata_come_back_within_half_a_bin_and_then_for_good(values):
 
 
 @given(st.permutations(list(METADATA_TYPES)))
-def test_metadata_in_any_order_say_the_same(order):
+def test_order_of_metadata_does_not_change_their_values(order):
     form = sequence_format("metadata", RELEASED, 42)
     values = {name: METADATA_TYPES[name].value(1) for name in METADATA_TYPES}
     pairs = [form.encode({name: values[name]}) for name in order]
     assert form.decode([token for pair in pairs for token in pair]) == form.decode(form.encode(values))
 
 
-def test_every_place_of_every_type_stands_for_a_value_of_its_own():
+def test_every_bin_of_every_type_has_a_distinct_value():
     for name, bins in METADATA_TYPES.items():
         for place in range(bins.num_bins or 64):
             assert bins.index(bins.value(place)) == place
             assert metadata_value(METADATA_NUMBERS[name], place) == (name, bins.value(place))
 
 
-def test_counts_beyond_the_vocabulary_stay_in_its_last_place_and_unknown_types_are_named():
+def test_large_counts_use_the_last_bin_and_unknown_types_raise():
     assert metadata_bins({"caption_n_chars": 500}, 64) == [(2, 63)]
     with pytest.raises(ValueError, match="Did you mean 'brightness'"):
         metadata_bins({"brihgtness": 1}, 64)
-    with pytest.raises(ValueError, match="needs 50 places"):
+    with pytest.raises(ValueError, match="needs 50 bins"):
         sequence_format("metadata", TextTokenizer.train(SENTENCES, TextTokenizerConfig(coordinate_bins=32)), 40)
 
 
 @given(colors)
-def test_colors_come_back_exactly_where_there_are_256_places_and_within_half_a_step_elsewhere(palette):
+def test_colors_survive_exactly_with_256_bins_and_within_half_a_bin_otherwise(palette):
     value = {str(len(palette)): palette}
     exact, coarse = (sequence_format("color_palette", text, 22) for text in (RELEASED, SMALL))
     assert exact.decode(exact.encode(value)) == value
@@ -93,7 +93,7 @@ def test_colors_come_back_exactly_where_there_are_256_places_and_within_half_a_s
     assert coarse.decode(coarse.encode(found)) == found
 
 
-def test_one_of_the_palettes_is_drawn_and_without_a_generator_the_largest_is_written():
+def test_generator_draws_a_palette_and_none_takes_the_largest():
     value = {str(size): [[size, 0, 0]] * size for size in range(1, 8)}
     form = sequence_format("color_palette", RELEASED, 22)
     assert form.decode(form.encode(value)) == {"7": value["7"]}
@@ -104,7 +104,7 @@ def test_one_of_the_palettes_is_drawn_and_without_a_generator_the_largest_is_wri
 
 @settings(max_examples=40)
 @given(st.lists(bodies, max_size=3), st.integers(0, 99))
-def test_bodies_come_back_within_half_a_bin_whatever_the_order_of_their_blocks(people, seed):
+def test_poses_survive_within_half_a_bin_in_any_block_order(people, seed):
     form = sequence_format("human_poses", RELEASED, 275)
     ids = form.encode({"instances": people}, np.random.default_rng(seed))
     assert len(ids) == (39 * len(people) or 1)  # `human`, 4 sides, and blocks of 9, 10, 4 and 11
@@ -117,7 +117,7 @@ def test_bodies_come_back_within_half_a_bin_whatever_the_order_of_their_blocks(p
     assert form.decode(form.encode(found)) == found
 
 
-def test_a_body_is_written_as_the_released_tokenizer_writes_it():
+def test_poses_are_written_as_in_the_release():
     person = {"box": [0, 0.5, 1, 1], "pose_tokens": [0, 511, 512, 1023, 1, 2, 3, 4], "global_orient": [-1, 0, 1] * 3}
     person |= {"camera": [-1, 0, 19], "betas": [-3, 0, 3, 0, 0, 0, 0, 0, 0, 0]}
     written = words(RELEASED, sequence_format("human_poses", RELEASED, 275).encode({"instances": [person]}))
@@ -128,7 +128,7 @@ def test_a_body_is_written_as_the_released_tokenizer_writes_it():
 
 
 @given(st.lists(st.integers(0, 1023), min_size=16, max_size=16), st.integers(0, 99))
-def test_masks_that_hold_a_query_point_come_back_with_box_and_codes(codes, seed):
+def test_masks_that_contain_a_query_point_are_decoded(codes, seed):
     left = {"polygon": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]], "box": [0, 0, 0.5, 1], "tokens": codes}
     form = sequence_format("sam_instance", RELEASED, 290)
     ids = form.encode({"instances": [left]}, np.random.default_rng(seed))
@@ -141,24 +141,24 @@ def test_masks_that_hold_a_query_point_come_back_with_box_and_codes(codes, seed)
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 4300), max_size=60))
-def test_any_ids_at_all_decode_to_something(ids):
+def test_any_ids_decode_without_an_error(ids):
     for name in ("color_palette", "metadata", "human_poses", "sam_instance", "caption", "det"):
         form = sequence_format(name, RELEASED, 64)
         form.encode(form.decode(ids))
 
 
-def test_each_kind_of_sequence_has_one_format_and_what_is_dense_is_refused():
+def test_each_kind_of_sequence_has_a_format_and_dense_kinds_raise():
     assert set(SEQUENCE_FORMATS) == {"text", "boxes", "palette", "metadata", "poses", "instances"}
-    with pytest.raises(ValueError, match="'depth' is depth, which is no sequence"):
+    with pytest.raises(ValueError, match="'depth' has kind depth, which is not a sequence"):
         sequence_format("depth", SMALL, 8)
-    with pytest.raises(ValueError, match="`sequences` names 'caption'"):
+    with pytest.raises(ValueError, match="'caption' is not allowed here"):
         TokenizersConfig(sequences={"caption": 8})
     with pytest.raises(ValueError, match=r"sequences\.metadata is 4000"):
         TokenizersConfig(sequences={"metadata": 4000})
     assert "sequences" not in TokenizersConfig().model_dump()
 
 
-def test_vectors_are_padded_with_rows_of_zeros_and_come_back():
+def test_vectors_are_padded_with_zeros_and_decoded():
     tokenizers = TokenizerSet(TokenizersConfig(visual={}, vectors={"t5_caption": (5, 3)}), SMALL, {})
     rng = np.random.default_rng(0)
     values = [rng.normal(size=(count, 3)).astype(np.float16) for count in (0, 2, 5, 8)]
@@ -176,5 +176,5 @@ def test_vectors_are_padded_with_rows_of_zeros_and_come_back():
         tokenizers.tokens("t5_caption", [np.zeros((2, 4), np.float16)])
     config = model_config(ArchitectureConfig(dim=16, num_heads=2), tokenizers, None)
     assert config.modality("t5_caption").vector_width == 3 and config.modality("t5_caption").num_positions == 5
-    with pytest.raises(ValueError, match="holds labels of kind embeddings"):
+    with pytest.raises(ValueError, match="allowed: labels of kind embeddings"):
         TokenizersConfig(vectors={"caption": (5, 3)})

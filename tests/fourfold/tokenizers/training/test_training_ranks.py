@@ -1,4 +1,4 @@
-"""Two processes with slices of each batch must end where one with whole batches does."""
+"""Two processes with slices of each batch must end with the weights of one process with whole batches."""
 
 import subprocess
 import sys
@@ -50,15 +50,15 @@ def test_two_processes_end_with_the_weights_and_the_codes_of_one(runs):
     assert_equal_weights(runs / "together", runs / "alone")
 
 
-def test_dead_codes_were_replaced_meanwhile(runs):
+def test_runs_replace_dead_codes(runs):
     assert sum(read_json(runs / "together.json")["rgb/replaced"].values()) > 0
 
 
-def test_two_processes_killed_and_pre_empted_end_in_the_bytes_of_an_unbroken_run_of_two(runs):
+def test_interrupted_processes_end_in_the_bytes_of_an_unbroken_run(runs):
     assert files_of(runs / "resumed") == files_of(runs / "together")
 
 
-def test_a_run_of_two_processes_is_finished_by_one(runs):
+def test_one_process_finishes_a_run_of_two(runs):
     assert_equal_weights(runs / "moved", runs / "alone")
     assert TokenizerSet.load(runs / "moved").modalities == [
         "caption",

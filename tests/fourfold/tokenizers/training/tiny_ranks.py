@@ -1,4 +1,4 @@
-"""Tokenizers trained by one process and by two, unbroken, killed and pre-empted: `python tiny_ranks.py <world> <folder>`.
+"""Train tokenizers with one process and with two, unbroken, killed and preempted: `python tiny_ranks.py <world> <folder>`.
 
 The world is that of conftest.py: `shards` and `labels`. Each run leaves its tokenizers and `losses.json` in a folder.
 """
@@ -26,6 +26,7 @@ from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
 from fourfold.training.config import LoopConfig
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.preemption import EXIT_PREEMPTED
+from fourfold.training.run_context import RunContext
 
 sys.path.append(str(Path(__file__).parents[2] / "training"))
 import processes
@@ -53,7 +54,7 @@ CONFIG = TokenizersConfig(
 
 
 class Losses:
-    """A metric log that remembers."""
+    """A metric log that keeps its metrics in memory."""
 
     def __init__(self):
         self.figures = defaultdict(dict)
@@ -65,14 +66,14 @@ class Losses:
 
 
 def run(world: Path, folder: Path, stop: tuple[str, int, int] | None) -> None:
-    """Train; `stop` is (description, step, signal): before that step of that training this process gets that signal."""
+    """Train; `stop` is (description, step, signal): this process receives the signal before that step of that training."""
     torch.set_num_threads(1)
     for module in (vqvae, diffusion):
         module.LoopConfig = partial(LoopConfig, log_every=1)
         module.train = partial(_interrupted, module.train, stop)
     log = Losses()
-    train_tokenizers(ShardSet(world / "shards"), ShardSet(world / "labels"), CONFIG, 0, folder, log)
-    if os.environ["RANK"] == "0":  # the others are told nothing
+    train_tokenizers(ShardSet(world / "shards"), ShardSet(world / "labels"), CONFIG, RunContext(0, folder, log))
+    if os.environ["RANK"] == "0":  # the log of the other processes stays empty
         write_json(folder.with_suffix(".json"), log.figures)
 
 
@@ -86,7 +87,7 @@ def _interrupted(train, stop, setup, config, context, description):
 
 
 def launch(size: int, world: Path, folder: Path, stop: tuple[str, int, int] | None = None) -> list[int]:
-    """Run in `size` processes, of which the last one is stopped; return how each ended."""
+    """Run in `size` processes and stop the last one; return the exit code of each."""
     return processes.launch(size, folder, lambda rank: run(world, folder, stop if rank == size - 1 else None))
 
 

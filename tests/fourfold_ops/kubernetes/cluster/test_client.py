@@ -24,7 +24,7 @@ def status(code, message="", reason=""):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Return (answers, requests): a queue of answers, each (code, JSON or lines of bytes), and the requests that arrived."""
+    """Return the queue of answers, each (code, JSON or bytes), and the list of requests that arrived."""
     answers, requested = [], []
 
     class Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fourfold_ops.kubernetes.cluster.pod_logs import Follower, SeenLines, whole_log
+from fourfold_ops.kubernetes.cluster.pod_logs import Follower, SeenLines, complete_log
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,14 +47,14 @@ def test_every_line_is_yielded_once_however_streams_break(texts, cuts):
             yield visible[-1][: max(1, len(visible[-1]) - cut[1])]
 
     turns = iter(range(len(texts) + 20))
-    found = list(whole_log(stream, lambda: next(turns) > 12, lambda: None))
+    found = list(complete_log(stream, lambda: next(turns) > 12, lambda: None))
     assert found == [text.rstrip("\r\n") for _, text in texts]
 
 
 def test_an_incomplete_last_line_is_yielded_only_at_the_end():
     stream = [b"2026-01-01T00:00:00.1Z whole\n", b"2026-01-01T00:00:00.2Z half"]
     ends = iter([False, True])
-    assert list(whole_log(lambda _: stream, lambda: next(ends), lambda: None)) == ["whole", "half"]
+    assert list(complete_log(lambda _: stream, lambda: next(ends), lambda: None)) == ["whole", "half"]
 
 
 def test_timestamps_of_other_zones_and_precisions_compare_correctly():

@@ -1,4 +1,7 @@
-"""Manifests against golden YAML. After a deliberate change run this file with UPDATE_GOLDEN=1 and review the difference."""
+"""Manifests against golden YAML.
+
+After a deliberate change run this file with UPDATE_GOLDEN=1 and review the difference.
+"""
 
 import json
 import os
