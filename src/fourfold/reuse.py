@@ -115,7 +115,7 @@ def claim(folder: Path, wanted: Fingerprint, shared: bool = False, is_cheap: boo
     with FileLock(lock) if shared else nullcontext():
         is_held = _content(folder) == wanted.digest
         if not is_held:
-            _supersede(folder, wanted, 0 if is_cheap else _keep())
+            _supersede(folder, wanted, is_cheap)
             is_held = _restore(folder, wanted)
         if not is_held:
             write_json(folder / FINGERPRINT_FILE, wanted.as_json())
@@ -132,12 +132,12 @@ def _content(folder: Path) -> str | None:
     return str(read_json(marker).get("fingerprint")) if marker.is_file() else None
 
 
-def _supersede(folder: Path, wanted: Fingerprint, keep: int) -> None:
+def _supersede(folder: Path, wanted: Fingerprint, is_cheap: bool) -> None:
     """Move the content of `folder` aside, or delete it if none is kept; log what changed."""
     children = [child for child in folder.iterdir() if not child.name.startswith(PARTIAL_MARK)] if folder.is_dir() else []
     if not {child.name for child in children} - {FINGERPRINT_FILE}:
         return  # nothing was made yet
-    marker = folder / FINGERPRINT_FILE
+    keep, marker = 0 if is_cheap else _keep(), folder / FINGERPRINT_FILE
     old = read_json(marker) if marker.is_file() else {}
     changes = wanted.changes_since(old) if old else "it has no fingerprint, so what it was made from is unknown"
     # 1) Move it aside under a name that tells it from other results of this folder, or delete it
@@ -157,11 +157,15 @@ def _supersede(folder: Path, wanted: Fingerprint, keep: int) -> None:
         ) from error
     # 2) Keep the newest only; the wanted one is spared, since it is about to move back
     others = [path for path in _superseded(folder) if _content(path) != wanted.digest]
-    for oldest in others[: max(0, len(others) - keep)]:
-        _remove(oldest)
+    removed = others[: max(0, len(others) - keep)]
+    for path in [*removed, *aside.parent.glob(f"{PARTIAL_MARK}removed-{folder.name}-*")]:  # the latter: by a killed process
+        _remove(path)
     # 3) Report it
     kept = f"kept in {_shown(aside)}; to get it back, undo the change and run again" if keep else "deleted"
-    logger.warning("%s does not match any more: %s. The old result is %s.", _shown(folder), changes, kept)
+    if removed:
+        kept += f". Older ones are deleted ({KEEP_VARIABLE}={keep}): {', '.join(_shown(path) for path in removed)}"
+    level = logging.DEBUG if is_cheap else logging.WARNING
+    logger.log(level, "%s no longer matches: %s. The old result is %s.", _shown(folder), changes, kept)
 
 
 def _restore(folder: Path, wanted: Fingerprint) -> bool:

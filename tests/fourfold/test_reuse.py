@@ -82,7 +82,7 @@ def test_changed_work_keeps_the_old_result_and_one_line_explains(folder, caplog,
     (record,) = caplog.records
     kept = f"data/.superseded/models-{work().digest[:8]}"
     assert record.getMessage() == (
-        f"data/models does not match any more: {explanation}. The old result is kept in {kept}; to get it back, undo the "
+        f"data/models no longer matches: {explanation}. The old result is kept in {kept}; to get it back, undo the "
         "change and run again."
     )
 
@@ -104,9 +104,19 @@ def test_number_of_superseded_results_can_be_set(folder, monkeypatch, keep, kept
     assert (folder / "result").read_text() == "d"
 
 
-def test_cheap_content_is_not_kept(folder):
+def test_deletion_of_an_older_result_is_reported(folder, caplog):
+    make(folder, work(steps=2), "second")
+    caplog.clear()
+    make(folder, work(steps=3), "third")
+    (record,) = caplog.records
+    first = f"data/.superseded/models-{work().digest[:8]}"
+    assert record.getMessage().endswith(f"Older ones are deleted (FOURFOLD_KEEP_SUPERSEDED=1): {first}.")
+
+
+def test_cheap_content_is_not_kept(folder, caplog):
+    caplog.set_level(logging.INFO)
     claim(folder, work(steps=2), is_cheap=True)
-    assert not (folder / "result").exists() and not list(superseded(folder))
+    assert not (folder / "result").exists() and not list(superseded(folder)) and not caplog.records
 
 
 def test_wrong_number_of_superseded_results_is_refused(folder, monkeypatch):

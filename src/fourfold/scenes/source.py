@@ -6,7 +6,7 @@ from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
 
 
 class ScenesSource(Source):
-    """Renders each split as a crawl of its own, and reads it as one: scenes take the same way as real data."""
+    """Renders each split as an img2dataset crawl and reads it as one, so that scenes are cleaned like real data."""
 
     title = "rendered scenes with exact labels"
     config_class = ScenesConfig

@@ -1,4 +1,4 @@
-"""The rendered world: scenes drawn from a seed, pictures with exact truth, captions and questions."""
+"""Rendered scenes: drawn from a seed, with images, exact truth, captions and questions."""
 
 from fourfold.scenes.world.camera import SceneCamera
 from fourfold.scenes.world.captions import caption

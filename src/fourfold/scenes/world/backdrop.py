@@ -1,7 +1,7 @@
 """Sky and ground: everything behind the objects, in linear light.
 
-The camera does not roll, so depth, haze and the sky's gradient depend on the row alone; the tiles are filtered over the
-area of each pixel in closed form, so the floor needs no supersampling however far away it is.
+The camera does not roll, so depth, haze and the gradient of the sky depend only on the row. The tiles are filtered over the
+area of each pixel in closed form, so even the distant floor needs no supersampling.
 
 Shape legend: S scenes, H rows, W columns, G ground rows, P = H · W pixels. float32.
 """
@@ -20,13 +20,13 @@ HAZE = 0.6  # share of the horizon's color in the ground at the far plane
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What lies behind the objects of S scenes."""
+    """Depth and colors behind the objects of S scenes."""
 
-    depth_P: np.ndarray  # meters; the far plane's in the sky
-    is_ground_P: np.ndarray  # of the ray through the center of the pixel
-    sunlit_3SP: np.ndarray  # colors where no shadow falls
-    shadow_S: np.ndarray  # what a shadow leaves of the ground's own light
-    haze_3SP: np.ndarray  # light that haze adds whether in shadow or not; one row's value per pixel
+    depth_P: np.ndarray  # meters; that of the far plane in the sky
+    is_ground_P: np.ndarray  # whether the ray through the center of the pixel hits the ground
+    sunlit_3SP: np.ndarray  # colors outside shadows
+    shadow_S: np.ndarray  # share of the light of the ground that remains in a shadow
+    haze_3SP: np.ndarray  # light added by haze, in shadows too; constant along a row
 
 
 def backdrop(scenes: Sequence[Scene], config: ScenesConfig) -> Backdrop:
@@ -61,20 +61,20 @@ def backdrop(scenes: Sequence[Scene], config: ScenesConfig) -> Backdrop:
 
 
 def _rows(config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return per row the depth (float64) through pixel centers and the share of the row's height that is ground."""
+    """Return for each row the depth at pixel centers (float64) and the share of the row's height that shows ground."""
 
     def depth_at(offset: float) -> np.ndarray:
         rays_3P = config.camera.to_world(config.camera.rays(config.image_size, config.image_size, (offset, 0.5)))
         falling_H = rays_3P[1].reshape(config.image_size, -1)[:, 0]
         return config.camera.height / np.maximum(-falling_H, 1e-9)
 
-    over_H, under_H = 1 / depth_at(0.0), 1 / depth_at(1.0)  # linear in the row, while there is ground
+    over_H, under_H = 1 / depth_at(0.0), 1 / depth_at(1.0)  # inverse depth of the ground is linear in the row
     share_H = np.clip((under_H - 1 / config.far) / np.maximum(under_H - over_H, 1e-12), 0, 1)
     return np.minimum(depth_at(0.5), config.far), share_H
 
 
 def _colors(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the light's upward part (S), both floor tones and horizon and zenith ((2, 3, S) each), about linear."""
+    """Return the upward component of the light (S), and floor tones, and horizon and zenith (2, 3, S each), about linear."""
     light_S = np.array([scene.light[1] for scene in scenes], dtype=np.float32)
     floor_S23 = np.array([scene.floor_tones for scene in scenes], dtype=np.float32)
     sky_S23 = np.array([(scene.horizon, scene.zenith) for scene in scenes], dtype=np.float32)
@@ -82,13 +82,13 @@ def _colors(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _tiles(scenes: Sequence[Scene], depth_G: np.ndarray, first: int, config: ScenesConfig) -> np.ndarray:
-    """Return (S, G, W) in 0–1: how much of each ground pixel lies on the second tone."""
+    """Return (S, G, W) in 0–1: the share of each ground pixel that has the second tone."""
     size = config.image_size
     focal = config.camera.intrinsics(size, size).fx
     rays_3P = config.camera.to_world(config.camera.rays(size, size))
     ray_3GW = rays_3P.reshape(3, size, size)[:, first:]
     x_GW, z_G = ray_3GW[0] * depth_G[:, None], ray_3GW[2, :, 0] * depth_G
-    # how far one column and one row carry us on the ground: depth = height / falling(row)
+    # Step on the ground from one column, and from one row, to the next: depth = height / falling(row)
     per_column_G = depth_G / focal
     cos, sin = np.cos(np.radians(config.camera.pitch)), np.sin(np.radians(config.camera.pitch))
     depth_per_row_G = depth_G * depth_G * cos / (config.camera.height * focal)
@@ -98,20 +98,20 @@ def _tiles(scenes: Sequence[Scene], depth_G: np.ndarray, first: int, config: Sce
     mixed = np.ones(1, dtype=np.float32)
     for along_x, along_z in (([c for c, _ in turns], [-s for _, s in turns]), ([s for _, s in turns], [c for c, _ in turns])):
         a_S11, b_S11 = (np.array(v, dtype=np.float32)[:, None, None] for v in (along_x, along_z))
-        place = a_S11 * x_GW.astype(np.float32) + b_S11 * z_G[:, None].astype(np.float32)
+        position = a_S11 * x_GW.astype(np.float32) + b_S11 * z_G[:, None].astype(np.float32)
         row_step = a_S11 * x_per_row_GW.astype(np.float32) + b_S11 * z_per_row_G[:, None].astype(np.float32)
         width = np.maximum(np.abs(a_S11) * per_column_G[:, None].astype(np.float32), np.abs(row_step)) + np.float32(1e-4)
-        mixed = mixed * _filtered_square_wave(place, width)
+        mixed = mixed * _filtered_square_wave(position, width)
     return np.float32(0.5) - np.float32(0.5) * mixed
 
 
-def _filtered_square_wave(place: np.ndarray, width: np.ndarray) -> np.ndarray:
+def _filtered_square_wave(position: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Return the mean over `width` of the wave that is 1 on even tiles and -1 on odd ones (a box filter of a square wave)."""
     half = width * np.float32(0.5)
-    return (_triangle(place + half) - _triangle(place - half)) / width
+    return (_triangle(position + half) - _triangle(position - half)) / width
 
 
-def _triangle(place: np.ndarray) -> np.ndarray:
-    """Return the integral of that wave: up and down between 0 and 1 over two tiles."""
-    half = place * np.float32(0.5)
+def _triangle(position: np.ndarray) -> np.ndarray:
+    """Return the integral of the square wave: a triangle wave between 0 and 1 with a period of two tiles."""
+    half = position * np.float32(0.5)
     return np.float32(1) - np.float32(2) * np.abs(half - np.floor(half) - np.float32(0.5))

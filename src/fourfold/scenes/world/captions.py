@@ -1,7 +1,7 @@
-"""What people would write under a scene's picture: a pure function of the scene.
+"""Captions of scenes, a pure function of the scene.
 
-Every object is named with all its attributes and the wording varies as on the web. Two styles: `web` is what pretraining
-sees; `transfer` is an inventory in an order and form that pretraining never sees (fine-tuning learns it from few examples).
+Every object is named with all its attributes, and the wording varies as on the web. There are two styles: `web` is used in
+pretraining; `transfer` is an inventory in a form that pretraining does not contain (fine-tuning learns it from few examples).
 """
 
 import random
@@ -28,14 +28,14 @@ def caption(scene: Scene, style: str = "web") -> str:
 
 
 def left_to_right(scene: Scene) -> list[SceneObject]:
-    """Return the objects in the order in which the picture shows them."""
-    return sorted(scene.objects, key=lambda thing: thing.x / thing.z)
+    """Return the objects in their order in the image, from left to right."""
+    return sorted(scene.objects, key=lambda solid: solid.x / solid.z)
 
 
 def relation(one: SceneObject, two: SceneObject) -> str:
-    """Return where `one` is, seen from the camera, relative to `two`: left, right, front or behind.
+    """Return where `one` is relative to `two`, as seen from the camera: left, right, front or behind.
 
-    Depth decides only where it clearly outweighs the distance across; so the picture never shows left and right swapped.
+    Depth decides only if it clearly exceeds the distance across, so that left and right agree with the image.
     """
     across, along = one.x - two.x, one.z - two.z
     if abs(along) > DEPTH_WEIGHT * abs(across):
@@ -44,37 +44,37 @@ def relation(one: SceneObject, two: SceneObject) -> str:
 
 
 def is_clear(one: SceneObject, two: SceneObject) -> bool:
-    """Return whether a person would not hesitate over `relation`: far from the line between beside and behind."""
+    """Return whether `relation` is unambiguous: far from the border between beside and behind."""
     ratio = abs(one.z - two.z) / max(abs(one.x - two.x), 1e-9) / DEPTH_WEIGHT
     return ratio < 0.8 or ratio > 1.25
 
 
 def _web(scene: Scene) -> str:
-    rng = random.Random(scene.wording)  # noqa: S311  the choice of words, from the scene's own seed
-    things = left_to_right(scene)
+    rng = random.Random(scene.wording)  # noqa: S311  the seed of the scene chooses the words
+    solids = left_to_right(scene)
     if rng.random() < 0.25:
-        things.reverse()
-    words = rng.choice(OPENINGS) + f"a {things[0].description}"
-    if len(things) == 1:
-        words += _place(things[0])
+        solids.reverse()
+    words = rng.choice(OPENINGS) + f"a {solids[0].description}"
+    if len(solids) == 1:
+        words += _position(solids[0])
     else:
-        words += f" {rng.choice(BESIDE[relation(things[0], things[1])])} a {things[1].description}"
-    if len(things) > 2:
-        words += f" with a {things[2].description} {rng.choice(BESIDE[relation(things[2], things[1])])} it"
-    words += "".join(f" and a {thing.description}" for thing in things[3:])
+        words += f" {rng.choice(BESIDE[relation(solids[0], solids[1])])} a {solids[1].description}"
+    if len(solids) > 2:
+        words += f" with a {solids[2].description} {rng.choice(BESIDE[relation(solids[2], solids[1])])} it"
+    words += "".join(f" and a {solid.description}" for solid in solids[3:])
     return words + (" on a checkered floor" if scene.floor == "checkered" else "")
 
 
-def _place(thing: SceneObject) -> str:
-    """Return the place of a lone object in the picture."""
-    slope = thing.x / thing.z
+def _position(solid: SceneObject) -> str:
+    """Return the phrase for the position of a single object in the image."""
+    slope = solid.x / solid.z
     if abs(slope) < 0.1:
         return " in the middle"
     return " on the left" if slope < 0 else " on the right"
 
 
 def _transfer(scene: Scene) -> str:
-    things = left_to_right(scene)
-    noun = "object" if len(things) == 1 else "objects"
-    items = [f"{thing.color} {thing.shape}, {thing.size}, {thing.texture}" for thing in things]
-    return f"{NUMBERS[len(things)]} {noun}: " + "; ".join(items)
+    solids = left_to_right(scene)
+    noun = "object" if len(solids) == 1 else "objects"
+    items = [f"{solid.color} {solid.shape}, {solid.size}, {solid.texture}" for solid in solids]
+    return f"{NUMBERS[len(solids)]} {noun}: " + "; ".join(items)

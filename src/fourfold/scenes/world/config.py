@@ -1,4 +1,4 @@
-"""Settings of the scene world. Defaults are the embedded world of this project: 64 × 64, learned in minutes on two cores."""
+"""Settings of the scenes. The defaults are the embedded data set: 64 × 64 pixels, learned in minutes on two cores."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Questions about a scene that have exactly one right answer, in the words of `vocabulary.py`."""
+"""Questions about a scene that have exactly one correct answer, in the words of `vocabulary.py`."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ANSWERS = (*COLORS, *SHAPES, *NUMBERS[:4])
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its one-word answer (one of ANSWERS with up to three objects) and its kind (one of KINDS)."""
+    """A question, its one-word answer (one of ANSWERS, for scenes of up to three objects) and its kind (one of KINDS)."""
 
     text: str
     answer: str
@@ -26,47 +26,47 @@ def questions(scene: Scene) -> list[Question]:
 
 
 def _colors(scene: Scene) -> list[Question]:
-    """Ask for the color of what is the only one of its shape, or of its shape and size."""
-    found = []
-    by_shape = Counter(thing.shape for thing in scene.objects)
-    by_size = Counter((thing.size, thing.shape) for thing in scene.objects)
-    for thing in scene.objects:
-        if by_shape[thing.shape] == 1:
-            found.append(Question(f"what colour is the {thing.shape}?", thing.color, "color"))
-        elif by_size[thing.size, thing.shape] == 1:
-            found.append(Question(f"what colour is the {thing.size} {thing.shape}?", thing.color, "color"))
-    return found
+    """Return questions for the color of an object that is the only one of its shape, or of its shape and size."""
+    asked = []
+    by_shape = Counter(solid.shape for solid in scene.objects)
+    by_size = Counter((solid.size, solid.shape) for solid in scene.objects)
+    for solid in scene.objects:
+        if by_shape[solid.shape] == 1:
+            asked.append(Question(f"what colour is the {solid.shape}?", solid.color, "color"))
+        elif by_size[solid.size, solid.shape] == 1:
+            asked.append(Question(f"what colour is the {solid.size} {solid.shape}?", solid.color, "color"))
+    return asked
 
 
 def _shapes(scene: Scene) -> list[Question]:
-    """Ask for the shape of what is the only one of its color."""
-    by_color = Counter(thing.color for thing in scene.objects)
+    """Return questions for the shape of an object that is the only one of its color."""
+    by_color = Counter(solid.color for solid in scene.objects)
     return [
-        Question(f"what shape is the {thing.color} object?", thing.shape, "shape")
-        for thing in scene.objects
-        if by_color[thing.color] == 1
+        Question(f"what shape is the {solid.color} object?", solid.shape, "shape")
+        for solid in scene.objects
+        if by_color[solid.color] == 1
     ]
 
 
 def _counts(scene: Scene) -> list[Question]:
-    things = scene.objects
-    found = [Question("how many objects are there?", NUMBERS[len(things)], "count")]
+    solids = scene.objects
+    asked = [Question("how many objects are there?", NUMBERS[len(solids)], "count")]
     for word in ("striped", "plain", "large", "small"):
-        number = sum(word in (thing.texture, thing.size) for thing in things)
-        found.append(Question(f"how many {word} objects are there?", NUMBERS[number], "count"))
-    return found
+        number = sum(word in (solid.texture, solid.size) for solid in solids)
+        asked.append(Question(f"how many {word} objects are there?", NUMBERS[number], "count"))
+    return asked
 
 
 def _relations(scene: Scene) -> list[Question]:
-    """Ask for the shape of the only object that stands on one side of another, where all sides are clear."""
-    found = []
+    """Return questions for the shape of the only object on one side of another, where all relations are unambiguous."""
+    asked = []
     for anchor in scene.objects:
-        others = [thing for thing in scene.objects if thing is not anchor]
-        if not all(is_clear(thing, anchor) for thing in others):
+        others = [solid for solid in scene.objects if solid is not anchor]
+        if not all(is_clear(solid, anchor) for solid in others):
             continue
         for side, prepositions in BESIDE.items():
-            there = [thing for thing in others if relation(thing, anchor) == side]
+            there = [solid for solid in others if relation(solid, anchor) == side]
             if len(there) == 1:
                 text = f"what shape is {prepositions[0]} the {anchor.color} {anchor.shape}?"
-                found.append(Question(text, there[0].shape, "relation"))
-    return found
+                asked.append(Question(text, there[0].shape, "relation"))
+    return asked

@@ -1,7 +1,7 @@
-"""Which pixels an object can be seen in, and which its shadow on the ground can fall into: rectangles of the image.
+"""Candidate pixels: rectangles of the image outside of which an object, or its shadow on the ground, cannot be visible.
 
-Rectangles contain the projection of the object's bounding box (or of that box's shadow), so leaving out every other pixel
-loses nothing.
+A rectangle contains the projection of the object's bounding box (or of the shadow of that box), so tracing only the pixels
+inside gives the same image.
 
 Shape legend: M objects, S scenes, P pixels, C pairs of one pixel and one object, N corner points per object.
 """
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fourfold.scenes.world.config import ScenesConfig
-from fourfold.scenes.world.tracing import COS, HEIGHT, RADIUS, SIN, World, X, Z
+from fourfold.scenes.world.tracing import COS, HEIGHT, RADIUS, SIN, SceneBatch, X, Z
 from fourfold.scenes.world.vocabulary import SHAPES
 
-NEAR = 0.05  # meters; nearer corners have no useful projection, their object gets the whole image
+NEAR = 0.05  # meters; an object with a nearer corner has no useful projection and gets the whole image
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Pairs of pixel and object, and per scene and pixel a bit for each slot that reaches it (uint8)."""
+    """Candidate pairs of pixel and object, and for each scene and pixel a bit for each candidate slot (uint8)."""
 
     scene_C: np.ndarray
     pixel_C: np.ndarray
@@ -27,35 +27,35 @@ class Reach:
     slots_SP: np.ndarray
 
 
-def reach_of_bodies(world: World, config: ScenesConfig) -> Reach:
-    """Return the pixels in which each object may be seen."""
-    x_M4, z_M4 = _footprints(world)
+def reach_of_bodies(batch: SceneBatch, config: ScenesConfig) -> Reach:
+    """Return the pixels in which each object may be visible."""
+    x_M4, z_M4 = _footprints(batch)
     zero_M4 = np.zeros_like(x_M4)
-    top_M4 = zero_M4 + world.facts_FM[HEIGHT][:, None]
+    top_M4 = zero_M4 + batch.features_FM[HEIGHT][:, None]
     corners = np.stack([np.concatenate([x_M4, x_M4], 1), np.concatenate([zero_M4, top_M4], 1), np.concatenate([z_M4, z_M4], 1)])
-    return _reach(world, corners, config)
+    return _reach(batch, corners, config)
 
 
-def reach_of_shadows(world: World, light_3S: np.ndarray, config: ScenesConfig) -> Reach:
-    """Return the pixels in which each object's shadow on the ground may be seen; `light_3S` points to the light."""
-    x_M4, z_M4 = _footprints(world)
-    light_3M1 = light_3S[:, world.scene_M, None].astype(np.float64)
-    length_M1 = world.facts_FM[HEIGHT][:, None] / light_3M1[1]
+def reach_of_shadows(batch: SceneBatch, light_3S: np.ndarray, config: ScenesConfig) -> Reach:
+    """Return the pixels in which each object's shadow on the ground may be visible; `light_3S` points to the light."""
+    x_M4, z_M4 = _footprints(batch)
+    light_3M1 = light_3S[:, batch.scene_M, None].astype(np.float64)
+    length_M1 = batch.features_FM[HEIGHT][:, None] / light_3M1[1]
     x = np.concatenate([x_M4, x_M4 - light_3M1[0] * length_M1], 1)
     z = np.concatenate([z_M4, z_M4 - light_3M1[2] * length_M1], 1)
-    return _reach(world, np.stack([x, np.zeros_like(x), z]), config)
+    return _reach(batch, np.stack([x, np.zeros_like(x), z]), config)
 
 
-def _footprints(world: World) -> tuple[np.ndarray, np.ndarray]:
+def _footprints(batch: SceneBatch) -> tuple[np.ndarray, np.ndarray]:
     """Return x and z (M, 4) float64 of the corners of a rectangle on the ground around each object."""
-    facts_FM = world.facts_FM.astype(np.float64)
-    is_box_M = world.shape_M == SHAPES.index("box")
-    half_M = facts_FM[RADIUS] * np.where(is_box_M, np.abs(facts_FM[COS]) + np.abs(facts_FM[SIN]), 1) + 1e-3
+    features_FM = batch.features_FM.astype(np.float64)
+    is_box_M = batch.shape_M == SHAPES.index("box")
+    half_M = features_FM[RADIUS] * np.where(is_box_M, np.abs(features_FM[COS]) + np.abs(features_FM[SIN]), 1) + 1e-3
     signs_24 = np.array([(-1, -1, 1, 1), (-1, 1, -1, 1)])
-    return facts_FM[X][:, None] + half_M[:, None] * signs_24[0], facts_FM[Z][:, None] + half_M[:, None] * signs_24[1]
+    return features_FM[X][:, None] + half_M[:, None] * signs_24[0], features_FM[Z][:, None] + half_M[:, None] * signs_24[1]
 
 
-def _reach(world: World, corners_3MN: np.ndarray, config: ScenesConfig) -> Reach:
+def _reach(batch: SceneBatch, corners_3MN: np.ndarray, config: ScenesConfig) -> Reach:
     size = config.image_size
     top_M, left_M, bottom_M, right_M = _rectangles(corners_3MN, config)
     width_M, height_M = np.maximum(right_M - left_M, 0), np.maximum(bottom_M - top_M, 0)
@@ -64,10 +64,10 @@ def _reach(world: World, corners_3MN: np.ndarray, config: ScenesConfig) -> Reach
     within_C = np.arange(count_M.sum()) - np.repeat(np.cumsum(count_M) - count_M, count_M)
     row_C, column_C = np.divmod(within_C, width_M[object_C])
     pixel_C = (row_C + top_M[object_C]) * size + column_C + left_M[object_C]
-    slots_SP = np.zeros((world.object_KS.shape[1], size, size), dtype=np.uint8)
-    for number, (scene, slot) in enumerate(zip(world.scene_M, world.slot_M, strict=True)):
+    slots_SP = np.zeros((batch.object_KS.shape[1], size, size), dtype=np.uint8)
+    for number, (scene, slot) in enumerate(zip(batch.scene_M, batch.slot_M, strict=True)):
         slots_SP[scene, top_M[number] : bottom_M[number], left_M[number] : right_M[number]] |= np.uint8(1 << slot)
-    return Reach(world.scene_M[object_C], pixel_C, object_C, slots_SP.reshape(len(slots_SP), -1))
+    return Reach(batch.scene_M[object_C], pixel_C, object_C, slots_SP.reshape(len(slots_SP), -1))
 
 
 def _rectangles(corners_3MN: np.ndarray, config: ScenesConfig) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""A scene is a small frozen description, drawn from (seed, split, index) alone; everything else is computed from it."""
+"""A scene: a small frozen description that is a function of (seed, split, index); everything else is computed from it."""
 
 import math
 import random
@@ -11,8 +11,8 @@ from fourfold.scenes.world.config import SPLITS, ScenesConfig
 from fourfold.scenes.world.vocabulary import COLORS, FLOORS, SHAPES, SIZES, TEXTURES
 from fourfold.seeds import derive_seed
 
-MARGIN = 0.96  # share of the half image in which whole objects must lie
-ARRANGEMENTS = 40  # full restarts before sizes shrink
+MARGIN = 0.96  # share of the half image that must contain all objects entirely
+ARRANGEMENTS = 40  # attempts before an object becomes small
 
 T = TypeVar("T")
 Tone = tuple[float, float, float]  # sRGB, 0-1
@@ -45,7 +45,7 @@ class SceneObject:
 
     @property
     def description(self) -> str:
-        """All attributes in the order of English: `large red striped sphere`; plain goes without saying."""
+        """All attributes in English word order: `large red striped sphere`; `plain` is omitted."""
         return " ".join(word for word in (self.size, self.color, self.texture, self.shape) if word != "plain")
 
 
@@ -57,7 +57,7 @@ class Scene:
     index: int
     objects: tuple[SceneObject, ...]
     floor: str
-    floor_tones: tuple[Tone, Tone]  # the same twice on a plain floor
+    floor_tones: tuple[Tone, Tone]  # equal on a plain floor
     floor_yaw: float
     tile: float  # edge of a checker tile in meters
     horizon: tuple[float, float, float]
@@ -72,21 +72,23 @@ class Scene:
 
 
 def parse_key(key: str) -> tuple[str, int]:
-    """Return (split, index) of a sample's key; raises ValueError when it names no scene."""
+    """Return (split, index) of a sample's key; raises ValueError when it is not the key of a scene."""
     split, _, index = key.rpartition("-")
     if split not in SPLITS or len(index) != 6 or not index.isdecimal():
-        raise ValueError(f"{key!r} names no scene. Expected '<split>-<six digits>' with split one of {', '.join(SPLITS)}.")
+        raise ValueError(
+            f"{key!r} is not the key of a scene. Expected '<split>-<six digits>' with split one of {', '.join(SPLITS)}."
+        )
     return split, int(index)
 
 
 def scene(seed: int, split: str, index: int, config: ScenesConfig) -> Scene:
-    """Draw scene `index` of `split`: a pure function of its arguments, whatever was drawn before.
+    """Draw scene `index` of `split`, a pure function of the arguments.
 
     Raises ValueError for an unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}. Known: {', '.join(SPLITS)}.")
-    rng = random.Random(derive_seed(seed, "scenes", split, index))  # noqa: S311  ten times faster than NumPy's for one draw
+    rng = random.Random(derive_seed(seed, "scenes", split, index))  # noqa: S311  ten times faster than NumPy for single draws
     objects = _draw_objects(rng, config)
     floor = _pick(rng, FLOORS)
     horizon, zenith = _draw_sky(rng)
@@ -125,7 +127,7 @@ def _draw_floor_tones(rng: random.Random, floor: str) -> tuple[Tone, Tone]:
 
 
 def _draw_sky(rng: random.Random) -> tuple[Tone, Tone]:
-    """Return the colors at the horizon and at the zenith: anything between a clear, an evening and an overcast sky."""
+    """Return the colors at the horizon and at the zenith: a random mixture of a clear, an evening and an overcast sky."""
     weights = [rng.random() ** 2 for _ in SKIES]
     total = sum(weights) + 1e-9
 
@@ -137,9 +139,9 @@ def _draw_sky(rng: random.Random) -> tuple[Tone, Tone]:
 
 
 def _draw_objects(rng: random.Random, config: ScenesConfig) -> tuple[SceneObject, ...]:
-    """Draw looks, then places; objects that fit nowhere together become small one after the other, then fewer.
+    """Draw appearances, then positions. If the objects do not fit, they become small one by one, then their number falls.
 
-    Color and shape together always tell the objects of a scene apart.
+    Color and shape together identify an object in its scene.
     """
     count = config.min_objects + int(rng.random() * (config.max_objects - config.min_objects + 1))
     looks: list[Look] = []
@@ -161,27 +163,28 @@ def _draw_objects(rng: random.Random, config: ScenesConfig) -> tuple[SceneObject
 
 
 def _arrange(rng: random.Random, looks: Sequence[Look], config: ScenesConfig) -> list[SceneObject] | None:
-    """Try to place all objects: whole in view, apart on the ground, none hidden too much; None when they do not fit.
+    """Try to position all objects; None when they do not fit.
 
-    Distances are drawn first; then the objects share the width of the picture, with random gaps and overlaps.
+    Objects must be entirely in view and apart on the ground, and none may be occluded too much. Distances are drawn first;
+    then the objects share the width of the image, with random gaps and overlaps.
     """
-    view, places = config.camera.view(), []
+    view, extents = config.camera.view(), []
     for shape, _, _, size in looks:
         radius, height = _proportions(shape, config.large if size == "large" else config.small)
         z, footprint = _between(rng, config.nearest, config.farthest), _footprint(shape, radius)
-        if not _is_tall_enough_for(view, z, footprint, height):
+        if not _fits_vertically(view, z, footprint, height):
             return None
-        scale, _ = view.project(1, height / 2, z - 0.5 * footprint)  # half images per meter, rather too large
-        places.append((z, radius, height, scale, footprint * scale))
-    widths = [2 * half * (1 - config.max_occlusion * rng.random()) for *_, half in places]
+        scale, _ = view.project(1, height / 2, z - 0.5 * footprint)  # half images per meter, an upper bound
+        extents.append((z, radius, height, scale, footprint * scale))
+    widths = [2 * half * (1 - config.max_occlusion * rng.random()) for *_, half in extents]
     gaps, left = sorted(rng.random() for _ in looks), -MARGIN
-    room, before = 2 * MARGIN - sum(widths), 0.0
-    if room < 0:
+    free, before = 2 * MARGIN - sum(widths), 0.0
+    if free < 0:
         return None
     placed: dict[int, SceneObject] = {}
     for gap, number in zip(gaps, sorted(range(len(looks)), key=lambda _: rng.random()), strict=True):
-        z, radius, height, scale, half = places[number]
-        center = left + gap * room + before + widths[number] / 2
+        z, radius, height, scale, half = extents[number]
+        center = left + gap * free + before + widths[number] / 2
         before += widths[number]
         x = max(half - MARGIN, min(MARGIN - half, center)) / scale
         shape, color, texture, size = looks[number]
@@ -197,7 +200,7 @@ def _footprint(shape: str, radius: float) -> float:
 
 
 def _proportions(shape: str, scale: float) -> tuple[float, float]:
-    """Return radius and height in meters, so that shapes of one size look equally large."""
+    """Return radius and height in meters, so that shapes of one size appear equally large."""
     return {
         "sphere": (scale, 2 * scale),
         "box": (0.78 * scale, 1.56 * scale),
@@ -206,14 +209,14 @@ def _proportions(shape: str, scale: float) -> tuple[float, float]:
     }[shape]
 
 
-def _is_tall_enough_for(view: View, z: float, footprint: float, height: float) -> bool:
-    """Return whether the picture shows an object of this height at distance z from foot to top."""
+def _fits_vertically(view: View, z: float, footprint: float, height: float) -> bool:
+    """Return whether an object of this height at distance z is entirely inside the image, from bottom to top."""
     foot = view.project(0, 0, z - footprint)[1]
     return foot < MARGIN and min(view.project(0, height, end)[1] for end in (z - footprint, z + footprint)) > -MARGIN
 
 
 def _fits(new: SceneObject, placed: Sequence[SceneObject], view: View, max_occlusion: float) -> bool:
-    """Return whether `new` stands apart from all others, and no object hides too much of another's width."""
+    """Return whether `new` is apart from all others, and no object occludes too much of another's width."""
     for other in placed:
         if math.hypot(new.x - other.x, new.z - other.z) < (new.footprint + other.footprint) * 1.08:
             return False
@@ -224,7 +227,7 @@ def _fits(new: SceneObject, placed: Sequence[SceneObject], view: View, max_occlu
     return True
 
 
-def _span(thing: SceneObject, view: View) -> tuple[float, float]:
-    """Return left and right end in half images."""
-    scale, _ = view.project(1, thing.height / 2, thing.z)
-    return (thing.x - thing.footprint) * scale, (thing.x + thing.footprint) * scale
+def _span(solid: SceneObject, view: View) -> tuple[float, float]:
+    """Return the left and the right end in half images."""
+    scale, _ = view.project(1, solid.height / 2, solid.z)
+    return (solid.x - solid.footprint) * scale, (solid.x + solid.footprint) * scale

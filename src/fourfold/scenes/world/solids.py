@@ -1,10 +1,10 @@
-"""Where a ray enters and leaves each solid, in closed form.
+"""Intersections of rays with solids, and normals on their surfaces, in closed form.
 
-Only + - * / sqrt and comparisons touch the pixels, which IEEE 754 rounds the same everywhere: a pixel never depends on what
-shares its batch, on the number of threads or on the machine's vector units.
+Only + - * / sqrt and comparisons affect pixels. IEEE 754 defines their rounding, so a pixel does not depend on its batch,
+the number of threads, or the vector units of the machine.
 
-Shape legend: C candidate pairs of one ray and one object; 3 is x, y, z in the object's own frame (origin on the ground below
-its middle, y up, boxes turned to the axes). Everything float32.
+Shape legend: C candidate pairs of one ray and one object; 3 is x, y, z in the object's frame (origin on the ground below
+its middle, y up, boxes aligned with the axes). Everything float32.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ Vector = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y, z
 def intersect(shape: str, origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     """Return (enter_C, leave_C) in multiples of the ray's length; a miss is (inf, -inf).
 
-    Both ends may lie behind the origin: visible means 0 < enter, shadowed means 0 < leave.
+    Both ends may be behind the origin: the object is visible if 0 < enter, and casts a shadow if 0 < leave.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         enter_C, leave_C = _INTERSECTIONS[shape](origin_3C, ray_3C, radius_C, height_C)
@@ -70,8 +70,8 @@ def _cylinder(origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C:
 def _cone(origin_3C: Vector, ray_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> Interval:
     """Intersect the mantle x² + z² = k² (h - y)², 0 ≤ y ≤ h.
 
-    The base is left out: it rests on the ground, where neither the camera nor the light can see it, and a ray that
-    enters through it leaves through the mantle. A single valid root is both ends, hence the nudge.
+    The base is left out: it is on the ground, where neither the camera nor the light can reach it, and a ray that enters
+    through it leaves through the mantle. A single valid root serves as both ends, so the second end is moved by one float.
     """
     (x, y, z), (u, v, w) = origin_3C, ray_3C
     slope_C = radius_C / height_C
@@ -111,7 +111,7 @@ def _cylinder_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarra
 
 def _cone_normal(point_3C: Vector, radius_C: np.ndarray, height_C: np.ndarray) -> np.ndarray:
     x, _, z = point_3C
-    distance_C = np.maximum(np.sqrt(x * x + z * z), np.float32(1e-6))  # the tip points up
+    distance_C = np.maximum(np.sqrt(x * x + z * z), np.float32(1e-6))  # at the tip the normal points up
     return _unit(np.stack([x, distance_C * (radius_C / height_C), z]))
 
 

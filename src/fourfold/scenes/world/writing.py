@@ -1,7 +1,7 @@
-"""Scenes on disk: shards as a web crawl leaves them, and shards of the exact truth.
+"""Scenes on disk: archives in the layout of a web crawl, and shards of the exact truth.
 
-The crawl (img2dataset layout: key.png, key.txt, key.json) goes through the same cleaning as real data; the truth is written
-afterwards, for the keys that cleaning kept.
+The crawl (img2dataset layout: key.png, key.txt, key.json) is cleaned like real data; the truth is written afterward, for the
+keys that cleaning kept.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ MIN_PIXELS = 4  # an object with fewer visible pixels has no box
 def write_crawl(folder: Path, split: str, seed: int, config: ScenesConfig) -> list[Path]:
     """Write the images and captions of a split as `<folder>/<split>/00000.tar`, …; returns the paths.
 
-    Shards that an earlier run of the same settings left whole are kept. Raises ValueError when the split has no size.
+    Complete archives of an earlier run with the same settings are kept. Raises ValueError when the split has no size.
     """
     if split not in config.num_samples:
-        raise ValueError(f"num_samples does not say how large {split!r} is. Sizes given: {config.num_samples}.")
+        raise ValueError(f"num_samples has no size for split {split!r}. Given: {config.num_samples}. Add the split there.")
     claim(folder / split, fingerprint(__name__, content="crawl", seed=seed, split=split, config=config), is_cheap=True)
     starts = range(0, config.num_samples[split], config.images_per_shard)
     paths = [folder / split / f"{number:05d}.tar" for number in range(len(starts))]
@@ -79,7 +79,7 @@ def write_truth(
     """
     for key in keys:
         if parse_key(key)[0] != split:
-            raise ValueError(f"{key!r} is not of split {split!r}; truth is written one split at a time.")
+            raise ValueError(f"{key!r} is not a key of split {split!r}; truth is written one split at a time.")
     step = samples_per_shard or config.images_per_shard
     inputs = {"keys": hashlib.sha256("\n".join(keys).encode()).hexdigest()}
     claim(
@@ -104,32 +104,32 @@ def truth_columns(scenes: Sequence[Scene], rendered: RenderedBatch) -> dict[str,
         "depth": rendered.depth.astype(np.float16),
         "normal": normal,
         "semseg": rendered.semseg,
-        "det": [{"instances": [_instance(thing) for thing in one["objects"] if thing["box"]]} for one in attributes],
+        "det": [{"instances": [_instance(instance) for instance in one["objects"] if instance["box"]]} for one in attributes],
         "attributes": attributes,
     }
     return {name: list(zip(keys, values, strict=True)) for name, values in columns.items()}
 
 
-def _instance(thing: dict[str, Any]) -> dict[str, Any]:
-    return {"box": thing["box"], "class_name": thing["shape"], "score": 1.0}
+def _instance(instance: dict[str, Any]) -> dict[str, Any]:
+    return {"box": instance["box"], "class_name": instance["shape"], "score": 1.0}
 
 
 def _attributes(one: Scene, rendered: RenderedBatch, row: int) -> dict[str, Any]:
-    """Return the description of a scene as JSON: objects, floor, the text of the transfer tasks.
+    """Return the description of a scene as JSON values: objects, floor, and the texts of the transfer tasks.
 
     `main_object` is the index of the object with the most visible pixels.
     """
     objects = []
-    for slot, thing in enumerate(one.objects):
-        seen = rendered.num_pixels[row, slot] >= MIN_PIXELS
+    for slot, solid in enumerate(one.objects):
+        is_visible = rendered.num_pixels[row, slot] >= MIN_PIXELS
         objects.append(
             {
-                "shape": thing.shape,
-                "color": thing.color,
-                "texture": thing.texture,
-                "size": thing.size,
-                "position": [round(thing.x, 4), round(thing.z, 4)],
-                "box": [round(float(v), 6) for v in rendered.boxes[row, slot]] if seen else None,
+                "shape": solid.shape,
+                "color": solid.color,
+                "texture": solid.texture,
+                "size": solid.size,
+                "position": [round(solid.x, 4), round(solid.z, 4)],
+                "box": [round(float(v), 6) for v in rendered.boxes[row, slot]] if is_visible else None,
                 "visible_share": round(float(rendered.visible[row, slot]), 4),
             }
         )

@@ -1,4 +1,4 @@
-"""What is inside each solid, said as one inequality in float64: the judge of intersections, normals and truth."""
+"""References: the inside of each solid as one inequality in float64, for intersections, normals and truth."""
 
 import math
 
@@ -8,7 +8,7 @@ from fourfold.scenes.world import SceneObject
 
 
 def implicit(shape: str, x: np.ndarray, y: np.ndarray, z: np.ndarray, radius: float, height: float) -> np.ndarray:
-    """Negative inside, 0 on the surface; in meters near the surface. The object's own frame."""
+    """Return the signed distance in the object's frame: negative inside, 0 on the surface, in meters near the surface."""
     if shape == "sphere":
         return np.sqrt(x**2 + (y - radius) ** 2 + z**2) - radius
     if shape == "box":
@@ -19,16 +19,16 @@ def implicit(shape: str, x: np.ndarray, y: np.ndarray, z: np.ndarray, radius: fl
     return np.maximum((np.hypot(x, z) * height - (height - y) * radius) / slant, -y)
 
 
-def implicit_of(thing: SceneObject, point_3N: np.ndarray) -> np.ndarray:
-    """The same for world points and an object of a scene, turned as the object is."""
+def implicit_of(solid: SceneObject, point_3N: np.ndarray) -> np.ndarray:
+    """Return the signed distance of world points (3, N) to an object of a scene."""
     x, y, z = point_3N.astype(np.float64)
-    x, z = x - thing.x, z - thing.z
-    cos, sin = math.cos(thing.yaw), math.sin(thing.yaw)
-    return implicit(thing.shape, x * cos - z * sin, y, x * sin + z * cos, thing.radius, thing.height)
+    x, z = x - solid.x, z - solid.z
+    cos, sin = math.cos(solid.yaw), math.sin(solid.yaw)
+    return implicit(solid.shape, x * cos - z * sin, y, x * sin + z * cos, solid.radius, solid.height)
 
 
-def gradient(thing: SceneObject, point_3N: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """Numerical outward direction (3, N)."""
+def gradient(solid: SceneObject, point_3N: np.ndarray, step: float = 1e-6) -> np.ndarray:
+    """Return the numerical gradient (3, N) of the signed distance."""
     moves = np.eye(3) * step
-    slopes = [implicit_of(thing, point_3N + m[:, None]) - implicit_of(thing, point_3N - m[:, None]) for m in moves]
+    slopes = [implicit_of(solid, point_3N + m[:, None]) - implicit_of(solid, point_3N - m[:, None]) for m in moves]
     return np.stack(slopes) / (2 * step)

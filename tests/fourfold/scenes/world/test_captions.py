@@ -14,10 +14,10 @@ TRANSFER = re.compile(rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)}), (large|small
 
 
 def _described(one):
-    return Counter((thing.size, thing.color, thing.texture, thing.shape) for thing in one.objects)
+    return Counter((solid.size, solid.color, solid.texture, solid.shape) for solid in one.objects)
 
 
-def test_web_captions_name_every_object_with_all_its_attributes_once():
+def test_web_captions_name_every_object_once_with_all_attributes():
     for one in SCENES:
         found = [
             (size, color, (texture or "plain").strip(), shape) for size, color, texture, shape in WEB.findall(caption(one))
@@ -25,7 +25,7 @@ def test_web_captions_name_every_object_with_all_its_attributes_once():
         assert Counter(found) == _described(one)
 
 
-def test_transfer_captions_count_the_objects_and_list_them_from_left_to_right():
+def test_transfer_captions_count_and_list_objects_from_left_to_right():
     for one in SCENES:
         text = caption(one, "transfer")
         found = [(size, color, texture, shape) for color, shape, size, texture in TRANSFER.findall(text)]
@@ -33,7 +33,7 @@ def test_transfer_captions_count_the_objects_and_list_them_from_left_to_right():
         assert text.split()[0] == NUMBERS[len(one.objects)]
 
 
-def test_captions_are_short_plain_varied_and_repeatable():
+def test_captions_are_short_varied_and_deterministic():
     texts = [caption(one) for one in SCENES]
     assert all(len(text.split()) <= 40 and re.fullmatch(r"[a-z ]+", text) for text in texts)
     assert len(set(texts)) > 270
@@ -44,13 +44,13 @@ def test_captions_are_short_plain_varied_and_repeatable():
         caption(SCENES[0], "poem")
 
 
-def test_captions_of_four_objects_keep_within_forty_words():
+def test_captions_of_four_objects_have_at_most_40_words():
     config = ScenesConfig(min_objects=4, max_objects=4, large=0.3, small=0.25)
     for index in range(100):
         assert len(caption(scene(0, "train", index, config)).split()) <= 40
 
 
-def test_what_captions_say_about_places_is_what_the_picture_shows():
+def test_relations_in_captions_agree_with_the_image():
     batch = render(SCENES, CONFIG)
     middle_SK = (batch.boxes[..., 0] + batch.boxes[..., 2]) / 2
     seen = Counter()
@@ -68,7 +68,7 @@ def test_what_captions_say_about_places_is_what_the_picture_shows():
     assert len(seen) == 4
 
 
-def test_relations_reverse_when_the_objects_are_swapped():
+def test_swapping_two_objects_reverses_their_relation():
     opposite = {"left": "right", "right": "left", "front": "behind", "behind": "front"}
     for one in SCENES:
         for a in one.objects:
@@ -77,23 +77,23 @@ def test_relations_reverse_when_the_objects_are_swapped():
 
 
 def _answer(one, text):
-    """Answer a question from the objects alone, by another road than the code that asked it."""
-    things, words = one.objects, text.rstrip("?").split()
+    """Answer a question from the objects, by a method independent of the code that asks it."""
+    solids, words = one.objects, text.rstrip("?").split()
     if words[0] == "how":
-        return NUMBERS[len([t for t in things if words[2] == "objects" or words[2] in (t.texture, t.size)])]
+        return NUMBERS[len([t for t in solids if words[2] == "objects" or words[2] in (t.texture, t.size)])]
     if words[1] == "colour":  # as the questions are worded; spelling: ignore
-        wanted = [t for t in things if t.shape == words[-1] and (len(words) == 5 or t.size == words[-2])]
+        wanted = [t for t in solids if t.shape == words[-1] and (len(words) == 5 or t.size == words[-2])]
         return {t.color for t in wanted}.pop() if len(wanted) == 1 else None
     if words[-1] == "object":
-        wanted = [t for t in things if t.color == words[-2]]
+        wanted = [t for t in solids if t.color == words[-2]]
         return wanted[0].shape if len(wanted) == 1 else None
-    anchor = next(t for t in things if (t.color, t.shape) == tuple(words[-2:]))
+    anchor = next(t for t in solids if (t.color, t.shape) == tuple(words[-2:]))
     side = next(w for w in ("left", "right", "front", "behind") if w in words)
-    wanted = [t for t in things if t is not anchor and relation(t, anchor) == side]
+    wanted = [t for t in solids if t is not anchor and relation(t, anchor) == side]
     return wanted[0].shape if len(wanted) == 1 else None
 
 
-def test_every_question_has_exactly_one_right_answer():
+def test_every_question_has_exactly_one_correct_answer():
     kinds = Counter()
     for one in SCENES:
         asked = questions(one)
@@ -106,6 +106,6 @@ def test_every_question_has_exactly_one_right_answer():
     assert min(kinds.values()) > 200
 
 
-def test_no_answer_is_nearly_always_right():
+def test_no_constant_answer_is_often_correct():
     answers = Counter(np.random.default_rng(0).choice(questions(one)).answer for one in SCENES)
     assert answers.most_common(1)[0][1] < 0.35 * len(SCENES)

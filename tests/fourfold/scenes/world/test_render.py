@@ -22,7 +22,7 @@ def _fields(batch):
     return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
 
 
-def test_a_sample_is_the_same_bytes_whatever_shares_its_batch():
+def test_a_sample_does_not_depend_on_its_batch():
     for rows in ([5], [7, 5], [5, 60, 1, 2, 3, 70, 71], range(5, 80)):
         part = render([SCENES[row] for row in rows], CONFIG)
         at = list(rows).index(5)
@@ -35,7 +35,7 @@ def test_a_sample_is_the_same_bytes_whatever_shares_its_batch():
                 assert values[at].tobytes() == whole.tobytes(), name
 
 
-def test_the_number_of_threads_changes_nothing(monkeypatch):
+def test_the_number_of_threads_does_not_matter(monkeypatch):
     monkeypatch.setattr(RENDER, "CHUNK_PIXELS", 3 * 64 * 64)
     for threads in (1, 5):
         monkeypatch.setattr(RENDER, "_num_threads", lambda count=threads: count)
@@ -44,7 +44,7 @@ def test_the_number_of_threads_changes_nothing(monkeypatch):
         assert again.normal.tobytes() == FULL.normal[:20].tobytes()
 
 
-def test_leaving_out_pixels_out_of_reach_changes_nothing(monkeypatch):
+def test_tracing_only_candidate_pixels_changes_nothing(monkeypatch):
     reach = sys.modules["fourfold.scenes.world.reach"]
 
     def everywhere(corners_3MN, config):
@@ -57,11 +57,11 @@ def test_leaving_out_pixels_out_of_reach_changes_nothing(monkeypatch):
         assert getattr(again, name).tobytes() == getattr(FULL, name)[:24].tobytes(), name
 
 
-def test_depth_times_ray_lies_on_the_surface_of_the_object_and_in_none():
+def test_depth_times_ray_is_on_the_first_surface():
     for row, one in enumerate(SCENES):
         point_3P = _points(FULL.depth[row])
         instance_P = FULL.instance[row].ravel()
-        distance_KP = np.stack([implicit_of(thing, point_3P) for thing in one.objects])
+        distance_KP = np.stack([implicit_of(solid, point_3P) for solid in one.objects])
         for slot in range(len(one.objects)):
             assert np.abs(distance_KP[slot, instance_P == slot]).max() < 5e-4
         assert distance_KP.min() > -5e-4  # the first surface: never behind another
@@ -69,15 +69,15 @@ def test_depth_times_ray_lies_on_the_surface_of_the_object_and_in_none():
         assert np.abs(point_3P[1, ground_P]).max() < 1e-4
 
 
-def test_no_ray_reaches_past_the_surface_it_should_have_hit():
+def test_no_ray_passes_through_a_surface():
     for row in range(0, 80, 8):
         for share in np.linspace(0.2, 0.999, 25):
             point_3P = _points(FULL.depth[row] * share)
-            for thing in SCENES[row].objects:
-                assert implicit_of(thing, point_3P).min() > -2e-3
+            for solid in SCENES[row].objects:
+                assert implicit_of(solid, point_3P).min() > -2e-3
 
 
-def test_normals_are_unit_face_the_camera_and_follow_the_surface():
+def test_normals_have_unit_length_and_follow_the_surface():
     assert np.linalg.norm(FULL.normal, axis=3) == pytest.approx(1, abs=1e-5)
     rays_3P = CONFIG.camera.rays(64, 64)
     for row, one in enumerate(SCENES):
@@ -85,17 +85,17 @@ def test_normals_are_unit_face_the_camera_and_follow_the_surface():
         assert (normal_3P * rays_3P).sum(axis=0).max() < 5e-3
         assert FULL.normal[row, ..., 2][FULL.instance[row] < 0].max() < 0
         point_3P, instance_P = _points(FULL.depth[row]), FULL.instance[row].ravel()
-        for slot, thing in enumerate(one.objects):
+        for slot, solid in enumerate(one.objects):
             of_slot = instance_P == slot
-            wanted_3N = CONFIG.camera.to_camera(gradient(thing, point_3P[:, of_slot]))
+            wanted_3N = CONFIG.camera.to_camera(gradient(solid, point_3P[:, of_slot]))
             agreement = (wanted_3N * normal_3P[:, of_slot]).sum(axis=0)
             assert np.mean(agreement > 0.999) > 0.97  # all but edges, where the gradient is not defined
 
 
 def test_classes_follow_the_objects_and_the_sky_has_the_far_depth():
     for row, one in enumerate(SCENES):
-        for slot, thing in enumerate(one.objects):
-            assert set(FULL.semseg[row][FULL.instance[row] == slot]) == {CLASS_NAMES.index(thing.shape)}
+        for slot, solid in enumerate(one.objects):
+            assert set(FULL.semseg[row][FULL.instance[row] == slot]) == {CLASS_NAMES.index(solid.shape)}
         assert set(FULL.semseg[row][FULL.instance[row] < 0]) <= {0, 1}
     sky = FULL.semseg == 0
     assert (FULL.depth[sky] == CONFIG.far).all()
@@ -115,27 +115,27 @@ def test_boxes_enclose_the_visible_pixels_and_touch_them():
 
 def test_visible_shares_compare_with_the_object_rendered_alone():
     for row, one in enumerate(SCENES[:30]):
-        for slot, thing in enumerate(one.objects):
-            alone = render([dataclasses.replace(one, objects=(thing,))], CONFIG)
+        for slot, solid in enumerate(one.objects):
+            alone = render([dataclasses.replace(one, objects=(solid,))], CONFIG)
             share = FULL.num_pixels[row, slot] / alone.num_pixels[0, 0]
             assert FULL.visible[row, slot] == pytest.approx(share, abs=1e-6)
             assert FULL.visible[row, slot] > 0.4
 
 
-def test_whole_objects_are_in_view():
+def test_objects_are_entirely_in_view():
     objects = FULL.instance >= 0
     for border in (objects[:, 0], objects[:, -1], objects[:, :, 0], objects[:, :, -1]):
         assert not border.any()
 
 
 def _one_object(**changes) -> Scene:
-    thing = SceneObject("sphere", "red", "plain", "large", 0.0, 4.5, 0.0, 0.8, 1.6)
-    return dataclasses.replace(SCENES[0], objects=(dataclasses.replace(thing, **changes),), floor="plain",
+    solid = SceneObject("sphere", "red", "plain", "large", 0.0, 4.5, 0.0, 0.8, 1.6)
+    return dataclasses.replace(SCENES[0], objects=(dataclasses.replace(solid, **changes),), floor="plain",
                                floor_tones=((0.7, 0.7, 0.7),) * 2)  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", ["sphere", "box", "cylinder", "cone"])
-def test_the_ground_is_dark_exactly_where_the_object_hides_the_light(shape):
+def test_the_ground_is_dark_exactly_where_light_is_blocked(shape):
     one = dataclasses.replace(_one_object(shape=shape, yaw=0.4), light=(0.6, 0.64, -0.48))
     bare = dataclasses.replace(one, objects=(dataclasses.replace(one.objects[0], x=0.0, z=-9.0),))  # behind the camera
     seen, empty = render([one], CONFIG), render([bare], CONFIG)
@@ -155,17 +155,17 @@ def _beside_object(instance_HW: np.ndarray) -> np.ndarray:
     return np.any([padded[r : r + 64, c : c + 64] for r in range(3) for c in range(3)], axis=0)
 
 
-def test_one_object_throws_its_shadow_on_another():
+def test_an_object_casts_a_shadow_on_another():
     near, far = (dataclasses.replace(_one_object().objects[0], x=x) for x in (-0.6, 1.2))
-    scene_of = lambda *things: dataclasses.replace(_one_object(), objects=things, light=(-0.86, 0.3, -0.41))  # noqa: E731
+    scene_of = lambda *solids: dataclasses.replace(_one_object(), objects=solids, light=(-0.86, 0.3, -0.41))  # noqa: E731
     both, alone = render([scene_of(near, far)], CONFIG), render([scene_of(far)], CONFIG)
     visible = (both.instance[0] == 1) & ~_beside_object(np.where(both.instance[0] == 0, 0, -1))
     darker = alone.rgb[0].astype(int).sum(axis=2) - both.rgb[0].astype(int).sum(axis=2)
     assert (darker[visible] > 60).sum() > 10
 
 
-def test_pictures_agree_with_many_more_rays_per_pixel():
-    """The judge: the same scenes at eight times the size, averaged in linear light."""
+def test_images_agree_with_supersampling():
+    """The reference: the same scenes at eight times the size, averaged in linear light."""
     fine = render(SCENES[:8], CONFIG.model_copy(update={"image_size": 512})).rgb
     linear = (fine / 255.0) ** 2
     wanted = np.sqrt(linear.reshape(8, 64, 8, 64, 8, 3).mean(axis=(2, 4))) * 255
@@ -174,7 +174,7 @@ def test_pictures_agree_with_many_more_rays_per_pixel():
     assert np.quantile(difference, 0.99) < 16
 
 
-def test_stripes_alternate_with_near_white_and_plain_does_not():
+def test_stripes_alternate_with_near_white():
     striped, plain = render([_one_object(texture="striped"), _one_object()], CONFIG).rgb.astype(int)
     column = slice(30, 34)
     rows = np.nonzero(render([_one_object()], CONFIG).instance[0][:, 32] >= 0)[0][1:-1]

@@ -23,7 +23,7 @@ def _meet(shape, origin, ray, radius, height):
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=80, deadline=None)
 @given(origin=ABOVE, target=TARGET, size=SIZE)
-def test_a_ray_enters_where_it_first_comes_inside(shape, origin, target, size):
+def test_a_ray_enters_at_the_first_point_inside(shape, origin, target, size):
     origin, ray, (radius, height) = np.array(origin), np.subtract(target, origin), size
     enter, leave, height = _meet(shape, origin, ray, radius, height)
     along = np.linspace(0, 3, 3001)
@@ -41,9 +41,9 @@ def test_a_ray_enters_where_it_first_comes_inside(shape, origin, target, size):
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=80, deadline=None)
 @given(start=st.tuples(st.floats(-2, 2), st.just(0.0), st.floats(-2, 2)), light=TARGET, size=SIZE)
-def test_a_shadow_ray_from_the_ground_is_blocked_when_it_passes_through(shape, start, light, size):
+def test_a_shadow_ray_is_blocked_by_a_solid_on_its_way(shape, start, light, size):
     start, (radius, height) = np.array(start), size
-    assume(np.hypot(start[0], start[2]) > 1.5 * radius)  # where the object stands, no light is asked for
+    assume(np.hypot(start[0], start[2]) > 1.5 * radius)  # under the object, shadows are never computed
     ray = np.array([light[0], light[1] + 0.3, light[2]])
     _, leave, height = _meet(shape, start, ray, radius, height)
     along = np.linspace(0, 12, 3001)
@@ -57,7 +57,7 @@ def test_a_shadow_ray_from_the_ground_is_blocked_when_it_passes_through(shape, s
 @pytest.mark.parametrize("shape", SHAPES)
 @settings(max_examples=60, deadline=None)
 @given(origin=ABOVE, target=TARGET, size=SIZE)
-def test_normals_are_unit_and_point_to_where_the_distance_grows(shape, origin, target, size):
+def test_normals_have_unit_length_and_point_outward(shape, origin, target, size):
     origin, ray, (radius, height) = np.array(origin), np.subtract(target, origin), size
     enter, _, height = _meet(shape, origin, ray, radius, height)
     if np.isinf(enter):
@@ -73,7 +73,7 @@ def test_normals_are_unit_and_point_to_where_the_distance_grows(shape, origin, t
         assert into < out
 
 
-def test_a_ray_that_looks_away_misses_in_front():
+def test_a_ray_away_from_the_solid_misses_it():
     for shape in SHAPES:
         enter, leave, _ = _meet(shape, (0.1, 3.0, -4.0), (0.0, 1.0, -2.0), 0.5, 1.0)
         assert not (0 < enter < np.inf)

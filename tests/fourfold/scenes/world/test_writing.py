@@ -22,13 +22,13 @@ def test_a_crawl_has_the_layout_of_img2dataset(tmp_path):
         content = {name: archive.extractfile(name).read() for name in names[:3]}
     one = scene(0, "val", 10, CONFIG)
     assert content["val-000010.txt"].decode() == caption(one)
-    picture = np.asarray(Image.open(io.BytesIO(content["val-000010.png"])))
-    assert (picture == render([one], CONFIG).rgb[0]).all()
+    image = np.asarray(Image.open(io.BytesIO(content["val-000010.png"])))
+    assert (image == render([one], CONFIG).rgb[0]).all()
     metadata = json.loads(content["val-000010.json"])
     assert metadata == {"key": "val-000010", "caption": caption(one), "status": "success", "width": 64, "height": 64}
 
 
-def test_equal_settings_give_equal_bytes_and_whole_shards_are_kept(tmp_path):
+def test_equal_settings_give_equal_bytes_and_complete_shards_are_kept(tmp_path):
     one, two = (write_crawl(tmp_path / name, "val", 0, CONFIG) for name in "ab")
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
     before = [p.stat().st_mtime_ns for p in one]
@@ -39,13 +39,13 @@ def test_equal_settings_give_equal_bytes_and_whole_shards_are_kept(tmp_path):
     assert one[1].read_bytes() == two[1].read_bytes()
 
 
-def test_another_seed_starts_afresh(tmp_path):
+def test_another_seed_gives_another_crawl(tmp_path):
     (before,) = {path.read_bytes() for path in write_crawl(tmp_path, "val", 0, CONFIG)[:1]}
     (after,) = {path.read_bytes() for path in write_crawl(tmp_path, "val", 1, CONFIG)[:1]}
     assert before != after
 
 
-def test_truth_is_aligned_with_the_keys_that_were_kept(tmp_path):
+def test_truth_is_aligned_with_the_kept_keys(tmp_path):
     write_truth(tmp_path, "val", KEYS, 0, CONFIG)
     truth = ShardSet(tmp_path)
     truth.verify()
@@ -54,7 +54,7 @@ def test_truth_is_aligned_with_the_keys_that_were_kept(tmp_path):
     assert [len(keys) for keys in truth.keys_by_shard("val").values()] == [10, 10, 1]
 
 
-def test_truth_as_stored_is_what_was_rendered(tmp_path):
+def test_stored_truth_is_the_rendered_truth(tmp_path):
     write_truth(tmp_path, "val", KEYS, 0, CONFIG, samples_per_shard=21)
     samples = list(ShardSet(tmp_path).iterate("val", ["attributes", "depth", "det", "normal", "semseg"]))
     scenes = [scene(0, "val", int(key[4:]), CONFIG) for key in KEYS]
@@ -67,15 +67,15 @@ def test_truth_as_stored_is_what_was_rendered(tmp_path):
         assert np.abs(normal - batch.normal[row]).max() < 0.5 / 127.5 + 1e-3
         attributes, instances = sample["attributes"], sample["det"]["instances"]
         assert [(t["shape"], t["color"]) for t in attributes["objects"]] == [(t.shape, t.color) for t in one.objects]
-        assert [thing["class_name"] for thing in instances] == [thing.shape for thing in one.objects]
-        assert [thing["box"] for thing in instances] == [thing["box"] for thing in attributes["objects"]]
+        assert [instance["class_name"] for instance in instances] == [solid.shape for solid in one.objects]
+        assert [instance["box"] for instance in instances] == [entry["box"] for entry in attributes["objects"]]
         assert attributes["transfer_caption"] == caption(one, "transfer")
         areas = batch.num_pixels[row, : len(one.objects)]
         assert attributes["main_object"] == areas.argmax()
 
 
-def test_keys_and_splits_that_do_not_belong_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="not of split 'val'"):
+def test_keys_of_other_splits_and_unknown_splits_are_rejected(tmp_path):
+    with pytest.raises(ValueError, match="not a key of split 'val'"):
         write_truth(tmp_path, "val", ["test-000001"], 0, CONFIG)
-    with pytest.raises(ValueError, match="does not say how large 'test' is"):
+    with pytest.raises(ValueError, match="num_samples has no size for split 'test'"):
         write_crawl(tmp_path, "test", 0, CONFIG)
