@@ -57,7 +57,10 @@ def decisions_page() -> str:
 
 def configuration_page() -> str:
     """Return the page of all parameters, one section for each settings class, in the order in which they are reached."""
+    from fourfold.configuration import Config
     from fourfold.data.ingestion.sources import SOURCES, SourceConfig
+    from fourfold.labelers import LABELERS, LabelingConfig
+    from fourfold.labelers.registry import known_teachers
     from fourfold.plugins import load_plugins
     from pipelines.parameters import Parameters
 
@@ -69,7 +72,7 @@ def configuration_page() -> str:
         "starts; an unknown key or a value out of range is an error that names the key and what is allowed.",
         "",
     ]
-    seen: set[type[BaseModel]] = set()
+    seen: set[type[BaseModel]] = {Config}  # the base class has no keys
     queue: list[tuple[str, type[BaseModel]]] = [("", Parameters)]
     while queue:
         path, model = queue.pop(0)
@@ -79,6 +82,9 @@ def configuration_page() -> str:
         lines += _section(path, model)
         if model is SourceConfig:  # the settings depend on the kind: one section for each registered source
             queue += [(f"{path}` with `kind: {kind}", source.config_class) for kind, source in SOURCES.items()]
+        if model is LabelingConfig:  # one section for each labeler and each teacher that has settings
+            queue += [(f"{path}.settings.{name}", labeler.config_class) for name, labeler in LABELERS.items()]
+            queue += [(f"{path}.teachers.{name}", teacher.config_class) for name, teacher in known_teachers().items()]
         for name, field in model.model_fields.items():
             queue += [(f"{path}.{name}".lstrip("."), inner) for inner in _models_in(field.annotation)]
     return "\n".join(lines)

@@ -70,7 +70,7 @@ class FlatDepth:
     def image_side(self, name: str) -> int:
         return 16
 
-    def predict(self, conditions, targets, *, config=None, seed=0):
+    def predict(self, conditions, targets, *, preset=None, seed=0):
         return {"depth": np.full((len(conditions["rgb"]), 16, 16), 2.0)}
 
 

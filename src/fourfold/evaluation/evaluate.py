@@ -31,7 +31,7 @@ class Predictor(Protocol):
     """The part of the any-to-any model that evaluation needs."""
 
     def predict(
-        self, conditions: dict[str, Any], targets: Sequence[str], *, config: GenerationConfig | None = None, seed: int = 0
+        self, conditions: dict[str, Any], targets: Sequence[str], *, preset: str | GenerationConfig = "greedy", seed: int = 0
     ) -> dict[str, Any]:
         """Return the decoded targets of a batch of conditions; both by label, in the formats of the codecs."""
 
@@ -95,7 +95,7 @@ def predict_pairs(
     predictions: Predictions = {}
     for source, target in pairs:
         via, generation = config.generation_of(f"{source}->{target}")
-        answers = any_to_any.predict({source: inputs[source]}, [*via, target], config=generation, seed=seed)
+        answers = any_to_any.predict({source: inputs[source]}, [*via, target], preset=generation, seed=seed)
         predictions[source, target] = answers[target]
     return predictions
 

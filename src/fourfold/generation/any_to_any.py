@@ -53,8 +53,7 @@ class AnyToAny:
         conditions: Mapping[str, Any],
         targets: Sequence[str],
         *,
-        preset: str = "greedy",
-        config: GenerationConfig | None = None,
+        preset: str | GenerationConfig = "greedy",
         weights: Mapping[str, float] | None = None,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
@@ -68,8 +67,7 @@ class AnyToAny:
                 token modality (`tok_depth`, or `caption` with ids) has int values (B, L): -1 where a grid is to be
                 filled, 0 after the end of a sequence.
             targets: labels or token modalities, generated in this order.
-            preset: a name of `PRESETS`.
-            config: settings that replace the preset.
+            preset: a name of `PRESETS`, or settings.
             weights: of conditions, 1 for those not named; a negative weight steers away from its condition.
             seed: source of randomness; sample i depends only on (seed, i).
             seeds: one for each sample, instead of `seed`.
@@ -78,7 +76,7 @@ class AnyToAny:
         Raises:
             ValueError: a label is unknown, conditions have different lengths, or there is no condition.
         """
-        chosen = config or find_preset(preset)
+        chosen = find_preset(preset) if isinstance(preset, str) else preset
         names = {target: self.target_name(target) for target in targets}
         known = self.condition_tokens(conditions)
         count = _common_length(known)
@@ -92,8 +90,8 @@ class AnyToAny:
             for target, name in names.items():
                 batches[target].append(found[name].cpu().numpy())
         return {
-            target: self.tokenizers.decode(self._stored(target, names[target]), _joined(batch))
-            for target, batch in batches.items()
+            target: self.tokenizers.decode(self._stored(target, names[target]), _joined(parts))
+            for target, parts in batches.items()
         }
 
     def features(self, conditions: Mapping[str, Any], batch_size: int = 64) -> np.ndarray:

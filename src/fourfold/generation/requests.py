@@ -78,7 +78,7 @@ def generate_many(model: AnyToAny, requests: Sequence[Request], batch_size: int 
         found = model.predict(
             batch,
             targets,
-            config=GenerationConfig.model_validate_json(config_json),
+            preset=GenerationConfig.model_validate_json(config_json),
             weights=requests[members[0]].weights,
             seeds=seeds,
             batch_size=batch_size,

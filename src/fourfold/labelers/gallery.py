@@ -52,7 +52,7 @@ def label_gallery(shards: ShardSet, labels: ShardSet, split: str, num_samples: i
                 ax.set_title(name, fontsize=8)
             _draw(ax, name, sample, palettes.get(name))
     buffer = io.BytesIO()
-    # The default metadata names the version of matplotlib; without it the bytes depend on the picture alone.
+    # The default metadata names the version of matplotlib; without it the bytes depend only on the image.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -62,7 +62,11 @@ def _first(shards: ShardSet, split: str, count: int) -> list[Sample]:
 
 
 def _draw(ax: Axes, name: str, sample: Sample, palette_256x3: np.ndarray | None) -> None:
+<<<<<<< HEAD
     """Draw one value; a kind without a drawing is shown as text."""
+=======
+    """Draw one value; a kind that has no drawing is shown as text."""
+>>>>>>> integration
     value, kind = sample[name], LABELS[name].kind
     if kind == "boxes":
         _draw_boxes(ax, sample["rgb"], value["instances"])

@@ -1,7 +1,7 @@
 """The blocks of the transformer: pre-norm attention, cross-attention and SwiGLU (4M, arXiv 2312.06647, §2.1 and appendix).
 
 Two custom autograd functions cover most of the time of a small model on a CPU. They keep fewer activations than autograd
-would, convert each weight once per step, and compute the SwiGLU layer at a width that matrix products run fast at.
+would, convert each weight once per step, and pad the hidden layer to a width at which matrix products are fast.
 """
 
 # B batch, N queries, M keys, T packed rows, D width, H hidden width of a feed-forward layer, E widths of several projections
@@ -172,7 +172,8 @@ class _SwiGLUOfNorm(torch.autograd.Function):
         dtype = _product_dtype(x)
         normed, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, NORM_EPSILON)
         padding = -down.shape[1] % ALIGNMENT if x.device.type == "cpu" else 0
-        fast_up, fast_down = _padded_halves(up, padding).to(dtype), F.pad(down, (0, padding)).to(dtype)
+        fast_up = _padded_halves(up, padding).to(dtype)
+        fast_down = (F.pad(down, (0, padding)) if padding else down).to(dtype)
         fast_bias = None if up_bias is None else _padded_halves(up_bias[:, None], padding)[:, 0].to(dtype)
         hidden = F.linear(normed.to(dtype), fast_up, fast_bias)
         gate, value = hidden.chunk(2, dim=-1)
@@ -202,9 +203,7 @@ class _SwiGLUOfNorm(torch.autograd.Function):
         normed = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, NORM_EPSILON)[0]
         to_up, to_up_bias = _to_linear(to_hidden, normed, *needed[3:5])
         # 3) Drop the padding
-        to_up, to_up_bias = (
-            None if t is None else t.unflatten(0, (2, -1))[:, :width].flatten(0, 1) for t in (to_up, to_up_bias)
-        )
+        to_up, to_up_bias = _unpadded_halves(to_up, width), _unpadded_halves(to_up_bias, width)
         return *to_norm, to_up, to_up_bias, None if to_down is None else to_down[:, :width], to_down_bias
 
 
@@ -213,9 +212,9 @@ def _padded_halves(up: Tensor, padding: int) -> Tensor:
     return F.pad(up.unflatten(0, (2, -1)), (0, 0, 0, padding)).flatten(0, 1) if padding else up
 
 
-def _unpadded_halves(up: Tensor, width: int) -> Tensor:
+def _unpadded_halves(up: Tensor | None, width: int) -> Tensor | None:
     """Return the first `width` rows of each half."""
-    return up if up.shape[0] == 2 * width else up.unflatten(0, (2, -1))[:, :width].flatten(0, 1)
+    return None if up is None else up.unflatten(0, (2, -1))[:, :width].flatten(0, 1)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu}

@@ -6,7 +6,7 @@ from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
 
 
 class ScenesSource(Source):
-    """Renders each split as a separate crawl and reads it as a crawl, so that scenes take the same path as real data."""
+    """Renders each split as an img2dataset crawl and reads it as one, so that scenes are cleaned like real data."""
 
     title = "rendered scenes with exact labels"
     config_class = ScenesConfig

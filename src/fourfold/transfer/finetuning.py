@@ -28,7 +28,7 @@ from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.precision import autocast, default_device, log_compute_facts
 from fourfold.training.run_context import RunContext
-from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline
+from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline, muon_matrices
 from fourfold.transfer.config import ARMS, Arm, TransferConfig
 from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner
 from fourfold.transfer.tasks import TRANSFER_TASKS, Examples, TransferData, TransferTask, load_examples
@@ -193,9 +193,8 @@ def fresh_model(pretrained: PretrainedModel, arm: Arm, seed: int) -> FourM:
 def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run, seed: int) -> None:
     """Train a learner in place, with the same steps, schedule and batches for all arms."""
     rates = {name: getattr(config.optimizer, name) * run.lr_multiplier for name in ("learning_rate", "muon_learning_rate")}
-    # Muon treats the kernels of the CNN as matrices; in the transformer the optimizer finds the matrices by itself.
-    kernels = {f"{name}.weight": 1 for name, module in learner.named_modules() if isinstance(module, nn.Conv2d)}
-    matrices = kernels if run.arm == "baseline" else None
+    # In the transformer the optimizer finds the matrices for Muon by itself.
+    matrices = muon_matrices(learner) if run.arm == "baseline" else None
     optimizer = build_optimizer(learner, config.optimizer.model_copy(update=rates), matrices)
     num_steps = config.num_steps(run.task)
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))

@@ -65,6 +65,6 @@ class Oracle:
         self.answers = truth | {m: data.shards.load_column("test", m) for m in ("rgb", "caption")}
         self.asked: list = []
 
-    def predict(self, conditions, targets, *, config=None, seed=0):
-        self.asked.append((set(conditions), tuple(targets), config.chain))
+    def predict(self, conditions, targets, *, preset=None, seed=0):
+        self.asked.append((set(conditions), tuple(targets), preset.chain))
         return {target: self.answers[target] for target in targets}

@@ -47,7 +47,7 @@ class Model:
     def image_side(self, name):
         return SIDE
 
-    def predict(self, conditions, targets, *, config=None, seed=0):
+    def predict(self, conditions, targets, *, preset=None, seed=0):
         assert targets == ["clip"] and conditions["rgb"].shape[1:] == (SIDE, SIDE, 3)
         return {"clip": Encoder().encode_image(conditions["rgb"])[0]}
 

@@ -35,11 +35,11 @@ def test_any_labels_predict_any_others_in_stored_formats(model, images):
 
 def test_results_do_not_depend_on_the_batch_size(model, images):
     config = GenerationConfig(grids=TargetConfig(temperature=1.0, steps=2), sequences=TargetConfig(temperature=1.0))
-    whole = model.predict({"rgb": images}, ["depth", "caption"], config=config, seed=3)
-    parts = model.predict({"rgb": images}, ["depth", "caption"], config=config, seed=3, batch_size=2)
+    whole = model.predict({"rgb": images}, ["depth", "caption"], preset=config, seed=3)
+    parts = model.predict({"rgb": images}, ["depth", "caption"], preset=config, seed=3, batch_size=2)
     np.testing.assert_array_equal(whole["depth"], parts["depth"])
     assert whole["caption"] == parts["caption"]
-    assert whole["caption"] != model.predict({"rgb": images}, ["caption"], config=config, seed=4)["caption"]
+    assert whole["caption"] != model.predict({"rgb": images}, ["caption"], preset=config, seed=4)["caption"]
 
 
 def test_moved_model_gives_the_same_results(model, images, tmp_path, monkeypatch):
@@ -91,11 +91,11 @@ def test_samples_may_have_different_conditions(model, images):
     mixed = {"rgb": rgb, "caption": captions, "depth": depths}
     config = GenerationConfig(grids=TargetConfig(temperature=1.0, steps=2), sequences=TargetConfig(temperature=1.0))
     # depth is given to some, so it is not asked for
-    found = model.predict(mixed, ["caption"], config=config, seeds=[3, 4, 5, 6, 7])["caption"]
+    found = model.predict(mixed, ["caption"], preset=config, seeds=[3, 4, 5, 6, 7])["caption"]
     for row in (1, 3, 4):
         own = {name: [values[row]] for name, values in mixed.items() if values[row] is not None}
         own = {name: np.stack(values) if name != "caption" else values for name, values in own.items()}
-        assert model.predict(own, ["caption"], config=config, seeds=[3 + row])["caption"] == [found[row]]
+        assert model.predict(own, ["caption"], preset=config, seeds=[3 + row])["caption"] == [found[row]]
     assert (found[0], found[2]) == ("x xx", "xxx x")  # a caption that is given stays
 
 

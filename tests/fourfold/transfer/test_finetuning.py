@@ -12,6 +12,7 @@ from fourfold.model.fourm import FourM
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.run_context import RunContext
+from fourfold.transfer.baselines import CaptionBaseline, muon_matrices
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import PretrainedModel, Run, finetune, fit, tabulate
 from fourfold.transfer.learners import TextLearner
@@ -91,6 +92,19 @@ def test_a_few_answers_can_be_memorized(world, model, text):
     with torch.inference_mode():
         predicted = learner.eval().predict(examples)
     assert task.score(predicted, examples) == {"accuracy": 1.0}
+
+
+def test_the_caption_baseline_memorizes_a_few_captions(world, text):
+    task = TRANSFER_TASKS.get("captioning")
+    examples = load_examples(task, world, "transfer_train", max_examples=8, seed=0)
+    torch.manual_seed(0)
+    learner = CaptionBaseline(text, max_tokens=40)
+    assert muon_matrices(learner)["memory.weight_hh_l0"] == 3 and "tokens.weight" not in muon_matrices(learner)
+    config = TINY.model_copy(update={"steps": 100, "optimizer": OptimizerConfig(learning_rate=3e-3, muon_learning_rate=0.02)})
+    fit(learner, examples, config, Run("captioning", "baseline", 8, 0, 2.0), seed=0)
+    with torch.inference_mode():
+        scores = task.score(learner.eval().predict(examples), examples)
+    assert scores["pair_f1"] > 0.9
 
 
 def test_the_input_of_a_text_task_is_that_of_generation(world, model, text):
