@@ -62,11 +62,7 @@ def _first(shards: ShardSet, split: str, count: int) -> list[Sample]:
 
 
 def _draw(ax: Axes, name: str, sample: Sample, palette_256x3: np.ndarray | None) -> None:
-<<<<<<< HEAD
-    """Draw one value; a kind without a drawing is shown as text."""
-=======
     """Draw one value; a kind that has no drawing is shown as text."""
->>>>>>> integration
     value, kind = sample[name], LABELS[name].kind
     if kind == "boxes":
         _draw_boxes(ax, sample["rgb"], value["instances"])
