@@ -40,7 +40,7 @@ run: $(READY) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more
 
 # One process per core with one thread each: more throughput than one process with several threads.
 test: $(READY) ## Run the tests, one process per core; ARGS="-n 0 PATH" for one process
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-precision: $(READY) ## Run the numeric tests as if bfloat16 were fast here, and as if it were not
 	@for assumed in 1 0; do \
