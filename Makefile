@@ -40,12 +40,12 @@ run: $(READY) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more
 
 # One process per core with one thread each: more throughput than one process with several threads.
 test: $(READY) ## Run the tests, one process per core; ARGS="-n 0 PATH" for one process
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-precision: $(READY) ## Run the numeric tests as if bfloat16 were fast here, and as if it were not
 	@for assumed in 1 0; do \
 	  echo "FOURFOLD_ASSUME_BF16=$$assumed"; \
-	  FOURFOLD_ASSUME_BF16=$$assumed OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "numeric and not slow" -n auto --dist loadfile $(ARGS) || exit 1; \
+	  FOURFOLD_ASSUME_BF16=$$assumed OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "numeric and not slow" -n auto --dist loadfile --no-loadscope-reorder $(ARGS) || exit 1; \
 	done
 
 lint: $(READY) ## Check style, types, import contracts, spelling and prose

@@ -60,7 +60,8 @@ def closure(entry_points: Iterable[str]) -> list[str]:
         ValueError: An entry point is not a module that can be found.
     """
     waiting, reached = sorted(set(entry_points)), set()
-    graph = _import_graph(frozenset(name.partition(".")[0] for name in waiting) | {"fourfold"})
+    roots = {name.partition(".")[0] for name in waiting} | {"fourfold"}
+    graph = _import_graph(tuple((root, _package_folder(root) or _source_file(root)) for root in sorted(roots)))
     for name in waiting:
         if name not in graph:
             raise ValueError(f"{name!r} is not a module of {', '.join(sorted({n.partition('.')[0] for n in graph}))}.")
@@ -95,18 +96,22 @@ def modules_of(entries: Iterable[Any]) -> list[str]:
 
 
 @cache
-def _import_graph(roots: frozenset[str]) -> dict[str, list[str]]:
-    """Return what each module of some top-level packages imports from these packages."""
+def _import_graph(roots: tuple[tuple[str, Path | None], ...]) -> dict[str, list[str]]:
+    """Return what each module of some top-level packages imports from these packages.
+
+    Args:
+        roots: Name of each package, and its folder or single file. Both are the key of the cache, since a long-lived
+            process, such as a notebook, may load another package of the same name.
+    """
     import grimp  # here: most processes never claim a folder
 
-    packages = sorted(root for root in roots if _package_folder(root))
+    packages = [root for root, location in roots if location and location.is_dir()]
     graph = grimp.build_graph(*packages, exclude_type_checking_imports=True, cache_dir=None)
     imports = {name: sorted(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
     # grimp reads packages; a plug-in that is a single file is read here
-    for root in roots - set(packages):
-        path = _source_file(root)
-        if path is not None:
-            imports[root] = sorted(_imports_of_file(path) & set(imports))
+    for root, location in roots:
+        if location and location.is_file():
+            imports[root] = sorted(_imports_of_file(location) & set(imports))
     return imports
 
 
@@ -121,7 +126,6 @@ def _imports_of_file(path: Path) -> set[str]:
     return names
 
 
-@cache
 def _package_folder(root: str) -> Path | None:
     """Return the folder of a top-level package; None for a single file and for what does not exist."""
     spec = importlib.util.find_spec(root)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ FILES = {
 @pytest.fixture
 def team(tmp_path, monkeypatch, request):
     """Return the name and folder of a plug-in package that exists only in this test."""
-    number = abs(hash(request.node.name)) % 10**8
+    number = zlib.crc32(request.node.name.encode())
     name = f"my_team_{number}"
     for path, content in FILES.items():
         file = tmp_path / name / f"{path}.py"
@@ -40,7 +41,7 @@ def team(tmp_path, monkeypatch, request):
 
 
 def clear_caches():
-    for function in (source_code._import_graph, source_code._digest, source_code._package_folder):
+    for function in (source_code._import_graph, source_code._digest):
         function.cache_clear()
 
 

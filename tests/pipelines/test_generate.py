@@ -30,7 +30,7 @@ def test_targets_are_required():
     code, output = output_of("generate", "--caption", "a cone")
     assert code == 2 and "--to" in output
     code, output = output_of("generate", "--caption", "a cone", "--to", " , ")
-    assert code == 2 and "--to names nothing" in output
+    assert code == 2 and "--to is empty" in output
 
 
 def test_missing_image_is_reported(tmp_path):
@@ -55,7 +55,7 @@ def test_folder_without_a_model_is_reported_on_one_line(tmp_path, photo, there):
 
 def test_outside_of_a_project_the_model_is_required(photo):
     code, output = output_of("generate", "--image", photo, "--to", "depth")
-    assert code == 78 and "not in a project" in output and "name the path" in output
+    assert code == 78 and "not in a project" in output and "give the path" in output
 
 
 class Sighted:
@@ -68,8 +68,8 @@ class Sighted:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--image", "notes.txt"), "notes.txt: Condition 'rgb': image unreadable. Give a JPEG, PNG"),
-        (("--caption", "  "), "Condition 'caption': caption empty. Give some words."),
+        (("--image", "notes.txt"), "notes.txt: Condition 'rgb': image unreadable. Use a JPEG, PNG"),
+        (("--caption", "  "), "Condition 'caption': caption empty. Pass some words."),
         (("--given", "dpeth=notes.txt"), "Unknown modality 'dpeth'. Did you mean 'depth'? Known: attributes, "),
         (("--given", "depth=notes.txt"), "notes.txt: These 5 bytes are not a 'depth' (npy)"),
         (("--given", "depth=absent.npy"), "absent.npy cannot be read (No such file or directory)."),
