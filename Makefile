@@ -26,6 +26,7 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_NO_PROGRESS := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help setup run test test-precision lint docs bench ui viz clean cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
 
