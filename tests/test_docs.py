@@ -36,16 +36,16 @@ def test_the_stage_guide_runs(tmp_path, monkeypatch):
     from kedro.runner import SequentialRunner
 
     guide = (ROOT / "docs/guides/add-a-stage.md").read_text(encoding="utf-8")
-    nodes, pipeline = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    nodes, pipeline, package = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     folder = tmp_path / "statistics_stage"
     folder.mkdir()
-    (folder / "__init__.py").touch()
-    (folder / "nodes.py").write_text(nodes)
     # The guide's package is pipelines.statistics; here it is imported from a temporary folder.
+    (folder / "__init__.py").write_text(package.replace("pipelines.statistics", "statistics_stage"))
+    (folder / "nodes.py").write_text(nodes)
     (folder / "pipeline.py").write_text(pipeline.replace("pipelines.statistics", "statistics_stage"))
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    from statistics_stage.pipeline import create_pipeline
+    from statistics_stage import create_pipeline
 
     class FourSamples:
         def splits(self):
