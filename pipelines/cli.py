@@ -10,13 +10,14 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 
 from fourfold.reuse import KEEP_VARIABLE
-from fourfold_ops.cli.catalog import catalog_path
+from fourfold_ops.cli.catalog import catalog_path, configuration
 from fourfold_ops.cli.failures import with_clear_errors
 from fourfold_ops.cli.options import with_fresh
 from fourfold_ops.kubernetes.cli.commands import add_commands, with_kubernetes
 
 if TYPE_CHECKING:
     from fourfold.generation.any_to_any import AnyToAny
+    from fourfold.modalities.class_table import ClassTable
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -50,10 +51,23 @@ class ModelInputs:
         return cls(inputs, model, env)
 
     def load_model(self) -> "AnyToAny":
-        """Load the model of `--model`, by default that of the catalog."""
+        """Load the plug-ins of conf/, then the model of `--model`, by default that of the catalog."""
         from fourfold.generation.any_to_any import AnyToAny
+        from fourfold.plugins import load_plugins
 
+        load_plugins((configuration("parameters", self.env) or {}).get("plugins") or ())
         return AnyToAny.load(self.model or catalog_path("any_to_any", self.env))
+
+    def class_table(self) -> "ClassTable | None":
+        """Return the names and colors of the classes of the catalog's model; None for `--model` and without segmentation."""
+        from fourfold.data.shards import ShardSet
+
+        if self.model is not None:  # the labels of the catalog may have other classes
+            return None
+        folder = catalog_path("labels", self.env)
+        labels = ShardSet(folder)
+        splits = labels.splits() if folder.is_dir() else []
+        return next((labels.class_table(split) for split in splits if "semseg" in labels.modalities(split)), None)
 
     def values(self, model: "AnyToAny") -> dict[str, Any]:
         """Return the inputs by label, read and converted to the form that the model takes.
@@ -116,7 +130,7 @@ def generate(inputs: ModelInputs, targets: str, preset: str, seed: int, out: Pat
     conditions = inputs.values(model)
     answers = generate(model, conditions, names, preset=preset, seed=seed)
     about = {"preset": preset, "seed": seed, "conditions": {name: str(value) for name, value in inputs.given.items()}}
-    for path in write_answers(conditions, answers, out, about):
+    for path in write_answers(conditions, answers, out, about, inputs.class_table()):
         click.echo(path)
 
 
@@ -146,7 +160,7 @@ def retrieve(inputs: ModelInputs, shards: Path | None, split: str, space: str, c
     vectors = build_index(model, samples, split, index / f"{split}-{space}", space=space)
     rows, cosines = vectors.nearest(query, count)
     ranked = {vectors.keys[row]: float(cosine) for row, cosine in zip(rows[0], cosines[0], strict=True)}
-    for path in write_neighbors(conditions, ranked, samples, split, out):
+    for path in write_neighbors(conditions, ranked, samples, split, out, class_table=inputs.class_table()):
         click.echo(path)
 
 

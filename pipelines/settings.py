@@ -20,19 +20,17 @@ for variable in ("DO_NOT_TRACK", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY",
     os.environ.setdefault(variable, "true" if variable == "MLFLOW_DISABLE_TELEMETRY" else "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
-RECORDING = (TimingHook(), TrackingHook("pipelines.parameters.compute_facts"), VersioningHook(), SummaryHook())
+# of several processes that torchrun started, only the first records
+RECORDING = (
+    (TimingHook(), TrackingHook("pipelines.parameters.compute_facts"), VersioningHook(), SummaryHook()) if is_first() else ()
+)
 HOOKS = (
     ParametersHook("pipelines.parameters.Parameters"),
     ThreadsHook(),
     ErrorLocationHook(),
     RanksHook(),
     KubernetesHook(),
-    # of several processes that torchrun started, only the first records
-    *(
-        (TimingHook(), TrackingHook("pipelines.parameters.compute_facts"), VersioningHook(), SummaryHook())
-        if is_first()
-        else ()
-    ),
+    *RECORDING,
 )
 # Kedro-Viz writes files for its interface; a step of another process's run has no interface and no place for them.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", *(("kedro-viz",) if handover.received() else ()))

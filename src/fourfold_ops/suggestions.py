@@ -1,4 +1,4 @@
-"""The one way to report an unknown name: what it may have meant, and what is allowed."""
+"""Suggests a close name for an unknown one. `fourfold.suggestions` does so for the library, which is not imported here."""
 
 import difflib
 from collections.abc import Iterable

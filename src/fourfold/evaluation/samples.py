@@ -54,10 +54,11 @@ class Samples:
 
     @cached_property
     def valid(self) -> np.ndarray:
-        """Bool (N, H, W): pixels that have a depth and a normal, which excludes background classes such as the sky."""
+        """Bool (N, H, W): pixels that have a depth and a normal, which excludes the background and ignored ids."""
         if self.class_table is None or "semseg" not in self.truth:
             return np.ones(self.rgb.shape[:3], bool)
-        return ~self.class_table.is_background(self.truth["semseg"])
+        ids_NHW = self.truth["semseg"]
+        return ~(self.class_table.is_background(ids_NHW) | self.class_table.is_ignored(ids_NHW))
 
     @cached_property
     def objects(self) -> np.ndarray:

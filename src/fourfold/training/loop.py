@@ -85,7 +85,7 @@ def train(
 
     Afterwards the model holds the last weights, or their moving average if averaging is on. With validation, the
     weights of the lowest validation loss are in `best.safetensors` in the folder. The folder must have been claimed for
-    exactly this run (`storage.claim`); several processes must all see it, and the first one writes.
+    exactly this run (`reuse.claim`); several processes must all see it, and the first one writes.
 
     Args:
         setup: model, loss, data, optimizer and number of steps.

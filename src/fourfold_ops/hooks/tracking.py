@@ -34,6 +34,7 @@ def _quietly() -> Iterator[None]:
     try:
         yield
     except Exception:
+        logger.warning("The failure could not be recorded in MLflow; data/run.log has the reason.")
         logger.debug("The failure could not be recorded.", exc_info=True)
 
 

@@ -101,6 +101,8 @@ def clean_image(content: bytes, config: CleaningConfig, image_size: int) -> np.n
         raise
     except Image.DecompressionBombError:
         raise Unusable("image has too many pixels") from None
+    except MemoryError:  # a fault of the machine, not of the image: dropping it would lose data silently
+        raise
     except Exception:  # decoders raise all kinds of errors for hostile bytes
         raise Unusable("image unreadable") from None
 

@@ -65,18 +65,32 @@ def write_answers(
 
 
 def write_neighbors(
-    conditions: dict[str, Any], ranked: dict[str, float], shards: ShardSet, split: str, folder: Path
+    conditions: dict[str, Any],
+    ranked: dict[str, float],
+    shards: ShardSet,
+    split: str,
+    folder: Path,
+    *,
+    class_table: ClassTable | None = None,
 ) -> list[Path]:
-    """Write the results of a retrieval, `ranked` cosines by key, as `neighbors.json` and the images as `sheet.png`."""
-    found: dict[str, np.ndarray] = {}
+    """Write the results of a retrieval as `neighbors.json` and `sheet.png`.
+
+    Args:
+        conditions: The query, one value by label.
+        ranked: Cosine similarity by key of a sample, the nearest first.
+        shards, split: Where the images of the results are.
+        folder: Is created if needed; files of the same names are replaced.
+        class_table: Names and colors of the classes in segmentations and boxes of the query.
+    """
+    rgb_by_key: dict[str, np.ndarray] = {}
     for name, keys in shards.keys_by_shard(split).items():
         if ranked.keys() & set(keys):  # read only the shards that contain a result
-            found |= {sample["__key__"]: sample["rgb"] for sample in shards.read(split, ["rgb"], name)}
+            rgb_by_key |= {sample["__key__"]: sample["rgb"] for sample in shards.read(split, ["rgb"], name)}
     cells = [Cell(f"{name} in", name, value) for name, value in conditions.items()]
-    cells += [Cell(f"{key}  {cosine:.3f}", "rgb", found[key]) for key, cosine in ranked.items()]
+    cells += [Cell(f"{key}  {cosine:.3f}", "rgb", rgb_by_key[key]) for key, cosine in ranked.items()]
     neighbors = [{"key": key, "cosine": round(cosine, 6)} for key, cosine in ranked.items()]
     write_json(folder / NEIGHBORS_FILE, {"split": split, "neighbors": neighbors})
-    drawing = Drawing(conditions.get("rgb"), size=CELL)
+    drawing = Drawing(conditions.get("rgb"), class_table, size=CELL)
     write_bytes(folder / SHEET_FILE, images.png(contact_sheet(cells, drawing)))
     return [folder / NEIGHBORS_FILE, folder / SHEET_FILE]
 

@@ -140,7 +140,10 @@ def _enlarged(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _features(value: np.ndarray, drawing: Drawing) -> np.ndarray:
-    return feature_image(value, drawing.directions or feature_directions(value[None]), drawing.size)
+    directions = drawing.directions
+    if directions is None or len(directions[0]) != value.shape[-1]:  # those of another feature label
+        directions = feature_directions(value[None])
+    return feature_image(value, directions, drawing.size)
 
 
 def _boxes(value: dict[str, Any], drawing: Drawing) -> np.ndarray:
