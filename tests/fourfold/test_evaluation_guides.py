@@ -12,9 +12,9 @@ from fourfold.evaluation.benchmarks import BENCHMARKS, evaluate_benchmarks
 from fourfold.evaluation.config import EvaluationConfig
 from fourfold.evaluation.evaluate import evaluate
 from fourfold.evaluation.report.gallery import collect_gallery
-from fourfold.evaluation.report.images import png
 from fourfold.evaluation.report.page import ReportData, write_report
 from fourfold.evaluation.tasks import PREDICTION_TASKS
+from fourfold.images import png
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import PretrainedModel, describe_tasks, finetune

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from fourfold.data.shards import ShardSet, collate
+from fourfold.modalities import SOURCE_LABELS
 from fourfold.modalities.class_table import ClassTable
-
-INPUTS = ("rgb", "caption")  # what predictions are made from
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def load_samples(data: EvaluationData, split: str, names: Iterable[str], max_sam
     """
     wanted = sorted(set(names))
     exact = data.truth is not None and split in data.truth.splits()
-    inputs = _columns(data.shards, split, INPUTS, max_samples)
+    inputs = _columns(data.shards, split, SOURCE_LABELS, max_samples)
     labels = _columns(data.labels, split, _available(data.labels, split, wanted), max_samples)
     truth = labels
     if exact and data.truth is not None:

@@ -3,20 +3,16 @@
 It is written as soon as the labels are complete, so that wrong labels are seen before any training time is spent on them.
 """
 
-# H, W pixels; h, w patches; C channels
-
 import io
 import textwrap
-from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from fourfold.data.shards import Sample, ShardSet
+from fourfold.images import Drawing, draw
 from fourfold.modalities import LABELS
 
 CELL = 1.5  # inches
@@ -35,22 +31,32 @@ def label_gallery(shards: ShardSet, labels: ShardSet, split: str, num_samples: i
     Returns:
         The bytes of a PNG. The same samples give the same bytes.
     """
-    images = _first(shards, split, num_samples)
-    labeled = _first(labels, split, num_samples)
+    samples = [
+        {**image, **label}
+        for image, label in zip(_first(shards, split, num_samples), _first(labels, split, num_samples), strict=True)
+    ]
     columns = ["rgb", *(name for name in labels.modalities(split) if name != "rgb")]
-    columns += [name for name in ("caption",) if name in images[0]]
-    palettes = {name: labels.class_table(split, name).palette for name in columns if LABELS[name].kind == "classes"}
+    columns += [name for name in ("caption",) if name in samples[0]]
+    table = next((labels.class_table(split, name) for name in columns if LABELS[name].kind == "classes"), None)
+    # One scale for all rows, fitted to them: indoors and outdoors differ by orders of magnitude.
+    depths = [sample[name] for sample in samples for name in columns if LABELS[name].kind == "depth"]
+    ends = (float(np.min(depths)), float(np.max(depths))) if depths else (1.0, 1.0)
+    depth_range = (ends[0], max(ends[1], 1.01 * ends[0]))  # a constant depth would have no scale
     # Figure without pyplot: no global state, no display.
-    figure = Figure(figsize=(CELL * len(columns), CELL * len(images) + 0.3), layout="constrained")
-    axes = figure.subplots(len(images), len(columns), squeeze=False)
-    for row, (image, label) in enumerate(zip(images, labeled, strict=True)):
-        sample = {**image, **label}
-        for column, name in enumerate(columns):
-            ax = axes[row, column]
+    figure = Figure(figsize=(CELL * len(columns), CELL * len(samples) + 0.3), layout="constrained")
+    axes = figure.subplots(len(samples), len(columns), squeeze=False)
+    for row, sample in zip(axes, samples, strict=True):
+        drawing = Drawing(sample["rgb"], table, depth_range=depth_range)
+        for ax, name in zip(row, columns, strict=True):
             ax.set_axis_off()
-            if row == 0:
-                ax.set_title(name, fontsize=8)
-            _draw(ax, name, sample, palettes.get(name))
+            image = draw(name, sample[name], drawing)
+            if image is None:
+                text = "\n".join(textwrap.wrap(_summary(sample[name]), 22)[:MAX_LINES])
+                ax.text(0, 0.5, text, fontsize=6, va="center", transform=ax.transAxes)
+            else:
+                ax.imshow(image, interpolation="nearest")
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.set_title(name, fontsize=8)
     buffer = io.BytesIO()
     # The default metadata names the version of matplotlib; without it the bytes depend only on the image.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
@@ -61,23 +67,8 @@ def _first(shards: ShardSet, split: str, count: int) -> list[Sample]:
     return list(islice(shards.iterate(split, shards.modalities(split)), count))
 
 
-def _draw(ax: Axes, name: str, sample: Sample, palette_256x3: np.ndarray | None) -> None:
-    """Draw one value; a kind that has no drawing is shown as text."""
-    value, kind = sample[name], LABELS[name].kind
-    if kind == "boxes":
-        _draw_boxes(ax, sample["rgb"], value["instances"])
-    elif kind == "classes" and palette_256x3 is not None:
-        ax.imshow(palette_256x3[value])
-    elif kind == "palette":
-        ax.imshow(np.array(max(value.values(), key=len), np.uint8)[None])
-    elif kind in IMAGES:
-        ax.imshow(IMAGES[kind](value), cmap="magma_r" if kind == "depth" else "gray", interpolation="nearest")
-    else:
-        text = value if isinstance(value, str) else _summary(value)
-        ax.text(0, 0.5, "\n".join(textwrap.wrap(text, 22)[:MAX_LINES]), fontsize=6, va="center", transform=ax.transAxes)
-
-
 def _summary(value: Any) -> str:
+    """Return a value that has no drawing as text."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}, {value.min():.3g} to {value.max():.3g}"
     if isinstance(value, dict):
@@ -85,37 +76,3 @@ def _summary(value: Any) -> str:
             f"{key} {content:.3g}" if isinstance(content, float) else f"{key} {content}" for key, content in value.items()
         )
     return str(value)
-
-
-def _draw_boxes(ax: Axes, rgb_HW3: np.ndarray, instances: list[dict[str, Any]]) -> None:
-    height, width = rgb_HW3.shape[:2]
-    # Pale, so that the boxes stand out.
-    ax.imshow((rgb_HW3 // 2 + 127).astype(np.uint8))
-    for instance in instances:
-        xmin, ymin, xmax, ymax = instance["box"]
-        corner, size = (xmin * width, ymin * height), ((xmax - xmin) * width, (ymax - ymin) * height)
-        ax.add_patch(Rectangle(corner, *size, fill=False, linewidth=1, color="tab:red"))
-        ax.text(*corner, instance["class_name"], fontsize=5, color="tab:red", va="bottom")
-
-
-def _principal_colors(features_hwC: np.ndarray) -> np.ndarray:
-    """Map features to RGB: the three first principal components of the patches, each scaled to 0 to 1."""
-    h, w, channels = features_hwC.shape
-    flat = features_hwC.reshape(-1, channels).astype(np.float32)
-    flat -= flat.mean(0)
-    _, _, directions = np.linalg.svd(flat, full_matrices=False)
-    # The sign of a component is arbitrary: make its largest entry positive.
-    directions = directions[:3] * np.sign(directions[:3][np.arange(3), np.abs(directions[:3]).argmax(1)])[:, None]
-    projected = flat @ directions.T
-    span = np.ptp(projected, axis=0)
-    return ((projected - projected.min(0)) / np.where(span > 0, span, 1)).reshape(h, w, 3)
-
-
-# Kind of a label → image that `imshow` takes.
-IMAGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "image": lambda image_HW3: image_HW3,
-    "depth": lambda depth_HW: np.log(np.maximum(depth_HW.astype(np.float32), 1e-3)),
-    "normals": lambda normal_HW3: normal_HW3,
-    "edges": lambda edges_HW: edges_HW,
-    "features": _principal_colors,
-}

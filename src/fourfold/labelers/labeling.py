@@ -9,11 +9,11 @@ from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.protocol import Batch
 from fourfold.labelers.teachers import TeacherSet
+from fourfold.modalities import SOURCE_LABELS
 from fourfold.progress import progress
 from fourfold.reuse import claim, fingerprint
 
 logger = logging.getLogger(__name__)
-SOURCE_COLUMNS = ("rgb", "caption")
 
 
 def label_shards(
@@ -41,7 +41,7 @@ def label_shards(
     share = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     waiting = [(split, shard) for split, shard in share if missing_columns(folder, split, shard, modalities)]
     for split, shard in progress(waiting, "labeling", unit="shard"):
-        samples = shards.read(split, SOURCE_COLUMNS, shard)
+        samples = shards.read(split, SOURCE_LABELS, shard)
         labels = label_samples(samples, teachers, config.batch_size)
         keys = [sample["__key__"] for sample in samples]
         write_columns(folder, split, shard, {m: zip(keys, labels[m], strict=True) for m in modalities})

@@ -24,13 +24,13 @@ from fourfold.labelers.protocol import (
     in_order,
 )
 from fourfold.metric_log import MetricLog
+from fourfold.modalities import SOURCE_LABELS
 from fourfold.reuse import claim, fingerprint
 from fourfold.storage import read_json, sha256_file, write_bytes, write_json
 from fourfold.suggestions import unknown_name
 
 logger = logging.getLogger(__name__)
 SETTINGS_FILE = "teachers.json"
-SOURCE_COLUMNS = ("rgb", "caption")
 
 
 class TeacherSet:
@@ -52,7 +52,7 @@ class TeacherSet:
 
     def labelers(self) -> list[Labeler]:
         """Return a labeler for each modality, in an order in which required labels come first."""
-        return in_order(self._labelers, given=SOURCE_COLUMNS)
+        return in_order(self._labelers, given=SOURCE_LABELS)
 
     @cached_property
     def _labelers(self) -> dict[str, Labeler]:

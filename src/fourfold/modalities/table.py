@@ -13,6 +13,8 @@ from typing import Literal
 
 from fourfold.suggestions import unknown_name
 
+SOURCE_LABELS = ("rgb", "caption")  # what a source provides; all other labels are made from these
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RELEASED_PIXELS = 224  # side of the images that released sizes refer to

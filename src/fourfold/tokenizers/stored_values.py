@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 
 from fourfold.data.shards import Sample, ShardSet, collate
+from fourfold.modalities import SOURCE_LABELS
 
-SOURCE_LABELS = ("rgb", "caption")
 SEGMENTATION = "semseg"  # the label whose manifest has the class table
 
 

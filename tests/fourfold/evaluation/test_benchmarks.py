@@ -9,8 +9,8 @@ from fourfold.evaluation.benchmarks import evaluate_benchmarks
 from fourfold.evaluation.benchmarks.class_folders import class_frequencies, class_names, read_class_folders
 from fourfold.evaluation.benchmarks.protocol import BenchmarkSplit, read_image
 from fourfold.evaluation.config import EvaluationConfig
-from fourfold.evaluation.report.images import png
 from fourfold.evaluation.report.page import ReportData, write_report
+from fourfold.images import png
 
 CLASSES = ("apple", "bear", "clock", "daisy", "eagle", "fire_truck", "glove")
 SIDE, IMAGES_PER_CLASS = 8, 5

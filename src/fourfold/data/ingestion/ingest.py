@@ -29,8 +29,9 @@ from fourfold.data.ingestion.sources import (
     TruthTarget,
 )
 from fourfold.data.ingestion.sources.files import FilesConfig
-from fourfold.data.ingestion.staging import MODALITIES, StagedSample, stage, staged_chunks
+from fourfold.data.ingestion.staging import StagedSample, stage, staged_chunks
 from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
+from fourfold.modalities import SOURCE_LABELS
 from fourfold.reuse import SUPERSEDED_FOLDER, Fingerprint, claim, fingerprint
 from fourfold.storage import read_json, write_json
 
@@ -118,7 +119,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
         tallies = _fill_shards(streams, config, shards)
         _check_splits(config, shards)
         for split in _split_folders(shards.root):
-            finish_split(shards.root, split, MODALITIES)
+            finish_split(shards.root, split, SOURCE_LABELS)
 
         # 3) Write the truth of the samples that were kept, then the report, which marks the work as finished
         _write_truth(opened, shards, config, seed, folder / "truth")
@@ -232,7 +233,7 @@ class _ShardFiller:
             "rgb": [(sample.key, "png", sample.png) for sample in samples],
             "caption": [(sample.key, "txt", sample.caption) for sample in samples],
         }
-        for modality in missing_columns(self.root, split, name, MODALITIES):
+        for modality in missing_columns(self.root, split, name, SOURCE_LABELS):
             write_members(self.root / split / modality / name, columns[modality])
         self.num_shards[split] += 1
 

@@ -13,11 +13,11 @@ from fourfold.configuration import Config
 from fourfold.data.ingestion.cleaning import CleaningConfig, CleanSample, clean
 from fourfold.data.ingestion.sources import Drop, SampleStream, SourceSlice
 from fourfold.data.shards import read_members, write_shard
+from fourfold.modalities import SOURCE_LABELS
 from fourfold.progress import progress
 from fourfold.storage import read_json, write_json
 
 SLICE_FILE = "slice.json"
-MODALITIES = ("rgb", "caption")
 
 
 class StagedDrop(Config):
@@ -67,7 +67,7 @@ def staged_chunks(folder: Path) -> Iterator[tuple[list[StagedSample], tuple[Stag
         for number in range(read_json(slice_folder / SLICE_FILE)["chunks"]):
             chunk = slice_folder / f"chunk-{number:05d}"
             record = ChunkRecord.model_validate(read_json(chunk.with_suffix(".json")))
-            pngs, captions = (read_members(chunk.with_suffix(f".{modality}.tar")) for modality in MODALITIES)
+            pngs, captions = (read_members(chunk.with_suffix(f".{modality}.tar")) for modality in SOURCE_LABELS)
             rows = zip(pngs, captions, record.digests, strict=True)
             yield [StagedSample(key, png, caption, digest) for (key, png), (_, caption), digest in rows], record.drops
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fourfold import images
 from fourfold.data.codecs import encode, extension
 from fourfold.data.shards import ShardSet
-from fourfold.evaluation.report import images
-from fourfold.evaluation.report.images import Drawing
+from fourfold.images import Drawing
 from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import write_bytes, write_json
 

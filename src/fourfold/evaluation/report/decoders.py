@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fourfold.evaluation.report.images import Drawing, draw
+from fourfold.images import Drawing, draw
 
 if TYPE_CHECKING:
     from fourfold.evaluation.samples import Samples

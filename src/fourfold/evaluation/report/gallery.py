@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fourfold import images
 from fourfold.evaluation.config import EvaluationConfig
 from fourfold.evaluation.evaluate import Predictor, predict_pairs, required_names
-from fourfold.evaluation.report import images
-from fourfold.evaluation.report.images import Drawing
 from fourfold.evaluation.samples import EvaluationData, load_samples
 from fourfold.evaluation.tasks import PREDICTION_TASKS, PredictionTask, select_tasks, task_pairs
+from fourfold.images import Drawing
 from fourfold.modalities.class_table import ClassTable
 
 CELL, GAP, MARGIN = 128, 10, 28  # pixels of the gallery as one image

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from fourfold.evaluation.report import charts
 from fourfold.evaluation.report.decoders import DecoderRow, decoder_metrics, without_decoders
 from fourfold.evaluation.report.gallery import Gallery
-from fourfold.evaluation.report.images import data_url
 from fourfold.evaluation.tasks import PREDICTION_TASKS, pair_metrics
+from fourfold.images import data_url
 from fourfold.metrics.metric import Metric, find_metric
 
 LABEL_TITLES = {

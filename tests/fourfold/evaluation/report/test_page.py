@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourfold.evaluation.report import charts, images
+from fourfold import images
+from fourfold.evaluation.report import charts
 from fourfold.evaluation.report.decoders import DecoderRow
 from fourfold.evaluation.report.gallery import Gallery, GalleryRow, gallery_image, gallery_png
 from fourfold.evaluation.report.page import ReportData, render_images, write_report

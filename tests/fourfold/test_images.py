@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fourfold.evaluation.report.images import Drawing, draw
+from fourfold.images import Drawing, draw
 
 
 def test_edges_are_dark_on_white():

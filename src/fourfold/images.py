@@ -17,7 +17,7 @@ from fourfold.metrics.dense import unit_normals
 from fourfold.modalities import label
 from fourfold.modalities.class_table import MAX_ID, ClassTable
 
-NEAR, FAR = 2.0, 10.0  # meters: the ends of the depth colors
+NEAR, FAR = 2.0, 10.0  # meters: the default ends of the depth colors
 DEPTH_COLORS = matplotlib.colormaps["magma_r"]  # near is light, far is dark: readable without color, perceptually uniform
 ANONYMOUS_CLASSES = ClassTable(names=tuple(f"class {i}" for i in range(MAX_ID + 1)))  # the colors of PASCAL VOC
 UNKNOWN_COLOR = (90, 90, 90)  # of boxes whose class is not in the class table
@@ -32,6 +32,7 @@ class Drawing:
     class_table: ClassTable | None = None  # names and colors of classes
     features: np.ndarray | None = None  # (N, h, w, C): features that share their colors; None: a value has its own
     size: int = 64  # pixels per side of what has no size itself: features, vectors, palettes
+    depth_range: tuple[float, float] = (NEAR, FAR)  # meters: the ends of the depth colors
 
     @property
     def classes(self) -> ClassTable:
@@ -153,7 +154,7 @@ def _boxes(value: dict[str, Any], drawing: Drawing) -> np.ndarray:
 
 _PAINTERS: dict[str, Callable[[Any, Drawing], np.ndarray]] = {  # by the kind of a label
     "image": lambda value, drawing: value,
-    "depth": lambda value, drawing: depth_image(value),
+    "depth": lambda value, drawing: depth_image(value, *drawing.depth_range),
     "normals": lambda value, drawing: normal_image(value),
     "classes": lambda value, drawing: class_image(value, drawing.classes),
     "features": _features,
