@@ -17,13 +17,17 @@ def problems() -> list[str]:
     report, metrics = ROOT / "data/05_reports/report.html", ROOT / "data/05_reports/metrics.json"
     if not report.is_file() or "<img" not in report.read_text(encoding="utf-8"):
         found.append(f"{report.relative_to(ROOT)} is missing or shows no picture")
+    copy = ROOT / "data/report.html"
+    if not copy.is_file() or "candidate" not in copy.read_text(encoding="utf-8"):
+        found.append(f"{copy.relative_to(ROOT)} is missing or names no run")
     if not metrics.is_file() or not json.loads(metrics.read_text(encoding="utf-8")):
         found.append(f"{metrics.relative_to(ROOT)} is missing or empty")
     client = mlflow.MlflowClient(f"sqlite:///{ROOT / 'data/mlflow.db'}")
     models = client.search_registered_models()
-    if not any({"candidate", "champion"} <= set(model.aliases) for model in models):
-        found.append(f"no registered model has the aliases candidate and champion: {[(m.name, m.aliases) for m in models]}")
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()], order_by=["attributes.start_time DESC"])
+    if not models or any(set(model.aliases) != {"candidate"} for model in models):
+        found.append(f"a run must leave the alias candidate, and no champion: {[(m.name, m.aliases) for m in models]}")
+    experiment = client.get_experiment_by_name("fourfold").experiment_id
+    runs = client.search_runs([experiment], order_by=["attributes.start_time DESC"])
     latest = next((run for run in runs if "mlflow.parentRunId" not in run.data.tags), None)
     if latest is None or latest.info.status != "FINISHED":
         found.append(f"the latest recorded run is {latest.info.status if latest else 'missing'}, not FINISHED")

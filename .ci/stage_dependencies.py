@@ -7,69 +7,30 @@ its nodes, of what the catalog calls to open and check its data, and of the plug
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC_YAML = ROOT / "dvc.yaml"
-CALLED_BY_THE_CATALOG = ("opener", "table", "loader")  # keys of catalog entries that name code
 
 
 def stage_dependencies() -> dict[str, list[str]]:
     """Return the paths of code that each stage depends on, relative to the project, sorted."""
     sys.path[:0] = [str(ROOT)]
-    from fourfold.source_code import closure
     from pipelines.pipeline_registry import register_pipelines
+    from pipelines.reach import plugin_modules, reached_modules
 
-    catalog = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text(encoding="utf-8"))
-    from_plugins = plugin_modules()
+    catalog, parameters = (
+        yaml.safe_load((ROOT / f"conf/base/{name}.yml").read_text(encoding="utf-8")) for name in ("catalog", "parameters")
+    )
+    plugins = plugin_modules(parameters.get("plugins") or [])
     dependencies = {}
     for stage, pipeline in register_pipelines().items():
-        if stage == "__default__":
-            continue
-        called = {path for name in pipeline.datasets() for path in called_code(catalog.get(name, {}))}
-        entry_points = {f"pipelines.{stage}.pipeline", *map(module_of, called)}
-        reached = set(closure(entry_points))
-        # entries of registries may themselves reach further registries
-        while new := {module for registry in reached & set(from_plugins) for module in from_plugins[registry]} - reached:
-            reached |= set(closure(new))
-        dependencies[stage] = [f"pipelines/{stage}", *sorted({path_of(m) for m in reached if m.startswith("fourfold")})]
+        if stage != "__default__":
+            reached = reached_modules(stage, pipeline.datasets(), catalog, plugins)
+            paths = sorted({path_of(module) for module in reached if module.startswith("fourfold")})
+            dependencies[stage] = [f"pipelines/{stage}", *paths]
     return dependencies
-
-
-def plugin_modules() -> dict[str, set[str]]:
-    """Return, for each module that holds a registry, the modules of plug-ins that have added entries to it."""
-    from fourfold.plugins import Registry, load_plugins
-    from fourfold.source_code import modules_of
-
-    plugins = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text(encoding="utf-8")).get("plugins") or []
-    load_plugins(plugins)
-    found: dict[str, set[str]] = {}
-    for name, module in list(sys.modules.items()):
-        if name.startswith("fourfold."):
-            for registry in [value for value in vars(module).values() if isinstance(value, Registry)]:
-                modules = modules_of(entry for _, entry in registry.items())
-                added = {m for m in modules if any(m == plugin or m.startswith(f"{plugin}.") for plugin in plugins)}
-                found.setdefault(name, set()).update(added)
-    return found
-
-
-def called_code(entry: Any) -> list[str]:
-    """Return the dotted paths of this project's code that a catalog entry names."""
-    if not isinstance(entry, dict):
-        return []
-    named = [entry[key] for key in CALLED_BY_THE_CATALOG if str(entry.get(key, "")).startswith("fourfold.")]
-    return named + [path for value in entry.values() for path in called_code(value)]
-
-
-def module_of(path: str) -> str:
-    """Return the module in a dotted path such as `fourfold.data.shards.ShardSet.open`."""
-    parts = path.split(".")
-    while parts and not (ROOT / "src").joinpath(*parts).with_suffix(".py").is_file():
-        parts.pop()
-    assert parts, f"{path} names no module"
-    return ".".join(parts)
 
 
 def path_of(module: str) -> str:

@@ -26,7 +26,7 @@ from fourfold.training.precision import has_fast_bfloat16
 from fourfold_ops.hooks.threads import limit_idle_threads
 
 FOLDER = Path(__file__).parent
-DEFAULT = "width 128, 4 + 4 layers, 64/80 tokens, batch 16"
+DEFAULT = "width 128, 4 + 4 layers, 64/80 tokens, batch 32"
 STEP = "Ti, 7 modalities, released vocabularies, 128/128 tokens, batch 16"
 Report = dict[str, Any]
 
@@ -57,6 +57,7 @@ MEASUREMENTS = {
     "loading": ("loading.py", "--workers", "1"),
     "memory": ("step.py", "--memory"),
     "growth": ("step.py", "--growth"),
+    "scale": ("scale.py",),
 }
 LINES = {
     "default": Line(
@@ -121,7 +122,17 @@ LINES = {
         ("growth",),
         lambda growth: max(growth["deviation_over_batch"], growth["deviation_over_budget"]),
     ),
+    "scale": Line(
+        "memory of the data stages, growth with each sample",
+        "32 px, 10 k and 100 k image files in archives",
+        "≤ 100 bytes",
+        ("scale",),
+        lambda scale: max(stage["bytes_a_sample"] for stage in scale["stages"] if stage["stage"] != "ingest_files"),
+    ),
 }
+
+
+LONG = {"scale": 3600}  # lines that are measured only if they are named, and the seconds that they may take
 
 
 def measure(name: str, timeout: int) -> Report:
@@ -144,7 +155,7 @@ def measure_all(names: list[str], timeout: int) -> dict[str, Report]:
     for number, name in enumerate(names, 1):
         print(f"[{number}/{len(names)}] {' '.join(MEASUREMENTS[name])} …", end="", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        reports[name] = measure(name, timeout)
+        reports[name] = measure(name, max(timeout, LONG.get(name, 0)))
         print(f" {time.perf_counter() - began:.0f} s", reports[name].get("failed", ""), file=sys.stderr)
     return reports
 
@@ -175,12 +186,13 @@ def table(rows: list[Report]) -> str:
 def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lines", nargs="*", metavar="line", help=f"some of: {', '.join(LINES)} (default: all)")
+    choice = f"some of: {', '.join(LINES)} (default: all but {', '.join(LONG)})"
+    parser.add_argument("lines", nargs="*", metavar="line", help=choice)
     parser.add_argument("--timeout", type=int, default=240, help="seconds for one measurement; give more on a busy machine")
     options = parser.parse_args()
     if unknown := [name for name in options.lines if name not in LINES]:
         parser.error(f"unknown line {unknown[0]!r}; allowed: {', '.join(LINES)}")
-    names = options.lines or list(LINES)
+    names = options.lines or [name for name in LINES if name not in LONG]
     limit_idle_threads()  # in the measurements, as in every process of a run
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # the same in every measurement
     needed = {measurement for name in names for measurement in LINES[name].needs}

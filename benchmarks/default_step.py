@@ -10,7 +10,9 @@ that are masked as in the default run. Its time is the median of all repeats. `g
 Muon nearly half of the model's, takes time but does not count. `peak_gflops` is the best of a large float32 product on the same
 threads in the same run, measured before and after the steps.
 
-The parts are CPU milliseconds of all threads, the second lowest of the repeats, which other processes disturb less.
+The steps run as in the default run: the batch is shared by processes with one thread each. The parts below them are those of a
+single process with all threads: CPU milliseconds, the second lowest of the repeats, which
+other processes disturb less.
 """
 
 import argparse
@@ -37,9 +39,14 @@ from fourfold.model.config import ModelConfig
 from fourfold.model.flops import training_flops
 from fourfold.model.fourm import FourM
 from fourfold.pretraining.config import PretrainConfig
+from fourfold.pretraining.step_loss import StepLoss
 from fourfold.seeds import numpy_generator
 from fourfold.training.optimizers import build_optimizer
+from fourfold.training.parallel import ParallelModel
+from fourfold.training.performance import Meter
 from fourfold.training.precision import autocast, resolved_precision, subnormals_as_zero
+from fourfold.training.process_group import ProcessGroup
+from fourfold.training.replicas import ReplicatedOptimizer, number_of_replicas, replicas_of
 
 PARAMETERS = Path(__file__).parents[1] / "conf" / "base" / "parameters.yml"
 CPU = torch.device("cpu")
@@ -77,6 +84,8 @@ class DefaultStep:
         self.settings, self.config = default_settings()
         self.model = FourM(self.config, 0)
         self.optimizer = build_optimizer(self.model, self.settings.optimizer)
+        parallel = ParallelModel(self.model, ProcessGroup())
+        self.loss = StepLoss(parallel, self.config, self.settings, CPU, Meter(CPU))
         self.masker = Masker(self.settings.masking, self.config, SentinelIds(3, SENTINELS))
         self.samples = random_samples(self.config, MASKED_AT_ONCE)
         masked, size = self.masked(), self.settings.batch_size
@@ -96,11 +105,21 @@ class DefaultStep:
         """Clip the gradients as the training loop does."""
         nn.utils.clip_grad_norm_(self.optimizer.parameters, self.settings.loop.clip_norm or 1.0, foreach=True)
 
-    def step(self, index: int) -> None:
-        """Do everything that a step of the training loop does to the weights, at a negligible learning rate."""
-        self.forward_backward(index)
-        self.clip()
-        self.optimizer.step(1e-6)
+    @contextmanager
+    def steps(self) -> Iterator[Callable[[int], None]]:
+        """Return what does everything that a step of the training loop does to the weights, at a negligible learning rate."""
+        count = number_of_replicas(self.model, CPU, self.settings.batch_size)
+        with replicas_of(self.model, self.optimizer, self.loss.of_part, count) as self.loss.replicas:
+            optimizer = ReplicatedOptimizer(self.optimizer, self.loss.replicas) if self.loss.replicas else self.optimizer
+
+            def step(index: int) -> None:
+                loss = self.loss(self.batches[index % len(self.batches)], index)
+                if isinstance(loss, tuple):
+                    loss[0].backward()
+                self.clip()
+                optimizer.step(1e-6)
+
+            yield step
 
     @property
     def flops(self) -> float:
@@ -111,17 +130,18 @@ class DefaultStep:
 def step_seconds(work: DefaultStep, repeats: int) -> float:
     """Return the median wall time of a step."""
     times = []
-    for index in range(repeats + 2):
-        began = time.perf_counter()
-        work.step(index)
-        times.append(time.perf_counter() - began)
+    with work.steps() as step:
+        for index in range(repeats + 2):
+            began = time.perf_counter()
+            step(index)
+            times.append(time.perf_counter() - began)
     return median(times[2:])  # the first two warm up
 
 
 @contextmanager
-def busy_process() -> Iterator[None]:
-    """Keep one core busy with another process meanwhile."""
-    code = f"import time\nend = time.time() + {BUSY_SECONDS}\nwhile time.time() < end: sum(range(10**6))"
+def busy_process(seconds: float = BUSY_SECONDS) -> Iterator[None]:
+    """Keep one core busy with another process meanwhile, `seconds` at most."""
+    code = f"import time\nend = time.time() + {seconds}\nwhile time.time() < end: sum(range(10**6))"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         time.sleep(0.3)  # the interpreter has started
@@ -166,10 +186,16 @@ def parts(work: DefaultStep) -> dict[str, float]:
 
 def profile(work: DefaultStep) -> None:
     """Print the operations that take most of the time."""
-    work.step(0)
+
+    def step(index: int) -> None:
+        work.forward_backward(index)
+        work.clip()
+        work.optimizer.step(1e-6)
+
+    step(0)
     with torch.profiler.profile() as traced:
         for index in range(4):
-            work.step(index)
+            step(index)
     print(traced.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=50))
 
 

@@ -51,7 +51,7 @@ def recomputed_token(model: FourM, conditions: dict[str, Tensor], before: Tensor
     asked = dataclasses.replace(
         batch,
         target_modality_BM=torch.full_like(ids, model.config.index("caption")),
-        target_position_BM=torch.arange(ids.shape[1]).expand_as(ids),
+        target_position_BM=torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
         target_input_BM=ids,
         target_id_BM=ids,
     )
@@ -62,7 +62,7 @@ def recomputed_token(model: FourM, conditions: dict[str, Tensor], before: Tensor
 def forward(model: FourM, conditions: dict[str, Tensor], head: bool) -> Tensor:
     """Run encoder and decoder once for all positions of the depth grid, with or without the head."""
     batch_size = len(conditions["rgb"])
-    positions = torch.arange(model.config.modality("tok_depth").num_positions).expand(batch_size, -1)
+    positions = torch.arange(model.config.modality("tok_depth").num_positions, device=model.device).expand(batch_size, -1)
     batch = with_targets(
         visible_batch(conditions, model.config, batch_size, model.device), model.config.index("tok_depth"), positions
     )

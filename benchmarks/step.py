@@ -4,6 +4,8 @@
     OMP_NUM_THREADS=2 python benchmarks/step.py --memory        # peak memory against the plain computation
     OMP_NUM_THREADS=2 python benchmarks/step.py --growth        # step time over batch and budget, and its deviation from a line
     OMP_NUM_THREADS=2 python benchmarks/step.py --profile       # which operations take the time
+    OMP_NUM_THREADS=2 python benchmarks/step.py --count --precision bf16    # what is copied and filled: the same on any CPU
+    python benchmarks/step.py --size B --padding                # empty slots, and what attention computes for them
 
 Ours and the plain computation (`reference_way.py`) alternate. Ratios compare the best times of one run, which other processes
 disturb least. Prints one JSON line, then the same as a table.
@@ -11,10 +13,12 @@ disturb least. Prints one JSON line, then the same as a table.
 
 import argparse
 import json
+import math
 import os
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +41,7 @@ from fourfold.training.precision import Precision, autocast, subnormals_as_zero
 
 SEVEN = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")  # RGB as pixels and as tokens
 CPU = torch.device("cpu")
+COUNTED = ("copy_", "_to_copy", "fill_", "add", "mul_")  # operations that only move memory, or little more
 SENTINELS = tuple(range(5, 204))  # as in the released text tokenizer
 
 
@@ -241,6 +246,45 @@ def profile(config: ModelConfig, options: argparse.Namespace) -> None:
     )
 
 
+def count(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """Return how often forward and backward copy, convert, fill or add whole tensors, and how many numbers, in millions."""
+    step = Step(config, options.batch, options.budget, options.precision)
+    step.loss()  # gradients of the first step are new memory; those of later ones are dropped by the update
+    step.optimizer.zero_grad()
+    with torch.profiler.profile(record_shapes=True) as found:
+        step.loss()
+    rows: dict[str, Any] = {}
+    table = list(step.model.target_tokens.weight_VD.shape)
+    for name in COUNTED:
+        sizes = [event.input_shapes for event in found.events() if event.name == f"aten::{name}" and event.input_shapes]
+        sizes = [shapes for shapes in sizes if name != "add" or not shapes[-1]]  # others have their output as argument
+        rows[f"{name}_calls"] = len(sizes)
+        rows[f"{name}_million_numbers"] = round(sum(math.prod(shapes[0]) for shapes in sizes) / 1e6, 1)
+        rows[f"{name}_of_whole_tables"] = sum(table in shapes for shapes in sizes)
+    return rows
+
+
+def padding(config: ModelConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the shares of empty slots, and the shares of attention and of its empty slots in the arithmetic of a step.
+
+    Attention computes all slots; everything else computes those that hold a token.
+    """
+    batch = Samples(config, options.batch, options.budget).masked()
+    full = replace(
+        batch,
+        input_modality_BN=torch.zeros_like(batch.input_modality_BN),
+        target_modality_BM=torch.zeros_like(batch.target_modality_BM),
+    )
+    used, computed = attention_flops(config, batch), attention_flops(config, full)
+    total = forward_flops(config, batch) - used + computed
+    return {
+        "empty_inputs_share": round(1 - float(batch.input_keep_BN.float().mean()), 4),
+        "empty_targets_share": round(1 - float(batch.target_keep_BM.float().mean()), 4),
+        "attention_share": round(computed / total, 4),
+        "empty_attention_share": round((computed - used) / total, 4),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="Ti")
@@ -251,12 +295,15 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--count", action="store_true")
+    parser.add_argument("--padding", action="store_true")
     options = parser.parse_args()
     config = released_config(options.size)
     with subnormals_as_zero():
         if options.profile:
             return profile(config, options)
-        found = (growth if options.growth else memory if options.memory else measured)(config, options)
+        ways = {"growth": growth, "memory": memory, "count": count, "padding": padding}
+        found = next((way for name, way in ways.items() if getattr(options, name)), measured)(config, options)
     about = {"size": options.size, "batch": options.batch, "budget": options.budget, "precision": options.precision}
     machine = describe()
     print(json.dumps({"benchmark": "step", **about, **machine, **found}))

@@ -10,6 +10,7 @@ from fourfold.evaluation.config import EvaluationConfig
 from fourfold.labelers.config import LabelingConfig
 from fourfold.plugins import load_plugins
 from fourfold.pretraining.config import PretrainConfig
+from fourfold.specialists.config import SpecialistsConfig
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.transfer.config import TransferConfig
 
@@ -26,6 +27,7 @@ class Parameters(Config):
     pretraining: PretrainConfig
     finetuning: TransferConfig
     evaluation: EvaluationConfig
+    specialists: SpecialistsConfig = SpecialistsConfig()  # of `kedro run --pipelines=specialists`
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,7 @@
 """Requirements of dvc.yaml on conf/, and of the set-up."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ ENVIRONMENTS = sorted(
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_environment_names_every_stage_and_no_shared_section(environment):
     content = yaml.safe_load((ROOT / "conf" / environment / "parameters.yml").read_text())
+    content.pop("specialists", None)  # of a pipeline that is no part of dvc.yaml
+    content.pop("plugins", None)  # DVC watches the code that it lists, and a run the modules of the plug-ins
     assert set(content) == set(STAGES), "dvc.yaml reads each section of each environment: write `{}` where nothing differs"
 
 
@@ -31,18 +35,28 @@ def test_dvc_has_each_pipeline_in_order_with_persistent_outputs():
         assert all(next(iter(out.values())) == {"persist": True} for out in stage["outs"])
 
 
+def test_dvc_finds_kedro_without_an_activated_environment(tmp_path):
+    program = tmp_path / ".venv/bin/kedro"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        command = stage["cmd"].replace("${flags}", "--env=smoke ")
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+        assert done.stdout == f"run --env=smoke --pipelines={name}\n", done.stderr
+
+
 def test_dvc_lists_everything_that_a_stage_reads_and_writes():
     """Otherwise `dvc repro` would skip a stage whose data changed, or leave a file out of the cache."""
     from pipelines.pipeline_registry import register_pipelines
 
     catalog = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    unversioned = {"stage_seconds"}  # times are not reproducible
     for name, pipeline in register_pipelines().items():
-        if name == "__default__":
+        if name not in stages:  # __default__, and benchmarks, which DVC does not track
             continue
         made = [next(iter(out)) for out in stages[name]["outs"]]
-        for entry in pipeline.datasets() - unversioned:
+        for entry in pipeline.datasets():
             place = catalog.get(entry, {}).get("path") or catalog.get(entry, {}).get("filepath")
             if place is None:  # parameters, the metric log, the registry
                 continue
@@ -55,3 +69,41 @@ def test_requirements_lock_has_hashes_and_no_index():
     pins = [line for line in text.splitlines() if line and line[0] not in " #"]
     assert len(pins) > 100 and text.count("--hash=sha256:") >= len(pins)
     assert not any(word in text for word in ("--index", "--extra-index", "--find-links", "http://", "https://"))
+
+
+@pytest.fixture
+def medical_plugin():
+    sys.path.insert(0, str(ROOT / "tests/support"))
+    from medical_files import registered
+
+    with registered():
+        yield
+
+
+GATES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/promotion.yml"))
+
+
+@pytest.mark.parametrize("environment", GATES)
+def test_gate_names_metrics_of_evaluation_in_their_direction(environment, request):
+    from fourfold.evaluation.tasks import PREDICTION_TASKS
+    from fourfold.metrics.metric import find_metric
+    from fourfold.plugins import load_plugins
+    from fourfold_ops.registry.gate import read_gate
+
+    load_plugins(["fourfold.scenes"])
+    if environment == "medical":
+        request.getfixturevalue("medical_plugin")
+    values = [yaml.safe_load((ROOT / f"conf/{name}/promotion.yml").read_text()) for name in ("base", environment)]
+    for name, rule in read_gate(values[0] | values[1]).metrics.items():
+        pair, _, key = name.rpartition("/")
+        known = [metric for _, task in PREDICTION_TASKS.items() if task.pair == pair for metric in task.metrics]
+        assert any(metric.describes(key) for metric in known), name
+        assert find_metric(known, key).lower_is_better == (rule.direction == "lower"), name
+
+
+def test_gate_in_the_guide_is_valid():
+    from fourfold_ops.registry.gate import read_gate
+
+    text = (ROOT / "docs/guides/promote.md").read_text(encoding="utf-8")
+    gate = read_gate(yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0]))
+    assert gate.metrics["rgb->semseg/miou"].min_gain == 0.005

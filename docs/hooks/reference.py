@@ -62,6 +62,7 @@ def configuration_page() -> str:
     from fourfold.labelers import LABELERS, LabelingConfig
     from fourfold.labelers.registry import known_teachers
     from fourfold.plugins import load_plugins
+    from fourfold.specialists.config import SPECIALISTS, SpecialistsConfig
     from pipelines.parameters import Parameters
 
     load_plugins(["fourfold.scenes"])
@@ -85,6 +86,8 @@ def configuration_page() -> str:
         if model is LabelingConfig:  # one section for each labeler and each teacher that has settings
             queue += [(f"{path}.settings.{name}", labeler.config_class) for name, labeler in LABELERS.items()]
             queue += [(f"{path}.teachers.{name}", teacher.config_class) for name, teacher in known_teachers().items()]
+        if model is SpecialistsConfig:  # one section for each specialist
+            queue += [(f"{path}.settings.{name}", specialist.config_class) for name, specialist in SPECIALISTS.items()]
         for name, field in model.model_fields.items():
             queue += [(f"{path}.{name}".lstrip("."), inner) for inner in _models_in(field.annotation)]
     return "\n".join(lines)
@@ -240,6 +243,8 @@ def python_pages() -> dict[str, str]:
 
 def _modules(paths: list[Path]) -> Iterator[str]:
     for path in paths:
+        if not (path.parent / "__init__.py").is_file() and path.parent.parent != ROOT / "src":
+            continue  # no module of a package: code for other processes
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
         if path.name == "__init__.py":
             if not path.read_text(encoding="utf-8").strip():

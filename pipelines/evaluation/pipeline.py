@@ -2,7 +2,14 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from pipelines.evaluation.nodes import draw_gallery, evaluate_model, gather_metrics, publish_model, write_page
+from pipelines.evaluation.nodes import (
+    draw_gallery,
+    evaluate_model,
+    gather_metrics,
+    publish_model,
+    write_model_card,
+    write_page,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -14,7 +21,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 evaluate_model,
                 ["any_to_any", "teachers", *data, settings, "params:seed"],
-                "out_of_the_box",
+                ["out_of_the_box", "paired_replicates", "worst_cases"],
                 name="evaluate_model",
             ),
             Node(
@@ -25,7 +32,6 @@ def create_pipeline() -> Pipeline:
                     "teacher_metrics",
                     "tokenizer_metrics",
                     "pretraining_metrics",
-                    "stage_seconds",
                 ],
                 "metrics",
                 name="gather_metrics",
@@ -38,11 +44,29 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 write_page,
-                ["metrics", "gallery_sections", "transfer_results", "pretraining_history"],
+                [
+                    "metrics",
+                    "gallery_sections",
+                    "worst_cases",
+                    "transfer_results",
+                    "pretraining_history",
+                    "teacher_history",
+                    "tokenizer_history",
+                    "ingestion_report",
+                    "label_report",
+                    settings,
+                ],
                 "report",
                 name="write_page",
             ),
-            Node(publish_model, ["any_to_any_folder", "metrics"], "registered_model", name="publish_model"),
+            Node(write_model_card, ["metrics", "ingestion_report", settings], "model_card", name="write_model_card"),
+            # The report and the card as inputs make this node the last one: what is published is complete.
+            Node(
+                publish_model,
+                ["any_to_any_folder", "any_to_any", "metrics", "paired_replicates", "report", "model_card"],
+                "registered_model",
+                name="publish_model",
+            ),
         ],
         tags="evaluation",
     )

@@ -7,8 +7,9 @@ from fourfold.data.shards import ShardSet
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.metric_log import MetricLog
 from fourfold.training.run_context import RunContext
+from fourfold.transfer.arms import PretrainedModel
 from fourfold.transfer.config import TransferConfig
-from fourfold.transfer.finetuning import PretrainedModel, finetune
+from fourfold.transfer.finetuning import finetune
 from fourfold.transfer.tasks import TransferData
 
 
@@ -20,7 +21,8 @@ def compare_arms(
     seed: int,
     finetuning_folder: Path,
     log: MetricLog,
+    labels: ShardSet | None = None,
 ) -> dict[str, Any]:
     """Learn each transfer task from few labels: pretrained, from scratch, and with a small CNN, under one budget."""
     pretrained = PretrainedModel(any_to_any.model, any_to_any.tokenizers.text, any_to_any.digest())
-    return finetune(pretrained, TransferData(shards, truth), finetuning, RunContext(seed, finetuning_folder, log))
+    return finetune(pretrained, TransferData(shards, truth, labels), finetuning, RunContext(seed, finetuning_folder, log))

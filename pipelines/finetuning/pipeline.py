@@ -19,6 +19,7 @@ def create_pipeline() -> Pipeline:
                     "params:seed",
                     "finetuning_folder",
                     "metric_log",
+                    "known_labels",
                 ],
                 "transfer_results",
                 tags="gpu",

@@ -1,4 +1,4 @@
-"""source → shards, truth."""
+"""source → shards, truth, what was left out."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -9,7 +9,12 @@ def create_pipeline() -> Pipeline:
     """Return the stage that ingests images and captions."""
     return Pipeline(
         [
-            Node(ingest_images, ["params:ingestion", "params:seed", "raw_folder"], ["shards", "truth"], name="ingest_images"),
+            Node(
+                ingest_images,
+                ["params:ingestion", "params:seed", "raw_folder", "metric_log", "work_split"],
+                ["shards", "truth", "ingestion_report", "data_card", "croissant"],
+                name="ingest_images",
+            ),
         ],
         tags="ingestion",
     )

@@ -5,11 +5,13 @@ from typing import Any
 
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
+from fourfold.labelers.card import label_card
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.gallery import label_gallery
 from fourfold.labelers.integration import integrate_labels
 from fourfold.labelers.labeling import label_shards
 from fourfold.labelers.measures import measure_teachers
+from fourfold.labelers.page.page import label_page
 from fourfold.labelers.teachers import TeacherSet, train_teachers
 from fourfold.metric_log import MetricLog
 
@@ -41,6 +43,23 @@ def draw_labels(shards: ShardSet, labels: ShardSet) -> bytes:
     return label_gallery(shards, labels, "val" if "val" in splits else splits[0])
 
 
-def measure_labelers(teachers: TeacherSet, labels: ShardSet, shards: ShardSet, truth: ShardSet) -> dict[str, float]:
-    """Measure the labels on exact truth; no metrics when the source has none."""
-    return measure_teachers(teachers, shards, labels, truth)
+def describe_labels(labels: ShardSet, label_report: dict[str, Any], labeling: LabelingConfig) -> str:
+    """Return the label card: the teacher of each modality, with version and license, and missing labels, as Markdown."""
+    return label_card(labels, labeling, label_report)
+
+
+def show_labels(shards: ShardSet, labels: ShardSet, label_report: dict[str, Any], labeling: LabelingConfig) -> str:
+    """Return the label page, a self-contained HTML page: the least certain labels, filters, and what is missing."""
+    return label_page(shards, labels, label_report, labeling)
+
+
+def measure_labelers(
+    teachers: TeacherSet, labels: ShardSet, shards: ShardSet, truth: ShardSet
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure the labels on exact truth; no metrics when the source has none. `about` has the digests of what is measured.
+
+    Returns:
+        The metrics, and the curves of the teachers' trainings.
+    """
+    about = {"teachers": teachers.digest(), "labels": labels.digest()}
+    return {**measure_teachers(teachers, shards, labels, truth), "about": about}, teachers.histories()

@@ -2,7 +2,15 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from pipelines.pseudo_labeling.nodes import combine_labels, draw_labels, label_images, measure_labelers, train_labelers
+from pipelines.pseudo_labeling.nodes import (
+    combine_labels,
+    describe_labels,
+    draw_labels,
+    label_images,
+    measure_labelers,
+    show_labels,
+    train_labelers,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -31,7 +39,14 @@ def create_pipeline() -> Pipeline:
                 name="combine_labels",
             ),
             Node(draw_labels, ["shards", "labels"], "label_gallery", name="draw_labels"),
-            Node(measure_labelers, ["teachers", "labels", "shards", "truth"], "teacher_metrics", name="measure_labelers"),
+            Node(describe_labels, ["labels", "label_report", settings], "label_card", name="describe_labels"),
+            Node(show_labels, ["shards", "labels", "label_report", settings], "label_page", name="show_labels"),
+            Node(
+                measure_labelers,
+                ["teachers", "labels", "shards", "truth"],
+                ["teacher_metrics", "teacher_history"],
+                name="measure_labelers",
+            ),
         ],
         tags="pseudo_labeling",
     )

@@ -12,25 +12,26 @@ from pipelines.tokenizer_training.nodes import (
 def create_pipeline() -> Pipeline:
     """Return the stage that turns labels into tokens."""
     settings = "params:tokenizer_training"
+    teaching = ["known_teachers", "params:pseudo_labeling"]  # of labels that are not stored, see pseudo_labeling.keep
     return Pipeline(
         [
             Node(
                 train_all_tokenizers,
-                ["shards", "labels", settings, "params:seed", "tokenizers_folder", "metric_log"],
+                ["shards", "labels", *teaching, settings, "params:seed", "tokenizers_folder", "metric_log"],
                 "tokenizers",
                 tags=["gpu", "distributed"],
                 name="train_all_tokenizers",
             ),
             Node(
                 measure_all_tokenizers,
-                ["tokenizers", "shards", "labels"],
-                "tokenizer_metrics",
+                ["tokenizers", "shards", "labels", "tokenizers_folder"],
+                ["tokenizer_metrics", "tokenizer_history"],
                 tags="gpu",
                 name="measure_all_tokenizers",
             ),
             Node(
                 tokenize_shards,
-                ["shards", "labels", "tokenizers", settings, "params:seed", "tokens_folder", "work_split"],
+                ["shards", "labels", *teaching, "tokenizers", settings, "params:seed", "tokens_folder", "work_split"],
                 "tokens",
                 tags="gpu",
                 name="tokenize_shards",

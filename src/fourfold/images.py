@@ -4,7 +4,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,7 +50,7 @@ FeatureBasis = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def draw(name: str, value: Any, drawing: Drawing) -> np.ndarray | None:
     """Return a label's value as an image uint8 (H, W, 3), by the kind of the label; None for text and unknown kinds."""
-    painter = _PAINTERS.get(label(name).kind)
+    painter = PAINTERS.get(label(name).kind)
     return None if painter is None else painter(value, drawing)
 
 
@@ -81,6 +81,42 @@ def box_image(rgb_HWC: np.ndarray, instances: list[dict[str, Any]], table: Class
         color = tuple(colors.get(instance["class_name"], UNKNOWN_COLOR))
         # A predicted box may have its corners in the wrong order.
         pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=color, width=BOX_SCALE)
+    return np.asarray(image)
+
+
+def overlay_image(values: Mapping[str, Any], drawing: Drawing) -> np.ndarray:
+    """Return an image with classes and boxes drawn over it, in its size, and depth below it: uint8 (H or 2 H, W, 3).
+
+    Args:
+        values: of the labels depth (NaN where it is not known), semseg (255 for none) and det; each may be absent.
+        drawing: the image, the classes and the range of the depth colors.
+    """
+    assert drawing.rgb is not None
+    shown_HW3 = drawing.rgb.copy()
+    if "semseg" in values:
+        is_class_HW = values["semseg"] != MAX_ID
+        mixed_HW3 = (shown_HW3.astype(np.uint16) + class_image(values["semseg"], drawing.classes)) // 2
+        shown_HW3[is_class_HW] = mixed_HW3[is_class_HW]
+    if "det" in values:
+        shown_HW3 = _with_boxes(Image.fromarray(shown_HW3), values["det"]["instances"], drawing.classes)
+    if "depth" not in values:
+        return shown_HW3
+    near, far = drawing.depth_range
+    is_known_HW1 = np.isfinite(values["depth"])[..., None]
+    depth_HW3 = np.where(is_known_HW1, depth_image(np.nan_to_num(values["depth"], nan=far), near, far), 0)
+    return np.concatenate([shown_HW3, depth_HW3.astype(np.uint8)])
+
+
+def _with_boxes(image: Image.Image, instances: list[dict[str, Any]], table: ClassTable) -> np.ndarray:
+    """Return the image with boxes, and with the names of their classes, in the size of the image."""
+    pen, colors = ImageDraw.Draw(image), dict(zip(table.names, table.palette.tolist(), strict=False))
+    line = max(1, min(image.size) // 200)
+    for instance in instances:
+        edges = np.array(instance["box"]) * np.tile(image.size, 2)
+        x0, y0, x1, y1 = (float(edge) for edge in np.clip(edges, 0, np.tile(image.size, 2) - 1))
+        color = tuple(colors.get(instance["class_name"], (255, 255, 255)))
+        pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=color, width=line)
+        pen.text((min(x0, x1) + line + 1, min(y0, y1) + line), instance["class_name"], fill=color)
     return np.asarray(image)
 
 
@@ -123,17 +159,25 @@ def feature_image(features_hwC: np.ndarray, directions: FeatureBasis, size: int)
     return _enlarged(Image.fromarray(np.rint(shown * 255).astype(np.uint8)), size)
 
 
-def png(image: np.ndarray | Image.Image) -> bytes:
-    """Return an image as PNG; equal images have equal bytes."""
+def png(image: np.ndarray | Image.Image, compress_level: int = 6) -> bytes:
+    """Return an image as PNG; equal images have equal bytes.
+
+    `compress_level`: 0 to 9; level 6 takes several times as long as level 1 for a few percent.
+    """
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=6)
+    image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 
 def data_url(image: np.ndarray) -> str:
     """Return an image as a URL that contains it, for a page without other files."""
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+    return png_url(png(image))
+
+
+def png_url(content: bytes) -> str:
+    """Return the bytes of a PNG as such a URL."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def _enlarged(image: Image.Image, size: int) -> np.ndarray:
@@ -152,7 +196,7 @@ def _boxes(value: dict[str, Any], drawing: Drawing) -> np.ndarray:
     return box_image(rgb, value["instances"], drawing.classes)
 
 
-_PAINTERS: dict[str, Callable[[Any, Drawing], np.ndarray]] = {  # by the kind of a label
+PAINTERS: dict[str, Callable[[Any, Drawing], np.ndarray]] = {  # by the kind of a label
     "image": lambda value, drawing: value,
     "depth": lambda value, drawing: depth_image(value, *drawing.depth_range),
     "normals": lambda value, drawing: normal_image(value),

@@ -11,6 +11,13 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 15.0
+_draws_bars = True
+
+
+def use_lines() -> None:
+    """Log lines instead of drawing bars, also on a terminal: for a process whose parent draws a bar."""
+    global _draws_bars
+    _draws_bars = False
 
 
 def progress(
@@ -33,7 +40,7 @@ def progress(
     """
     if total is None and hasattr(items, "__len__"):
         total = start + len(items)  # type: ignore[arg-type]
-    if sys.stderr.isatty():
+    if _draws_bars and sys.stderr.isatty():
         bar = tqdm(items, description, total=total, unit=unit, initial=start, dynamic_ncols=True, smoothing=0.05)
         for item in bar:
             yield item

@@ -117,7 +117,10 @@ def claim(folder: Path, wanted: Fingerprint, shared: bool = False, is_cheap: boo
         if not is_held:
             _supersede(folder, wanted, is_cheap)
             is_held = _restore(folder, wanted)
-        if not is_held:
+        is_changed = is_held and read_fingerprint(folder / FINGERPRINT_FILE) != wanted.as_json()
+        if is_changed:
+            logger.warning("%s changed after it was written. Writing it again.", folder / FINGERPRINT_FILE)
+        if is_changed or not is_held:
             write_json(folder / FINGERPRINT_FILE, wanted.as_json())
     if not shared:
         for partial in list(folder.rglob(f"{PARTIAL_MARK}*")):
@@ -126,10 +129,28 @@ def claim(folder: Path, wanted: Fingerprint, shared: bool = False, is_cheap: boo
     return is_held
 
 
-def _content(folder: Path) -> str | None:
-    """Return the digest of the fingerprint whose work a folder holds; None when it has no fingerprint."""
+def renew_fingerprint(folder: Path, wanted: Fingerprint) -> None:
+    """Write the fingerprint of a folder again if it was lost or changed; the content is known to be that of `wanted`."""
     marker = folder / FINGERPRINT_FILE
-    return str(read_json(marker).get("fingerprint")) if marker.is_file() else None
+    if read_fingerprint(marker) != wanted.as_json():
+        logger.warning("%s was lost or changed. Writing it again.", marker)
+        write_json(marker, wanted.as_json())
+
+
+def _content(folder: Path) -> str | None:
+    """Return the digest of the fingerprint whose work a folder holds; None when it has no fingerprint that can be read."""
+    found = read_fingerprint(folder / FINGERPRINT_FILE)
+    return str(found["fingerprint"]) if "fingerprint" in found else None
+
+
+def read_fingerprint(marker: Path) -> dict[str, Any]:
+    """Return the content of a `fingerprint.json`; empty when there is none, or none that can be read."""
+    try:
+        content = read_json(marker) if marker.is_file() else {}
+    except ValueError:
+        return {}
+    parts = [content.get(name, {}) for name in ("parameters", "inputs", "modules")] if isinstance(content, dict) else [None]
+    return content if all(isinstance(part, dict) for part in parts) else {}
 
 
 def _supersede(folder: Path, wanted: Fingerprint, is_cheap: bool) -> None:
@@ -138,8 +159,9 @@ def _supersede(folder: Path, wanted: Fingerprint, is_cheap: bool) -> None:
     if not {child.name for child in children} - {FINGERPRINT_FILE}:
         return  # nothing was made yet
     keep, marker = 0 if is_cheap else _keep(), folder / FINGERPRINT_FILE
-    old = read_json(marker) if marker.is_file() else {}
-    changes = wanted.changes_since(old) if old else "it has no fingerprint, so what it was made from is unknown"
+    old = read_fingerprint(marker)
+    unknown = "its fingerprint cannot be read" if marker.is_file() else "it has no fingerprint"
+    changes = wanted.changes_since(old) if "fingerprint" in old else f"{unknown}, so what it was made from is unknown"
     # 1) Move it aside under a name that tells it from other results of this folder, or delete it
     aside = folder.parent / SUPERSEDED_FOLDER / f"{folder.name}-{str(old.get('fingerprint', 'unknown'))[:SHORT]}"
     try:

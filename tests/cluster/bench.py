@@ -49,7 +49,7 @@ def project(cluster: Cluster, number: int, driver: Path) -> Iterator[Project]:
     mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
     try:
         with miniature(folder / "project", cluster, name, folder / "mlflow.db") as made:
-            made.driver = driver
+            made.driver, made.preloaded = driver, False  # imports and memory are part of the measurement
             yield made
     finally:
         cluster.kubectl("delete", "namespace", name)

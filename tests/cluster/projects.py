@@ -13,29 +13,60 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from preloaded import Command
 from testcluster.cluster import Cluster
 from testcluster.identities import write_kubeconfig
 from testcluster.images import USER
+from tiny import ENVIRONMENT, PARAMETERS, tiny_clone
 
 CHECKOUT = Path(__file__).parents[2]
 MINIATURE = Path(__file__).with_name("miniature")
 SITE = "cluster"
 DRIVER_SECONDS = 180
 CHAIN_SECONDS = 900
+KILL_SECONDS = 60
+# The user of the pods, who may also read folders of root, such as that of the environment.
+AS_POD_USER = (
+    *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"),
+)
 
+CHAIN = [f"--env={ENVIRONMENT}"]  # options of a run of fourfold
+STEPS = 200
+# Long enough to be interrupted; float32, so that the losses of two processes differ little from those of one.
+LONGER = {
+    **PARAMETERS["pretraining"],
+    "total_tokens": STEPS * 1152,
+    "precision": "fp32",
+    "loop": {"log_every": 1, "validate_every": 50, "checkpoint_every": 10},
+}
+
+ALL_TAINTS = {"operator": "Exists"}
 KUBERNETES: dict[str, Any] = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    # The node has two cores: 900m and two times 450m can run at once, each as fast as possible.
-    "default": {"cpu": "450m", "cpu_limit": "2", "memory": "600Mi", "shared_memory": "64Mi", "scratch": "200Mi", "retries": 0},
+    # The pods of several tests fit on two cores, each as fast as possible.
+    "default": {
+        "cpu": "100m",
+        "cpu_limit": "2",
+        "memory": "600Mi",
+        "shared_memory": "64Mi",
+        "scratch": "200Mi",
+        "retries": 0,
+        "tolerations": [ALL_TAINTS],  # a taint of another test
+    },
+    "driver": {"tolerations": [ALL_TAINTS]},
     "tags": {
-        "gpu": {"gpus": 1, "cpu": "900m"},
+        "gpu": {"gpus": 1},
         "split": {"shards": 4, "parallelism": 2},
         "together": {"nodes": 2},
         "tiny": {"cpu": "10m"},
     },
     "grace_seconds": 5,
-    "start_seconds": 10,
-    "pending_seconds": 120,  # pods of an earlier test may still use the cores
+    "start_seconds": 45,  # kubelet repeats a failed start after 10 to 15 s, e.g. if it may not read a new claim yet
+    "pending_seconds": 120,  # pods of other tests may use the simulated GPUs
 }
 
 
@@ -47,6 +78,7 @@ class Project:
         self.site: dict[str, Any] = json.loads(json.dumps(KUBERNETES))
         self.image = ""
         self.driver = Path(sys.prefix)  # environment of the driver
+        self.preloaded = True  # drivers are copies of a process that has imported the libraries
 
     def configure(self, **changes: Any) -> None:
         """Write `kubernetes.yml`.
@@ -71,12 +103,6 @@ class Project:
             for path in (Path(parent), *(Path(parent, name) for name in files)):
                 os.chown(path, USER, USER, follow_symlinks=False)
 
-    def command(self, *arguments: str) -> list[str]:
-        """Return the command line of `kedro ...` as the user of the pods, who may read folders of root."""
-        user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-        passing = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        return [*user, *passing, "--", str(self.driver / "bin/kedro"), *arguments]
-
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment variables of the driver."""
         own = {
@@ -92,7 +118,15 @@ class Project:
     def start(self, *arguments: str, **environment: str) -> "Driver":
         """Start `kedro ...` without waiting."""
         self.change_owner()
-        return Driver(self.command(*arguments), self.folder, self.environment(**environment))
+        log, variables = self.folder / f".driver-{time.monotonic_ns()}.log", self.environment(**environment)
+        if self.preloaded:
+            return Driver(Command(["kedro", *arguments], self.folder, variables, log, launcher=AS_POD_USER), log)
+        command = [*AS_POD_USER, str(self.driver / "bin/kedro"), *arguments]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        return Driver(process, log)
 
     def run(self, *arguments: str, seconds: float = DRIVER_SECONDS, **environment: str) -> "Driver":
         """Run `kedro run` on the cluster and wait for its end."""
@@ -133,21 +167,21 @@ class Project:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return the Jobs of the namespace."""
-        return list(self.cluster.get("jobs", f"--namespace={self.namespace}")["items"])
+        return list(self.cluster.read(f"/apis/batch/v1/namespaces/{self.namespace}/jobs").json()["items"])
 
     def pods(self, phase: str = "") -> list[dict[str, Any]]:
         """Return the pods of the namespace; with `phase`, those in that phase that are not being deleted."""
-        found = self.cluster.get("pods", f"--namespace={self.namespace}")["items"]
+        found = self.cluster.read(f"/api/v1/namespaces/{self.namespace}/pods").json()["items"]
         return [
             p for p in found if phase in ("", p["status"].get("phase")) and not (phase and "deletionTimestamp" in p["metadata"])
         ]
 
-    def wait_for_pod(self, phase: str = "Running", name: str = "", seconds: float = 40) -> str:
+    def wait_for_pod(self, phase: str = "Running", name: str = "", seconds: float = 120) -> str:
         """Wait until a pod whose name starts with `name` is in a phase; return its name."""
         end = time.monotonic() + seconds
         while not (found := [p["metadata"]["name"] for p in self.pods(phase) if p["metadata"]["name"].startswith(name)]):
             assert time.monotonic() < end, f"no pod {name}… is {phase} after {seconds} s: {self.describe()}"
-            time.sleep(0.2)
+            time.sleep(0.1)
         return str(found[0])
 
     def wait_for_log(self, text: str, seconds: float = 120) -> None:
@@ -155,11 +189,12 @@ class Project:
         end = time.monotonic() + seconds
         while not any(text in self.log(p["metadata"]["name"]) for p in self.pods()):
             assert time.monotonic() < end, f"no log contains {text!r} after {seconds} s: {self.describe()}"
-            time.sleep(0.3)
+            time.sleep(0.2)
 
     def log(self, pod: str) -> str:
-        """Return the log of a pod."""
-        return self.cluster.try_kubectl("logs", f"--namespace={self.namespace}", pod).stdout
+        """Return the log of a pod; nothing while it has none."""
+        answer = self.cluster.read(f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log")
+        return answer.text if answer.ok else ""
 
     def describe(self) -> str:
         """Return objects and logs for the message of a failed test."""
@@ -167,20 +202,28 @@ class Project:
         return pods + "".join(self.log(p["metadata"]["name"])[-1500:] for p in self.pods())
 
 
+def finished_pod(cluster: Cluster, namespace: str, name: str, seconds: float = 120) -> dict[str, Any]:
+    """Wait for the end of a pod; return it."""
+    end = time.monotonic() + seconds
+    while (found := cluster.read(f"/api/v1/namespaces/{namespace}/pods/{name}").json())["status"].get("phase") not in (
+        "Succeeded",
+        "Failed",
+    ):
+        assert time.monotonic() < end, cluster.kubectl("describe", "pod", name, f"--namespace={namespace}")
+        time.sleep(0.1)
+    return dict(found)
+
+
 class Driver:
     """A `kedro` process and its output."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.log = folder / f".driver-{time.monotonic_ns()}.log"
-        self._file = self.log.open("w")
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    def __init__(self, process: Command | subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
 
     @property
     def output(self) -> str:
         """The complete output."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     @property
     def last_line(self) -> str:
@@ -197,7 +240,7 @@ class Driver:
         """Wait for the end of the process; kill it and fail with its output after `seconds`."""
         try:
             return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             self.kill()
             raise AssertionError(f"the driver has not ended after {seconds} s; its output:\n{self.output[-4000:]}") from None
 
@@ -217,20 +260,12 @@ class Driver:
         """Kill the process, as the loss of its machine would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(KILL_SECONDS)
 
 
-def clone(target: Path) -> Path:
-    """Copy the files that git tracks or would track, with their changes, into a new repository."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (CHECKOUT / name).is_file() and not name.startswith("tests/"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(CHECKOUT / name, target / name)
-    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "clone"]):
-        subprocess.run(["git", *command], cwd=target, check=True)
+def chain_clone(target: Path) -> Path:
+    """Copy fourfold with the tiny environment and a longer pretraining into a new repository."""
+    tiny_clone(target, pretraining=LONGER)
     (target / ".home").mkdir()
     return target
 

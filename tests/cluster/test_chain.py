@@ -1,38 +1,39 @@
-"""fourfold with the smoke configuration and every GPU step in pods, compared with runs without a cluster."""
+"""fourfold with tiny data and models and every GPU step in pods, compared with a run without a cluster."""
 
 import hashlib
 import json
 import shutil
+from collections import Counter
 
 import mlflow
 import numpy as np
 import pytest
-from projects import CHAIN_SECONDS, Project, clone
+from projects import ALL_TAINTS, CHAIN, CHAIN_SECONDS, STEPS, Project
 from test_faults import taint
 
-TIMED = {"metrics.json", "report.html"}  # they contain seconds; metrics.json is compared without them
 SITE = {
     "volumes": [{"mount": "data", "claim": "data"}],
-    "default": {"cpu": "1800m", "cpu_limit": "2", "memory": "3Gi", "shared_memory": "512Mi", "retries": 0},  # of two cores
+    "default": {
+        "cpu": "300m",  # the pods of several tests fit on two cores
+        "cpu_limit": "2",
+        "memory": "3Gi",
+        "shared_memory": "512Mi",
+        "retries": 0,
+        "tolerations": [ALL_TAINTS],  # a taint of another test
+    },
     "tags": {"gpu": {"gpus": 1}},
     "grace_seconds": 20,
-    "pending_seconds": 300,  # pods of an earlier test may still use the cores
+    "pending_seconds": 300,  # pods of other tests may use the simulated GPUs
 }
-# Long enough to be interrupted; one thread, so that each of two processes computes like a single one.
-PRETRAINING = ["--pipelines=pretraining", "--env=smoke"]
-LONGER = {
-    "num_threads": 1,
-    "pretraining.total_tokens": 345_600,
-    "pretraining.precision": "fp32",
-    "pretraining.loop.log_every": 1,
-}
-STEPS = 150
-LABELING = ["--pipelines=pseudo_labeling", "--env=smoke"]
+SPLIT = ("ingest_images", "label_images")
+PRETRAINING = ["--pipelines=pretraining", *CHAIN]
+MODELS = "04_models/[!f]*"  # without those of fine-tuning
+LABELING = ["--pipelines=pseudo_labeling", *CHAIN]
 
 
 def outputs(folder, pattern="0[1-5]_*"):
     """Return the SHA-256 of every output file of the stages."""
-    files = sorted(path for path in folder.glob(f"data/{pattern}/**/*") if path.is_file() and path.name not in TIMED)
+    files = sorted(path for path in folder.glob(f"data/{pattern}/**/*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -41,30 +42,15 @@ def differences(expected, found):
     return {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
 
 
-def parameters(values):
-    """Return the option that sets parameters."""
-    return f"--params={','.join(f'{name}={value}' for name, value in values.items())}"
-
-
 @pytest.fixture
-def chain(tmp_path, own_cluster, namespace):
+def chain(tmp_path, own_cluster, namespace, clean_chain):
     """Return a clone of fourfold with its image and its `kubernetes.yml`."""
-    made = Project(clone(tmp_path / "on-cluster"), own_cluster, namespace)
+    made = Project(shutil.copytree(clean_chain, tmp_path / "on-cluster", symlinks=True), own_cluster, namespace)
     made.image = own_cluster.put_project("fourfold", made.folder)
     own_cluster.volume(namespace, "data", made.folder / "data")
     made.site = json.loads(json.dumps(SITE))
     made.configure()
     return made
-
-
-@pytest.fixture(scope="session")
-def pretrained_alone(whole_chain, own_cluster):
-    """Return the folder of fourfold after a longer pretraining in one process, without a cluster."""
-    folder = clone(whole_chain.parent / "pretrained-alone")
-    copy_outputs(whole_chain, folder, "0[1-3]_*")
-    driver = Project(folder, own_cluster, "").start("run", *PRETRAINING, parameters(LONGER))
-    assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-4000:]
-    return folder
 
 
 def copy_outputs(source, target, pattern):
@@ -75,26 +61,22 @@ def copy_outputs(source, target, pattern):
 
 def history(folder):
     """Return the losses of a pretraining by step."""
-    (path,) = folder.glob("data/04_models/**/history.json")
-    return json.loads(path.read_text())
+    return json.loads((folder / "data/04_models/pretraining/history.json").read_text())
 
 
 @pytest.mark.timeout(1800)
 def test_all_stages_on_the_cluster_equal_a_local_run(chain, whole_chain):
-    chain.configure(nodes={"label_images": {"shards": 2, "cpu": "900m"}})
-    driver = chain.run("--env=smoke", seconds=CHAIN_SECONDS)
+    chain.configure(nodes={step: {"shards": 2} for step in SPLIT})
+    driver = chain.run(*CHAIN, seconds=CHAIN_SECONDS)
     assert driver.code == 0, driver.output[-6000:] + chain.describe()
-    pods = {pod["metadata"]["labels"]["kedro.org/step"] for pod in chain.pods()}
+    pods = Counter(pod["metadata"]["labels"]["kedro.org/step"] for pod in chain.pods())
     gpu_steps = {"train_labelers", "label_images", "train_all_tokenizers", "tokenize_shards", "pretrain_model", "compare_arms"}
-    assert gpu_steps <= pods, pods
+    assert gpu_steps <= pods.keys(), pods
+    assert {step: pods[step] for step in SPLIT} == dict.fromkeys(SPLIT, 3)  # two parts, then one that merges
 
     expected = outputs(whole_chain)
     assert len(expected) > 100
     assert differences(expected, outputs(chain.folder)) == set()
-    tables = [json.loads((folder / "data/05_reports/metrics.json").read_text()) for folder in (whole_chain, chain.folder)]
-    for table in tables:
-        table.pop("seconds")
-    assert tables[0] == tables[1]
 
     client = mlflow.MlflowClient(f"sqlite:///{chain.folder / 'data/mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("fourfold").experiment_id])
@@ -107,17 +89,17 @@ def test_all_stages_on_the_cluster_equal_a_local_run(chain, whole_chain):
 
 
 @pytest.mark.timeout(1200)
-def test_two_pods_with_one_killed_have_the_losses_of_one_process(chain, whole_chain, pretrained_alone):
+def test_two_pods_with_one_killed_have_the_losses_of_one_process(chain, whole_chain):
     copy_outputs(whole_chain, chain.folder, "0[1-3]_*")
-    chain.configure(nodes={"pretrain_model": {"nodes": 2, "cpu": "900m", "retries": 1}})
-    driver = chain.start(*chain.on_cluster(*PRETRAINING, parameters(LONGER)))
+    chain.configure(nodes={"pretrain_model": {"nodes": 2, "retries": 1}})
+    driver = chain.start(*chain.on_cluster(*PRETRAINING))
     chain.wait_for_log("checkpoint at step 50")
     second = next(pod["metadata"]["name"] for pod in chain.pods("Running") if "-1-" in pod["metadata"]["name"])
     chain.cluster.kubectl("exec", second, f"--namespace={chain.namespace}", "--", "sh", "-c", "kill -9 -1")
     assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-6000:] + chain.describe()
     assert "esuming from step" in driver.output + "".join(chain.log(pod["metadata"]["name"]) for pod in chain.pods())
     assert sum(pod["metadata"]["labels"]["kedro.org/step"] == "pretrain_model" for pod in chain.pods("Succeeded")) == 2
-    assert_same_losses(history(chain.folder), history(pretrained_alone))
+    assert_same_losses(history(chain.folder), history(whole_chain))
 
 
 def assert_same_losses(found, expected):
@@ -130,24 +112,26 @@ def assert_same_losses(found, expected):
 
 
 @pytest.mark.timeout(1200)
-def test_a_deleted_and_then_evicted_pod_resumes_to_the_same_weights(chain, whole_chain, pretrained_alone):
+@pytest.mark.taints
+def test_a_deleted_and_then_evicted_pod_resumes_to_the_same_weights(chain, whole_chain):
+    chain.configure(default={"tolerations": []})
     copy_outputs(whole_chain, chain.folder, "0[1-3]_*")
-    driver = chain.start(*chain.on_cluster(*PRETRAINING, parameters(LONGER)))
+    driver = chain.start(*chain.on_cluster(*PRETRAINING))
     chain.wait_for_log("checkpoint at step 40")
     first = chain.wait_for_pod("Running", "pretrain")
     chain.cluster.kubectl("delete", "pod", first, f"--namespace={chain.namespace}", "--wait=false")
     chain.wait_for_log("checkpoint at step 100")
     taint(chain, chain.wait_for_pod("Running", "pretrain"))
     assert driver.wait(CHAIN_SECONDS) == 0, driver.output[-6000:] + chain.describe()  # with `retries: 0`
-    expected = outputs(pretrained_alone, "04_models")
+    expected = outputs(whole_chain, MODELS)
     assert any(name.endswith("model.safetensors") for name in expected)
-    assert differences(expected, outputs(chain.folder, "04_models")) == set()
+    assert differences(expected, outputs(chain.folder, MODELS)) == set()
 
 
 @pytest.mark.timeout(1200)
 def test_labeling_in_four_parts_with_kills_equals_one_process(chain, whole_chain):
     copy_outputs(whole_chain, chain.folder, "01_*")
-    chain.configure(nodes={"label_images": {"shards": 4, "parallelism": 2, "cpu": "900m", "retries": 3}})
+    chain.configure(nodes={"label_images": {"shards": 4, "parallelism": 2, "retries": 3}})
     driver = chain.start(*chain.on_cluster(*LABELING))
     killed = set()
     while len(killed) < 2:

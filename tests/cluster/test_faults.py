@@ -23,16 +23,16 @@ def expected_labels(shards=4, size=7):
 
 
 def test_a_restarted_driver_adopts_its_jobs(project):
-    arguments = project.on_cluster(TRAINING, "--params=training.steps=100,training.seconds=0.3")
+    arguments = project.on_cluster(TRAINING, "--params=training.steps=60,training.seconds=0.3")
     first = project.start(*arguments)
-    project.wait_for_log("training: 3/100")
+    project.wait_for_log("training: 3/60")
     first.kill()
     before = {job["metadata"]["uid"] for job in project.jobs()}
     second = project.start(*arguments)
     assert second.wait() == 0, second.output
     assert {job["metadata"]["uid"] for job in project.jobs()} == before
     assert len(project.pods()) == 1
-    assert json.loads(project.read("trained.json")) == expected_state(100)
+    assert json.loads(project.read("trained.json")) == expected_state(60)
 
     third = project.start(*arguments)
     assert third.wait() == 0, third.output
@@ -65,8 +65,10 @@ def taint(project, pod):
         project.cluster.kubectl("taint", "node", NODE, "fourfold.test/reclaimed:NoExecute-")
 
 
+@pytest.mark.taints
 @pytest.mark.parametrize("disrupt", [evict, taint])
 def test_a_disrupted_pod_is_restarted_without_a_retry(project, disrupt):
+    project.configure(default={"tolerations": []})
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=30,training.seconds=0.3"))
     project.wait_for_log("checkpoint at step 5")
     disrupt(project, project.wait_for_pod("Running", "train"))
@@ -76,7 +78,7 @@ def test_a_disrupted_pod_is_restarted_without_a_retry(project, disrupt):
 
 def test_a_split_step_with_killed_parts_equals_one_process(project):
     project.configure(default={"retries": 3})
-    driver = project.start(*project.on_cluster(LABELING, "--params=labeling.shards=8,labeling.seconds=6.0"))
+    driver = project.start(*project.on_cluster(LABELING, "--params=labeling.shards=8,labeling.seconds=2.0"))
     for _ in range(2):
         pod = project.wait_for_pod("Running", "label")
         project.cluster.kubectl("delete", "pod", pod, f"--namespace={project.namespace}", "--grace-period=1")

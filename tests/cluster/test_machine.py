@@ -3,17 +3,16 @@
 import json
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
-from projects import CHECKOUT
+from projects import CHECKOUT, finished_pod
 from test_manifests import hardened
 from testcluster import programs
-from testcluster.cluster import GPU, Cluster
+from testcluster.cluster import GPU, GPUS, Cluster
 from testcluster.errors import ClusterError
 from testcluster.identities import NODE
 from testcluster.machine import Machine
-from testcluster.traces import traces
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +28,7 @@ def pod_of(cluster, namespace, image, command, **container):
     spec["containers"][0].update(container)
     metadata = {"name": "probe", "namespace": namespace}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    end = time.monotonic() + 60
-    while (found := cluster.get("pod", "probe", f"--namespace={namespace}"))["status"].get("phase") not in (
-        "Succeeded",
-        "Failed",
-    ):
-        assert time.monotonic() < end, cluster.kubectl("describe", "pod", "probe", f"--namespace={namespace}")
-        time.sleep(0.2)
-    return found
+    return finished_pod(cluster, namespace, "probe")
 
 
 def test_pods_resolve_services_and_trust_the_api_server(own_cluster, namespace, image):
@@ -65,7 +57,7 @@ def test_memory_limits_are_enforced_and_the_image_is_read_only(own_cluster, name
 
 
 def test_simulated_gpus_are_allocatable(own_cluster):
-    assert own_cluster.get("node", NODE)["status"]["allocatable"][GPU] == "2"
+    assert own_cluster.get("node", NODE)["status"]["allocatable"][GPU] == str(GPUS)
 
 
 def test_a_missing_program_is_named_with_the_install_command(monkeypatch):
@@ -89,7 +81,6 @@ def test_a_second_cluster_is_refused(own_cluster):
 
 
 def test_namespaces_disappear_when_their_owner_is_killed(own_cluster, tmp_path):
-    before = traces()["processes"]
     script = (
         "import sys, time; from pathlib import Path; from testcluster.machine import Machine; "
         "machine = Machine(Path(sys.argv[1])); "
@@ -100,10 +91,9 @@ def test_namespaces_disappear_when_their_owner_is_killed(own_cluster, tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path)]
     owner = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "up\n"
-    assert len(traces()["processes"] - before) >= 2
+    started = psutil.Process(owner.pid).children(recursive=True)
+    assert {"unshare", "sleep"} <= {process.name() for process in started}
     owner.kill()
     owner.wait()
-    end = time.monotonic() + 5
-    while traces()["processes"] - before:
-        assert time.monotonic() < end, traces()["processes"] - before
-        time.sleep(0.1)
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive

@@ -1,18 +1,13 @@
-"""k8s/ and the manifests of the runner against a real API server, and MLflow of k8s/overlays/local in use."""
+"""k8s/ and the manifests of the runner against a real API server."""
 
 import json
-import subprocess
-import time
-import urllib.request
 
-import mlflow
 import pytest
 import yaml
-from projects import CHECKOUT, SITE
+from projects import ALL_TAINTS, CHECKOUT, SITE
 
 GOLDEN = sorted((CHECKOUT / "tests/fourfold_ops/kubernetes/manifests/golden").glob("*.yaml"))
 OVERLAYS = ("local", "gpu")
-LOCAL = "fourfold"
 
 
 def kustomized(cluster, overlay):
@@ -22,73 +17,11 @@ def kustomized(cluster, overlay):
     ]
 
 
-@pytest.fixture(scope="module")
-def local(own_cluster, tmp_path_factory):
-    """Apply the overlay `local` as a user does, with the image of the project and volumes of this machine."""
-    cluster, folder = own_cluster, tmp_path_factory.mktemp("volumes")
-    reference = cluster.put_project("fourfold", CHECKOUT)
-    overlay = tmp_path_factory.mktemp("overlay")
-    name, _, digest = reference.partition("@")
-    content = {
-        "resources": [str((CHECKOUT / "k8s/overlays/local").relative_to("/"))],
-        "images": [{"name": "fourfold-tracking", "newName": name, "digest": digest}],
-    }
-    content["resources"] = ["../" * (len(overlay.parts) - 1) + content["resources"][0]]
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
-    for claim in ("fourfold-data", "mlflow"):
-        (folder / claim).mkdir()
-        subprocess.run(["chown", "1000:1000", str(folder / claim)], check=True)
-        cluster.offer_volume(LOCAL, claim, folder / claim)
-    cluster.kubectl("apply", "-k", str(overlay))
-    yield cluster
-    cluster.kubectl("delete", "-k", str(overlay), "--wait=true")
-    cluster.kubectl("delete", "persistentvolume", f"--selector=namespace={LOCAL}")
-
-
-def test_the_local_overlay_starts_and_mlflow_records_a_run(local):
-    local.kubectl("rollout", "status", "deployment/mlflow", f"--namespace={LOCAL}", "--timeout=250s")
-    claims = {c["metadata"]["name"]: c["status"]["phase"] for c in local.get("pvc", f"--namespace={LOCAL}")["items"]}
-    assert claims == {"fourfold-data": "Bound", "mlflow": "Bound"}
-    address = local.get("service", "mlflow", f"--namespace={LOCAL}")["spec"]["clusterIP"]
-    with pytest.raises(urllib.error.HTTPError, match="403"):  # by an unknown host name (DNS rebinding)
-        urllib.request.urlopen(f"http://{address}:5000/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=20)
-
-    script = (
-        "import mlflow; mlflow.set_tracking_uri('http://mlflow:5000'); mlflow.start_run(); mlflow.log_metric('loss', 0.5); "
-        "mlflow.log_text('words', 'note.txt'); print(mlflow.active_run().info.run_id)"
-    )
-    run_id = run_in_pod(local, LOCAL, ["python", "-c", script]).strip().splitlines()
-    run_id = next(line for line in run_id if len(line) == 32)
-    with forwarded(local, LOCAL) as uri:
-        client = mlflow.MlflowClient(uri)
-        assert client.get_run(run_id).data.metrics == {"loss": 0.5}
-        assert [found.path for found in client.list_artifacts(run_id)] == ["note.txt"]
-
-
-def run_in_pod(cluster, namespace, command):
-    """Run a command in a hardened pod with the image of the project; return its output."""
-    image = cluster.get("deployment", "mlflow", f"--namespace={namespace}")["spec"]["template"]["spec"]["containers"][0][
-        "image"
-    ]
-    metadata = {"name": "client", "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "fourfold-ops"}}
-    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": hardened(image, command)})
-    end = time.monotonic() + 90
-    while (phase := cluster.get("pod", "client", f"--namespace={namespace}")["status"].get("phase")) in (
-        None,
-        "Pending",
-        "Running",
-    ):
-        assert time.monotonic() < end, cluster.kubectl("describe", "pod", "client", f"--namespace={namespace}")
-        time.sleep(0.5)
-    log = cluster.kubectl("logs", "client", f"--namespace={namespace}")
-    assert phase == "Succeeded", log
-    return log
-
-
 def hardened(image, command):
     """Return the spec of a pod that Pod Security "restricted" admits."""
     return {
         "restartPolicy": "Never",
+        "tolerations": [ALL_TAINTS],
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [{"name": "scratch", "emptyDir": {}}],
         "containers": [
@@ -105,24 +38,6 @@ def hardened(image, command):
             }
         ],
     }
-
-
-class forwarded:  # noqa: N801
-    """`kubectl port-forward` to MLflow, as documented in docs/kubernetes.md."""
-
-    def __init__(self, cluster, namespace):
-        command = [f"{cluster.programs}/kubectl", f"--kubeconfig={cluster.kubeconfig}", f"--namespace={namespace}"]
-        self.process = subprocess.Popen(
-            [*command, "port-forward", "service/mlflow", ":5000"], stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self):
-        line = self.process.stdout.readline()
-        return "http://localhost:" + line.partition("127.0.0.1:")[2].partition(" ")[0]
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -146,15 +61,6 @@ def admit(cluster, namespace, spec):
     spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "dry", "namespace": namespace}, "spec": spec}
     cluster.kubectl("create", "--dry-run=server", "-f", "-", content=json.dumps(pod))
-
-
-def test_the_namespace_refuses_pods_that_are_not_hardened(local):
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "soft", "namespace": LOCAL}}
-    done = local.try_kubectl(
-        "apply", "-f", "-", content=json.dumps({**pod, "spec": {"containers": [{"name": "c", "image": "x"}]}})
-    )
-    assert done.returncode
-    assert "violates PodSecurity" in done.stderr
 
 
 def test_there_are_golden_manifests():

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from projects import SITE
+from testcluster.cluster import GPUS
 
 AGAIN = r"kedro run --runner=\S+ --runner-params=site=cluster --pipelines=training"
 TRAINING = "--pipelines=training"
@@ -28,8 +29,14 @@ def test_out_of_memory_names_limit_step_and_checkpoint(project):
     assert re.match(expected, line), line
 
 
-def test_an_error_of_the_code_is_quoted_with_its_progress(project):
+def test_an_error_of_the_code_is_quoted_with_its_progress_and_without_a_secret(project):
+    token, metadata = "planted-4f1c9a", {"name": "store", "namespace": project.namespace}
+    project.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"STORE_TOKEN": token}})
+    project.configure(secrets=[{"name": "store"}])
     line = verdict(project, "--params=training.at=7,training.how=error")
+    assert "at step 7, with ***." in line, line  # the pod had it
+    kept = [path for path in project.folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    assert not kept and token not in json.dumps([project.jobs(), project.pods()]) + project.describe()
     assert re.match(r"Failed: training/train: failed \(exit 1\) on node-0; .*The loss is not a number at step 7", line), line
     assert "step 7 of 12; last checkpoint 5" in line
     assert re.search(rf"resume with: {AGAIN}", line), line
@@ -53,14 +60,14 @@ def test_a_failing_process_is_retried_and_its_exit_code_named(project):
 
 def test_a_missing_image_is_named(project):
     absent = f"localhost/absent@sha256:{'0' * 64}"
-    project.configure(image=absent, start_seconds=3)
+    project.configure(image=absent, start_seconds=20)  # enough to mount the volume at the second attempt
     line = verdict(project)
     assert re.match(rf"Failed: training/train: image {re.escape(absent)} cannot be pulled \(\w+\) on node-0; ", line), line
     assert "correct `image` in kubernetes.yml" in line
 
 
 def test_missing_gpus_are_named_within_15_seconds(project):
-    project.configure(nodes={"train": {"gpus": 3}}, pending_seconds=60)
+    project.configure(nodes={"train": {"gpus": GPUS + 1}}, pending_seconds=60)
     driver = project.start(*project.on_cluster(TRAINING))
     submitted = project.wait_for_pod("Pending", "train")
     since = time.monotonic()
@@ -71,9 +78,9 @@ def test_missing_gpus_are_named_within_15_seconds(project):
 
 
 def test_a_step_that_fits_no_node_fails_after_pending_seconds(project):
-    project.configure(nodes={"train": {"gpus": 3}}, pending_seconds=3)
+    project.configure(nodes={"train": {"gpus": GPUS + 1}}, pending_seconds=3)
     line = verdict(project)
-    assert re.match(r"Failed: training/train: no node fits: .*Insufficient nvidia.com/gpu; requested .*3 nvidia.com/gpu", line)
+    assert re.match(r"Failed: training/train: no node fits: .*Insufficient nvidia.com/gpu; requested .*9 nvidia.com/gpu", line)
 
 
 def test_an_exhausted_quota_is_named(project):
@@ -113,34 +120,6 @@ def test_a_host_path_is_refused_by_pod_security(project):
     line = verdict(project)
     assert "Pod Security refuses the pod" in line
     assert "hostPath" in line
-
-
-def test_an_unreachable_server_ends_the_run_with_its_address(project):
-    project.configure(api_seconds=4)
-    driver = project.start(*project.on_cluster(TRAINING, "--params=training.seconds=3.0"))
-    project.wait_for_log("training: 1/12")
-    project.cluster.stop_api()
-    try:
-        driver.wait(60)
-    finally:
-        project.cluster.start_api()
-    assert driver.code == 75  # EX_TEMPFAIL: the Jobs continue, and the same command adopts them
-    assert "Traceback" not in driver.output
-    assert re.search(r"API server .*198\.18\.2\.1:6443", driver.last_line), driver.last_line
-
-
-def test_30_seconds_without_the_server_lose_no_run_and_no_log_line(project):
-    driver = project.start(*project.on_cluster(TRAINING, "--params=training.seconds=0.5,training.steps=60"))
-    project.wait_for_log("training: 5/60")
-    project.cluster.stop_api()
-    time.sleep(30)
-    project.cluster.start_api()
-    assert driver.wait(300) == 0, driver.output
-    assert json.loads(project.read("trained.json"))["steps"] == 60
-    kept = [path.read_text() for path in (project.folder / "data/logs").rglob("train-*") if "1/60 steps" in path.read_text()]
-    assert kept, [str(path) for path in (project.folder / "data/logs").rglob("*")]
-    for text in kept:
-        assert [int(n) for n in re.findall(r"training: (\d+)/60 steps", text)] == list(range(1, 61))
 
 
 def test_an_unknown_site_is_refused_before_anything_is_submitted(project):

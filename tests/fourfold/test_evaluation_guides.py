@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fourfold.evaluation.benchmarks import BENCHMARKS, evaluate_benchmarks
+from fourfold.evaluation.benchmarks.suite import BenchmarkSubject, run_suite
 from fourfold.evaluation.config import EvaluationConfig
 from fourfold.evaluation.evaluate import evaluate
 from fourfold.evaluation.report.gallery import collect_gallery
@@ -16,8 +18,10 @@ from fourfold.evaluation.report.page import ReportData, write_report
 from fourfold.evaluation.tasks import PREDICTION_TASKS
 from fourfold.images import png
 from fourfold.training.run_context import RunContext
+from fourfold.transfer.arms import PretrainedModel
 from fourfold.transfer.config import TransferConfig
-from fourfold.transfer.finetuning import PretrainedModel, describe_tasks, finetune
+from fourfold.transfer.finetuning import finetune
+from fourfold.transfer.runs import describe_tasks
 from fourfold.transfer.tasks import TRANSFER_TASKS
 from tests.fourfold.evaluation.small_scenes import Oracle, evaluation_data
 from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text, transfer_data
@@ -92,8 +96,22 @@ def test_the_guide_adds_a_benchmark(plugin_of, tmp_path):
         evaluate_benchmarks(FlatDepth(), None, config, seed=0)
 
 
+def test_the_guide_adds_an_official_benchmark(plugin_of, tmp_path):
+    plugin_of("add-an-official-benchmark")
+    (tmp_path / "test").mkdir()
+    for index, depth in enumerate((2000, 4000)):
+        (tmp_path / f"test/{index}.png").write_bytes(png(np.zeros((20, 30, 3), np.uint8)))
+        (tmp_path / f"test/{index}_depth.png").write_bytes(png(Image.fromarray(np.full((20, 30), depth, np.uint16))))
+    config = EvaluationConfig(replicates=20, benchmarks={"warehouse": {"reader": "warehouse_depth", "path": tmp_path}})
+    scores, page = run_suite(BenchmarkSubject(FlatDepth(), "mine"), config, 0, tmp_path / "out")
+    assert scores["warehouse"]["abs_rel"]["value"] == pytest.approx((0 + 0.5) / 2)
+    assert "our old network" in page and "internal report 7" in page
+    assert sorted(path.name for path in (tmp_path / "out/warehouse/predictions").iterdir()) == ["0.png", "1.png"]
+
+
 def test_the_guide_adds_a_transfer_task(plugin_of, tmp_path):
     plugin_of("add-a-transfer-task")
+    assert len((tmp_path / "my_team/__init__.py").read_text(encoding="utf-8").splitlines()) < 30
     config = TransferConfig(
         tasks=("floor",), num_labels=(8,), num_seeds=1, steps=1, batch_size=8, num_selection=10, num_test=10
     )

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from fourfold.configuration import Config
-from fourfold.reuse import FINGERPRINT_FILE, KEEP_VARIABLE, Fingerprint, claim, fingerprint
+from fourfold.reuse import FINGERPRINT_FILE, KEEP_VARIABLE, Fingerprint, claim, fingerprint, renew_fingerprint
 from fourfold.storage import read_json
 
 
@@ -144,6 +144,27 @@ def test_fingerprint_of_an_older_version_is_superseded(folder, caplog):
     (folder / FINGERPRINT_FILE).write_text('{"fingerprint": "abc"}')
     make(folder, work(), "second")
     assert "from an older version" in caplog.text and list(superseded(folder)) == ["first"]
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '"text"', "", "{", '{"fingerprint": "a", "modules": 3}', "\xff"])
+def test_a_folder_with_a_damaged_fingerprint_is_kept_aside(folder, content, caplog):
+    (folder / FINGERPRINT_FILE).write_bytes(content.encode("latin-1"))
+    make(folder, work(), "second")
+    assert "its fingerprint cannot be read" in caplog.text and list(superseded(folder)) == ["first"]
+    assert (folder / "result").read_text() == "second"
+
+
+def test_a_fingerprint_that_was_lost_or_changed_is_written_again(folder, caplog):
+    marker, wanted = folder / FINGERPRINT_FILE, work()
+    claim(folder, wanted)
+    before = marker.read_bytes()
+    for content in (None, b"{", before.replace(b"fingerprint", b"fingerprant")):
+        marker.unlink() if content is None else marker.write_bytes(content)
+        renew_fingerprint(folder, wanted)
+        assert marker.read_bytes() == before
+    assert caplog.text.count("was lost or changed. Writing it again.") == 3
+    renew_fingerprint(folder, wanted)
+    assert len(caplog.records) == 3
 
 
 def test_link_to_another_disk_stays_a_link(folder, tmp_path):

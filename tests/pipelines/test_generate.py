@@ -49,7 +49,7 @@ def test_folder_without_a_model_is_reported_on_one_line(tmp_path, photo, there):
     if there:
         folder.mkdir()
     code, output = output_of("generate", "--image", photo, "--to", "depth", "--model", str(folder))
-    assert code == 1 and "Traceback" not in output
+    assert code == 78 and "Traceback" not in output
     assert not (tmp_path / "generated").exists()
 
 
@@ -69,8 +69,8 @@ class Sighted:
     ("arguments", "message"),
     [
         (("--image", "notes.txt"), "notes.txt: Condition 'rgb': image unreadable. Use a JPEG, PNG"),
-        (("--caption", "  "), "Condition 'caption': caption empty. Pass some words."),
-        (("--given", "dpeth=notes.txt"), "Unknown modality 'dpeth'. Did you mean 'depth'? Known: attributes, "),
+        (("--caption", "  "), "Condition 'caption': caption empty. Pass 1 to 1,000 characters"),
+        (("--given", "dpeth=notes.txt"), "Unknown modality 'dpeth'. Did you mean 'depth'? Known: annotations, attributes, "),
         (("--given", "depth=notes.txt"), "notes.txt: These 5 bytes are not a 'depth' (npy)"),
         (("--given", "depth=absent.npy"), "absent.npy cannot be read (No such file or directory)."),
     ],
@@ -79,7 +79,7 @@ def test_unreadable_input_is_reported_on_one_line(photo, tmp_path, monkeypatch, 
     monkeypatch.setattr(AnyToAny, "load", lambda folder: Sighted())
     (tmp_path / "notes.txt").write_text("notes")
     code, output = output_of("generate", "--to", "depth", "--model", ".", *arguments)
-    assert code == 1
+    assert code == 78
     assert message in " ".join(output.split()) and "Traceback" not in output
     assert len(output.splitlines()) == 1
     assert not (tmp_path / "generated").exists()

@@ -11,20 +11,28 @@ neither UTF-8 text nor JSON can start with.
 
 import io
 import json
+import math
+import tokenize
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fourfold.data import missing
+from fourfold.data.captions import decode_captions, encode_captions, is_list
 from fourfold.modalities import LABELS, TOKEN_MODALITIES, base_name
 from fourfold.suggestions import unknown_name
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC, WEBP_MAGIC = b"\xff\xd8\xff", (b"RIFF", b"WEBP")  # of WebP at bytes 0 and 8
 NPY_MAGIC = b"\x93NUMPY"
+FULL_COLOR_QUALITY = 90  # of JPEG; below, colors are stored at half the resolution, as cameras and browsers do
 COMPRESS_LEVEL = 3  # level 9 saves less than 2 % on 64 x 64 images and takes four times as long
 CROP_SETTINGS = "crop_settings"
-EXTRA_EXTENSIONS = {"attributes": "json", CROP_SETTINGS: "npy"}  # stored beside labels and tokens; no model reads them
+# Stored beside labels and tokens; no model reads them
+EXTRA_EXTENSIONS = {"attributes": "json", "annotations": "json", "confidence": "json", CROP_SETTINGS: "npy"}
 EXTRA_DTYPES = {CROP_SETTINGS: "int32"}
 DTYPE_OF_TOKENS = "int16"  # of pre-tokenized samples, as in 4M
 
@@ -37,10 +45,14 @@ def extension(name: str, value: Any = None) -> str:
         value: decides for a name that is both a label and a token modality; an array is tokens.
     """
     _check_known(name)
+    if isinstance(value, missing.Missing):
+        return missing.EXTENSION
     if name in EXTRA_EXTENSIONS:
         return EXTRA_EXTENSIONS[name]
     if name not in LABELS or (isinstance(value, np.ndarray) and LABELS[name].extension in ("txt", "json")):
         return "npy"
+    if LABELS[name].extension == "txt" and isinstance(value, str) and is_list(encode_captions(value)):
+        return "json"  # several captions
     return LABELS[name].extension
 
 
@@ -50,13 +62,16 @@ def encode(name: str, value: Any) -> bytes:
     Args:
         name: a label, token modality or extra.
         value: rgb, normal: uint8 (H, W, 3) · semseg, edges: uint8 (H, W) · depth: float (H, W), stored as float16 · clip and
-            other features: float (h, w, C) or (C,), stored as float16 · caption: str · det, metadata, attributes: a JSON
-            object · tokens: integers (K, L), stored as int16 · crop_settings: integers (K, 5), stored as int32.
+            other features: float (h, w, C) or (C,), stored as float16 · caption: str, or `Captions` for several · det,
+            metadata, attributes, annotations: a JSON object · tokens: integers (K, L), stored as int16 · crop_settings:
+            integers (K, 5), stored as int32 · `Missing` for any of them.
 
     Raises:
         ValueError: the value does not fit its modality.
     """
-    kind = extension(name, value)
+    if isinstance(value, missing.Missing):
+        return value.encode()
+    kind = extension(name) if isinstance(value, str) else extension(name, value)
     try:
         return _ENCODERS[kind](name, value)
     except (TypeError, ValueError) as error:
@@ -66,6 +81,8 @@ def encode(name: str, value: Any) -> bytes:
 def decode(name: str, content: bytes) -> Any:
     """Return the value that is stored as `content`; raises ValueError when the bytes are damaged or of another kind."""
     _check_known(name)
+    if missing.is_missing(content):
+        return missing.decode_missing(content)
     kind = "npy" if content[: len(NPY_MAGIC)] == NPY_MAGIC else extension(name)
     try:
         return _DECODERS[kind](name, content)
@@ -89,12 +106,46 @@ def _encode_png(name: str, value: Any) -> bytes:
 
 
 def _decode_png(name: str, content: bytes) -> np.ndarray:
+    if name == "rgb" and image_extension(content) != "png":
+        return _decode_photograph(content)
     if not content.startswith(PNG_MAGIC):
         raise ValueError("they do not start with the signature of a PNG.")
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         wanted = "RGB" if LABELS[name].channels == 3 else "L"
         if image.mode != wanted:
             raise ValueError(f"the image has mode {image.mode}, expected {wanted}.")
+        return np.asarray(image)
+
+
+def encode_image(rgb_HW3: np.ndarray, image_format: str, quality: int) -> bytes:
+    """Return an image uint8 (H, W, 3) as the bytes of a file: `png`, which loses nothing, or `jpeg` or `webp`, which do.
+
+    `decode("rgb", ...)` reads all three. Equal images give equal bytes with one version of Pillow and its libraries.
+
+    Args:
+        rgb_HW3: the image.
+        image_format: one of these names.
+        quality: 1 to 100, of JPEG and WebP; JPEG keeps the resolution of colors from 90 on.
+    """
+    if image_format == "png":
+        return _encode_png("rgb", rgb_HW3)
+    buffer = io.BytesIO()
+    options = {"subsampling": 0 if quality >= FULL_COLOR_QUALITY else 2} if image_format == "jpeg" else {"method": 4}
+    Image.fromarray(np.ascontiguousarray(rgb_HW3)).save(buffer, image_format.upper(), quality=quality, **options)
+    return buffer.getvalue()
+
+
+def image_extension(content: bytes) -> str:
+    """Return the extension of the stored bytes of an image."""
+    if content.startswith(JPEG_MAGIC):
+        return "jpg"
+    return "webp" if (content[:4], content[8:12]) == WEBP_MAGIC else "png"
+
+
+def _decode_photograph(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content), formats=("JPEG", "WEBP")) as image:
+        if image.mode != "RGB":
+            raise ValueError(f"the image has mode {image.mode}, expected RGB.")
         return np.asarray(image)
 
 
@@ -108,10 +159,40 @@ def _encode_npy(name: str, value: Any) -> bytes:
 
 
 def _decode_npy(name: str, content: bytes) -> np.ndarray:
-    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    array = _read_npy(content)
     if array.dtype != _stored_dtype(name):
         raise ValueError(f"the array has dtype {array.dtype}, expected {_stored_dtype(name)}.")
     return array
+
+
+def _read_npy(content: bytes) -> np.ndarray:
+    """Return the array of an npy file; raises ValueError if it is damaged."""
+    try:
+        return _read_whole_npy(content)
+    except (tokenize.TokenError, SyntaxError, RecursionError, MemoryError) as error:  # numpy parses the header as Python
+        raise ValueError(f"the header cannot be parsed ({type(error).__name__}).") from error
+
+
+def _read_whole_npy(content: bytes) -> np.ndarray:
+    """Return the array of an npy file of version 1.0; its header is parsed once for all files with equal headers."""
+    start = len(NPY_MAGIC) + 4  # magic, version (1, 0), length of the header
+    if content[len(NPY_MAGIC) : start - 2] != b"\x01\x00":
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    end = start + int.from_bytes(content[start - 2 : start], "little")
+    shape, dtype, count = _parse_npy_header(content[:end])
+    if len(content) != end + count * dtype.itemsize:
+        raise ValueError(f"the array of shape {shape} needs {count * dtype.itemsize} bytes, there are {len(content) - end}.")
+    return np.frombuffer(content, dtype, count, offset=end).reshape(shape).copy()  # a copy can be written to
+
+
+@lru_cache(maxsize=256)  # one per modality and shape; parsing takes longer than reading a small array
+def _parse_npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran_order or dtype.hasobject:
+        raise ValueError("the array is in Fortran order or contains objects; `encode` writes neither.")
+    return shape, dtype, math.prod(shape)
 
 
 def _stored_dtype(name: str) -> str:
@@ -142,11 +223,11 @@ def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
 def _encode_text(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError(f"expected text, got {_describe(value)}.")
-    return value.encode("utf-8")
+    return encode_captions(value)
 
 
 def _decode_text(name: str, content: bytes) -> str:
-    return content.decode("utf-8")
+    return decode_captions(content)
 
 
 def _encode_json(name: str, value: Any) -> bytes:

@@ -26,19 +26,20 @@ class OpenShard:
             name: file name of the shard.
 
         Raises:
-            ValueError: a file is damaged, or its keys differ from the manifest of the first modality; names shard and key.
+            ValueError: a file is damaged, or its keys differ from those of the first modality; names shard and key.
         """
-        self.keys = sources[0][0].keys_by_shard(split)[name]
+        self.keys: list[str] = []
         self.columns: Columns = {}
         self._paths: dict[str, str] = {}  # by modality, for error messages
         self._encoded: dict[str, list[bytes]] = {}  # stored bytes, until every row is decoded
-        self._decoded = np.zeros(len(self.keys), bool)
         for shards, modalities in sources:
             for modality in modalities:
                 members = shards.read_bytes(split, modality, name)
                 self._paths[modality] = str(shards.root / split / modality / name)
-                require_equal_keys({name: self.keys}, {name: tuple(key for key, _ in members)}, self._paths[modality])
+                self.keys = self.keys or [key for key, _ in members]
+                require_equal_keys(self.keys, [key for key, _ in members], self._paths[modality])
                 self._encoded[modality] = [content for _, content in members]
+        self._decoded = np.zeros(len(self.keys), bool)
 
     @property
     def num_bytes(self) -> int:

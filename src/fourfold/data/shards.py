@@ -12,7 +12,8 @@ every shard of its epoch: with many readers on one machine use a cache, `filecac
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,22 @@ import numpy as np
 from upath import UPath
 
 from fourfold.data import codecs, tars
+from fourfold.data.facts import Fact, FactsFile, facts_of, facts_path, read_facts, write_facts
 from fourfold.data.manifests import (
     MANIFEST_FILE,
+    REMEDY,
+    Alignment,
     Manifest,
     ShardInfo,
-    describe,
+    manifest_name,
     read_manifest,
+    require_aligned,
     require_equal_keys,
     survey,
+    version_of,
     write_manifest,
 )
+from fourfold.digests import BEFORE, DIGESTS_FILE, accepted_digests, forget_digests, recorded_digests
 from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import atomic_path
 from fourfold.suggestions import unknown_name
@@ -39,35 +46,77 @@ KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots or slashes: readers 
 Sample = dict[str, Any]  # "__key__": str, and one decoded value for each modality
 
 
-def shard_name(index: int) -> str:
-    """Return the file name of shard `index`."""
-    return f"shard-{index:05d}.tar"
+NAME_PARTS = 3  # of a manifest in its set: split, modality, file
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str) -> ShardInfo:
-    """Write `(key, value)` pairs as one shard, atomically; equal pairs give equal bytes.
+def shard_name(index: int, source: str = "") -> str:
+    """Return the file name of shard `index`; where there are several sources, of shard `index` of one of them.
+
+    In the order of names, sources alternate: the first shards have samples of all of them.
+    """
+    return f"shard-{index:05d}-{source}.tar" if source else f"shard-{index:05d}.tar"
+
+
+def source_of(name: str) -> str:
+    """Return the source in the name of a shard; "" unless there are several."""
+    return name.removesuffix(".tar").removeprefix("shard-").partition("-")[2]
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str, class_table: ClassTable | None = None) -> None:
+    """Write `(key, value)` pairs as one shard with its facts, atomically; equal pairs give equal bytes.
+
+    Args:
+        path: the file.
+        samples: in order.
+        modality: their modality.
+        class_table: of class ids, for the facts.
 
     Raises:
         ValueError: a key is malformed or repeated, or a value does not fit its modality.
     """
-    encoded = ((k, codecs.extension(modality, value), codecs.encode(modality, value)) for k, value in samples)
-    return write_members(path, encoded)
+    facts: list[Fact] = []
+
+    def members() -> Iterator[tuple[str, str, bytes]]:
+        for key, value in samples:
+            content = codecs.encode(modality, value)
+            facts.append({"key": key, **facts_of(modality, content, value, class_table)})
+            yield key, codecs.extension(modality, value), content
+
+    write_members(path, members(), facts, class_table)
 
 
-def write_members(path: Path, members: Iterable[tuple[str, str, bytes]]) -> ShardInfo:
-    """Write `(key, extension, stored bytes)` triples as one shard; like `write_shard`, for values that are encoded already."""
-    keys: dict[str, None] = {}
+def write_members(
+    path: Path,
+    members: Iterable[tuple[str, str, bytes]],
+    facts: Sequence[Fact] | None = None,
+    class_table: ClassTable | None = None,
+) -> None:
+    """Write `(key, extension, stored bytes)` triples as one shard; like `write_shard`, for values that are encoded already.
+
+    Args:
+        path: the file.
+        members: in order.
+        facts: a row of facts for each member, complete when the members were read; without, none are written.
+        class_table: that the facts were computed with.
+    """
+    keys, digest = set[str](), hashlib.sha256()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
+
+        def write(content: bytes) -> None:
+            file.write(content)
+            digest.update(content)
+
         for key, extension, content in members:
             if not KEY_PATTERN.fullmatch(key):
                 raise ValueError(f"Key {key!r} is not allowed; use 1 to 90 of the characters A-Z a-z 0-9 _ -.")
             if key in keys:
                 raise ValueError(f"Key {key!r} is repeated in {path}; keys must be unique.")
-            keys[key] = None
-            file.write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
-        file.write(bytes(2 * tars.BLOCK))
-        file.write(bytes(-file.tell() % tars.RECORD))
-    return describe(path, path.read_bytes(), tuple(keys))
+            keys.add(key)
+            write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
+        write(bytes(2 * tars.BLOCK))
+        write(bytes(-file.tell() % tars.RECORD))
+        if facts is not None:  # before the tar gets its name: a shard that is there has its facts
+            write_facts(path, facts, digest.hexdigest(), class_table)
 
 
 def read_members(path: Path) -> list[tuple[str, bytes]]:
@@ -75,15 +124,17 @@ def read_members(path: Path) -> list[tuple[str, bytes]]:
     return list(tars.members(path, path.read_bytes()))
 
 
-def write_columns(root: Path, split: str, name: str, columns: Mapping[str, Iterable[tuple[str, Any]]]) -> None:
-    """Write shard `name` of several modalities of a split, except those that exist."""
-    for modality in missing_columns(root, split, name, tuple(columns)):
-        write_shard(root / split / modality / name, columns[modality], modality)
-
-
-def missing_columns(root: Path, split: str, name: str, modalities: Sequence[str]) -> list[str]:
-    """Return those of `modalities` whose shard `name` does not exist yet; for work that resumes in a claimed folder."""
-    return [modality for modality in modalities if not (root / split / modality / name).exists()]
+def write_columns(
+    root: Path,
+    split: str,
+    name: str,
+    columns: Mapping[str, Iterable[tuple[str, Any]]],
+    class_tables: Mapping[str, ClassTable] | None = None,
+) -> None:
+    """Write shard `name` of several modalities of a split, except those that exist (see `ResumedShards`)."""
+    for modality, samples in columns.items():
+        if not (path := root / split / modality / name).exists():
+            write_shard(path, samples, modality, (class_tables or {}).get(modality))
 
 
 def finish_split(
@@ -92,6 +143,9 @@ def finish_split(
     modalities: Sequence[str],
     like: "ShardSet | None" = None,
     class_tables: Mapping[str, ClassTable] | None = None,
+    *,
+    origins: Mapping[str, dict[str, Any]] | None = None,
+    is_part: bool = False,
 ) -> None:
     """Write the manifests of a split once all its shards are there, and check that its modalities are aligned.
 
@@ -99,19 +153,35 @@ def finish_split(
         root: the folder of the shard set.
         split: the split to finish.
         modalities: its modalities; each has a folder of shards.
-        like: the set that the shards were made from: shards and keys must then be equal to its own.
+        like: the set that the shards were made from: keys must then be equal to its own, and so must the shards, unless
+            `is_part`.
         class_tables: by modality of class ids, what the ids mean; written into its manifest.
+        origins: by modality, what is recorded about the teacher that made it; written into its manifest.
+        is_part: whether the set may lack shards of `like`.
 
     Raises:
         ValueError: the modalities do not have the same keys in the same shards.
     """
     tables = class_tables or {}
-    manifests = {modality: survey(root / split / modality, modality, tables.get(modality)) for modality in modalities}
-    wanted = like.keys_by_shard(split) if like is not None else manifests[modalities[0]].keys_by_shard()
+    manifests = {m: survey(root / split / m, m, tables.get(m)) for m in modalities}
+    found = {m: Alignment.of(manifest, partial(_stored_keys, root / split / m)) for m, manifest in manifests.items()}
+    wanted = like.alignment(split) if like is not None else found[modalities[0]]
+    if is_part:
+        wanted = wanted.only(found[modalities[0]].keys_sha256)
+    for modality in modalities:
+        require_aligned(wanted, found[modality], f"{root / split}: {modality}")
     for modality, manifest in manifests.items():
-        require_equal_keys(wanted, manifest.keys_by_shard(), f"{root / split}: {modality}")
-    for modality, manifest in manifests.items():
-        write_manifest(root / split / modality, manifest)
+        origin = (origins or {}).get(modality)
+        write_manifest(root / split / modality, manifest.model_copy(update={"origin": origin}))
+
+
+def _stored_keys(folder: Path, name: str) -> list[str]:
+    return read_facts(facts_path(folder / name)).keys
+
+
+def forget_splits(root: Path, keep: Collection[str] = ()) -> None:
+    """Remove the record of the splits of a set that were deleted: all but `keep`."""
+    forget_digests(root, [name for name in recorded_digests(root) if name.split("/")[0] not in keep])
 
 
 class ShardSet:
@@ -142,21 +212,24 @@ class ShardSet:
 
     def splits(self) -> list[str]:
         """Return the names of the splits, sorted."""
-        return sorted({path.parent.parent.name for path in self.root.glob(f"*/*/{MANIFEST_FILE}")})
+        return sorted({split for split, _ in self._manifests("*")})
 
     def modalities(self, split: str) -> list[str]:
         """Return the modalities of a split, sorted; raises ValueError when the split does not exist."""
-        names = sorted(path.parent.name for path in self.root.glob(f"{split}/*/{MANIFEST_FILE}"))
+        names = sorted(modality for of_split, modality in self._manifests(split) if of_split == split)
         if not names:
             raise ValueError(unknown_name(f"split of {self.root}:", split, self.splits(), "Run the stage that writes it."))
         return names
 
     def manifest(self, split: str, modality: str) -> Manifest:
         """Return the manifest of one modality; raises ValueError when it is missing or not one of ours."""
-        path = self.root / split / modality / MANIFEST_FILE
-        if not path.exists():
-            raise ValueError(unknown_name(f"modality of {self.root / split}:", modality, self.modalities(split)))
-        return read_manifest(path, _version(path))
+        name, record = manifest_name(split, modality), self._record()
+        path, expected = self.root / name, accepted_digests(record, name)
+        if path.exists():
+            return read_manifest(path, version_of(path), expected)
+        if expected:
+            raise ValueError(f"{path} is missing (expected SHA-256 {expected[0]}, {DIGESTS_FILE} of the set). {REMEDY}")
+        raise ValueError(unknown_name(f"modality of {self.root / split}:", modality, self.modalities(split)))
 
     def class_table(self, split: str, modality: str = "semseg") -> ClassTable:
         """Return what the class ids of a modality mean; raises ValueError when its manifest has no class table."""
@@ -168,21 +241,35 @@ class ShardSet:
             )
         return table
 
-    def keys_by_shard(self, split: str) -> dict[str, tuple[str, ...]]:
-        """Return the keys of each shard of a split, in order."""
-        return self.manifest(split, self.modalities(split)[0]).keys_by_shard()
+    def samples_by_shard(self, split: str) -> dict[str, int]:
+        """Return the number of samples of each shard of a split, in order."""
+        return {shard.name: shard.samples for shard in self._first_manifest(split).shards}
 
     def shard_names(self, split: str) -> list[str]:
         """Return the names of a split's shards, in order."""
-        return list(self.keys_by_shard(split))
+        return list(self.samples_by_shard(split))
+
+    def shard_keys(self, split: str, name: str) -> list[str]:
+        """Return the keys of one shard of a split, in order."""
+        return self.facts(split, self._first_manifest(split).modality, name).keys
 
     def keys(self, split: str) -> list[str]:
-        """Return the keys of a split, in order."""
-        return [key for keys in self.keys_by_shard(split).values() for key in keys]
+        """Return the keys of a split, in order; they must fit memory."""
+        return [key for name in self.shard_names(split) for key in self.shard_keys(split, name)]
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples of a split."""
-        return sum(map(len, self.keys_by_shard(split).values()))
+        return sum(self.samples_by_shard(split).values())
+
+    def alignment(self, split: str, modality: str | None = None) -> Alignment:
+        """Return what a modality (default: the first one) must have in common with all others of its split."""
+        manifest = self._first_manifest(split) if modality is None else self.manifest(split, modality)
+        return Alignment.of(manifest, lambda name: self.facts(split, manifest.modality, name).keys)
+
+    def facts(self, split: str, modality: str, name: str) -> FactsFile:
+        """Return the facts about the samples of one shard; raises ValueError when their file is missing or damaged."""
+        info = self._info(split, modality, name).facts
+        return read_facts(self.root / split / modality / info.name, info.sha256)
 
     def digest(self) -> str:
         """Return a SHA-256 over the content of every shard and every class table, for fingerprints."""
@@ -199,12 +286,15 @@ class ShardSet:
     def verify(self) -> None:
         """Compare all files with their manifests, and the keys of all modalities; raises ValueError that names a difference."""
         for split in self.splits():
-            wanted = self.keys_by_shard(split)
             for modality in self.modalities(split):
-                manifest = self.manifest(split, modality)
-                require_equal_keys(wanted, manifest.keys_by_shard(), f"{self.root / split}: {modality}")
-                for shard in manifest.shards:
-                    self._content(split, modality, shard)
+                self.verify_modality(split, modality)
+
+    def verify_modality(self, split: str, modality: str) -> None:
+        """Compare the files of one modality with its manifest, and its keys with those of the first modality of the split."""
+        require_aligned(self.alignment(split), self.alignment(split, modality), f"{self.root / split}: {modality}")
+        for shard in self.manifest(split, modality).shards:
+            self._content(split, modality, shard)
+            self.facts(split, modality, shard.name)
 
     def read(self, split: str, modalities: Sequence[str], name: str) -> list[Sample]:
         """Return the samples of one shard, decoded: `{"__key__": key, modality: value, ...}`.
@@ -217,8 +307,7 @@ class ShardSet:
             path, members = self._shard(split, modality, name)
             if not samples:
                 samples = [{"__key__": key} for key, _ in members]
-            keys = tuple(sample["__key__"] for sample in samples)
-            require_equal_keys({name: keys}, {name: tuple(key for key, _ in members)}, str(path))
+            require_equal_keys([sample["__key__"] for sample in samples], [key for key, _ in members], str(path))
             for sample, (key, content) in zip(samples, members, strict=True):
                 try:
                     sample[modality] = codecs.decode(modality, content)
@@ -250,13 +339,29 @@ class ShardSet:
         """Return one modality of a whole split (it must fit memory): an array (num_samples, ...) or a list."""
         return collate(list(self.iterate(split, [modality])))[modality]
 
+    def _first_manifest(self, split: str) -> Manifest:
+        return self.manifest(split, self.modalities(split)[0])
+
+    def _manifests(self, split: str) -> set[tuple[str, str]]:
+        """Return split and modality of each manifest that is there, or recorded and thus lost; `split` may be `*`."""
+        there = {(path.parent.parent.name, path.parent.name) for path in self.root.glob(f"{split}/*/{MANIFEST_FILE}")}
+        recorded = (name.removesuffix(BEFORE).split("/") for name in self._record())
+        return there | {(parts[0], parts[1]) for parts in recorded if len(parts) == NAME_PARTS}
+
+    def _record(self) -> dict[str, str]:
+        path = self.root / DIGESTS_FILE
+        return _read_record(self.root, version_of(path)) if path.is_file() else {}
+
     def _shard(self, split: str, modality: str, name: str) -> tuple[Any, list[tuple[str, bytes]]]:
         path = self.root / split / modality / name
-        info = next((shard for shard in self.manifest(split, modality).shards if shard.name == name), None)
+        return path, list(tars.members(path, self._content(split, modality, self._info(split, modality, name))))
+
+    def _info(self, split: str, modality: str, name: str) -> ShardInfo:
+        info = self.manifest(split, modality).by_name.get(name)
         if info is None:
-            names = ", ".join(self.shard_names(split)) or "none"
-            raise ValueError(f"{path} is not in its manifest, which lists: {names}.")
-        return path, list(tars.members(path, self._content(split, modality, info)))
+            names, path = ", ".join(self.shard_names(split)) or "none", self.root / split / modality / name
+            raise ValueError(f"{path} is not in its manifest, which lists: {names}. Choose one of these.")
+        return info
 
     def _content(self, split: str, modality: str, info: ShardInfo) -> bytes:
         path = self.root / split / modality / info.name
@@ -264,12 +369,12 @@ class ShardSet:
             content = path.read_bytes()
         except OSError as error:
             raise ValueError(
-                f"{path} is in the manifest but cannot be read ({error.strerror or error}). Run its stage again."
+                f"{path} (SHA-256 {info.sha256}) is in the manifest but cannot be read ({error.strerror or error}). {REMEDY}"
             ) from error
         if len(content) != info.bytes or hashlib.sha256(content).hexdigest() != info.sha256:
             raise ValueError(
-                f"{path} is damaged: its {len(content)} bytes differ from the {info.bytes} bytes of the manifest's SHA-256. "
-                "Delete it and run its stage again."
+                f"{path} is damaged: SHA-256 {hashlib.sha256(content).hexdigest()} of its {len(content)} bytes, expected "
+                f"{info.sha256} of {info.bytes} bytes ({MANIFEST_FILE}). {REMEDY}"
             )
         return content
 
@@ -291,9 +396,6 @@ def _upath(url: str) -> UPath:
         return UPath(url)
 
 
-def _version(path: Any) -> str:
-    """Return what changes when a file is rewritten: time and size of a local file, otherwise what its store reports."""
-    if isinstance(path, Path):
-        status = path.stat()
-        return f"{status.st_mtime_ns} {status.st_size}"
-    return str(path.fs.ukey(path.path))
+@lru_cache(maxsize=256)
+def _read_record(root: Any, _version: str) -> dict[str, str]:
+    return recorded_digests(root)

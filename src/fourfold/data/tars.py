@@ -1,8 +1,8 @@
 """Reading and writing of the subset of the tar format that shards use: plain ustar headers with short names.
 
 Own code instead of `tarfile` because it is ten times faster, which matters: a loader opens every shard of every modality in
-every epoch. The bytes are those of `tarfile`, and any tar reader can read them. Archives from elsewhere are read with `tarfile`
-(`ingestion/sources/webdataset.py`).
+every epoch. The bytes are those of `tarfile`, and any tar reader can read them. Archives from elsewhere are read by
+`ingestion/sources/archives.py`.
 """
 
 import tarfile
@@ -13,6 +13,8 @@ BLOCK = tarfile.BLOCKSIZE  # bytes; a header is one block, contents are padded t
 RECORD = tarfile.RECORDSIZE  # bytes; an archive is padded to records
 # byte ranges in a ustar header (POSIX.1-1988)
 NAME, SIZE, CHECKSUM, TYPE = slice(0, 100), slice(124, 135), slice(148, 156), slice(156, 157)
+
+AGAIN = "Run the stage that writes it again."  # what to do about a damaged shard
 
 
 @cache
@@ -48,11 +50,13 @@ def members(path: object, content: bytes) -> Iterator[tuple[str, bytes]]:
         try:
             size = int(block[SIZE], 8)
         except ValueError as error:
-            raise ValueError(f"{path} is not a shard: no tar header at byte {position}.") from error
+            raise ValueError(f"{path} is not a shard: no tar header at byte {position}. {AGAIN}") from error
         position += BLOCK
         if block[TYPE] != b"0" or not extension or position + size > len(content):
-            raise ValueError(f"{path}, sample {key!r}: the tar is cut off or contains something that is not a plain file.")
+            raise ValueError(
+                f"{path}, sample {key!r}: the tar is cut off or contains something that is not a plain file. {AGAIN}"
+            )
         yield key, content[position : position + size]
         position += -(-size // BLOCK) * BLOCK
     if position >= len(content):
-        raise ValueError(f"{path} is cut off: a tar must end with two empty blocks.")
+        raise ValueError(f"{path} is cut off: a tar must end with two empty blocks. {AGAIN}")

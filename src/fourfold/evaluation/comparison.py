@@ -13,21 +13,20 @@ COLUMNS = ("value", "trivial", "shuffled", "teacher")
 Entry = dict[str, Any]  # value, trivial, shuffled, teacher: float | None; ci95: [low, high] | None
 
 
-def compare(
-    task: PredictionTask, context: TaskContext, fitted: Samples | None, predicted: Any, seed: int, replicates: int
-) -> dict[str, Entry]:
-    """Return an entry for every metric of one task.
+def score_columns(
+    task: PredictionTask, context: TaskContext, fitted: Samples | None, predicted: Any, seed: int
+) -> dict[str, dict[str, Statistic]]:
+    """Return the statistics of one task by metric, for each of COLUMNS that exists.
 
     The shuffled control scores the model's answers to *other* samples' inputs. Predicting from shuffled inputs and shuffling
     predictions are the same, since each sample is predicted by itself.
 
     Args:
-        task: the task; the random numbers of the bootstrap depend on its name.
+        task: the task.
         context: the samples that are scored, and the text encoder.
         fitted: validation samples that the trivial answer is fitted on; None: no trivial answer.
         predicted: the model's predictions for all samples.
-        seed: of the bootstrap and of the shuffled control.
-        replicates: of the bootstrap.
+        seed: of the shuffled control.
     """
     count = len(context.samples)
     answers = task.interpret(predicted, context)
@@ -38,13 +37,16 @@ def compare(
     if fitted is not None:
         columns["trivial"] = task.score(_repeated(task.trivial(fitted), count), context)
     teacher = task.teacher(context) if task.teacher is not None else None
-    if teacher is not None:
-        columns["teacher"] = task.score(task.interpret(teacher, context), context)
-    return entries(task.random_stream or task.name, columns, seed, replicates)
+    if teacher is not None and not _is_reference(teacher, task, context.samples):
+        scores = task.score(task.interpret(teacher, context), context)
+        columns["teacher"] = {name: score for name, score in scores.items() if name not in task.against_teacher}
+    return columns
 
 
 def entries(name: str, columns: dict[str, dict[str, Statistic]], seed: int, replicates: int) -> dict[str, Entry]:
     """Return an entry for each metric in `columns["value"]`; None for what the other columns do not have.
+
+    A metric whose value is undefined, because there was nothing to compare, has no entry.
 
     Args:
         name: of the task; with the metric's it determines the replicates of the bootstrap.
@@ -55,6 +57,8 @@ def entries(name: str, columns: dict[str, dict[str, Statistic]], seed: int, repl
     for metric, statistic in columns["value"].items():
         found = {column: columns.get(column, {}).get(metric) for column in COLUMNS}
         entry: Entry = {column: None if s is None else finite(value(s)) for column, s in found.items()}
+        if entry["value"] is None:
+            continue
         interval = confidence_interval(statistic, seed, f"{name}/{metric}", replicates)
         result[metric] = {**entry, "ci95": None if interval is None else [round(bound, 6) for bound in interval]}
     return result
@@ -78,6 +82,11 @@ def permuted(answers: Any, order: np.ndarray) -> Any:
 def finite(number: float) -> float | None:
     """Return a number for JSON: six decimals, None when it is undefined."""
     return round(number, 6) if np.isfinite(number) else None
+
+
+def _is_reference(teacher: Any, task: PredictionTask, samples: Samples) -> bool:
+    """Return whether the teacher's labels stand in for the truth: compared with themselves they would look perfect."""
+    return any(teacher is samples.truth.get(name) for name in task.truth)
 
 
 def _repeated(answer: Any, count: int) -> Any:

@@ -1,6 +1,7 @@
 """Settings of evaluation."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -22,7 +23,26 @@ class BenchmarkConfig(Config):
     reader: str  # name in fourfold.evaluation.benchmarks.BENCHMARKS
     path: Path
     split: str | None = None  # default: the reader's
-    max_samples: int = Field(1000, ge=2)
+    max_samples: int | None = Field(None, ge=2)  # default: all of an official benchmark, 1,000 of one that is held in memory
+
+    # Of official benchmarks. None: what the benchmark prescribes.
+    view: Literal["squash", "crop", "windows"] | None = None  # see fourfold.evaluation.benchmarks.views
+    scales: tuple[float, ...] = Field((1.0,), min_length=1)  # of windows, as shares of the shorter side of the image
+    overlap: float = Field(0.5, ge=0, lt=1)  # of windows
+    flip: bool = False  # average with the answer to the mirrored image
+    crop: Literal["none", "eigen_nyu", "eigen_kitti", "garg"] | None = None  # of depth
+    alignment: Literal["none", "median", "scale_and_shift", "inverse_scale_and_shift"] | None = None  # of depth, to the truth
+    max_depth: float | None = Field(None, gt=0)  # meters
+    normal_signs: tuple[int, int, int] = (1, 1, 1)  # turn the axes of the true normals to x right, y down, z into the scene
+    class_names: dict[str, str] = Field(default_factory=dict)  # of the model → of the benchmark, where they differ
+    batch_size: int = Field(16, ge=1)  # images that are predicted at once
+
+    @field_validator("scales")
+    @classmethod
+    def _are_shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if wrong := [scale for scale in value if not 0.1 <= scale <= 1]:
+            raise ValueError(f"scales has {wrong[0]}; allowed: 0.1 to 1, e.g. [1.0, 0.5].")
+        return value
 
 
 class EvaluationConfig(ScoringConfig):
@@ -33,7 +53,11 @@ class EvaluationConfig(ScoringConfig):
     text_encoder: str | None = "mini_clip"  # name of a text encoder; None: tasks that need one are skipped
     gallery_samples: int = Field(6, ge=1, le=50)
     tasks: dict[str, TaskGenerationConfig] = Field(default_factory=dict)  # by pair, e.g. "caption->rgb"
+    # Shown above everything else in the report, the model card and `kedro demo`, and by `kedro generate`, e.g. that the numbers
+    # mean nothing
+    notice: str = ""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)  # by a name of your choice
+    model: str | None = None  # of `kedro run --pipelines=benchmarks`: a folder or models:/NAME@ALIAS; None: the catalog's
 
     @field_validator("tasks")
     @classmethod

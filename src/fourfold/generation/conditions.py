@@ -11,10 +11,10 @@ from torch import Tensor
 from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 
-MISSING = -1  # a grid token that is not given; also a pixel, if pixels are signed integers
+MISSING = -1  # a grid token that is not given; also a pixel, if pixels are signed integers; of floats it is NaN
 
 # Modality → int64 (B, L): grids row-major with MISSING where nothing is given, sequences padded with 0;
-# pixels → uint8 (B, H, W, 3), or int16 with MISSING in patches that are not given;
+# pixels → uint8 (B, H, W, 3), or int16 with MISSING or standardized floats with NaN in patches that are not given;
 # vectors → float (B, L, E) with rows of zeros where nothing is given.
 # A sample without a modality has MISSING, or zeros, everywhere.
 Conditions = dict[str, Tensor]
@@ -90,10 +90,10 @@ def _read_pixels(value: Tensor, modality: ModalityConfig, config: ModelConfig, b
     size = config.patch_size
     _check_shape(value, modality.name, (batch_size, rows * size, columns * size, 3), "pixels")
     token = torch.zeros(batch_size, modality.num_positions, dtype=torch.int64, device=value.device)
-    if value.is_floating_point() or not value.dtype.is_signed:
+    if value.dtype == torch.uint8:
         return token, torch.ones_like(token, dtype=torch.bool)
-    patches = value.reshape(batch_size, rows, size, columns, size * 3)
-    return token, (patches != MISSING).all(dim=4).all(dim=2).flatten(1)
+    given = ~value.isnan() if value.is_floating_point() else value != MISSING
+    return token, given.reshape(batch_size, rows, size, columns, size * 3).all(dim=4).all(dim=2).flatten(1)
 
 
 def _read_grid(value: Tensor, modality: ModalityConfig, config: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,9 @@ class GenerationConfig(Config):
     sequences: TargetConfig = TargetConfig()
     special: dict[str, TargetConfig] = Field(default_factory=dict)  # by modality, instead of `grids` or `sequences`
     chain: bool = False  # each finished target becomes a condition of the next ones
+    # Predict all grids that take one step without guidance in one pass of the decoder: the same tokens with fewer calls. It
+    # applies where no target becomes a condition of another one, and targets of different modalities do not see each other.
+    together: bool = False
     via: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # target → what is generated first, as its condition
     # Show a text that is a target, or emptied by guidance, as its first sentinel (as in the reference) instead of
     # omitting it.
@@ -67,20 +70,50 @@ _HOT = TargetConfig(steps=49, temperature=6.0, temperature_schedule="onex", fina
 _COLD = TargetConfig(steps=25, temperature=0.5, top_p=0.9, guidance=3.0)
 _DENSE = TargetConfig(temperature=0.01, top_p=0.8, guidance=2.0)
 _CAPTION, _DET = TargetConfig(temperature=0.3), TargetConfig(temperature=0.5)
+# The defaults of the reference's sampler: top-p 0.8 for all, and finished targets become conditions.
+_TEXT = TargetConfig(temperature=0.3, top_p=0.8)
+_OTHER_TEXTS = {
+    "human_poses": TargetConfig(temperature=0.1, top_p=0.8),
+    "sam_instance": TargetConfig(temperature=0.01, top_p=0.8),
+    "color_palette": TargetConfig(temperature=0.1, top_p=0.8),
+    "metadata": TargetConfig(temperature=0.1, top_p=0.8),
+}
+_FALLING = TargetConfig(steps=8, temperature=3.0, temperature_schedule="onex", final_temperature=0.5, top_p=0.8, guidance=2.0)
+_FEATURES = TargetConfig(steps=8, temperature=0.01, top_p=0.8, guidance=2.0)
+_FROM_OTHERS = {
+    "tok_clip": _FALLING.model_copy(update={"steps": 50, "temperature": 5.0, "guidance": 3.0}),
+    "tok_dinov2": _FEATURES,
+    "tok_imagebind": _FEATURES,
+    "tok_rgb": _FALLING.model_copy(update={"steps": 25}),
+}
 
-# The deterministic default, and 4M's settings by target (for boxes, the middle of its range 0.3 to 0.7).
+# The deterministic default, 4M's settings by target (for boxes, the middle of its range 0.3 to 0.7), and the defaults of
+# the reference's sampler under its names. All but the default show an empty text as its first sentinel, as 4M does.
 PRESETS: dict[str, GenerationConfig] = {
     "greedy": GenerationConfig(),
-    "dense": GenerationConfig(grids=_DENSE, sequences=_CAPTION, special={"det": _DET}),
-    "caption": GenerationConfig(grids=_DENSE, sequences=_CAPTION),
-    "det": GenerationConfig(grids=_DENSE, sequences=_DET),
+    "one_pass": GenerationConfig(together=True),  # greedy, the grids of all targets at once
+    "dense": GenerationConfig(grids=_DENSE, sequences=_CAPTION, special={"det": _DET}, show_sentinel=True),
+    "caption": GenerationConfig(grids=_DENSE, sequences=_CAPTION, show_sentinel=True),
+    "det": GenerationConfig(grids=_DENSE, sequences=_DET, show_sentinel=True),
     # caption → CLIP tokens → RGB: settle the content before the appearance
     "caption_to_rgb": GenerationConfig(
-        grids=_COLD, sequences=_CAPTION, special={"tok_clip": _HOT}, via={"tok_rgb": ("tok_clip",)}
+        grids=_COLD, sequences=_CAPTION, special={"tok_clip": _HOT}, via={"tok_rgb": ("tok_clip",)}, show_sentinel=True
     ),
     # 224 → 448 pixels: every modality known at the lower resolution is a condition
     "super_resolution": GenerationConfig(
-        grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, top_p=0.9, guidance=3.0), chain=True
+        grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, top_p=0.9, guidance=3.0),
+        chain=True,
+        show_sentinel=True,
+    ),
+    "rgb2x": GenerationConfig(grids=_DENSE, sequences=_TEXT, special=_OTHER_TEXTS, chain=True, show_sentinel=True),
+    "x2rgb": GenerationConfig(
+        grids=_FALLING, sequences=_TEXT, special=_OTHER_TEXTS | _FROM_OTHERS, chain=True, show_sentinel=True
+    ),
+    "sr": GenerationConfig(
+        grids=TargetConfig(order="maskgit", steps=8, schedule="cosine", temperature=1.0, top_p=0.8, guidance=2.0),
+        sequences=_TEXT,
+        chain=True,
+        show_sentinel=True,
     ),
 }
 

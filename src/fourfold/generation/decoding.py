@@ -16,6 +16,7 @@ from torch import Tensor
 from fourfold.generation.conditions import MISSING, Conditions, visible_batch, with_targets
 from fourfold.generation.config import GenerationConfig, TargetConfig
 from fourfold.generation.grids import generate_grid
+from fourfold.generation.joint import JointGrid, allows_joint_grids, predict_jointly
 from fourfold.generation.sequences import CachedDecoder, generate_sequence, weighted
 from fourfold.masking import spans
 from fourfold.model.batch import MaskedBatch
@@ -79,10 +80,14 @@ def generate_tokens(
     """
     generated: Conditions = {}
     request = _Request(model, seeds, config, special_ids, dict(weights or {}))
-    known = dict(conditions)
+    known = {name: value.to(model.device) for name, value in conditions.items()}
     planned = [(config.via_of(name, model.config.names), name) for name in targets]
     request.check_weights({*conditions, *targets, *(step for steps, _ in planned for step in steps)})
+    jointly = request.answer_jointly(targets, known) if request.has_equal_conditions(planned) else {}
     for steps, name in planned:
+        if name in jointly:
+            generated[name] = jointly[name]
+            continue
         for step in steps:
             if step not in known:
                 known[step] = request.as_condition(step, request.answer(step, known))
@@ -145,14 +150,36 @@ class _Request:
         gaps_B, given_B = (self._is_sentinel(value) > 0).any(1), (value > 0).any(1)
         return torch.where(given_B, gaps_B.long(), 2).tolist()
 
-    def _grid(self, name: str, conditions: Conditions) -> Tensor:
-        modality = self.model.config.modality(name)
-        settings, length = self.config.of(name, modality.kind), modality.num_positions
+    def has_equal_conditions(self, planned: Sequence[tuple[Sequence[str], str]]) -> bool:
+        """Return whether `config.together` applies: no target becomes a condition of another one, and no weights are given."""
+        becomes_condition = self.config.chain or any(steps for steps, _ in planned)
+        return self.config.together and not becomes_condition and not self.weights and allows_joint_grids(self.model.config)
+
+    def answer_jointly(self, names: Sequence[str], conditions: Conditions) -> Conditions:
+        """Return the tokens of those targets that are grids of one step without guidance, from one pass of the decoder."""
+        grids = []
+        for name in dict.fromkeys(names):
+            modality = self.model.config.modality(name)
+            settings = self.config.of(name, modality.kind)
+            if modality.kind == "grid" and not modality.input_only and settings.steps == 1 and settings.guidance == 1:
+                order_BL, uniform_BSL = self._drawn(name, settings)
+                tokens_BL = conditions[name].flatten(1) if name in conditions else torch.full_like(order_BL, MISSING)
+                grids.append(JointGrid(name, tokens_BL, settings, uniform_BSL[:, 0]))
+        return predict_jointly(self.model, *self._encode(conditions), grids)
+
+    def _drawn(self, name: str, settings: TargetConfig) -> tuple[Tensor, Tensor]:
+        """Return the random order (B, L) of a grid's positions, and numbers (B, S, L) in [0, 1)."""
+        length = self.model.config.modality(name).num_positions
         generators = [torch_generator(seed, "generation", name) for seed in self.seeds]
-        order_BL = torch.stack([torch.randperm(length, generator=g) for g in generators]).to(self.model.device)
-        uniform = torch.stack([torch.rand(settings.steps, length, generator=g) for g in generators]).to(self.model.device)
+        order_BL = torch.stack([torch.randperm(length, generator=g) for g in generators])
+        uniform_BSL = torch.stack([torch.rand(settings.steps, length, generator=g) for g in generators])
+        return order_BL.to(self.model.device), uniform_BSL.to(self.model.device)
+
+    def _grid(self, name: str, conditions: Conditions) -> Tensor:
+        settings = self.config.of(name, self.model.config.modality(name).kind)
+        order_BL, uniform_BSL = self._drawn(name, settings)
         tokens_BL = conditions[name].flatten(1) if name in conditions else torch.full_like(order_BL, MISSING)
-        return generate_grid(_GridPredictor(self, name, conditions, settings), tokens_BL, settings, order_BL, uniform)
+        return generate_grid(_GridPredictor(self, name, conditions, settings), tokens_BL, settings, order_BL, uniform_BSL)
 
     def _sequence(self, name: str, conditions: Conditions) -> Tensor:
         lacks = 2 if name not in conditions else max(self._lacking(name, conditions[name]))

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from fourfold.data.ingestion.cleaning import CleaningConfig, Unusable, clean_caption, clean_image, to_rgb
+from fourfold.data.ingestion.cleaning import clean_caption
+from fourfold.data.ingestion.images import CleaningConfig, Unusable, clean_image, to_rgb
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.generation.config import GenerationConfig, base_name, find_preset
+from fourfold.generation.values import as_array, stored
 from fourfold.seeds import derive_seed
 
 READABLE = CleaningConfig(min_side=1, min_caption_length=1, max_aspect_ratio=1e9)
@@ -90,28 +93,28 @@ def generate_many(model: AnyToAny, requests: Sequence[Request], batch_size: int 
 
 def prepare(model: AnyToAny, name: str, value: Any) -> Any:
     """Return one sample's condition as the tokenizers take it; raises ValueError when it is unusable."""
-    label_name = base_name(name)
+    label_name, value = base_name(name), as_array(value) if isinstance(value, Tensor) else value
     if label_name == "rgb":
         return as_image(value, model.image_side(name))
     if label_name == "caption" and isinstance(value, str):
         try:
             return clean_caption(value.encode(), READABLE)
         except Unusable as reason:
-            raise ValueError(f"Condition {name!r}: {reason}. Pass some words.") from None
+            raise ValueError(f"Condition {name!r}: {reason}. Pass 1 to {READABLE.max_caption_length:,} characters.") from None
     kind = model.model.config.modality(model.token_name(name)).kind
     sequence_type, expected = (str, "text") if label_name == "caption" else (dict, "a dict, as the shards hold it")
     if not isinstance(value, np.ndarray) and not (kind == "sequence" and isinstance(value, sequence_type)):
         raise ValueError(
             f"Condition {name!r} is a {type(value).__name__}; pass {expected if kind == 'sequence' else 'an array'}."
         )
-    return value
+    return value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
 
 
 def as_image(value: Any, size: int) -> np.ndarray:
     """Return the center square of an image, resized, as uint8 (size, size, 3).
 
     Args:
-        value: an array (H, W, 3) uint8, a Pillow image, a path, or the bytes of a file.
+        value: an array (H, W, 3), uint8 0-255 or floats 0-1, a Pillow image, a path, or the bytes of a file.
         size: pixels per side.
 
     Raises:
@@ -121,17 +124,18 @@ def as_image(value: Any, size: int) -> np.ndarray:
         value = Path(value).read_bytes()
     if isinstance(value, bytes):
         try:
-            return clean_image(value, READABLE, size)
+            return clean_image(value, READABLE, size).copy()
         except Unusable as reason:
             raise ValueError(f"Condition 'rgb': {reason}. Use a JPEG, PNG, WebP, GIF, BMP or TIFF file.") from None
     if isinstance(value, np.ndarray):
-        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
+        if value.ndim != 3 or value.shape[2] != 3 or not value.size:
             raise ValueError(f"Condition 'rgb' is {value.dtype} of shape {value.shape}; pass uint8 (height, width, 3).")
-        value = Image.fromarray(value)
+        value = Image.fromarray(stored("rgb", value))
     if not isinstance(value, Image.Image):
         raise ValueError(f"Condition 'rgb' is a {type(value).__name__}; pass an array, a Pillow image or a path.")
     rgb = to_rgb(value)
-    return np.asarray(rgb if rgb.size == (size, size) else ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS))
+    # a copy: torch warns about the read-only memory of Pillow
+    return np.array(rgb if rgb.size == (size, size) else ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS))
 
 
 def _column(values: list[Any]) -> Any:

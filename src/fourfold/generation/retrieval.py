@@ -16,16 +16,18 @@ from typing import Any, Self
 import numpy as np
 
 from fourfold.data.shards import ShardSet, collate
+from fourfold.digests import check_digests, is_intact, recorded_path, write_recorded_json
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.modalities import LABELS, label
 from fourfold.progress import progress
 from fourfold.reuse import FINGERPRINT_FILE, claim, fingerprint
-from fourfold.storage import atomic_path, read_json, write_json
+from fourfold.storage import read_json
 
 logger = logging.getLogger(__name__)
 
 ENCODER = "encoder"
 INDEX_FILE = "index.json"
+REMEDY = "Delete the folder and build the index again."
 QUERY_BATCH_SIZE = 1024  # bounds the memory of the matrix of cosines
 FEATURES = ("features", "vector")  # kinds of labels that can be a space
 
@@ -69,17 +71,16 @@ class Index:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a folder that `build_index` wrote; raises ValueError when it is not complete."""
+        """Read a folder that `build_index` wrote; raises ValueError when it is not complete, or changed since."""
         if not (folder / INDEX_FILE).is_file():
             raise ValueError(f"{folder} has no complete index ({INDEX_FILE} is missing). Build it first.")
+        check_digests(folder, REMEDY, INDEX_FILE)  # before its content is used
         about = read_json(folder / INDEX_FILE)
+        check_digests(folder, REMEDY, *about["parts"])
         parts = [np.load(folder / name, allow_pickle=False) for name in about["parts"]]
         vectors_NC = np.concatenate(parts)
         if len(vectors_NC) != len(about["keys"]):
-            raise ValueError(
-                f"{folder} has {len(vectors_NC)} vectors for {len(about['keys'])} keys. "
-                "Delete the folder and build the index again."
-            )
+            raise ValueError(f"{folder} has {len(vectors_NC)} vectors for {len(about['keys'])} keys. {REMEDY}")
         return cls(about["space"], about["split"], tuple(about["keys"]), vectors_NC)
 
 
@@ -88,7 +89,8 @@ def build_index(
 ) -> Index:
     """Embed every sample of a split by one of its modalities, and store the vectors in `folder`.
 
-    A killed run resumes at the next shard. The index of another model, split or space in `folder` is replaced.
+    A killed run resumes at the next shard, and vectors that changed since are computed again. The index of another model,
+    split or space in `folder` is replaced.
 
     Args:
         model: computes the vectors.
@@ -106,15 +108,16 @@ def build_index(
         raise ValueError(f"{folder} contains other files. Choose an empty folder for the index, or one that does not exist.")
     inputs = {"model": model.digest(), "shards": shards.digest()}
     claim(folder, fingerprint(__name__, inputs=inputs, split=split, by=by, space=space))
-    if not (folder / INDEX_FILE).is_file():
-        names = shards.shard_names(split)
-        parts = [name.removesuffix(".tar") + ".npy" for name in names]
-        for name, part in progress(list(zip(names, parts, strict=True)), "Building the index", unit="shard"):
-            if not (folder / part).exists():
-                values = collate(shards.read(split, [by], name))[by]
-                with atomic_path(folder / part) as temporary, temporary.open("wb") as file:
-                    np.save(file, embed(model, {by: values}, space, batch_size), allow_pickle=False)
-        write_json(folder / INDEX_FILE, {"split": split, "by": by, "space": space, "keys": shards.keys(split), "parts": parts})
+    names = shards.shard_names(split)
+    parts = [name.removesuffix(".tar") + ".npy" for name in names]
+    for name, part in progress(list(zip(names, parts, strict=True)), "Building the index", unit="shard"):
+        if not is_intact(folder, part):
+            values = collate(shards.read(split, [by], name))[by]
+            with recorded_path(folder, part) as temporary, temporary.open("wb") as file:
+                np.save(file, embed(model, {by: values}, space, batch_size), allow_pickle=False)
+    if not is_intact(folder, INDEX_FILE):
+        about = {"split": split, "by": by, "space": space, "keys": shards.keys(split), "parts": parts}
+        write_recorded_json(folder, INDEX_FILE, about)
     return Index.load(folder)
 
 

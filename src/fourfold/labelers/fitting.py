@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fourfold.configuration import Config
 from fourfold.data.cursor import index_batches
-from fourfold.metric_log import MetricLog
 from fourfold.seeds import derive_seed
 from fourfold.training.config import LoopConfig, ScheduleConfig
 from fourfold.training.loop import TrainingSetup, train
@@ -37,7 +36,7 @@ def seeded_weights(seed: int, name: str) -> Iterator[None]:
         yield
 
 
-def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, seed: int, name: str, log: MetricLog) -> None:
+def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, name: str, context: RunContext) -> None:
     """Train `module` in place and set it to evaluation mode.
 
     Muon updates the kernels of convolutions, as in the fastest published trainings on CIFAR-10 (arXiv 2404.00498 and its
@@ -48,9 +47,8 @@ def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, 
         losses: (indices of samples, step) → the losses of a batch by name; their sum is minimized.
         num_samples: number of samples, from which the order of indices is drawn.
         config: steps, batch size and optimizer.
-        seed: the seed of the run.
         name: enters the random streams and the names of metrics.
-        log: receives the losses.
+        context: the seed, the log that receives the losses, and the folder that a killed training resumes from.
     """
     kernels = {f"{n}.weight": 1 for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Conv1d)}
     optimizer = build_optimizer(module, config.optimizer, kernels)
@@ -64,10 +62,10 @@ def fit(module: nn.Module, losses: Losses, num_samples: int, config: FitConfig, 
     setup = TrainingSetup(
         module,
         compute_loss,
-        lambda cursor: index_batches(num_samples, batch_size, seed, "teachers", name, start=cursor),
+        lambda cursor: index_batches(num_samples, batch_size, context.seed, "teachers", name, start=cursor),
         optimizer,
         config.steps,
         schedule,
     )
-    train(setup, LoopConfig(), RunContext(seed, log=log), description=f"{name} teacher")
+    train(setup, LoopConfig(), context, description=f"{name} teacher")
     module.eval()

@@ -1,33 +1,49 @@
 """Integration: check the labels of all labelers, compare them with each other, and filter boxes.
 
-No sample is dropped, so all modalities stay aligned; single boxes may be. A label that is impossible (a depth that is not
-finite, a class that does not exist) is an error; disagreements between labelers are counted.
+No sample is dropped, so all modalities stay aligned; single boxes may be. A label that is impossible (a depth beyond the
+limit, a class that does not exist) is missing from then on, with all that was made from it; missing labels and disagreements
+between labelers are counted, and missing ones bounded.
 """
 
+import logging
 import shutil
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from fourfold.data.shards import Sample, ShardSet, collate, finish_split, write_columns
+from fourfold.data.facts import facts_path
+from fourfold.data.missing import Missing
+from fourfold.data.resuming import ResumedShards
+from fourfold.data.shards import Sample, ShardSet, finish_split, write_columns
 from fourfold.labelers.checks import ValueLimits, find_problem
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
-from fourfold.labelers.geometry.normals import fast_normals
+from fourfold.labelers.consistency import (
+    CONFIDENCE,
+    SEGMENTATION,
+    Certainty,
+    Values,
+    angles_to_depth,
+    share_inside,
+    values_of,
+)
 from fourfold.labelers.image_statistics.metadata import recounted
+from fourfold.labelers.losses import FILTERED, Loss, LossCounts, losses_of
+from fourfold.local_workers import results_of
 from fourfold.modalities import label as label_entry
-from fourfold.modalities.camera import Camera
 from fourfold.modalities.class_table import ClassTable
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
 from fourfold.reuse import claim, fingerprint
 from fourfold.storage import atomic_path
 
+logger = logging.getLogger(__name__)
 KEPT = "kept"
 REJECTION_REASONS = ("dropped_score", "dropped_shape", "dropped_class")
-SEGMENTATION = "semseg"  # the labels that boxes are compared with
 
 
 def integrate_labels(
@@ -43,98 +59,191 @@ def integrate_labels(
 
     Returns:
         The integrated labels, and per split counts (`boxes/kept`, `boxes/dropped_score`, `boxes/dropped_class`,
-        `normals/disagree`, ...) and means over samples (`normals/angle_to_depth`, in degrees).
+        `normals/disagree`, ...) and means over samples (`normals/angle_to_depth`, in degrees). Where labels are missing,
+        `missing/<modality>` counts them, and `missing` has the reasons with examples. `certainty` has histograms and the least
+        certain labels (`fourfold.labelers.consistency`).
 
     Raises:
-        ValueError: a label is impossible; the message names split, key and modality.
+        ValueError: more labels of a modality are missing than `config.max_missing_share` allows.
     """
     uses, inputs = config.labeler_classes().values(), {"labels": labels.digest()}
     claim(folder, fingerprint(__name__, inputs=inputs, uses=uses, integration=config.integration, camera=config.camera))
     report: dict[str, Any] = {}
+    overall = LossCounts(sum(map(labels.num_samples, labels.splits())), config.max_missing_share)
     for split in labels.splits():
-        modalities = labels.modalities(split)
-        tables = {m: table for m in modalities if (table := labels.manifest(split, m).class_table) is not None}
+        modalities = [name for name in labels.modalities(split) if name != CONFIDENCE]
+        one, certainty = _Split(labels, split, config, ResumedShards(folder, modalities)), Certainty()
+        names, of_split = labels.shard_names(split), LossCounts(labels.num_samples(split), 1.0)
         counts: Counter[str] = Counter({f"boxes/{outcome}": 0 for outcome in (KEPT, *REJECTION_REASONS)})
-        for name in progress(labels.shard_names(split), f"integrating {split}", unit="shard"):
-            samples = labels.read(split, modalities, name)
-            for sample in samples:
-                _require_possible(sample, split, config, tables)
-            counts.update(_compare(samples, config))
-            changed = _changed_columns(samples, config.integration, tables.get(SEGMENTATION), counts)
-            for modality in modalities:
-                if modality in changed:
-                    keys = (sample["__key__"] for sample in samples)
-                    write_columns(folder, split, name, {modality: zip(keys, changed[modality], strict=True)})
-                else:
-                    _copy_shard(labels.root / split / modality / name, folder / split / modality / name)
-        finish_split(folder, split, modalities, like=shards, class_tables=tables)
-        report[split] = _summary(counts)
+        found = progress(results_of(one.integrate, names), f"integrating {split}", len(names), "shard")
+        for name, (of_shard, lost, values) in zip(names, found, strict=True):
+            counts.update(of_shard)
+            certainty.add(name, values)
+            for tally in (of_split, overall):
+                tally.add(split, of_shard["samples"], lost)
+        is_part = config.keep != "all"
+        finish_split(folder, split, one.resumed.modalities, shards, one.class_tables, origins=one.origins, is_part=is_part)
+        report[split] = _summary(counts) | _missing(of_split) | {"certainty": certainty.report()}
+    for line in overall.lines():
+        logger.warning(line)
     return ShardSet(folder), report
 
 
-def _changed_columns(
+@dataclass(frozen=True)
+class _Split:
+    """The raw labels of a split, and where those of them that are missing are written."""
+
+    labels: ShardSet
+    split: str
+    config: LabelingConfig
+    resumed: ResumedShards
+
+    @cached_property
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """What is recorded about teachers from elsewhere, by modality."""
+        manifests = {modality: self.labels.manifest(self.split, modality) for modality in self.resumed.modalities}
+        return {modality: found.origin for modality, found in manifests.items() if found.origin is not None}
+
+    @cached_property
+    def class_tables(self) -> dict[str, ClassTable]:
+        """The class tables of the labels, by modality."""
+        manifests = {modality: self.labels.manifest(self.split, modality) for modality in self.resumed.modalities}
+        return {modality: found.class_table for modality, found in manifests.items() if found.class_table is not None}
+
+    def integrate(self, name: str) -> tuple[Counter[str], list[Loss], Values]:
+        """Check one shard and write what is missing of it.
+
+        Returns:
+            Its counts with sums of what `_summary` averages, the labels that are missing, and how certain the others are.
+        """
+        has_confidence = CONFIDENCE in self.labels.modalities(self.split)
+        modalities = [*self.resumed.modalities, *([CONFIDENCE] if has_confidence else [])]
+        samples = self.labels.read(self.split, modalities, name)
+        keys = [sample["__key__"] for sample in samples]
+        changed, counts, angles = integrated(samples, self.config, self.class_tables)
+        for modality in self.resumed.missing(self.split, name):
+            at = Path(self.split, modality, name)
+            if modality in changed:
+                column = ((sample["__key__"], sample[modality]) for sample in samples)
+                write_columns(self.resumed.root, self.split, name, {modality: column}, self.class_tables)
+            else:
+                _copy_shard(self.labels.root / at, self.resumed.root / at)
+        losses = losses_of(keys, {m: [sample[m] for sample in samples] for m in self.resumed.modalities})
+        return counts, losses, values_of(samples, angles, self.class_tables.get(SEGMENTATION))
+
+
+def integrated(
+    samples: list[Sample], config: LabelingConfig, class_tables: dict[str, ClassTable]
+) -> tuple[set[str], Counter[str], dict[str, float]]:
+    """Take out of some samples, in place, the labels that are impossible, filtered out or disagree.
+
+    Args:
+        samples: raw labels by modality, and `confidence` where a labeler is rated.
+        config: limits, camera and labelers.
+        class_tables: by modality.
+
+    Returns:
+        The modalities that change, counts with sums of what `_summary` averages, and the angles of `angles_to_depth`.
+    """
+    changed = _without_impossible(samples, config, class_tables)
+    angles = angles_to_depth(samples, config.camera)
+    changed |= _without_disagreeing(samples, angles, config.integration)
+    counts = _compare(samples, np.array(list(angles.values()), np.float32), config)
+    changed |= _without_rejected(samples, config.integration, class_tables.get(SEGMENTATION), counts)
+    return changed, counts, angles
+
+
+def _without_rejected(
     samples: list[Sample], config: IntegrationConfig, classes: ClassTable | None, counts: Counter[str]
-) -> dict[str, list[Any]]:
-    """Return the columns that integration changes: boxes without the rejected ones, and metadata that counts boxes."""
+) -> set[str]:
+    """Take rejected boxes out of the samples, and correct metadata that count boxes; return the modalities that change."""
     if "det" not in samples[0]:
-        return {}
-    boxes = [_kept_boxes(sample, config, classes, counts) for sample in samples]
-    if "metadata" not in samples[0]:
-        return {"det": boxes}
-    pairs = zip(samples, boxes, strict=True)
-    return {"det": boxes, "metadata": [recounted(sample["metadata"], kept["instances"]) for sample, kept in pairs]}
+        return set()
+    for sample in samples:
+        if not isinstance(sample["det"], Missing):
+            sample["det"] = _kept_boxes(sample, config, classes, counts)
+            if not isinstance(metadata := sample.get("metadata", Missing("")), Missing):
+                sample["metadata"] = recounted(metadata, sample["det"]["instances"])
+    return {"det", "metadata"}
 
 
 def _copy_shard(source: Path, target: Path) -> None:
-    if not target.exists():
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+    """Copy a shard after its facts: a shard that is there has them."""
+    for one, copy in ((facts_path(source), facts_path(target)), (source, target)):
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(one, temporary)
 
 
-def _require_possible(sample: Sample, split: str, config: LabelingConfig, tables: dict[str, ClassTable]) -> None:
-    """Raise ValueError when a label of the sample is outside what its labeler, or its kind, allows."""
+def _without_impossible(samples: list[Sample], config: LabelingConfig, tables: dict[str, ClassTable]) -> set[str]:
+    """Replace labels outside what their labeler, or their kind, allows; return the modalities that change."""
+    labelers, changed = config.labeler_classes(), set[str]()
+    for sample in samples:
+        found = {modality: _problem(sample, modality, config, tables) for modality in sample.keys() - {"__key__", CONFIDENCE}}
+        bad = {modality: problem for modality, problem in found.items() if problem}
+        made_from = {m: sorted(bad.keys() & set(labelers[m].requires)) for m in sample.keys() & labelers.keys()}
+        bad |= {m: _follows(names[0], bad[names[0]]) for m, names in made_from.items() if names and m not in bad}
+        for modality, problem in bad.items():
+            if not isinstance(sample[modality], Missing):
+                sample[modality] = Missing(problem)
+                changed.add(modality)
+    return changed
+
+
+def _follows(modality: str, problem: str) -> str:
+    """Return why a label is missing that was made from another one with a problem."""
+    if problem.startswith(FILTERED):
+        return f"{FILTERED}made from {modality}, which is"
+    return f"made from an impossible label: {modality}"
+
+
+def _without_disagreeing(samples: list[Sample], angles: Mapping[str, float], config: IntegrationConfig) -> set[str]:
+    """Take out normals that disagree with the depth, if that is configured; return the modalities that change."""
+    if config.disagreeing_normals == "keep":
+        return set()
+    reason = f"{FILTERED}more than {config.max_normal_angle:g} degrees from the normals of the depth"
+    for sample in samples:
+        if angles.get(sample["__key__"], 0.0) > config.max_normal_angle:
+            sample["normal"] = Missing(reason)
+    return {"normal"}
+
+
+def _problem(sample: Sample, modality: str, config: LabelingConfig, tables: dict[str, ClassTable]) -> str | None:
+    """Return what is impossible about a label; None when nothing is, or when it is missing."""
+    if isinstance(sample[modality], Missing):
+        return None
+    minimum = config.integration.min_confidence.get(modality, 0.0)
+    if sample.get(CONFIDENCE, {}).get(modality, 1.0) < minimum:
+        return f"{FILTERED}confidence below {minimum:g}"
     labelers = config.labeler_classes()
-    for modality in sample.keys() - {"__key__"}:
-        limits = ValueLimits(config.integration.max_depth, tables.get(modality))
-        if modality in labelers:
-            problem = labelers[modality].find_problem(sample[modality], limits)
-        else:  # labels from elsewhere
-            problem = find_problem(label_entry(modality).kind, sample[modality], limits)
-        if problem:
-            source = f"labeler {config.labelers[modality]!r}" if modality in labelers else "the source of these labels"
-            raise ValueError(
-                f"Split {split!r}, sample {sample['__key__']!r}: impossible {modality} label: {problem}. Correct {source}."
-            )
+    limits = ValueLimits(config.integration.max_depth, tables.get(modality))
+    if modality in labelers:
+        problem = labelers[modality].find_problem(sample[modality], limits)
+    else:  # labels from elsewhere
+        problem = find_problem(label_entry(modality).kind, sample[modality], limits)
+    return f"impossible: {problem}" if problem else None
 
 
-def _compare(samples: list[Sample], config: LabelingConfig) -> Counter[str]:
+def _compare(samples: list[Sample], angles_B: np.ndarray, config: LabelingConfig) -> Counter[str]:
     """Compare the labels of some samples with each other; returns counts, and sums of what `_summary` averages."""
     counts: Counter[str] = Counter({"samples": len(samples)})
-    if {"depth", "normal"} <= samples[0].keys():
-        batch = collate(samples)
-        angles_B = normal_angles_to_depth(batch["normal"], batch["depth"], config.camera)
+    if len(angles_B):
+        counts["pairs"] += len(angles_B)
         counts["normals/disagree"] += int((angles_B > config.integration.max_normal_angle).sum())
         counts["sum/normals/angle_to_depth"] += float(angles_B.sum())  # type: ignore[assignment]
     for sample in samples:
-        for name, value in sample.get("metadata", {}).items():
+        metadata = sample.get("metadata", {})
+        for name, value in () if isinstance(metadata, Missing) else metadata.items():
             if isinstance(bins := METADATA_TYPES[name], Range) and not bins.low <= value <= bins.high:
                 counts[f"metadata/{name}_out_of_range"] += 1
     return counts
-
-
-def normal_angles_to_depth(normal_BHW3: np.ndarray, depth_BHW: np.ndarray, camera: Camera) -> np.ndarray:
-    """Return the mean angle in degrees (B,) between stored normals uint8 and normals computed from the depth (meters)."""
-    fitted_Bhw3 = fast_normals(torch.from_numpy(np.asarray(depth_BHW, np.float32)), camera).numpy()
-    stored_Bhw3 = np.asarray(normal_BHW3[:, 1:-1, 1:-1], np.float32) / 127.5 - 1
-    cosine_Bhw = (fitted_Bhw3 * stored_Bhw3).sum(-1).clip(-1, 1)
-    return np.degrees(np.arccos(cosine_Bhw)).mean((1, 2))
 
 
 def _kept_boxes(sample: Sample, config: IntegrationConfig, classes: ClassTable | None, counts: Counter[str]) -> dict[str, Any]:
     """Return `det` without the rejected boxes, and count every outcome."""
     kept = []
     for instance in sample["det"]["instances"]:
-        reason = _rejection_reason(instance, sample.get(SEGMENTATION), classes, config)
+        ids_HW = sample.get(SEGMENTATION)
+        reason = _rejection_reason(instance, None if isinstance(ids_HW, Missing) else ids_HW, classes, config)
         counts[f"boxes/{reason or KEPT}"] += 1
         if reason is None:
             kept.append(instance)
@@ -153,19 +262,18 @@ def _rejection_reason(
     # A detector may have classes that the segmentation lacks; their boxes cannot be compared.
     if ids_HW is None or classes is None or instance["class_name"] not in classes.names:
         return None
-    share = _share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]))
+    share = share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]))
     return "dropped_class" if share < config.min_class_overlap else None
 
 
-def _share_inside(ids_HW: np.ndarray, box: list[float], class_id: int) -> float:
-    """Return the share of a box's pixels that have a class."""
-    H, W = ids_HW.shape
-    xmin, ymin, xmax, ymax = box
-    inside = ids_HW[int(ymin * H) : max(int(np.ceil(ymax * H)), 1), int(xmin * W) : max(int(np.ceil(xmax * W)), 1)]
-    return float((inside == class_id).mean())
+def _summary(counts: Counter[str]) -> dict[str, Any]:
+    """Return the counts, and the sums as means over the samples that have both depth and normals."""
+    kept = {name: value for name, value in sorted(counts.items()) if not name.startswith("sum/") and name != "pairs"}
+    sums = {name: value / counts["pairs"] for name, value in counts.items() if name.startswith("sum/")}
+    return kept | {name.removeprefix("sum/"): value for name, value in sums.items()}
 
 
-def _summary(counts: Counter[str]) -> dict[str, float]:
-    """Return the counts, and the sums as means over samples."""
-    sums = {name.removeprefix("sum/"): value / counts["samples"] for name, value in counts.items() if name.startswith("sum/")}
-    return {name: value for name, value in sorted(counts.items()) if not name.startswith("sum/")} | sums
+def _missing(losses: LossCounts) -> dict[str, Any]:
+    """Return what the report has about missing labels; nothing where none is missing."""
+    counts: dict[str, Any] = {f"missing/{modality}": found.total() for modality, found in sorted(losses.reasons.items())}
+    return counts | {"missing": losses.report()} if counts else {}

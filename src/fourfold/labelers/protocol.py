@@ -14,10 +14,10 @@ from torch import nn
 from fourfold.configuration import Config
 from fourfold.data.shards import ShardSet
 from fourfold.labelers.checks import ValueLimits, find_problem
-from fourfold.metric_log import MetricLog
 from fourfold.modalities import label as label_entry
 from fourfold.modalities.camera import Camera
 from fourfold.modalities.class_table import ClassTable
+from fourfold.training.run_context import RunContext
 
 Batch: TypeAlias = Mapping[str, Any]
 """Columns of equal length B: `rgb` uint8 (B, H, W, 3), `caption` list of str, and the labels of the labelers that ran before,
@@ -43,16 +43,25 @@ class Teacher:
     Attributes:
         name: its name in `pseudo_labeling.teachers`, and of its file.
         config_class: the class of its settings.
-        train: (data, settings, seed, metric log) → a trained network and its facts.
+        train: (data, settings, context) → a trained network and its facts. The context has the seed, the metric log and a
+            folder for `fourfold.labelers.fitting.fit`, so that a killed training resumes.
         build: (settings, facts) → an untrained network, into which saved weights are loaded.
         predict: (network, batch) → outputs, computed once for each batch and passed to all labelers of this teacher.
     """
 
     name: str
     config_class: type[Config]
-    train: Callable[[TrainingData, Any, int, MetricLog], tuple[nn.Module, Facts]]
+    train: Callable[[TrainingData, Any, RunContext], tuple[nn.Module, Facts]]
     build: Callable[[Any, Facts], nn.Module]
     predict: Callable[[Any, Batch], Any]
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A label with how sure its labeler is of it, from 0 to 1."""
+
+    value: Any
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,9 @@ class Labeler(ABC):
     name: ClassVar[str]  # in `conf/` and in error messages
     title: ClassVar[str]  # one line for people
     modality: ClassVar[str]  # an entry of `fourfold.modalities.LABELS`
+    kind: ClassVar[str] = ""  # the family in `fourfold.labelers.kinds` by which `conf/` may name it; "" for none
     version: ClassVar[str] = "1"  # raise it when the same settings and weights give other labels: old ones become invalid
+    rated: ClassVar[bool] = False  # its labels are `Rated`
     config_class: ClassVar[type[Config]] = Config  # of its section in `pseudo_labeling.settings`
     teacher: ClassVar[Teacher | None] = None  # the network that it reads, if that is trained here
     requires: tuple[str, ...] = ("rgb",)  # columns that it reads, which may be other labels: they decide the order
@@ -90,7 +101,7 @@ class Labeler(ABC):
 
     @abstractmethod
     def label(self, batch: Batch, output: Any = None) -> list[Any]:
-        """Return B values in the stored format of the modality (`fourfold.modalities.LABELS`).
+        """Return B values in the stored format of the modality (`fourfold.modalities.LABELS`), as `Rated` if it is `rated`.
 
         Args:
             batch: the columns named in `requires`, at least; it is not changed.
@@ -101,6 +112,21 @@ class Labeler(ABC):
     def class_table(cls, config: Any) -> ClassTable | None:
         """Return what the class ids mean that a labeler of these settings produces; None when it produces none."""
         return None
+
+    @classmethod  # noqa: B027  most labelers need nothing
+    def require(cls, config: Any) -> None:
+        """Raise ValueError when a package or file is missing that a labeler of these settings needs; it loads none of them.
+
+        A run calls it before its first stage.
+        """
+
+    def origin(self) -> dict[str, Any]:
+        """Return what manifests and cards record about weights from elsewhere; empty for what is trained or computed here.
+
+        Usual keys: `kind`, `model`, `revision`, `license`, `sha256` (of the weights), `software`. Equal origins, settings and
+        versions must give equal labels.
+        """
+        return {}
 
     @classmethod
     def find_problem(cls, value: Any, limits: ValueLimits) -> str | None:

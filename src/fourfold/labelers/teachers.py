@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from fourfold.data.shards import ShardSet
+from fourfold.digests import check_digests, is_intact, write_recorded, write_recorded_json
 from fourfold.labelers.config import LabelingConfig
 from fourfold.labelers.protocol import (
     Batch,
@@ -26,33 +27,44 @@ from fourfold.labelers.protocol import (
 from fourfold.metric_log import MetricLog
 from fourfold.modalities import SOURCE_LABELS
 from fourfold.reuse import claim, fingerprint
-from fourfold.storage import read_json, sha256_file, write_bytes, write_json
+from fourfold.storage import read_json
 from fourfold.suggestions import unknown_name
+from fourfold.training.histories import read_history
+from fourfold.training.independent import train_each
+from fourfold.training.loop import HISTORY_FILE
+from fourfold.training.run_context import RunContext
 
 logger = logging.getLogger(__name__)
 SETTINGS_FILE = "teachers.json"
+REMEDY = "Run the pseudo_labeling stage again (kedro run --pipelines=pseudo_labeling): it trains what is missing or changed."
 
 
 class TeacherSet:
     """The trained networks of one folder, and the labelers that the configuration names."""
 
-    def __init__(self, root: Path, config: LabelingConfig, networks: dict[str, nn.Module]) -> None:
+    def __init__(self, root: Path, config: LabelingConfig, networks: dict[str, nn.Module], weights: dict[str, str]) -> None:
         self.root = root
         self.config = config
+        self.weights = weights  # digests by name of the teacher
         self.networks = networks  # by name of the teacher
 
     @classmethod
     def load(cls, folder: Path) -> "TeacherSet":
-        """Read what `train_teachers` wrote; raises ValueError when the folder holds no finished set."""
+        """Read what `train_teachers` wrote; raises ValueError when the folder holds no finished set, or a changed file."""
         if not (folder / SETTINGS_FILE).exists():
             raise ValueError(f"{folder} holds no teachers. Run the pseudo_labeling stage, which trains them.")
         config = LabelingConfig.model_validate(read_json(folder / SETTINGS_FILE))
+        weights = [_path(folder, name).name for name in config.required_teachers()]
+        record = check_digests(folder, REMEDY, SETTINGS_FILE, *weights)
         networks = {name: _read(folder, teacher, config) for name, teacher in config.required_teachers().items()}
-        return cls(folder, config, networks)
+        return cls(folder, config, networks, {name: record[_path(folder, name).name] for name in networks})
 
     def labelers(self) -> list[Labeler]:
-        """Return a labeler for each modality, in an order in which required labels come first."""
-        return in_order(self._labelers, given=SOURCE_LABELS)
+        """Return a labeler for each modality, in an order in which required labels come first.
+
+        What reads captions comes after a labeler of captions.
+        """
+        return in_order(self._labelers, given=tuple(n for n in (*SOURCE_LABELS, "source") if n not in self._labelers))
 
     @cached_property
     def _labelers(self) -> dict[str, Labeler]:
@@ -81,11 +93,20 @@ class TeacherSet:
         candidates: dict[str, Any] = {labeler.name: labeler for labeler in self._labelers.values()} | self.networks
         return {name: candidate for name, candidate in sorted(candidates.items()) if isinstance(candidate, ImageTextEncoder)}
 
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """Return what is recorded about weights from elsewhere, by modality."""
+        return {labeler.modality: origin for labeler in self.labelers() if (origin := labeler.origin())}
+
+    def histories(self) -> dict[str, list[dict[str, float]]]:
+        """Return the curves of each teacher's training, by name; without those that were trained elsewhere."""
+        found = {name: read_history(self.root / f"{name}-{HISTORY_FILE}") for name in self.config.required_teachers()}
+        return {name: history for name, history in found.items() if history}
+
     def digest(self) -> str:
-        """Return a SHA-256 over the weights of the teachers and the versions of the labelers."""
-        files = {name: sha256_file(_path(self.root, name)) for name in self.networks}
+        """Return a SHA-256 over the weights of the teachers, those from elsewhere too, and the versions of the labelers."""
         versions = {labeler.modality: f"{labeler.name} {labeler.version}" for labeler in self.labelers()}
-        return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
+        parts = [self.weights, versions, *([origins] if (origins := self.origins()) else [])]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def train_teachers(
@@ -93,7 +114,8 @@ def train_teachers(
 ) -> TeacherSet:
     """Train the teachers of the configured labelers, and save them in `folder`.
 
-    A teacher that an interrupted run with the same settings and inputs has finished is not trained again.
+    A teacher that an interrupted run with the same settings and inputs has finished is not trained again, and one that it
+    has not finished resumes from its last checkpoint.
 
     Args:
         shards: images and captions.
@@ -118,14 +140,21 @@ def train_teachers(
     claim(folder, work)
     # 2) Train what is missing
     data = TrainingData(shards, truth, config.annotated_split, config.caption_splits)
-    for name, teacher in teachers.items():
-        if _path(folder, name).exists():
+
+    def train_one(name: str, log: MetricLog) -> None:
+        with RunContext(seed, folder, log).scratch(f"{name}-checkpoints", f"{name}-{HISTORY_FILE}") as context:
+            network, facts = teachers[name].train(data, config.settings_of_teacher(teachers[name]), context)
+            _write(folder, name, network, facts)
+
+    missing = []
+    for name in teachers:
+        if is_intact(folder, _path(folder, name).name, remedy="Training it again."):
             logger.info("Teacher %s is already trained.", name)
-            continue
-        network, facts = teacher.train(data, config.settings_of_teacher(teacher), seed, log)
-        _write(folder, name, network, facts)
+        else:
+            missing.append(name)
+    train_each(train_one, missing, RunContext(seed, folder, log))
     # 3) The settings, written last, mark the set as complete
-    write_json(folder / SETTINGS_FILE, config.model_dump(mode="json"))
+    write_recorded_json(folder, SETTINGS_FILE, config.model_dump(mode="json"))
     return TeacherSet.load(folder)
 
 
@@ -135,7 +164,7 @@ def _path(folder: Path, name: str) -> Path:
 
 def _write(folder: Path, name: str, network: nn.Module, facts: Facts) -> None:
     tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    write_bytes(_path(folder, name), save(tensors, {"facts": json.dumps(facts)}))
+    write_recorded(folder, _path(folder, name).name, save(tensors, {"facts": json.dumps(facts)}))
 
 
 def _read(folder: Path, teacher: Teacher, config: LabelingConfig) -> nn.Module:

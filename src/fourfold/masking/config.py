@@ -1,5 +1,6 @@
 """Settings of the masking. Defaults are those of 4M-7's main models (arXiv 2312.06647, pre-training settings)."""
 
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -43,6 +44,28 @@ def main_mixture() -> tuple[MixtureComponent, ...]:
         MixtureComponent(alpha_in={"rgb": 1000.0}, alpha_target=targets),
         MixtureComponent(alpha_in={"rgb": 0.5, **targets}, alpha_target=targets),
     )
+
+
+def without(components: Sequence[MixtureComponent], left_out: Collection[str]) -> tuple[MixtureComponent, ...]:
+    """Return the components without the alphas of some modalities; one that has no alpha left on a side is left out.
+
+    Raises:
+        ValueError: no component is left.
+    """
+    kept = []
+    for component in components:
+        sides = [
+            {name: alpha for name, alpha in alphas.items() if name not in left_out}
+            for alphas in (component.alpha_in, component.alpha_target)
+        ]
+        if all(any(alphas.values()) for alphas in sides):
+            kept.append(component.model_copy(update={"alpha_in": sides[0], "alpha_target": sides[1]}))
+    if not kept:
+        raise ValueError(
+            f"No component of the masking has both an input and a target without {', '.join(sorted(left_out))}, which these "
+            "data do not have. Name the modalities of the data in pretraining.masking.components."
+        )
+    return tuple(kept)
 
 
 class MaskingConfig(Config):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fourfold.data.missing import MISSING_TOKEN
 from fourfold.masking.budgets import draw_budgets
 from fourfold.masking.candidates import Candidates, no_candidates, select, sequence_candidates
 from fourfold.masking.config import MaskingConfig
@@ -76,12 +77,16 @@ class Masker:
         entries = {name: TOKEN_MODALITIES.get(base_name(name)) for name in model.names}
         self.chunk_lengths = {name: entry.chunk_length for name, entry in entries.items() if entry} | config.chunk_lengths
         self.shuffled = {name for name, entry in entries.items() if entry and entry.shuffled}
+        self.may_be_missing = {name for name, entry in entries.items() if entry and entry.missing_if_empty}
         self._check()
 
     def __call__(self, tokens: dict[str, np.ndarray], pixels_BHWC: np.ndarray | None, rng: np.random.Generator) -> MaskedBatch:
         """Mask B samples. All randomness comes from `rng`.
 
-        A modality that is missing is fully masked: its share of the budget stays empty.
+        A modality that is missing is fully masked: its share of the budget stays empty. Where single samples lack one (an
+        image without a caption, an empty row; a label that could not be made, a row of `MISSING_TOKEN`), the others of the
+        sample share its budget instead: with 4M's rule, a component that prefers captions would leave such a sample hardly any
+        input.
 
         Args:
             tokens: integers (B, L) by modality, sequences padded with 0 and without EOS; vectors are floats (B, L, W),
@@ -99,7 +104,9 @@ class Masker:
         present_E &= self.used_E
         component_B = rng.choice(len(self.weights_K), num_samples, p=self.weights_K)
         lengths_E = np.array([modality.num_positions for modality in self.model.modalities]) * present_E
-        samples = _Samples(tokens, present_E, component_B, *self._budgets(component_B, lengths_E, rng), rng)
+        missing_BE = self._missing(tokens, present_E, num_samples)
+        tokens = {name: _without_missing(ids) for name, ids in tokens.items()}
+        samples = _Samples(tokens, present_E, component_B, *self._budgets(component_B, lengths_E, rng, missing_BE), rng)
         # 2) Mask each modality
         sides = [
             (no_candidates(num_samples), no_candidates(num_samples)),  # for a data set without any of the modalities
@@ -141,13 +148,29 @@ class Masker:
         if len(sizes) <= 1:
             return next(iter(sizes), None)
         if (name := next((name for name, allowed in sizes.items() if allowed == size), None)) is None:
-            raise ValueError(f"Images of {size[0]} × {size[1]} pixels do not fit; the model reads {sizes}.")
+            raise ValueError(f"Images of {size[0]} × {size[1]} pixels do not fit; the model reads {sizes}. Resize them.")
         return name
 
+    def _missing(self, tokens: dict[str, np.ndarray], present_E: np.ndarray, num_samples: int) -> np.ndarray:
+        """Return which samples lack which modality of those that the data set has, bool (B, E)."""
+        missing_BE = np.zeros((num_samples, len(present_E)), bool)
+        for index, name in enumerate(self.model.names):
+            if not present_E[index] or name not in tokens:  # pixels have no tokens
+                continue
+            if name in self.may_be_missing:
+                missing_BE[:, index] = ~tokens[name].any(axis=1)
+            elif np.issubdtype(tokens[name].dtype, np.integer):
+                missing_BE[:, index] = tokens[name][:, 0] == MISSING_TOKEN
+        return missing_BE
+
     def _budgets(
-        self, component_B: np.ndarray, lengths_E: np.ndarray, rng: np.random.Generator
+        self,
+        component_B: np.ndarray,
+        lengths_E: np.ndarray,
+        rng: np.random.Generator,
+        missing_BE: np.ndarray | bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw input and target budgets, int64 (B, E) each.
+        """Draw input and target budgets, int64 (B, E) each; those of modalities that a sample lacks are 0.
 
         A grid token is input or target, never both, so inputs lower the cap of targets; a sequence may be predicted
         completely.
@@ -155,10 +178,10 @@ class Masker:
         config, num_samples = self.config, len(component_B)
         total_in = rng.integers(config.min_input_tokens or config.input_tokens, config.input_tokens + 1, num_samples)
         total_target = rng.integers(config.min_target_tokens or config.target_tokens, config.target_tokens + 1, num_samples)
-        caps_BE = np.broadcast_to(lengths_E, (num_samples, len(lengths_E)))
-        input_BE = draw_budgets(self.alphas_in_KE[component_B], total_in, caps_BE, rng)
+        caps_BE = np.where(missing_BE, 0, np.broadcast_to(lengths_E, (num_samples, len(lengths_E))))
+        input_BE = draw_budgets(_of_present(self.alphas_in_KE, component_B, missing_BE), total_in, caps_BE, rng)
         caps_BE = np.where(self.is_sequence_E, caps_BE, caps_BE - input_BE)
-        return input_BE, draw_budgets(self.alphas_target_KE[component_B], total_target, caps_BE, rng)
+        return input_BE, draw_budgets(_of_present(self.alphas_target_KE, component_B, missing_BE), total_target, caps_BE, rng)
 
     def _grids(self, samples: _Samples) -> list[Sides]:
         """Select grid tokens and patches, all grids of one size at once."""
@@ -267,6 +290,25 @@ class Masker:
                     f"`{setting}` names {', '.join(sorted(unknown))}, which are no sequences of this model. "
                     f"Allowed: {', '.join(sorted(allowed)) or 'none'}."
                 )
+
+
+def _without_missing(ids_BL: np.ndarray) -> np.ndarray:
+    """Return ids in which 0 stands for `MISSING_TOKEN`: no budget selects any of them."""
+    if not np.issubdtype(ids_BL.dtype, np.integer) or ids_BL.min(initial=0) > MISSING_TOKEN:
+        return ids_BL
+    return np.where(ids_BL == MISSING_TOKEN, 0, ids_BL)
+
+
+def _of_present(alphas_KE: np.ndarray, component_B: np.ndarray, missing_BE: np.ndarray | bool) -> np.ndarray:
+    """Return the alphas (B, E) of the components of some samples, 0 for what a sample lacks.
+
+    A sample that lacks all modalities of its component takes the mean of all components; if it lacks those too, nothing of it
+    is selected.
+    """
+    alphas_BE = np.where(missing_BE, 0.0, alphas_KE[component_B])
+    mean_BE = np.where(missing_BE, 0.0, alphas_KE.mean(axis=0))
+    alphas_BE = np.where(alphas_BE.any(axis=1, keepdims=True), alphas_BE, mean_BE)
+    return np.where(alphas_BE.any(axis=1, keepdims=True), alphas_BE, alphas_KE[component_B])
 
 
 def grid_masks(noise: np.ndarray, input_budget: np.ndarray, target_budget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

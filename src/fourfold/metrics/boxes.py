@@ -18,14 +18,22 @@ RECALL_POINTS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 100  # per image and class, as in COCO
 
 
-def box_iou(first_DB: np.ndarray, second_TB: np.ndarray) -> np.ndarray:
-    """Return the IoU, float64 (D, T), of boxes (D, 4) and (T, 4) as xmin, ymin, xmax, ymax in any one unit."""
+def box_iou(first_DB: np.ndarray, second_TB: np.ndarray, crowd_T: np.ndarray | None = None, pixel: float = 0.0) -> np.ndarray:
+    """Return the IoU (D, T), in the float type of the boxes; with a crowd, the share of the first box that it covers.
+
+    Args:
+        first_DB, second_TB: boxes (D, 4) and (T, 4) as xmin, ymin, xmax, ymax in any one unit.
+        crowd_T: bool, the second boxes that surround many objects (COCO); None: no crowds.
+        pixel: 1 if the last pixel belongs to a box, as in the original VOC code.
+    """
     low = np.maximum(first_DB[:, None, :2], second_TB[None, :, :2])
     high = np.minimum(first_DB[:, None, 2:], second_TB[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area = np.prod(np.clip(first_DB[:, 2:] - first_DB[:, :2], 0, None), axis=-1)[:, None]
-    other = np.prod(np.clip(second_TB[:, 2:] - second_TB[:, :2], 0, None), axis=-1)[None]
+    overlap = np.prod(np.clip(high - low + pixel, 0, None), axis=-1)
+    area = np.prod(np.clip(first_DB[:, 2:] - first_DB[:, :2] + pixel, 0, None), axis=-1)[:, None]
+    other = np.prod(np.clip(second_TB[:, 2:] - second_TB[:, :2] + pixel, 0, None), axis=-1)[None]
     union = area + other - overlap
+    if crowd_T is not None:
+        union = np.where(crowd_T[None], area, union)
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 

@@ -6,6 +6,8 @@ et al. 2014, arXiv 1406.2283), the mIoU is that of the summed confusion (PASCAL 
 
 # N samples, H height, W width, C classes or channels, Q queries, G gallery, R weightings
 
+import math
+
 import numpy as np
 from scipy.ndimage import binary_dilation
 
@@ -28,6 +30,28 @@ def depth_statistics(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray
     close = valid & (np.maximum(predicted / truth, truth / predicted) < 1.25)
     pixels_N = _per_sample(valid)
     return {"abs_rel": ratio(_per_sample(relative), pixels_N), "delta1": ratio(_per_sample(close), pixels_N)}
+
+
+def aligned_depth(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return s · predicted + t with the scale s and shift t of each image that fit the truth best by least squares.
+
+    So depth without a unit is compared with depth in meters (Ranftl et al., 2020, arXiv 1907.01341, eq. 4, for disparity).
+    An image whose prediction is constant becomes the mean of its truth.
+
+    Args:
+        predicted, truth: (N, H, W), any float type.
+        valid: (N, H, W) bool, the pixels that count.
+    """
+    predicted, truth, valid = _aligned(predicted, truth, valid)
+    predicted, truth = predicted.astype(np.float64), np.where(valid, truth, 0).astype(np.float64)
+    pixels_N = np.maximum(_per_sample(valid), 1)
+    mean_predicted, mean_truth = (
+        (_per_sample(values * valid) / pixels_N).reshape(-1, *(1,) * (valid.ndim - 1)) for values in (predicted, truth)
+    )
+    difference = (predicted - mean_predicted) * valid
+    variance_N = _per_sample(difference**2)
+    scale_N = np.where(variance_N > 0, _per_sample(difference * truth) / np.where(variance_N > 0, variance_N, 1), 0)
+    return scale_N.reshape(mean_truth.shape) * (predicted - mean_predicted) + mean_truth
 
 
 def depth_errors(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict[str, float]:
@@ -71,8 +95,8 @@ def confusion(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> np.
     """Return the confusion per sample, int64 (N, C, C): rows are truth, columns prediction. Ids ≥ C are left out."""
     predicted, truth = _aligned(predicted, truth)
     count = len(truth)
-    predicted_NP = predicted.reshape(count, -1).astype(np.int64)
-    truth_NP = truth.reshape(count, -1).astype(np.int64)
+    predicted_NP = _flat(predicted).astype(np.int64)
+    truth_NP = _flat(truth).astype(np.int64)
     counted = (truth_NP < num_classes) & (predicted_NP < num_classes)
     code = np.arange(count)[:, None] * num_classes**2 + truth_NP * num_classes + predicted_NP
     return np.bincount(code[counted], minlength=count * num_classes**2).reshape(count, num_classes, num_classes)
@@ -100,7 +124,7 @@ def segmentation_statistics(
     predicted: np.ndarray, truth: np.ndarray, num_classes: int, object_classes: list[int]
 ) -> dict[str, Statistic]:
     """Return `miou` over all classes and `miou_objects` over `object_classes`."""
-    sums_NK = confusion(predicted, truth, num_classes).reshape(len(truth), -1).astype(np.float64)
+    sums_NK = _flat(confusion(predicted, truth, num_classes)).astype(np.float64)
 
     def over(classes: list[int] | None) -> SumStatistic:
         return SumStatistic(sums_NK, lambda sums: mean_iou(sums.reshape(-1, num_classes, num_classes), classes))  # type: ignore[arg-type, return-value]
@@ -122,7 +146,8 @@ def edge_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
     def harmonic_mean(sums: np.ndarray) -> np.ndarray:
         num_right, num_predicted, num_met, num_true = sums.T  # precision right / predicted, recall met / true
         both = num_right * num_met
-        return np.where(both > 0, 2 * both / (num_right * num_true + num_met * num_predicted), 0.0)
+        f1 = np.where(both > 0, 2 * both / (num_right * num_true + num_met * num_predicted), 0.0)
+        return np.where(num_predicted + num_true > 0, f1, np.nan)  # no edge anywhere: nothing to compare
 
     return SumStatistic(sums_N4, harmonic_mean)
 
@@ -135,15 +160,22 @@ def psnr(predicted: np.ndarray, truth: np.ndarray) -> float:
 def psnr_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
     """Return the mean PSNR in dB of uint8 images (N, H, W, 3); each image has its own."""
     predicted, truth = _aligned(predicted, truth)
-    squared_N = ((predicted.astype(np.float64) - truth.astype(np.float64)) ** 2).reshape(len(truth), -1).mean(axis=1)
+    squared_N = _flat((predicted.astype(np.float64) - truth.astype(np.float64)) ** 2).mean(axis=1)
     return mean(10 * np.log10(255**2 / np.maximum(squared_N, MIN_SQUARED_ERROR)))
 
 
 def cosine_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
-    """Return the mean cosine between feature vectors (N, ..., C); each sample counts once."""
+    """Return the mean cosine between feature vectors (N, ..., C); each sample counts once.
+
+    True vectors of length 0 have no direction and do not count.
+    """
     predicted, truth = _aligned(predicted, truth)
-    cosine = (_normalized(predicted) * _normalized(truth)).sum(axis=-1)
-    return mean(cosine.reshape(len(truth), -1).mean(axis=1))
+    cosine_NV = _flat((unit_vectors(predicted) * unit_vectors(truth)).sum(axis=-1))
+    counted_NV = _flat(np.any(truth != 0, axis=-1))
+    if counted_NV.all():
+        return mean(cosine_NV.mean(axis=1))
+    number_N = counted_NV.sum(axis=1)
+    return mean((cosine_NV * counted_NV).sum(axis=1) / np.maximum(number_N, 1), number_N > 0)
 
 
 def recall_at_k(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1) -> float:
@@ -151,17 +183,18 @@ def recall_at_k(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1) -> f
     return value(recall_statistic(queries_QC, gallery_GC, k))
 
 
-def recall_statistic(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1) -> Statistic:
+def recall_statistic(queries_QC: np.ndarray, gallery_GC: np.ndarray, k: int = 1) -> SumStatistic:
     """Return recall at k over queries; the bootstrap resamples the queries and keeps the whole gallery.
 
-    Ties count as their expectation under random order, so constant features score k / G, which is chance level.
+    Ties count as their expectation under random order, so constant features score k / G, which is chance level. Undefined
+    when the gallery has no more than k rows: then every answer is right.
     """
     queries_QC, gallery_GC = _aligned(queries_QC, gallery_GC)
-    similarity_QG = np.round(_normalized(queries_QC) @ _normalized(gallery_GC).T, 9)
+    similarity_QG = np.round(unit_vectors(queries_QC) @ unit_vectors(gallery_GC).T, 9)
     own_Q1 = np.diagonal(similarity_QG)[:, None]
     better_Q = (similarity_QG > own_Q1).sum(axis=1)
     tied_Q = (similarity_QG == own_Q1).sum(axis=1)  # including itself
-    return mean(np.clip((k - better_Q) / tied_Q, 0, 1))
+    return mean(np.clip((k - better_Q) / tied_Q, 0, 1), np.full(len(tied_Q), len(gallery_GC) > k))
 
 
 def accuracy_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
@@ -170,13 +203,18 @@ def accuracy_statistic(predicted: np.ndarray, truth: np.ndarray) -> Statistic:
     return mean((predicted == truth).astype(np.float64))
 
 
-def _normalized(features: np.ndarray) -> np.ndarray:
+def unit_vectors(features: np.ndarray) -> np.ndarray:
+    """Return vectors (..., C) scaled to length 1, float64; zeros stay zeros."""
     features = features.astype(np.float64)
     return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
 def _per_sample(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1).sum(axis=1).astype(np.float64)
+    return _flat(values).sum(axis=1).astype(np.float64)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), math.prod(values.shape[1:]))  # not -1, which is ambiguous without samples
 
 
 def _aligned(first: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -11,7 +11,7 @@ one core). The tests compare the intervals of both.
 
 # N samples, R bootstrap replicates, K sums per sample
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,10 +61,14 @@ def ratio(numerator_N: np.ndarray, denominator_N: np.ndarray) -> SumStatistic:
     return SumStatistic(sums_NK, lambda sums: sums[:, 0] / sums[:, 1])
 
 
-def mean(values_N: ArrayLike) -> SumStatistic:
-    """Return the mean of one number per sample."""
+def mean(values_N: ArrayLike, counted_N: ArrayLike | None = None) -> SumStatistic:
+    """Return the mean of one number per sample; over the samples of `counted_N` (bool) alone, if it is given.
+
+    Leave out samples with nothing to compare: two empty answers are no agreement.
+    """
     values_N = np.asarray(values_N, dtype=np.float64)
-    return ratio(values_N, np.ones_like(values_N))
+    weights_N = np.ones_like(values_N) if counted_N is None else np.asarray(counted_N, dtype=np.float64)
+    return ratio(values_N * weights_N, weights_N)
 
 
 def f1(true_positives_N: ArrayLike, predicted_N: ArrayLike, actual_N: ArrayLike) -> SumStatistic:
@@ -83,6 +87,11 @@ def values(statistics: dict[str, Statistic]) -> dict[str, float]:
     return {name: value(statistic) for name, statistic in statistics.items()}
 
 
+def defined(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics that are defined: where nothing could be compared, a metric is absent."""
+    return {name: number for name, number in metrics.items() if np.isfinite(number)}
+
+
 def confidence_interval(
     statistic: Statistic, seed: int, name: str, replicates: int = 1000, level: float = 0.95
 ) -> tuple[float, float] | None:
@@ -95,6 +104,8 @@ def confidence_interval(
         level: the coverage of the interval, 0 to 1.
     """
     count = statistic.num_samples
+    if not count:
+        return None
     uniform = np.full(count, 1 / count)
     weights_RN = numpy_generator(seed, "bootstrap", name).multinomial(count, uniform, size=replicates).astype(np.float64)
     replicates_R = statistic.weighted(weights_RN)

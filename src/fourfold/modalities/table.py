@@ -61,6 +61,8 @@ class TokenModality:
         chunk_length: a sequence is masked in whole chunks of this many tokens.
         shuffled: the order of the chunks has no meaning; it is drawn again at each masking.
         vector_width: width of `vectors`.
+        missing_if_empty: an empty sequence means that nothing is known, not that there is nothing to name, e.g. an image
+            without a caption. Masking leaves it out of a sample.
     """
 
     name: str
@@ -72,6 +74,7 @@ class TokenModality:
     chunk_length: int = 1
     shuffled: bool = False
     vector_width: int | None = None
+    missing_if_empty: bool = False
 
     @property
     def released_grid(self) -> tuple[int, int] | None:
@@ -129,7 +132,7 @@ TOKEN_MODALITIES: dict[str, TokenModality] = {
         TokenModality("tok_normal", "normal", "grid", 8192, 196),
         TokenModality("tok_semseg", "semseg", "grid", 4096, 196),
         TokenModality("tok_clip", "clip", "grid", 8192, 196),
-        TokenModality("caption", "caption", "sequence", 30000, 256),
+        TokenModality("caption", "caption", "sequence", 30000, 256, missing_if_empty=True),
         TokenModality("det", "det", "sequence", 30000, 256),
         # 4M-21; both edges share one tokenizer, and all sequences the vocabulary of captions
         TokenModality("tok_canny_edge", "canny_edge", "grid", 8192, 196),
@@ -209,7 +212,9 @@ def target_of(label_name: str) -> TokenModality:
     for modality in TOKEN_MODALITIES.values():
         if modality.label == label_name and not modality.input_only:
             return modality
-    raise ValueError(f"{label_name!r} can only be an input: it has no token modality that the model predicts.")
+    raise ValueError(
+        f"{label_name!r} can only be an input: it has no token modality that the model predicts. Choose another target."
+    )
 
 
 def _require_known(name: str, table: dict, noun: str) -> str:

@@ -57,9 +57,10 @@ class _HeadByHead(torch.autograd.Function):
         heads = zip(*(part.split(width, dim=-1) for part in _parts(fused)), strict=True)
         outputs, attentions = [], []
         exact = torch.promote_types(fused[0].dtype, torch.float32)  # the softmax is computed in float32 at least
+        bias_BNM = None if bias_BNM is None else bias_BNM.to(fused[0].dtype)
         for q_BNK, k_BMK, v_BMK in heads:
             # With beta 0, the first argument gives shape and dtype only; its uninitialized content is not read
-            start = q_BNK.new_empty(1, 1, 1) if bias_BNM is None else bias_BNM.to(q_BNK.dtype)
+            start = q_BNK.new_empty(1, 1, 1) if bias_BNM is None else bias_BNM
             beta = 0 if bias_BNM is None else 1
             scores_BNM = torch.baddbmm(start, q_BNK, k_BMK.transpose(1, 2), beta=beta, alpha=width**-0.5)
             attention_BNM = scores_BNM.softmax(dim=-1, dtype=exact).to(v_BMK.dtype)

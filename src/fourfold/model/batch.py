@@ -61,6 +61,12 @@ class MaskedBatch:
         """Return the batch in page-locked memory, for asynchronous copies to a GPU."""
         return self._map(Tensor.pin_memory)
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory of a batch that another stream copied until `stream` has done what it was given so far."""
+        for field in fields(self):
+            if (value := getattr(self, field.name)) is not None:
+                value.record_stream(stream)
+
     def __getitem__(self, samples: slice | Tensor | list[int]) -> Self:
         """Return the batch of the samples given by a slice or by indices."""
         return self._map(lambda tensor: tensor[samples])

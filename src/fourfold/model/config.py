@@ -24,6 +24,7 @@ class ModalityConfig(Config):
     sequence of features, such as T5 embeddings of a caption (4M-21, arXiv 2406.09406), input only.
     `learned_positions`: learned vectors for each side instead of sin-cos, for tokens without spatial order (global features of
     4M-21).
+    `interpolated_from`: the grid of pretraining, whose sin-cos table is interpolated to `grid`; see `at_image_size`.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModalityConfig(Config):
     grid: tuple[Positive, Positive] | None = None  # rows, columns of patches or tokens; None for sequences and vectors
     max_length: int | None = Field(default=None, ge=1)  # tokens of a sequence as input or target, sentinels included
     learned_positions: bool = False
+    interpolated_from: tuple[Positive, Positive] | None = Field(default=None, exclude_if=lambda value: value is None)
     sides: Literal["both", "input", "target"] = "both"  # that a released checkpoint has tables for; others have both
 
     @property
@@ -62,11 +64,17 @@ class ModalityConfig(Config):
                 f"Modality {self.name!r} is {self.kind}: give `max_length` to sequences and vectors, `grid` to others."
             )
         if self.input_only != (self.vocabulary_size == 0):
-            raise ValueError(f"Modality {self.name!r}: `vocabulary_size` is 0 for pixels and vectors, positive for all others.")
+            raise ValueError(
+                f"Modality {self.name!r}: `vocabulary_size` must be 0 for pixels and vectors, positive for all others."
+            )
         if (self.kind == "vectors") != (self.vector_width is not None):
-            raise ValueError(f"Modality {self.name!r} is {self.kind}: `vector_width` is for vectors alone.")
+            raise ValueError(f"Modality {self.name!r} is {self.kind}: vectors need `vector_width`, and only they may have it.")
+        if self.interpolated_from is not None and (self.grid is None or self.learned_positions):
+            raise ValueError(
+                f"Modality {self.name!r}: only sin-cos positions of a grid can be `interpolated_from` another one."
+            )
         if self.vector_bottleneck and self.kind != "vectors":
-            raise ValueError(f"Modality {self.name!r} is {self.kind}: `vector_bottleneck` is for vectors alone.")
+            raise ValueError(f"Modality {self.name!r} is {self.kind}: only vectors may have `vector_bottleneck`.")
         return self
 
 
@@ -179,3 +187,25 @@ class ModelConfig(ArchitectureConfig):
                 "This model has several modalities of vectors; one is allowed, because a batch has one tensor of vectors."
             )
         return self
+
+    def at_image_size(self, name: str, height: int, width: int) -> "ModelConfig":
+        """Return the configuration for images of another size: the same weights, with interpolated positions.
+
+        Args:
+            name: a modality of pixels.
+            height, width: of the images in pixels, multiples of the patch size.
+
+        Raises:
+            ValueError: the size is no multiple of the patch size.
+        """
+        patch = self.patch_size
+        if height % patch or width % patch:
+            raise ValueError(
+                f"Images of {height} × {width} pixels have no whole number of patches. Choose multiples of {patch} pixels."
+            )
+        old, grid = self.modality(name), (height // patch, width // patch)
+        if grid == old.grid:
+            return self
+        changed = old.model_copy(update={"grid": grid, "interpolated_from": old.interpolated_from or old.grid})
+        modalities = tuple(changed if modality is old else modality for modality in self.modalities)
+        return type(self).model_validate(self.model_dump() | {"modalities": [m.model_dump() for m in modalities]})

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fourfold.modalities import IMAGENET_MEAN, IMAGENET_STD
 from fourfold.model.config import ModalityConfig, ModelConfig
+from fourfold.model.cross_entropy import TiedGradient, tied_lookup
 
 Side = Literal["input", "target"]
 STEM_WIDTH = 32  # channels after the first convolution of a convolutional stem
@@ -37,13 +38,13 @@ class TokenTable(nn.Module):
         self.weight_VD = nn.Parameter(torch.empty(sum(self.sizes), config.dim))
         self.register_buffer("offset_E", torch.tensor(offsets(self.sizes)), persistent=False)
 
-    def forward(self, modality: Tensor, token: Tensor, sparse: bool = False) -> Tensor:
+    def forward(self, modality: Tensor, token: Tensor, tied: TiedGradient | None = None) -> Tensor:
         """Return (…, D) of int64 modality indices and token ids (…).
 
-        `sparse`: give the table a sparse gradient, of the rows that were looked up. Use it when the table has a dense gradient
-        from elsewhere: autograd adds the sparse one in place.
+        `tied`: the table is that of the heads, too; the losses get the same object.
         """
-        return F.embedding(self.offset_E[modality] + token, self.weight_VD, sparse=sparse)
+        row = self.offset_E[modality] + token
+        return F.embedding(row, self.weight_VD) if tied is None else tied_lookup(self.weight_VD, row, tied)
 
     def per_modality(self) -> tuple[Tensor, ...]:
         """Return each modality's (vocabulary, D) block, empty for pixels."""
@@ -172,9 +173,22 @@ def position_table(modality: ModalityConfig, config: ModelConfig) -> Tensor:
     """
     if modality.learned_positions:
         return torch.zeros(modality.num_positions, config.dim)
+    if modality.grid is not None and modality.interpolated_from not in (None, modality.grid):
+        table_PD = sincos_2d(*modality.interpolated_from, config.dim, config.image_temperature)
+        return interpolated(table_PD, modality.interpolated_from, modality.grid)
     if modality.grid is not None:
         return sincos_2d(*modality.grid, config.dim, config.image_temperature)
     return sincos_1d(modality.num_positions, config.dim, config.sequence_temperature)
+
+
+def interpolated(table_PD: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Return a row-major table (P, D) of another grid of the same image, bicubic: how 4M is fine-tuned at other resolutions.
+
+    It is a function of the place in the image. The sin-cos table of the new grid is one of the patch's index, which stands for
+    other places than in pretraining.
+    """
+    table_1DHW = table_PD.T.unflatten(1, old)[None]
+    return F.interpolate(table_1DHW, new, mode="bicubic", align_corners=False)[0].flatten(1).T.contiguous()
 
 
 def _waves(position_P: Tensor, num_frequencies: int, temperature: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from fourfold.model.attention import attention_bias
 from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModelConfig
-from fourfold.model.cross_entropy import Head, Losses, LossName, cross_entropies
+from fourfold.model.cross_entropy import Head, Losses, LossName, TiedGradient, cross_entropies
 from fourfold.model.embeddings import PatchEmbedding, PositionModalityEmbedding, TokenTable, offsets, vector_projection
 from fourfold.model.layers import DecoderBlock, EncoderBlock, KeyValues, layer_norm
 from fourfold.model.packing import Packing
@@ -55,6 +55,7 @@ class FourM(nn.Module):
     """The transformer. Its initial weights are a pure function of (config, seed)."""
 
     is_sequence_E: Tensor
+    released_metadata: dict[str, str] | None = None  # of the released file that the model was loaded from
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
@@ -116,10 +117,13 @@ class FourM(nn.Module):
         """Return keys and values of each block's cross-attention; constant while targets are decoded step by step."""
         return [block.context_keys_values(encoding.context_TD, encoding.packing) for block in self.decoder_blocks]
 
-    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor, sparse: bool = False) -> Tensor:
-        """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality."""
+    def embed_targets(self, modality: Tensor, position: Tensor, previous: Tensor, tied: TiedGradient | None = None) -> Tensor:
+        """Return (…, D): the mask token for grids, the previous token for sequences, + position + modality.
+
+        `tied`: passed on to the losses, if the table of the previous tokens is that of the heads.
+        """
         is_sequence = self.is_sequence_E[modality][..., None]
-        content = torch.where(is_sequence, self.target_tokens(modality, previous, sparse), self.mask_token_D)
+        content = torch.where(is_sequence, self.target_tokens(modality, previous, tied), self.mask_token_D)
         return content + self.positions(modality, position, "target")
 
     def logits(self, hidden: Tensor, name: str) -> Tensor:
@@ -137,10 +141,11 @@ class FourM(nn.Module):
         `totals`: number of targets of the whole step by modality, if the batch is part of one (`fourfold.model.cross_entropy`).
         """
         packing = self._target_packing(batch)
-        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing, heads_follow=True)
+        tied = TiedGradient() if self.heads is None else None
+        hidden_TD = self._decoded_rows(batch, self.encode(batch), packing, tied)
         heads, target_T = self._heads(batch, packing), packing.pack(batch.target_id_BM)
         num_modalities = sum(modality.can_be_target for modality in self.config.modalities)
-        return cross_entropies(hidden_TD, self.head_table.weight_VD, target_T, heads, loss, num_modalities, totals)
+        return cross_entropies(hidden_TD, self.head_table.weight_VD, target_T, heads, loss, num_modalities, totals, tied)
 
     def target_logits(self, hidden_BMD: Tensor, batch: MaskedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return logits (n, vocabulary) and target ids (n,) of each modality that has targets, in (sample, slot) order."""
@@ -155,11 +160,12 @@ class FourM(nn.Module):
         """Return the packing of the targets, sorted by modality, so that the rows of each head are adjacent."""
         return Packing.of(batch.target_keep_BM, batch.target_modality_BM)
 
-    def _decoded_rows(self, batch: MaskedBatch, encoding: Encoding, packing: Packing, heads_follow: bool = False) -> Tensor:
+    def _decoded_rows(
+        self, batch: MaskedBatch, encoding: Encoding, packing: Packing, tied: TiedGradient | None = None
+    ) -> Tensor:
         columns = (batch.target_modality_BM, batch.target_position_BM, batch.target_input_BM)
         modality_T, position_T, previous_T = map(packing.pack, columns)
-        sparse = heads_follow and self.heads is None  # the tied table gets a dense gradient from the heads
-        x_TD = self.embed_targets(modality_T, position_T, previous_T, sparse)
+        x_TD = self.embed_targets(modality_T, position_T, previous_T, tied)
         self_bias = attention_bias(self._visible_targets(batch.target_modality_BM)[:, None])
         context_bias = attention_bias(encoding.keep[:, None, None, :])
         for block, context in zip(self.decoder_blocks, self.context_keys_values(encoding), strict=True):

@@ -172,9 +172,9 @@ class _SwiGLUOfNorm(torch.autograd.Function):
         dtype = _product_dtype(x)
         normed, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, NORM_EPSILON)
         padding = -down.shape[1] % ALIGNMENT if x.device.type == "cpu" else 0
-        fast_up = _padded_halves(up, padding).to(dtype)
-        fast_down = (F.pad(down, (0, padding)) if padding else down).to(dtype)
-        fast_bias = None if up_bias is None else _padded_halves(up_bias[:, None], padding)[:, 0].to(dtype)
+        fast_up, fast_down = _padded_halves(up.to(dtype), padding), down.to(dtype)
+        fast_down = F.pad(fast_down, (0, padding)) if padding else fast_down
+        fast_bias = None if up_bias is None else _padded_halves(up_bias.to(dtype)[:, None], padding)[:, 0]
         hidden = F.linear(normed.to(dtype), fast_up, fast_bias)
         gate, value = hidden.chunk(2, dim=-1)
         ctx.save_for_backward(x, mean, rstd, norm_weight, norm_bias, up, down, hidden)
@@ -186,14 +186,10 @@ class _SwiGLUOfNorm(torch.autograd.Function):
         x, mean, rstd, norm_weight, norm_bias, up, down, hidden = ctx.saved_tensors
         dtype, width, needed = gradient.dtype, down.shape[1], ctx.needs_input_grad
         fast_up, fast_down = ctx.converted or (up.to(dtype), down.to(dtype))
-        # 1) Through the second linear layer and the gate; to_gate and to_value are the halves of one tensor
+        # 1) Through the second linear layer and the gate
         gate, value = hidden.chunk(2, dim=-1)
-        to_hidden = torch.empty_like(hidden)
-        to_gate, to_value = to_hidden.chunk(2, dim=-1)
         opened = F.silu(gate)
-        to_product = gradient @ fast_down
-        torch.mul(to_product, opened, out=to_value)
-        torch.ops.aten.silu_backward.grad_input(to_product.mul_(value), gate, grad_input=to_gate)
+        to_hidden = _to_halves(gradient @ fast_down, gate, value, opened)
         to_down, to_down_bias = _to_linear(gradient, opened.mul_(value), *needed[5:])
         # 2) Through the first linear layer and the norm, which is computed again
         to_normed = (to_hidden @ fast_up).to(x.dtype)
@@ -205,6 +201,18 @@ class _SwiGLUOfNorm(torch.autograd.Function):
         # 3) Drop the padding
         to_up, to_up_bias = _unpadded_halves(to_up, width), _unpadded_halves(to_up_bias, width)
         return *to_norm, to_up, to_up_bias, None if to_down is None else to_down[:, :width], to_down_bias
+
+
+def _to_halves(to_product: Tensor, gate: Tensor, value: Tensor, opened: Tensor) -> Tensor:
+    """Return the gradient of [gate, value] from that of `opened` · value, `opened` = silu(gate); overwrites its argument."""
+    if torch.compiler.is_compiling():  # torch's compiler takes no half of a tensor as output; it fuses all of this anyway
+        to_value = to_product * opened
+        return torch.cat([torch.ops.aten.silu_backward(to_product * value, gate), to_value], dim=-1)
+    to_hidden = to_product.new_empty(*to_product.shape[:-1], 2 * to_product.shape[-1])
+    to_gate, to_value = to_hidden.chunk(2, dim=-1)
+    torch.mul(to_product, opened, out=to_value)
+    torch.ops.aten.silu_backward.grad_input(to_product.mul_(value), gate, grad_input=to_gate)
+    return to_hidden
 
 
 def _padded_halves(up: Tensor, padding: int) -> Tensor:
@@ -242,8 +250,24 @@ class FeedForward(nn.Module):
         return self.down(activate(gate) * value)
 
 
+def drop_path(branch_TD: Tensor, rate: float, packing: Packing) -> Tensor:
+    """Return a residual branch that is zero for some samples, and scaled up for others, so that its mean stays.
+
+    Stochastic depth (Huang et al., 2016, arXiv 1603.09382), drawn from torch's generator for each sample.
+    """
+    scale_B = branch_TD.new_empty(packing.batch_size).bernoulli_(1 - rate).div_(1 - rate)
+    if packing.row_T is None:
+        return branch_TD * scale_B.repeat_interleave(packing.num_slots)[:, None]
+    return branch_TD * scale_B[packing.row_T // packing.num_slots][:, None]
+
+
 class EncoderBlock(nn.Module):
-    """x + attention(LN x), then x + feed-forward(LN x)."""
+    """x + attention(LN x), then x + feed-forward(LN x).
+
+    `drop_path`: share of samples for which a branch is left out in training; fine-tuning sets it.
+    """
+
+    drop_path = 0.0
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -254,8 +278,11 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x_TD: Tensor, bias: Tensor | None, packing: Packing) -> Tensor:
         """Return (T, D)."""
-        x_TD = x_TD + self.attention(x_TD, self.attention_norm, bias, packing)
-        return x_TD + self.mlp(x_TD, self.mlp_norm)
+        x_TD = x_TD + self._kept(self.attention(x_TD, self.attention_norm, bias, packing), packing)
+        return x_TD + self._kept(self.mlp(x_TD, self.mlp_norm), packing)
+
+    def _kept(self, branch_TD: Tensor, packing: Packing) -> Tensor:
+        return drop_path(branch_TD, self.drop_path, packing) if self.training and self.drop_path else branch_TD
 
 
 class DecoderBlock(nn.Module):

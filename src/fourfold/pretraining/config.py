@@ -1,5 +1,7 @@
 """Settings of pretraining: model, masking, data mixture, budget, training loop, and where to compute."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from fourfold.configuration import Config
@@ -17,6 +19,9 @@ class ComputeConfig(Config):
 
     parallel: Parallel = "auto"  # under torchrun: whole models or shards; auto shards what does not fit on a GPU
     micro_batch_size: int | None = Field(default=None, ge=1)  # samples per process and backward pass; None: its whole share
+    # Processes with one thread each that share every step on a CPU. None: one for each thread if the model is small. One
+    # with torchrun, micro_batch_size, compile or profile_steps, which need the whole step in a process
+    replicas: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0)  # processes that read and mask, per training process
     prefetch: int = Field(default=2, ge=1)  # slices of work that each worker reads ahead
     compile: bool = False  # compile the blocks with torch.compile: takes minutes at the start, faster on GPUs
@@ -29,6 +34,7 @@ class DatasetConfig(Config):
 
     weight: float = Field(1.0, gt=0)  # relative to the other data sets
     split: str = "train"  # of the token shards
+    source: str | None = None  # of several sources, the one whose samples it has; None: all
     modalities: tuple[str, ...] | None = None  # modalities to use; None: all it has
     masking: MaskingConfig | None = None  # None: that of the run
 
@@ -44,6 +50,11 @@ class PretrainConfig(Config):
     """What is learned, and on what budget. Tokens are counted as in 4M: inputs plus targets of every sample."""
 
     model: ArchitectureConfig = ArchitectureConfig()
+    # Model whose weights the run starts from: a folder of this project, or a released file or folder. None: random weights
+    start_from: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Share of the variance of initial token embeddings that comes from the tokenizers' codes, so that similar tokens start with
+    # similar embeddings; the rest is random. 4M: 0
+    code_share: float = Field(default=0.0, ge=0, le=1)
     masking: MaskingConfig = MaskingConfig()
     datasets: dict[str, DatasetConfig] = Field(default={})  # a mixture, by names of your choice; empty: split `train`
     optimizer: OptimizerConfig = OptimizerConfig()

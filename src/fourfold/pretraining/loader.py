@@ -9,7 +9,7 @@ slice of the epoch. So neither number changes what is learned, a run may resume 
 lost or repeated.
 """
 
-# B batch (over all processes), K crops, L tokens, H W image height and width, C 3 colors, R samples of some shards
+# B batch (over all processes), C captions, K crops, L tokens, H W image height and width, 3 colors, R samples of some shards
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,14 +20,15 @@ import torch
 from fourfold.data.codecs import CROP_SETTINGS
 from fourfold.data.crops import crop_values, resized
 from fourfold.data.cursor import Cursor, epoch_order, share_of
-from fourfold.data.manifests import require_equal_keys
+from fourfold.data.manifests import CAPTION, require_aligned
 from fourfold.data.open_shards import Columns, OpenShard, OpenShards
-from fourfold.data.shards import ShardSet
+from fourfold.data.shards import ShardSet, source_of
 from fourfold.data.workers import in_workers
 from fourfold.masking.masker import Masker
 from fourfold.modalities import base_name
 from fourfold.model.batch import MaskedBatch, concatenate
 from fourfold.seeds import numpy_generator
+from fourfold.suggestions import unknown_name
 
 # Samples masked by one call, with one generator: small batches are masked several at a time, because the cost of a call
 # hardly depends on its size. Changing this number changes all masks.
@@ -42,11 +43,26 @@ class TokenSplit:
         tokens: int16 (K, L) per token modality, and crop_settings int32 (K, 5).
         images: the pixels of the same samples, uint8 (H, W, C) under "rgb"; None if the model has no pixels.
         split: name of the split in both sets.
+        source: of several sources, the one whose shards are read; None: all.
     """
 
     tokens: ShardSet
     images: ShardSet | None
     split: str
+    source: str | None = None
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of samples of each shard, in order; raises ValueError when no shard is of the source."""
+        counts = self.tokens.samples_by_shard(self.split)
+        if self.source is None:
+            return counts
+        found = {name: count for name, count in counts.items() if source_of(name) == self.source}
+        if not found:
+            known = sorted(filter(None, {source_of(name) for name in counts}))
+            raise ValueError(
+                unknown_name(f"source of split {self.split!r}:", self.source, known, "See ingestion.source of kind several.")
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,8 @@ class TokenLoader:
         self.token_names = [name for name, kind in kinds.items() if kind != "pixels" and name in stored]
         self.pixel_name = None if data.images is None else masker.pixels
         self._shards = OpenShards(self._open, self.reader.cache_bytes // max(1, self.reader.num_workers))
-        self.num_samples = data.tokens.num_samples(data.split)
+        self.counts = data.counts()
+        self.num_samples = sum(self.counts.values())
         self._check()
 
     def __iter__(self) -> Iterator[tuple[MaskedBatch, Cursor]]:
@@ -178,7 +195,7 @@ class TokenLoader:
         The first `first` samples of the epoch are left out.
         """
         split, seed, shards_at_once = self.data.split, self.order.seed, self.order.shards_at_once
-        counts = {name: len(keys) for name, keys in self.data.tokens.keys_by_shard(split).items()}
+        counts = self.counts
         names = [list(counts)[index] for index in epoch_order(len(counts), seed, "shards", split, epoch)]
         for start in range(0, len(names), shards_at_once):
             group = tuple(names[start : start + shards_at_once])
@@ -203,7 +220,9 @@ class TokenLoader:
             rows = slice(start, start + MASKED_AT_ONCE)
             if is_own_R[rows].any():
                 rng = numpy_generator(self.order.seed, "masking", self.data.split, work.epoch, work.first + start)
-                masked = self._mask(self._shards.take(work.names, work.shard_R[rows], work.row_R[rows]), rng)
+                samples = self._shards.take(work.names, work.shard_R[rows], work.row_R[rows])
+                choice = numpy_generator(self.order.seed, "captions", self.data.split, work.epoch, work.first + start)
+                masked = self._mask(self._with_one_caption(samples, choice), rng)
                 all_own = is_own_R[rows].all()
                 batches.append(masked if all_own else masked[torch.from_numpy(np.flatnonzero(is_own_R[rows]))])
         return work.epoch, work.first, concatenate(batches)
@@ -214,6 +233,21 @@ class TokenLoader:
         if self.data.images is not None and self.pixel_name is not None:
             sources.append((self.data.images, [base_name(self.pixel_name)]))
         return OpenShard(sources, self.data.split, name)
+
+    def _with_one_caption(self, samples: Columns, rng: np.random.Generator) -> Columns:
+        """Return samples with one of their captions for all crops; it is drawn again in each epoch.
+
+        Captions (R, C, L) have one row each, and rows of zeros after the last one. Where every sample has one caption, it
+        is in all rows.
+        """
+        if CAPTION not in self.token_names:
+            return samples
+        captions_RCL = samples[CAPTION]
+        number_R = np.maximum(captions_RCL.any(axis=2).sum(axis=1), 1)
+        row_R = (rng.random(len(number_R)) * number_R).astype(np.int64)
+        chosen_RL = captions_RCL[np.arange(len(row_R)), row_R]
+        num_crops = samples[CROP_SETTINGS].shape[1]
+        return {**samples, CAPTION: np.repeat(chosen_RL[:, None], num_crops, axis=1)}
 
     def _mask(self, samples: Columns, rng: np.random.Generator) -> MaskedBatch:
         """Draw a crop of each sample, the same for all its modalities, and mask."""
@@ -246,9 +280,8 @@ class TokenLoader:
         self.reader.slice_of(batch_size)
         if data.images is None:
             return
-        keys, others = (shards.keys_by_shard(data.split) for shards in (data.tokens, data.images))
         where = f"{data.images.root / data.split} (images of the tokens under {data.tokens.root}; run tokenizer_training again)"
-        require_equal_keys(keys, others, where)
+        require_aligned(data.tokens.alignment(data.split), data.images.alignment(data.split), where)
 
 
 def fixed_batches(loader: TokenLoader, num_samples: int) -> list[MaskedBatch]:

@@ -148,7 +148,7 @@ def mixture_loader(
     for name, dataset in datasets.items():
         own_masker = Masker(dataset.masking or masker.config, masker.model, masker.special, only=dataset.modalities)
         own_order = replace(order, batch_size=1, seed=derive_seed(order.seed, "mixture", name))
-        data = TokenSplit(tokens, images, dataset.split)
+        data = TokenSplit(tokens, images, dataset.split, dataset.source)
         streams.append(TokenLoader(data, own_masker, own_order, Reader(cache_bytes=cache_bytes)))
     weights = [dataset.weight for dataset in datasets.values()]
     return MixtureLoader(streams, weights, order.batch_size, order.seed, reader=reader)

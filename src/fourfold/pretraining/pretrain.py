@@ -2,40 +2,46 @@
 
 # B batch, M target tokens, E modalities
 
-from collections.abc import Iterator
-from dataclasses import replace
+import logging
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from fourfold.data.shards import ShardSet
+from fourfold.digests import is_intact, recorded_digests, write_recorded_json
+from fourfold.masking.config import MaskingConfig, without
 from fourfold.masking.masker import Masker
 from fourfold.masking.spans import SentinelIds
 from fourfold.modalities import TOKEN_MODALITIES, base_name
-from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
+from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
-from fourfold.model.files import save_model
-from fourfold.model.flops import training_flops
+from fourfold.model.files import CONFIG_FILE, WEIGHTS_FILE, save_model
 from fourfold.model.fourm import FourM
 from fourfold.model.layers import DecoderBlock
 from fourfold.pretraining.config import ComputeConfig, PretrainConfig
+from fourfold.pretraining.copies import copied_ahead
+from fourfold.pretraining.initial_tables import add_codes
 from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.mixture import MixtureLoader, mixture_loader
+from fourfold.pretraining.starting_weights import copy_weights, digest_of, load_source
+from fourfold.pretraining.step_loss import StepLoss
 from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed
-from fourfold.storage import write_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
-from fourfold.training.checkpoints import load_tensors
-from fourfold.training.loop import BEST_FILE, LossFunction, PartialLoss, TrainingSetup, train
+from fourfold.training.checkpoints import load_tensors, save_tensors
+from fourfold.training.loop import BEST_FILE, TrainingSetup, train
 from fourfold.training.optimizers import build_optimizer
 from fourfold.training.parallel import ParallelModel, whole_tensors
 from fourfold.training.performance import Meter
 from fourfold.training.precision import Precision, autocast, default_device, log_compute_facts, resolved_precision
 from fourfold.training.process_group import ProcessGroup
+from fourfold.training.replicas import ReplicatedOptimizer, number_of_replicas, replicas_of
 from fourfold.training.run_context import RunContext
 from fourfold.training.state import TrainingState
 
+logger = logging.getLogger(__name__)
 BEST, LAST = "best", "last"  # model folders, see fourfold.model.files
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.json"
@@ -64,32 +70,42 @@ def pretrain(tokens: ShardSet, images: ShardSet, tokenizers: TokenizerSet, confi
     run = run.joined()
     processes, compute, folder = run.processes, config.compute, run.root
     device = default_device()
+    source = None if config.start_from is None else load_source(config.start_from)
     if processes.is_first:
         inputs = {"tokens": tokens.digest(), "images": images.digest(), "tokenizers": tokenizers.digest()}
+        inputs |= {} if source is None else {"start": digest_of(source)}
         precision = resolved_precision(config.precision, device)
-        learned = config.model_copy(update={"compute": ComputeConfig(), "precision": precision})
+        learned = config.model_copy(update={"compute": ComputeConfig(), "precision": precision, "start_from": None})
         num_threads = torch.get_num_threads()  # another number gives other last bits
         claim(folder, fingerprint(__name__, inputs=inputs, config=learned, seed=run.seed, num_threads=num_threads))
+        _restore_best(folder)
         log_compute_facts("pretraining", config.precision, device)
     processes.barrier()
     # 2) Build model, data and optimizer: pure functions of settings and seed
     model = FourM(model_config(config.model, tokenizers, images), derive_seed(run.seed, "weights")).to(device)
+    config = _of_model(config, model.config)
+    add_codes(model, tokenizers, config.code_share, run.seed)
+    if source is not None:
+        copy_weights(source, model)
+        del source
     masker = Masker(config.masking, model.config, sentinel_ids(tokenizers))
     loader = _training_loader(tokens, images, config, masker, run)
     val_batches = [batch.to(device) for batch in _validation_batches(tokens, images, config, masker, run)]
     parallel = _distributed(model, processes, compute)
     meter = Meter(device, None if compute.peak_tflops is None else 1e12 * compute.peak_tflops)
+    loss, optimizer = StepLoss(parallel, model.config, config, device, meter), build_optimizer(model, config.optimizer)
     # 3) Train
-    setup = TrainingSetup(
-        model,
-        _loss_function(parallel, model.config, config, device, meter),
-        loader.batches,
-        build_optimizer(model, config.optimizer),
-        config.num_steps,
-        config.schedule,
-        lambda: validation_losses(model, val_batches, config.precision),
-    )
-    state = train(setup, config.loop, run, description="pretraining", meter=meter, profile_steps=compute.profile_steps)
+    with replicas_of(model, optimizer, loss.of_part, _num_replicas(model, processes, config)) as loss.replicas:
+        setup = TrainingSetup(
+            model,
+            loss,
+            copied_ahead(loader.batches, device),
+            ReplicatedOptimizer(optimizer, loss.replicas) if loss.replicas else optimizer,
+            config.num_steps,
+            config.schedule,
+            lambda: validation_losses(model, val_batches, config.precision),
+        )
+        state = train(setup, config.loop, run, description="pretraining", meter=meter, profile_steps=compute.profile_steps)
     # 4) Keep the last and the best model
     tensors = whole_tensors(model.state_dict(), processes) if parallel.is_sharded else model.state_dict()
     if processes.is_first:
@@ -122,6 +138,30 @@ def model_config(architecture: ArchitectureConfig, tokenizers: TokenizerSet, ima
         elif entry.kind == "vectors" and name in widths:
             modalities.append(ModalityConfig(name=name, kind="vectors", vector_width=widths[name], max_length=lengths[name]))
     return ModelConfig(modalities=tuple(modalities), **architecture.model_dump())
+
+
+def _of_model(config: PretrainConfig, model: ModelConfig) -> PretrainConfig:
+    """Return the settings without the modalities for which the data have no labels; unknown names stay, as errors."""
+    maskings = {"the run": config.masking} | {name: one.masking for name, one in config.datasets.items() if one.masking}
+    named = {
+        name
+        for masking in maskings.values()
+        for component in masking.components
+        for name in (*component.alpha_in, *component.alpha_target)
+    }
+    left_out = {name for name in named - set(model.names) if name in TOKEN_MODALITIES}
+    if not left_out:
+        return config
+    logger.info("Left out of the masking, because there are no labels: %s.", ", ".join(sorted(left_out)))
+
+    def changed(masking: MaskingConfig) -> MaskingConfig:
+        return masking.model_copy(update={"components": without(masking.components, left_out)})
+
+    datasets = {
+        name: one.model_copy(update={"masking": changed(one.masking) if one.masking else None})
+        for name, one in config.datasets.items()
+    }
+    return config.model_copy(update={"masking": changed(config.masking), "datasets": datasets})
 
 
 def sentinel_ids(tokenizers: TokenizerSet) -> SentinelIds:
@@ -187,67 +227,45 @@ def _validation_batches(
 
 def _distributed(model: FourM, processes: ProcessGroup, compute: ComputeConfig) -> ParallelModel:
     """Return the model on all processes. Blocks are compiled, if that is asked for, before they are sharded."""
-    blocks = [*model.encoder, *model.decoder]
     if compute.compile:
-        for block in blocks:
-            block.compile(dynamic=True)  # the number of rows differs from batch to batch
-    # decoder blocks are also called through a method other than forward
-    methods: dict[bool, tuple[str, ...]] = {True: ("context_keys_values",), False: ()}
-    blocks_with_methods = [(block, methods[isinstance(block, DecoderBlock)]) for block in blocks]
+        compile_blocks(model)
     some_unused = model.vectors is not None or len(model.further_patches) > 0  # some data sets lack vectors or a resolution
-    return ParallelModel(model, processes, compute.parallel, blocks_with_methods, some_unused)
+    return ParallelModel(model, processes, compute.parallel, sharded_blocks(model), some_unused)
 
 
-def _loss_function(
-    model: ParallelModel, architecture: ModelConfig, config: PretrainConfig, device: torch.device, meter: Meter
-) -> LossFunction:
-    """Return the loss of a step: of the whole batch, or as micro-batches whose losses add up to it.
+def compile_blocks(model: FourM, backend: str = "inductor", dynamic: bool = True) -> None:
+    """Compile every block as one graph; a graph break is an error.
 
-    Micro-batches are used with several processes or with `micro_batch_size`.
+    The rest of a step, embeddings and losses, has shapes that depend on the content of a batch and is not compiled.
+
+    Args:
+        model: the model.
+        backend: of `torch.compile`.
+        dynamic: whether the graphs serve any number of rows, which differs from batch to batch.
     """
-    processes, names = model.processes, architecture.names
-    # all processes must compute equally many micro-batches, so their number follows from the largest share
-    largest_share = -(-config.batch_size // processes.size)
-    num_micro_batches = -(-largest_share // (config.compute.micro_batch_size or largest_share))
-
-    def compute_loss(batch: MaskedBatch, step: int) -> PartialLoss | Iterator[PartialLoss]:
-        own_tokens = int(batch.input_keep_BN.sum() + batch.target_keep_BM.sum())
-        own_counts = {"tokens": own_tokens, "flops": training_flops(architecture, batch)}
-        # the other processes are estimated: their exact counts would cost a message per step
-        meter.count(samples=config.batch_size, **{name: count * processes.size for name, count in own_counts.items()})
-        if processes.size == 1 and num_micro_batches == 1:
-            with autocast(config.precision, device):
-                losses = model(batch.to(device, non_blocking=True), config.loss)
-            return losses.total, losses.per_modality
-        return accumulated(batch)
-
-    def accumulated(batch: MaskedBatch) -> Iterator[PartialLoss]:
-        # each micro-batch divides by the number of targets of the whole step, so the terms add up to the loss of the
-        # batch
-        own_counts_E = torch.bincount(batch.target_modality_BM[batch.target_keep_BM], minlength=len(names))
-        totals = dict(zip(names, processes.sum(own_counts_E.to(device)).tolist(), strict=True))
-        for index, micro_batch in enumerate(_micro_batches(batch, num_micro_batches)):
-            with autocast(config.precision, device):
-                is_last = index == num_micro_batches - 1
-                losses = model(micro_batch.to(device, non_blocking=True), config.loss, totals, is_last=is_last)
-            yield losses.total, losses.per_modality
-
-    return compute_loss
+    for block in [*model.encoder, *model.decoder]:
+        block.compile(dynamic=dynamic, fullgraph=True, backend=backend)
 
 
-def _micro_batches(batch: MaskedBatch, count: int) -> Iterator[MaskedBatch]:
-    """Yield a batch in `count` parts whose sizes differ by at most one sample.
+def sharded_blocks(model: FourM) -> list[tuple[nn.Module, tuple[str, ...]]]:
+    """Return the modules to shard one by one, with the names of their methods beside `forward` that are called from outside."""
+    methods: dict[bool, tuple[str, ...]] = {True: ("context_keys_values",), False: ()}
+    return [(block, methods[isinstance(block, DecoderBlock)]) for block in [*model.encoder, *model.decoder]]
 
-    A part without samples becomes a sample without targets: processes that exchange gradients must all compute `count`
-    parts.
-    """
-    for index in range(count):
-        first, end = (batch.batch_size * border // count for border in (index, index + 1))
-        if first < end:
-            yield batch[first:end]
-        else:
-            sample = batch[:1]
-            yield replace(sample, target_modality_BM=torch.full_like(sample.target_modality_BM, PADDING_MODALITY))
+
+def _num_replicas(model: FourM, processes: ProcessGroup, config: PretrainConfig) -> int:
+    """Return how many processes share each step on a CPU; 1 if the settings ask for something that needs one process."""
+    compute = config.compute
+    if processes.size > 1 or compute.micro_batch_size or compute.compile or compute.profile_steps:
+        return 1
+    return number_of_replicas(model, model.device, config.batch_size, compute.replicas)
+
+
+def _restore_best(folder: Path) -> None:
+    """Write damaged weights `best.safetensors` again from the model folder of a finished training."""
+    has_model = is_intact(folder / BEST, WEIGHTS_FILE, CONFIG_FILE)
+    if has_model and not is_intact(folder, BEST_FILE, remedy=f"Writing it again from {BEST}."):
+        save_tensors(load_file(folder / BEST / WEIGHTS_FILE), folder / BEST_FILE)
 
 
 def _save_models(
@@ -267,6 +285,7 @@ def _save_models(
         "samples": state.step * config.batch_size,
         "tokens": state.step * config.batch_size * config.tokens_per_sample,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "about": {"weights": recorded_digests(folder / BEST)[WEIGHTS_FILE]},
     }
-    write_json(folder / HISTORY_FILE, state.history)
-    write_json(folder / METRICS_FILE, metrics)
+    write_recorded_json(folder, HISTORY_FILE, state.history)
+    write_recorded_json(folder, METRICS_FILE, metrics)

@@ -76,16 +76,19 @@ def caption_statistics(predicted: Sequence[str], truth: Sequence[str]) -> dict[s
     """Return the metrics of `CAPTION_METRICS`: whether texts describe the same objects as the true texts.
 
     `exact` compares (color, shape) pairs, `exact_objects` also size and texture, `pair_f1` is the micro-averaged F1 over
-    pairs, `count` compares the number of objects and `verbatim` the words.
+    pairs, `count` compares the number of objects and `verbatim` the words. Samples where neither text names an object (or
+    has a word, for `verbatim`) do not count, e.g. captions of photographs.
     """
     ours, theirs = ([described_objects(text) for text in texts] for texts in (predicted, truth))
     samples = list(zip(ours, theirs, strict=True))
+    words = [(WORD.findall(p.lower()), WORD.findall(t.lower())) for p, t in zip(predicted, truth, strict=True)]
+    named = [bool(p or t) for p, t in samples]
     return {
-        "exact": mean([_pairs(p) == _pairs(t) for p, t in samples]),
-        "exact_objects": mean([set(p) == set(t) for p, t in samples]),
+        "exact": mean([_pairs(p) == _pairs(t) for p, t in samples], named),
+        "exact_objects": mean([set(p) == set(t) for p, t in samples], named),
         "pair_f1": set_f1([_pairs(p) for p in ours], [_pairs(t) for t in theirs]),
-        "count": mean([len(p) == len(t) for p, t in samples]),
-        "verbatim": mean([WORD.findall(p.lower()) == WORD.findall(t.lower()) for p, t in zip(predicted, truth, strict=True)]),
+        "count": mean([len(p) == len(t) for p, t in samples], named),
+        "verbatim": mean([p == t for p, t in words], [bool(p or t) for p, t in words]),
     }
 
 

@@ -1,5 +1,7 @@
 """The rendered scenes as a source of images and captions, with exact labels."""
 
+from collections.abc import Callable
+
 from fourfold.data.ingestion.sources import SampleStream, Source, SourceContext, TruthTarget
 from fourfold.data.ingestion.sources.webdataset import WebdatasetConfig, open_tars
 from fourfold.scenes.world import ScenesConfig, write_crawl, write_truth
@@ -16,7 +18,11 @@ class ScenesSource(Source):
         splits = [split for split, count in config.num_samples.items() if count and split not in context.skip_splits]
         for split in splits:
             write_crawl(context.folder, split, context.seed, config)
-        return [open_tars(WebdatasetConfig(path=str(context.folder / split)), split, split) for split in sorted(splits)]
+        configs = {split: WebdatasetConfig(path=str(context.folder / split), digest="content") for split in sorted(splits)}
+        return [open_tars(config, split, split) for split, config in configs.items()]
+
+    def count(self, config: ScenesConfig, split_of: Callable[[str], str]) -> dict[str, int]:  # noqa: D102
+        return {split: count for split, count in config.num_samples.items() if count}
 
     def write_truth(self, config: ScenesConfig, seed: int, target: TruthTarget) -> None:  # noqa: D102
         write_truth(target.folder, target.split, target.keys, seed, config, target.samples_per_shard)

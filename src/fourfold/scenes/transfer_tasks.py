@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 
 from fourfold.metrics.metric import Metric
-from fourfold.metrics.statistics import values
+from fourfold.metrics.statistics import mean, value, values
 from fourfold.scenes.scoring import CAPTION_METRICS, caption_statistics, main_objects
-from fourfold.scenes.world.vocabulary import COLORS, SHAPES, TEXTURES
+from fourfold.scenes.world.config import ScenesConfig
+from fourfold.scenes.world.vocabulary import CLASS_NAMES, COLORS, OBJECT_CLASSES, SHAPES, TEXTURES
 from fourfold.seeds import numpy_generator
+from fourfold.transfer.heads.dense import DepthHead
+from fourfold.transfer.label_tasks import box_task, depth_task, segmentation_task
 from fourfold.transfer.tasks import Examples, Targets, TransferTask, class_accuracies
 
 MAX_OBJECTS = 6
@@ -47,7 +50,8 @@ def _attributes(scenes: Scenes, seed: int) -> Targets:
 
 
 def _answer_accuracy(predicted: Sequence[str], examples: Examples) -> dict[str, float]:
-    return {"accuracy": float(np.mean([p.strip() == a for p, a in zip(predicted, examples.answers, strict=True)]))}
+    is_right = [p.strip() == a for p, a in zip(predicted, examples.answers, strict=True)]
+    return {"accuracy": value(mean(is_right, [bool(answer) for answer in examples.answers]))}
 
 
 def _caption_metrics(predicted: Sequence[str], examples: Examples) -> dict[str, float]:
@@ -83,4 +87,7 @@ SCENE_TRANSFER_TASKS = (
         score=class_accuracies,
         choices=CHOICES,
     ),
+    segmentation_task("segmentation", "Segmentation", len(CLASS_NAMES)),
+    depth_task("depth", "Depth", DepthHead(max_depth=ScenesConfig().far)),  # the sky has no depth
+    box_task("detection", "Boxes", OBJECT_CLASSES),
 )

@@ -2,3 +2,8 @@
 
 Reading order: `tokenizer_set.py` (what the rest of the project uses), `training/tokenizer_set.py`, `networks/vqvae.py`.
 """
+
+REMEDY = (
+    "Write it again with `kedro run --pipelines=tokenizer_training` (below `any_to_any`: pretraining), or restore it with "
+    "`dvc checkout --force`."
+)

@@ -90,11 +90,15 @@ class TokenizersConfig(Config):
 
     def with_classes_of(self, table: ClassTable) -> "TokenizersConfig":
         """Return the settings with class names and numbers that are not set taken from the labels' class table."""
-        text = self.text
-        if text.object_classes is None:
-            text = TextTokenizerConfig(**text.model_dump() | {"object_classes": table.thing_names})
         num_classes = table.num_classes if self.num_classes is None else self.num_classes
-        return self.model_copy(update={"text": text, "num_classes": num_classes})
+        return self.with_box_names_of(table).model_copy(update={"num_classes": num_classes})
+
+    def with_box_names_of(self, table: ClassTable) -> "TokenizersConfig":
+        """Return the settings with the names of boxes, if they are not set, taken from a class table."""
+        if self.text.object_classes is not None:
+            return self
+        text = TextTokenizerConfig(**self.text.model_dump() | {"object_classes": table.thing_names})
+        return self.model_copy(update={"text": text})
 
     @model_validator(mode="after")
     def _sequences_can_be_masked(self) -> "TokenizersConfig":

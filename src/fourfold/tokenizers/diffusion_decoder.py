@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from fourfold.digests import check_digests, write_recorded, write_recorded_json
 from fourfold.seeds import derive_seed
-from fourfold.storage import read_json, write_bytes, write_json
+from fourfold.storage import read_json
+from fourfold.tokenizers import REMEDY
 from fourfold.tokenizers.networks.config import DiffusionDecoderConfig
 from fourfold.tokenizers.networks.diffusion import denoise
 from fourfold.tokenizers.networks.unet import UNet
@@ -63,12 +65,13 @@ class DiffusionDecoder:
 
     def save(self, folder: Path) -> None:
         """Write settings, then weights, each atomically."""
-        write_json(folder / SETTINGS_FILE, self.config.model_dump(mode="json"))
-        write_bytes(folder / WEIGHTS_FILE, save({key: value.contiguous() for key, value in self.unet.state_dict().items()}))
+        write_recorded_json(folder, SETTINGS_FILE, self.config.model_dump(mode="json"))
+        write_recorded(folder, WEIGHTS_FILE, save({key: value.contiguous() for key, value in self.unet.state_dict().items()}))
 
     @classmethod
     def load(cls, folder: Path, tokenizer: VisualTokenizer) -> "DiffusionDecoder":
         """Read a folder that `save` wrote; `tokenizer` is the one whose tokens the decoder was trained on."""
+        check_digests(folder, REMEDY, SETTINGS_FILE, WEIGHTS_FILE)
         decoder = cls.untrained(tokenizer, DiffusionDecoderConfig(**read_json(folder / SETTINGS_FILE)), seed=0)
         decoder.unet.load_state_dict(load_file(folder / WEIGHTS_FILE))
         decoder.unet.eval()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fourfold.modalities import label
+from fourfold.modalities.class_table import MAX_ID
 
 Statistics = dict[str, list[float]]
 MIN_DEPTH = 0.01  # meters; the logarithm needs a positive value
@@ -122,7 +123,8 @@ class DepthFormat(DenseFormat):
 class ClassFormat(DenseFormat):
     """Class ids uint8 (H, W) as one-hot planes; outputs are logits.
 
-    One-hot planes times the first convolution are 4M's class embedding.
+    One-hot planes times the first convolution are 4M's class embedding. Pixels without a label (255) are zero on all planes and
+    have no loss.
     """
 
     def __init__(self, statistics: Statistics, num_classes: int):
@@ -135,16 +137,23 @@ class ClassFormat(DenseFormat):
 
     def inputs(self, values: np.ndarray) -> Tensor:
         """Return one-hot planes float32 (B, num_classes, H, W); raises ValueError for an id that is not a class."""
-        if values.size and values.max() >= self.num_classes:
+        is_unlabeled = (values == MAX_ID) if self.num_classes <= MAX_ID else np.zeros(values.shape, bool)
+        wrong = values[(values >= self.num_classes) & ~is_unlabeled]
+        if wrong.size:
             raise ValueError(
-                f"Class id {values.max()} is out of range; allowed: 0 to {self.num_classes - 1}. Set "
+                f"Class id {wrong.max()} is out of range; allowed: 0 to {self.num_classes - 1}. Set "
                 "tokenizer_training.num_classes, or correct the class table of the labeler."
             )
-        planes_CC = torch.eye(self.num_classes)
-        return F.embedding(torch.from_numpy(values.astype(np.int64)), planes_CC).permute(0, 3, 1, 2)
+        planes = torch.eye(self.num_classes + 1, self.num_classes)  # the last row is zero
+        ids = np.where(is_unlabeled, self.num_classes, values).astype(np.int64)
+        return F.embedding(torch.from_numpy(ids), planes).permute(0, 3, 1, 2)
 
     def loss(self, output_BCHW: Tensor, inputs_BCHW: Tensor) -> Tensor:  # noqa: D102
-        return F.cross_entropy(output_BCHW, inputs_BCHW.argmax(1))
+        classes_BHW, is_labeled_BHW = inputs_BCHW.argmax(1), inputs_BCHW.any(1)
+        if is_labeled_BHW.all():
+            return F.cross_entropy(output_BCHW, classes_BHW)
+        losses_BHW = F.cross_entropy(output_BCHW, classes_BHW, reduction="none")
+        return (losses_BHW * is_labeled_BHW).sum() / is_labeled_BHW.sum().clamp(min=1)
 
     def values(self, output_BCHW: Tensor) -> np.ndarray:  # noqa: D102
         return output_BCHW.argmax(1).byte().numpy()

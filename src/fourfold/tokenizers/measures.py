@@ -2,17 +2,25 @@
 
 # B samples, L tokens, H W pixels
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from fourfold.data.crops import resized
+from fourfold.data.manifests import CAPTION
 from fourfold.data.shards import ShardSet
 from fourfold.metrics.dense import cosine_statistic, depth_errors, edge_statistic, miou, normal_angles, psnr
-from fourfold.metrics.statistics import value
+from fourfold.metrics.statistics import defined, value
 from fourfold.modalities import ClassTable, label
-from fourfold.tokenizers.stored_values import SEGMENTATION, load_values, shards_of
+from fourfold.tokenizers.stored_values import (
+    SEGMENTATION,
+    captions_set,
+    incomplete_keys,
+    load_values,
+    present_values,
+    shards_of,
+)
 from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
@@ -23,20 +31,23 @@ DECODERS: tuple[DecoderKind, ...] = ("vq", "diffusion")
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Class ids of the measured samples, and what they mean: which pixels have a surface, which belong to objects."""
+    """Class ids of the measured samples, and what they mean: which pixels have a surface, which belong to objects.
+
+    Without a table nothing is known of the pixels: all have a surface, and none is known to belong to an object.
+    """
 
     ids_BHW: np.ndarray
-    table: ClassTable
+    table: ClassTable | None
 
     @property
     def surfaces_BHW(self) -> np.ndarray:
         """True where there is a surface at a finite distance."""
-        return ~self.table.is_background(self.ids_BHW)
+        return np.ones(self.ids_BHW.shape, bool) if self.table is None else ~self.table.is_background(self.ids_BHW)
 
     @property
     def objects_BHW(self) -> np.ndarray:
         """True on countable objects."""
-        return np.isin(self.ids_BHW, self.table.things)
+        return np.isin(self.ids_BHW, () if self.table is None else self.table.things)
 
     def first(self, count: int) -> "Segmentation":
         """Return that of the first `count` samples."""
@@ -65,13 +76,18 @@ def measure_tokenizers(
     tokens through the VQ-VAE's own decoder, `<label>/vq/...`. A label at another resolution has separate metrics,
     `rgb@32/psnr`.
 
+    Without a segmentation among the labels, surfaces are all pixels, and metrics on objects are absent. Samples that lack a
+    dense label are left out.
+
     Raises:
-        ValueError: the labels have no segmentation, or its manifest has no class table.
+        ValueError: the labels have a segmentation whose manifest has no class table.
     """
-    segmentation = Segmentation(load_values(labels, split, SEGMENTATION, max_samples), labels.class_table(split, SEGMENTATION))
+    present = labels.modalities(split)
+    without = incomplete_keys(labels, split, [name for name in present if name == SEGMENTATION or name in tokenizers.visual])
+    segmentation = _segmentation(shards, labels, split, max_samples, without)
     metrics: Metrics = {}
     for name, tokenizer in tokenizers.visual.items():
-        stored = load_values(shards_of(name, shards, labels), split, name, max_samples)
+        stored = load_values(shards_of(name, shards, labels), split, name, max_samples, without)
         for side in (None, *tokenizers.config.resolutions.get(name, ())):
             full_name = name if side is None else f"{name}@{side}"
             truth = stored if side is None else resized(name, stored, side)
@@ -81,11 +97,20 @@ def measure_tokenizers(
             metrics |= {f"{full_name}/{key}": figure for key, figure in measured.items()}
             if name in tokenizers.diffusion and side is None:
                 metrics |= _both_decoders(tokenizers, name, tokens, truth, segmentation)
-    return metrics | _cut_shares(tokenizers, shards, labels, split, max_samples)
+    return defined(metrics | _cut_shares(tokenizers, shards, labels, split, max_samples))
+
+
+def _segmentation(shards: ShardSet, labels: ShardSet, split: str, max_samples: int, without: Collection[str]) -> Segmentation:
+    if SEGMENTATION not in labels.modalities(split):
+        return Segmentation(np.zeros(load_values(shards, split, "rgb", max_samples, without).shape[:3], np.uint8), None)
+    ids_BHW = load_values(labels, split, SEGMENTATION, max_samples, without)
+    return Segmentation(ids_BHW, labels.class_table(split, SEGMENTATION))
 
 
 def codebook_metrics(tokens: np.ndarray, num_codes: int) -> Metrics:
     """Return the share of codes that occur, and the perplexity: the exponential of the entropy of their frequencies."""
+    if not tokens.size:
+        return {}
     counts = np.bincount(tokens.ravel(), minlength=num_codes)
     shares = counts[counts > 0] / counts.sum()
     return {"codebook_use": float((counts > 0).mean()), "perplexity": float(np.exp(-(shares * np.log(shares)).sum()))}
@@ -126,6 +151,7 @@ def _normal(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) 
 
 def _semseg(decoded: np.ndarray, truth: np.ndarray, segmentation: Segmentation) -> Metrics:
     table = segmentation.table
+    assert table is not None, "what is decoded are class ids"
     objects = miou(decoded, truth, table.num_classes, list(table.things))
     return {"miou": miou(decoded, truth, table.num_classes), "miou_objects": objects}
 
@@ -166,10 +192,11 @@ def _cut_shares(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, sp
     """Return the share of samples that are longer than their sequence may be; for boxes, that have too many boxes."""
     metrics: Metrics = {}
     for name, sequence in tokenizers.sequences.items():
-        values = shards_of(name, shards, labels).load_column(split, name)[:max_samples]
+        holder = captions_set(shards, labels, split) if name == CAPTION else shards_of(name, shards, labels)
+        values = present_values(holder, split, name, max_samples)
         if name == "det":  # the format drops surplus boxes instead of cutting the sequence
             is_cut = [len(boxes["instances"]) * TOKENS_PER_BOX > sequence.max_tokens for boxes in values]
         else:
             is_cut = [len(sequence.encode(text)) > sequence.max_tokens for text in values]
-        metrics[f"{name}/cut"] = float(np.mean(is_cut))
+        metrics |= {f"{name}/cut": float(np.mean(is_cut))} if is_cut else {}
     return metrics

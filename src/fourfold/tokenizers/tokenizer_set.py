@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fourfold.digests import check_digests, write_recorded_json
 from fourfold.modalities import LABELS, base_name, target_of, token_modality
 from fourfold.seeds import derive_seed
-from fourfold.storage import read_json, write_json
+from fourfold.storage import read_json
 from fourfold.suggestions import unknown_name
+from fourfold.tokenizers import REMEDY
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.diffusion_decoder import DiffusionDecoder
+from fourfold.tokenizers.released.visual import load_visual_tokenizer
 from fourfold.tokenizers.text.sequences import padded, padded_vectors, sequence_format
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
 from fourfold.tokenizers.visual_tokenizer import WEIGHTS_FILE, VisualTokenizer
@@ -41,7 +44,9 @@ class TokenizerSet:
         diffusion: dict[str, DiffusionDecoder] | None = None,
     ):
         self.config, self.text, self.visual, self.diffusion = config, text, visual, diffusion or {}
-        lengths = {"caption": config.text.caption_tokens, "det": config.text.det_tokens} | config.sequences
+        lengths = {"caption": config.text.caption_tokens} | config.sequences
+        if config.text.det_tokens is not None:
+            lengths["det"] = config.text.det_tokens
         self.sequences = {name: sequence_format(name, text, length) for name, length in lengths.items()}
 
     @property
@@ -58,7 +63,7 @@ class TokenizerSet:
         grids = {}
         for name in self.visual:
             token_name = target_of(name).name
-            grids[token_name] = self.config.grid_of(name)
+            grids[token_name] = self.visual[name].own_grid or self.config.grid_of(name)
             patch = self.visual[name].model.shape.patch
             for side in self.config.resolutions.get(name, ()):
                 if side % patch:
@@ -172,19 +177,20 @@ class TokenizerSet:
             tokenizer.save(folder / name)
         for name, decoder in self.diffusion.items():
             decoder.save(folder / name / DIFFUSION_FOLDER)
-        write_json(folder / CONFIG_FILE, self.config.model_dump(mode="json"))
+        write_recorded_json(folder, CONFIG_FILE, self.config.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path) -> "TokenizerSet":
         """Read a folder that `save` or `train_tokenizers` wrote; raises ValueError when it is not complete."""
         if not (folder / CONFIG_FILE).exists():
             raise ValueError(f"{folder} has no complete tokenizers ({CONFIG_FILE} is missing). Run tokenizer_training first.")
+        check_digests(folder, REMEDY, CONFIG_FILE, TEXT_FILE)
         config = TokenizersConfig(**read_json(folder / CONFIG_FILE))
         decoders = [f"{name}/{DIFFUSION_FOLDER}" for name in config.diffusion]
         missing = [name for name in [*config.visual, *decoders] if not (folder / name / WEIGHTS_FILE).exists()]
         if missing:
             raise ValueError(f"{folder} lacks the weights of {', '.join(missing)}. Run tokenizer_training again.")
-        visual = {name: VisualTokenizer.load(folder / name) for name in config.visual}
+        visual = {name: load_visual_tokenizer(folder / name) for name in config.visual}
         diffusion = {name: DiffusionDecoder.load(folder / name / DIFFUSION_FOLDER, visual[name]) for name in config.diffusion}
         return cls(config, TextTokenizer.load(folder / TEXT_FILE), visual, diffusion)
 

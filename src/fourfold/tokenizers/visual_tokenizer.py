@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
-from fourfold.storage import read_json, write_bytes, write_json
+from fourfold.digests import check_digests, write_recorded, write_recorded_json
+from fourfold.storage import read_json
+from fourfold.tokenizers import REMEDY
 from fourfold.tokenizers.formats import ClassFormat, DenseFormat, dense_format
 from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.networks.vector_vqvae import VectorVQVAE
@@ -36,10 +38,22 @@ class VisualTokenizer:
         return self.config.codebook_size
 
     @property
+    def own_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of its tokens; None for those of the run's settings."""
+        return None
+
+    @property
     def num_codes(self) -> int:
         """Number of codes: each token of a global vector has a separate codebook, all tokens of an image share one."""
         rows, columns = self.model.shape.grid
         return self.vocabulary_size * (rows * columns if isinstance(self.model, VectorVQVAE) else 1)
+
+    @property
+    def shared_codes_KD(self) -> torch.Tensor | None:
+        """The codes (vocabulary, width) that all tokens of an image share, of unit length; None for global vectors."""
+        if isinstance(self.model, VectorVQVAE):
+            return None
+        return torch.nn.functional.normalize(self.model.codebook.codes_KD.float(), dim=-1)
 
     @property
     def device(self) -> torch.device:
@@ -103,12 +117,13 @@ class VisualTokenizer:
             "statistics": self.format.statistics,
             "config": self.config.model_dump(mode="json"),
         }
-        write_json(folder / SETTINGS_FILE, settings)
-        write_bytes(folder / WEIGHTS_FILE, save({key: value.contiguous() for key, value in self.model.state_dict().items()}))
+        write_recorded_json(folder, SETTINGS_FILE, settings)
+        write_recorded(folder, WEIGHTS_FILE, save({key: value.contiguous() for key, value in self.model.state_dict().items()}))
 
     @classmethod
     def load(cls, folder: Path) -> "VisualTokenizer":
-        """Read a folder that `save` wrote."""
+        """Read a folder that `save` wrote; raises ValueError if a file is missing or changed."""
+        check_digests(folder, REMEDY, SETTINGS_FILE, WEIGHTS_FILE)
         stored = read_json(folder / SETTINGS_FILE)
         config = VisualTokenizerConfig(**stored["config"])
         values_format = dense_format(stored["name"], stored["statistics"], stored["num_classes"])

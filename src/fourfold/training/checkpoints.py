@@ -6,14 +6,15 @@ writes a folder `step-00001200` instead (`sharded_checkpoints.py`). Any number o
 either. Nothing is unpickled.
 
 A checkpoint is removed only after its successor is complete and on disk: it is written under a temporary name, flushed,
-renamed, and the folder is flushed before older ones are deleted.
+renamed, and the folder is flushed before older ones are deleted. `digests.json` records each; a run resumes from the
+newest one that is as it was written.
 """
 
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,12 +27,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fourfold.storage import PARTIAL_MARK, atomic_path
+from fourfold.digests import DIGESTS_FILE, check_digests, damage_of, forget_digests, is_intact, recorded_digests, recorded_path
+from fourfold.storage import PARTIAL_MARK, read_json
 from fourfold.training.parallel import is_sharded, local, shard_like
 from fourfold.training.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 PATTERN = "step-[0-9]*"
+PROGRESS_FILE = "progress.json"  # in the folder of a sharded one
+OLDER = "It is removed; training resumes from an older checkpoint, or from the start."
 SUFFIX = ".safetensors"
 HEADER_KEY = "progress"
 TensorGroups = dict[str, dict[str, Tensor]]  # group ("model", "optimizer", "average", ...) → name → tensor
@@ -67,6 +71,8 @@ class CheckpointWriter:
         keep: number of complete checkpoints to keep, at least 1.
         processes: the processes that train together.
         on_saved: called in the background with the step of each complete checkpoint, on the first process.
+        is_planned: tells by the step which checkpoints count for `keep`; one that does not (saved by time or at a
+            SIGTERM) is removed after the next checkpoint, so that the files at the end do not depend on time.
     """
 
     def __init__(
@@ -75,8 +81,10 @@ class CheckpointWriter:
         keep: int = 1,
         processes: ProcessGroup | None = None,
         on_saved: Callable[[int], None] | None = None,
+        is_planned: Callable[[int], bool] = lambda step: True,
     ) -> None:
         self.folder, self.keep, self.processes, self.on_saved = folder, keep, processes or ProcessGroup(), on_saved
+        self.is_planned = is_planned
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Any] | None = None
         self._group: Any = None
@@ -108,12 +116,21 @@ class CheckpointWriter:
         self._on_written(step)
 
     def _on_written(self, step: int) -> None:
-        """Delete old checkpoints now that a newer one is complete; runs on the first process."""
-        _flush_folder(self.folder)
-        for old in _checkpoints(self.folder)[: -self.keep]:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        """Delete old checkpoints now that a newer one is complete, and report it; runs on the first process."""
+        self.remove_old()
         if self.on_saved:
             self.on_saved(step)
+
+    def remove_old(self) -> None:
+        """Delete the checkpoints that the newest one replaces; the first process calls it, while nothing is being written."""
+        _flush_folder(self.folder)
+        if not (found := _checkpoints(self.folder)):
+            return
+        *older, _ = found
+        planned = [path for path in older if self.is_planned(_step(path))]
+        kept = planned[max(0, len(planned) - self.keep + 1) :]
+        remove_checkpoints([path for path in older if path not in kept])
+        _forget_removed(self.folder)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, keep: int = 1) -> Path:
@@ -166,9 +183,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(progress.pop("step"), tensors, progress)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a folder; None if there is none."""
-    return next(reversed(_checkpoints(folder)), None)
+def latest_checkpoint(folder: Path, is_usable: Callable[[Path], bool] = lambda path: True) -> Path | None:
+    """Return the newest usable checkpoint of a folder that is as it was written; None if there is none.
+
+    Those that are newer are removed, with a log line that names each that was damaged or has no digest.
+    """
+    for path in reversed(_checkpoints(folder)):
+        if _is_whole(path) and is_usable(path):
+            return path
+        remove_checkpoints([path])
+    return None
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """Return step and progress of a checkpoint without its tensors."""
+    if path.is_dir():
+        return dict(read_json(path / PROGRESS_FILE))
+    with safe_open(path, framework="pt") as file:
+        return dict(json.loads(file.metadata()[HEADER_KEY]))
+
+
+def remove_checkpoints(paths: Iterable[Path]) -> None:
+    """Delete checkpoints."""
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def flattened(groups: TensorGroups) -> dict[str, Tensor]:
@@ -177,7 +215,7 @@ def flattened(groups: TensorGroups) -> dict[str, Tensor]:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write named tensors to a file that is either complete or absent."""
+    """Write named tensors to a file that is either complete or absent, and record its digest."""
     _save_file({name: _storable(tensor) for name, tensor in tensors.items()}, path)
 
 
@@ -185,16 +223,48 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors that `save_tensors` wrote.
 
     Raises:
-        ValueError: if the file is damaged.
+        ValueError: if the file changed after it was written.
     """
+    if damage := damage_of(path.parent, path.name, recorded_digests(path.parent)):
+        raise ValueError(f"{damage} Run the same command again: the training resumes before it.")
+    return load_file(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a checkpoint is as it was written; if not, log a line that names it."""
+    if not path.is_dir():
+        recorded = _recorded_steps(path.parent)
+        is_whole = is_intact(path.parent, path.name, remedy=OLDER)
+        if not is_whole and path.name not in recorded:  # by another version, or the record was damaged
+            logger.warning("%s has no digest in %s, so it cannot be checked. %s", path, DIGESTS_FILE, OLDER)
+        return is_whole
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete its folder and run the step that writes it again.") from error
+        check_digests(path, OLDER, PROGRESS_FILE)
+    except ValueError as error:
+        logger.warning("%s", error)
+        return False
+    return True
+
+
+def _recorded_steps(folder: Path) -> Collection[str]:
+    try:
+        return recorded_digests(folder)
+    except ValueError:  # `is_intact` reports it
+        return ()
+
+
+def _forget_removed(folder: Path) -> None:
+    """Remove from the record the checkpoints that are no longer there."""
+    steps = [name for name in recorded_digests(folder) if Path(name).match(PATTERN)]
+    forget_digests(folder, [name for name in steps if not (folder / name).exists()])
 
 
 def _path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -214,7 +284,10 @@ def _flush_folder(folder: Path) -> None:
 def _save_file(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
     # safetensors writes through its own temporary file, which a killed process leaves behind; in a folder with the
     # mark of partial files, `claim` removes it
-    with atomic_path(path) as temporary, TemporaryDirectory(prefix=PARTIAL_MARK, dir=temporary.parent) as folder:
+    with (
+        recorded_path(path.parent, path.name) as temporary,
+        TemporaryDirectory(prefix=PARTIAL_MARK, dir=temporary.parent) as folder,
+    ):
         save_file(tensors, Path(folder) / path.name, header)
         (Path(folder) / path.name).replace(temporary)
         temporary.chmod(0o644)  # safetensors makes files that only their owner may read

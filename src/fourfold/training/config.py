@@ -9,14 +9,17 @@ from fourfold.configuration import Config
 
 
 class LoopConfig(Config):
-    """What the loop does beside updating: clipping, averaging, logging, validation and checkpoints. Intervals are in steps."""
+    """What the loop does beside updating: clipping, averaging, logging, validation and checkpoints. Intervals are in steps,
+    except where they are named otherwise."""
 
     clip_norm: float | None = Field(default=1.0, gt=0)  # bound of the norm of the whole gradient; None: no clipping
     # Decay of the moving average of the weights, which is validated and kept; None: off, as in 4M.
     average_decay: float | None = Field(default=None, gt=0, lt=1)
     log_every: int = Field(default=50, ge=1)  # steps
     validate_every: int | None = Field(default=None, ge=1)  # steps; None: never; otherwise the last step is always validated
-    checkpoint_every: int | None = Field(default=None, ge=1)  # steps; None: only after the last step
+    checkpoint_every: int | None = Field(default=None, ge=1)  # steps; None: by time, and after the last step
+    # Also save when this many seconds have passed since the last save; more if saving takes over 1 % of them. None: never.
+    checkpoint_seconds: float | None = Field(default=60.0, gt=0)
     keep_checkpoints: int = Field(default=1, ge=1)  # the newest ones
     max_skipped_share: float = Field(default=0.02, ge=0, le=1)  # share of steps with a non-finite gradient; more is an error
     max_skipped_in_a_row: int = Field(default=10, ge=1)  # consecutive steps with a non-finite gradient; as many are an error

@@ -10,6 +10,7 @@ add up. Their number changes the last bits at most, so a run may resume with ano
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,10 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.data.cursor import Cursor
+from fourfold.digests import is_intact, write_recorded_json
 from fourfold.progress import progress
-from fourfold.storage import write_json
-from fourfold.training.checkpoints import Checkpoint, CheckpointWriter, TensorGroups, latest_checkpoint, restore, save_tensors
+from fourfold.training.checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    TensorGroups,
+    latest_checkpoint,
+    read_progress,
+    restore,
+    save_tensors,
+)
 from fourfold.training.config import LoopConfig, ScheduleConfig, lr_multiplier
+from fourfold.training.determinism import deterministic_kernels
 from fourfold.training.optimizers import OptimizerSet
 from fourfold.training.parallel import whole, whole_tensors
 from fourfold.training.performance import Meter, profiling
@@ -37,13 +47,23 @@ Batch = TypeVar("Batch")
 
 BEST_FILE = "best.safetensors"  # weights with the lowest validation loss (averaged weights if averaging is on)
 HISTORY_FILE = "history.json"
+BEFORE_BEST = "Training resumes from before it."
 TRACE_FILE = "profile/rank-{}.json.gz"
+MAX_SAVING_SHARE = 0.01  # of the time: where saving takes long, checkpoints by time are rarer
 
 PartialLoss = tuple[Tensor, dict[str, Tensor]]  # a term of the loss, and metrics that add up over the terms; all scalars
 # (batch, step) → the loss, or several terms that add up, with one backward pass each (gradient accumulation)
-LossFunction = Callable[[Batch, int], PartialLoss | Iterator[PartialLoss]]
+# or the sums of gradients that others have computed already (`fourfold.training.replicas`)
+LossFunction = Callable[[Batch, int], "PartialLoss | Iterator[PartialLoss] | FinishedBackward"]
 BatchSource = Callable[[Cursor], Iterable[tuple[Batch, Cursor]]]  # endless; each batch with the cursor after it
 Validation = Callable[[], dict[str, float]]  # must contain "loss", lower is better
+
+
+@dataclass(frozen=True)
+class FinishedBackward:
+    """The sums of loss and metrics of a step whose gradients are in `.grad` already."""
+
+    sums: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,7 @@ def train(
     trace = (run.folder or Path()) / TRACE_FILE.format(run.processes.rank)
     with (
         subnormals_as_zero(),
+        deterministic_kernels(loop.meter.device),
         noticing_termination(can_save=run.folder is not None) as termination,
         profiling(profile_steps if run.folder else 0, trace, loop.keep_trace) as after_profiled_step,
     ):
@@ -155,13 +176,14 @@ class _Loop:
         self.average = None if decay is None else WeightAverage(self.model, decay)
         self.writer: CheckpointWriter | None = None
         if self.run.folder is not None:
-            self.writer = CheckpointWriter(self.run.folder, keep, self.processes, self._log_saved)
+            self.writer = CheckpointWriter(self.run.folder, keep, self.processes, self._log_saved, self._is_planned)
         self.saved = self.reported = 0  # steps done at the last checkpoint and at the last report
+        self.is_due, self.due_at = False, time.monotonic() + (self.config.checkpoint_seconds or math.inf)
 
     def resume(self) -> None:
         """Restore the newest checkpoint, if there is one."""
         # the first process decides, in case the others see the shared folder with a delay
-        path = self.processes.broadcast(latest_checkpoint(self.run.folder) if self.run.folder else None)
+        path = self.processes.broadcast(self._newest() if self.run.folder and self.processes.is_first else None)
         if path is None:
             return
         self.state = TrainingState.from_json(restore(path, self._tensors()))
@@ -169,16 +191,26 @@ class _Loop:
         # `fourfold_ops.kubernetes` reads this line and "checkpoint at step …"
         logger.info("%s: resuming from step %d of %d.", self.description, self.state.step, self.setup.num_steps)
 
-    def update(self, loss: PartialLoss | Iterator[PartialLoss], multiplier: float, termination: Termination) -> bool:
+    def _newest(self) -> Path | None:
+        """Return the checkpoint to resume from: the newest whole one, or one before a damaged `best.safetensors`."""
+        folder = self.run.root
+        newest = latest_checkpoint(folder)
+        if newest is None or not read_progress(newest).get("best_step") or is_intact(folder, BEST_FILE, remedy=BEFORE_BEST):
+            return newest
+        return latest_checkpoint(folder, lambda path: not read_progress(path).get("best_step"))
+
+    def update(
+        self, loss: PartialLoss | Iterator[PartialLoss] | FinishedBackward, multiplier: float, termination: Termination
+    ) -> bool:
         """Do one update, or count the step as skipped if its gradient is not finite.
 
         Returns:
             Whether some process received a SIGTERM.
         """
-        sums = self._backward(loss)
+        sums = loss.sums if isinstance(loss, FinishedBackward) else self._backward(loss)
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = whole(nn.utils.clip_grad_norm_(self.optimizer.parameters, limit, foreach=True))
-        metrics, stop = self._reduced(sums, norm, termination.requested)
+        metrics, stop, self.is_due = self._reduced(sums, norm, {"stop": termination.requested, "due": self._is_due()})
         if math.isfinite(metrics["gradient_norm"]):
             self.optimizer.step(multiplier)
             self.state.window.append(metrics)
@@ -201,16 +233,16 @@ class _Loop:
                 sums[name] = sums[name] + scalar.detach() if name in sums else scalar.detach()
         return sums
 
-    def _reduced(self, sums: dict[str, Tensor], norm: Tensor, stop: bool) -> tuple[dict[str, float], bool]:
-        """Return the metrics summed over all processes, and whether any process is to stop."""
+    def _reduced(self, sums: dict[str, Tensor], norm: Tensor, flags: dict[str, bool]) -> tuple[dict[str, float], bool, bool]:
+        """Return the metrics summed over all processes, and whether any process is to stop and any has a save due."""
         if self.processes.size > 1:
-            sums = sums | {"stop": norm.new_tensor(float(stop))}
+            sums = sums | {name: norm.new_tensor(float(flag)) for name, flag in flags.items()}
         totals = self.processes.sum(torch.stack([scalar.float() for scalar in sums.values()]))
         # copy all metrics off the device at once: each copy would wait for the GPU
         values = torch.cat([norm.detach().float()[None], totals]).tolist()
         metrics = dict(zip(["gradient_norm", *sums], values, strict=True))
-        stop = metrics.pop("stop", float(stop)) > 0
-        return {"loss": metrics["loss"], **metrics}, stop
+        stop, due = (metrics.pop(name, float(flag)) > 0 for name, flag in flags.items())
+        return {"loss": metrics["loss"], **metrics}, stop, due
 
     def after_step(self) -> None:
         """Log, validate and save if it is time; always after the last step."""
@@ -221,10 +253,20 @@ class _Loop:
         if self.setup.validate and every and (last or self.state.step % every == 0):
             with self.meter.paused():
                 self._validate(self.setup.validate)
-        every = self.config.checkpoint_every
-        if self.writer and (last or (every and self.state.step % every == 0)):
+        if self.writer and (self._is_planned(self.state.step) or (self.is_due and not last)):
             with self.meter.paused():
                 self._save(self.writer)
+
+    def _is_planned(self, step: int) -> bool:
+        """Return whether a checkpoint is saved after this step however long the steps take."""
+        every = self.config.checkpoint_every
+        if step == self.setup.num_steps:
+            return not self.run.is_scratch
+        return every is not None and step % every == 0
+
+    def _is_due(self) -> bool:
+        """Return whether it is time for a checkpoint."""
+        return time.monotonic() >= self.due_at
 
     def stop(self) -> None:
         """Save the finished step unless it is already saved, and raise `Preempted`."""
@@ -247,10 +289,13 @@ class _Loop:
         """Leave the averaged weights in the model and the curves on disk."""
         if self.writer:
             self.writer.wait()
+            if self.processes.is_first and self.run.root.is_dir():
+                self.writer.remove_old()  # if an earlier process was killed before it could
         if self.average:
             self.model.load_state_dict(self.average.tensors, strict=False)
-        if self.run.folder and self.processes.is_first:
-            write_json(self.run.folder / HISTORY_FILE, self.state.history)
+        path = self.run.history if self.run.is_scratch else self.run.folder and self.run.folder / HISTORY_FILE
+        if path and self.processes.is_first:
+            write_recorded_json(path.parent, path.name, self.state.history)
 
     def progress_note(self) -> str:
         """Return the text beside the rate on the progress bar."""
@@ -283,6 +328,8 @@ class _Loop:
         if self.processes.size > 1:
             tensors = whole_tensors(tensors, self.processes)
         if self.processes.is_first:
+            if self.writer:  # which updates the same record in the background
+                self.writer.wait()
             save_tensors(tensors, path)
 
     def _record(self, metrics: dict[str, float]) -> None:
@@ -298,6 +345,7 @@ class _Loop:
         logger.info("%s: checkpoint at step %d.", self.description, step)
 
     def _save(self, writer: CheckpointWriter) -> None:
-        values = self.state.as_json()
+        began, values = time.monotonic(), self.state.as_json()
         writer.save(Checkpoint(values.pop("step"), self._tensors(), values))
-        self.saved = self.state.step
+        self.saved, now = self.state.step, time.monotonic()
+        self.due_at = now + max(self.config.checkpoint_seconds or math.inf, (now - began) / MAX_SAVING_SHARE)

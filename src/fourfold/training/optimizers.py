@@ -21,7 +21,7 @@ whole matrices: every process gathers and orthogonalizes each update, and applie
 # K matrices of one shape, R rows, C columns
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Literal, Protocol
 
 import torch
@@ -88,9 +88,10 @@ class Muon:
         self.state = {"momentum": _zeros_like(parameters)}
 
     @torch.no_grad()
-    def step(self, lr_multiplier: float) -> None:
-        """Update the matrices that have a gradient."""
-        names = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
+    def step(self, lr_multiplier: float, only: Container[str] | None = None) -> None:
+        """Update the matrices that have a gradient, or only some of them, by name."""
+        chosen = self.parameters if only is None else [name for name in self.parameters if name in only]
+        names = [name for name in chosen if self.parameters[name].grad is not None]
         if not names:
             return
         weights = [local(self.parameters[name]) for name in names]
@@ -226,7 +227,12 @@ class OptimizerSet:
             local(tensor).copy_(shard_like(tensors[name], tensor))
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, matrices: Mapping[str, int] | None = None) -> OptimizerSet:
+def build_optimizer(
+    model: nn.Module,
+    config: OptimizerConfig,
+    matrices: Mapping[str, int] | None = None,
+    rates: Mapping[str, float] | None = None,
+) -> OptimizerSet:
     """Return the optimizers of a model's trainable parameters.
 
     Call it after moving the model to its device.
@@ -236,14 +242,25 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, matrices: Mapping
         config: The hyperparameters.
         matrices: Parameters for Muon and the number of matrices in each; default: `block_matrices(model)`. Unused if
             `config.kind` is adamw.
+        rates: Multipliers of the learning rates by name of the parameter; 1 for others.
     """
     named: dict[str, Tensor] = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = block_matrices(model, config.muon_per_head) if matrices is None else matrices
-    chosen = {name: parameter for name, parameter in named.items() if name in matrices and config.kind == "muon"}
-    rest = {name: parameter for name, parameter in named.items() if name not in chosen}
+    groups: dict[float, dict[str, Tensor]] = defaultdict(dict)
+    for name, parameter in named.items():
+        groups[(rates or {}).get(name, 1.0)][name] = parameter
     rules: dict[str, UpdateRule] = {}
-    if chosen:
-        rules["muon"] = Muon(chosen, matrices, config)
-    if rest:
-        rules["adamw"] = AdamW(rest, config)
+    for rate, group in groups.items():
+        suffix, scaled = ("", config) if rate == 1 else (f"@{rate:.6g}", _scaled(config, rate))
+        chosen = {name: parameter for name, parameter in group.items() if name in matrices and config.kind == "muon"}
+        rest = {name: parameter for name, parameter in group.items() if name not in chosen}
+        if chosen:
+            rules[f"muon{suffix}"] = Muon(chosen, matrices, scaled)
+        if rest:
+            rules[f"adamw{suffix}"] = AdamW(rest, scaled)
     return OptimizerSet(rules)
+
+
+def _scaled(config: OptimizerConfig, rate: float) -> OptimizerConfig:
+    names = ("learning_rate", "muon_learning_rate")
+    return config.model_copy(update={name: getattr(config, name) * rate for name in names})

@@ -41,7 +41,7 @@ class ParallelModel:
         self.is_sharded = processes.size > 1 and (kind == "fsdp" or (kind == "auto" and _is_large(model)))
         self._call: Any = model
         if self.is_sharded:
-            _shard(model, blocks)
+            shard(model, blocks)
         elif processes.size > 1:
             # buffers are constant tables; torch 2.15 renames the option to a name that 2.9 does not have
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
@@ -108,7 +108,8 @@ def whole_tensors(tensors: dict[str, Tensor], processes: ProcessGroup) -> dict[s
     return gathered
 
 
-def _shard(model: nn.Module, blocks: Iterable[tuple[nn.Module, tuple[str, ...]]]) -> None:
+def shard(model: nn.Module, blocks: Iterable[tuple[nn.Module, tuple[str, ...]]]) -> None:
+    """Shard a model over all processes, in place (FSDP2): `blocks` one by one, as in `ParallelModel`, and then the rest."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     # the warning concerns in-place changes of what a block returned; there are none here

@@ -19,6 +19,9 @@ class Preempted(SystemExit):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a worker process sends it to its parent
+        return Preempted, (self.message,)
+
 
 class Termination:
     """Records whether a SIGTERM was received."""

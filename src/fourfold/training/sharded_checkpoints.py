@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
+from fourfold.digests import record_digests
 from fourfold.storage import PARTIAL_MARK, read_json, write_json
 
 PROGRESS_FILE = "progress.json"
@@ -71,6 +72,7 @@ class _Writer(HuggingFaceStorageWriter):
         """Complete the folder; DCP calls it on the first process only, after all have written."""
         super().finish(metadata, results)
         write_json(self._partial / PROGRESS_FILE, self._header)
+        record_digests(self._partial, *(file.name for file in sorted(self._partial.iterdir()) if file.is_file()))
         if self._final.exists():
             # the same step of the same run is already complete: never delete it, not even to replace it
             shutil.rmtree(self._partial)

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from fourfold.labelers.networks import convolution, normalize_pixels
 from fourfold.transfer.learners import PREDICTION_BATCH, TextCodec, class_heads, class_loss, most_likely
+from fourfold.transfer.networks import TorchvisionEncoder
+from fourfold.transfer.recipes import Network
 from fourfold.transfer.tasks import Choices, Examples
 
 WIDTHS = (32, 64, 128)
@@ -32,19 +34,31 @@ class ImageEncoder(nn.Module):
             convolution(third, third),
         )
 
+    def maps(self, rgb: np.ndarray) -> Tensor:
+        """Return features (B, D, H / 8, W / 8) of uint8 (B, H, W, 3)."""
+        pixels_BCHW = normalize_pixels(torch.from_numpy(np.ascontiguousarray(rgb)))
+        return self.layers(pixels_BCHW.to(_device(self)).contiguous(memory_format=torch.channels_last))
+
     def forward(self, rgb: np.ndarray) -> Tensor:
         """Return the sum of the mean and the maximum of each channel (B, D), of uint8 (B, H, W, 3)."""
-        pixels_BCHW = normalize_pixels(torch.from_numpy(np.ascontiguousarray(rgb)))
-        features = self.layers(pixels_BCHW.to(_device(self)).contiguous(memory_format=torch.channels_last))
+        features = self.maps(rgb)
         return features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))
+
+
+ImageNetwork = ImageEncoder | TorchvisionEncoder
+
+
+def image_network(network: Network, side: int) -> ImageNetwork:
+    """Return the untrained network of a baseline, for images of a size in pixels."""
+    return ImageEncoder() if network == "cnn" else TorchvisionEncoder(network, side)
 
 
 class ClassBaseline(nn.Module):
     """Image in, classes out."""
 
-    def __init__(self, choices: Choices, seed: int) -> None:
+    def __init__(self, choices: Choices, seed: int, image: ImageNetwork | None = None) -> None:
         super().__init__()
-        self.image = ImageEncoder()
+        self.image = image or ImageEncoder()
         self.heads = class_heads(self.image.width, choices, seed)
 
     def logits(self, rgb: np.ndarray) -> dict[str, Tensor]:
@@ -64,11 +78,11 @@ class ClassBaseline(nn.Module):
 class AnswerBaseline(nn.Module):
     """Image and bag of question words in, one of the answers of the training set out."""
 
-    def __init__(self, examples: Examples, text: TextCodec, width: int = 128) -> None:
+    def __init__(self, examples: Examples, text: TextCodec, image: ImageNetwork | None = None, width: int = 128) -> None:
         super().__init__()
         self.text = text
         self.answers = sorted(set(examples.answers))
-        self.image = ImageEncoder()
+        self.image = image or ImageEncoder()
         self.words = nn.EmbeddingBag(text.vocabulary_size, width, mode="mean")
         self.head = nn.Sequential(
             nn.Linear(self.image.width + width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(self.answers))
@@ -95,10 +109,10 @@ class AnswerBaseline(nn.Module):
 class CaptionBaseline(nn.Module):
     """Image in, caption out: a GRU over the caption's tokens with the image's vector as input at every step."""
 
-    def __init__(self, text: TextCodec, max_tokens: int, width: int = 192) -> None:
+    def __init__(self, text: TextCodec, max_tokens: int, image: ImageNetwork | None = None, width: int = 192) -> None:
         super().__init__()
         self.text, self.max_tokens = text, max_tokens
-        self.image = ImageEncoder()
+        self.image = image or ImageEncoder()
         self.project = nn.Linear(self.image.width, width)
         self.tokens = nn.Embedding(text.vocabulary_size, width)
         self.memory = nn.GRU(width, width, batch_first=True)
@@ -135,12 +149,14 @@ class CaptionBaseline(nn.Module):
 def muon_matrices(baseline: nn.Module) -> dict[str, int]:
     """Return the names of the parameters that Muon updates, with the number of matrices that each stacks.
 
-    These are the convolution kernels, the gates of the GRU and the projection in front of it. With AdamW alone the GRU does not
-    learn the form of a caption within the few steps of the comparison, and the baseline would score 0.
+    These are the convolution kernels of the small CNN, the gates of the GRU and the projection in front of it. With AdamW alone
+    the GRU does not learn the form of a caption within the few steps of the comparison, and the baseline would score 0.
+    Networks of torchvision and heads of maps and boxes are trained with AdamW, the latter as those on the transformer.
     """
+    own = {module for part in baseline.modules() if isinstance(part, ImageEncoder) for module in part.modules()}
     matrices = {}
     for name, module in baseline.named_modules():
-        if isinstance(module, nn.Conv2d) or name == "project":
+        if (isinstance(module, nn.Conv2d) and module in own) or name == "project":
             matrices[f"{name}.weight"] = 1
         elif isinstance(module, nn.GRU):
             weights = [parameter for parameter, _ in module.named_parameters() if parameter.startswith("weight")]

@@ -1,15 +1,18 @@
-"""Compare three arms on every transfer task, from few labels and under one budget.
+"""Compare arms on every transfer task, from few labels and under one budget.
 
-`pretrained` is the any-to-any model, `scratch` the same architecture with fresh weights, `baseline` a small CNN. In a task all
-arms take the same number of steps and samples. The learning rate of each arm is chosen on `transfer_val`, by runs that are not
-counted; `transfer_test` is read once per counted run. Every run has a result file, so an interrupted comparison continues with
-the first run that has none.
+The default arms are `pretrained`, the any-to-any model, `scratch`, the same architecture with fresh weights, and `baseline`, a
+small CNN; `finetuning.arms` can name others. In a task all arms take the same number of steps and samples. The learning rate of
+each arm is chosen on `transfer_val`, by runs that are not counted; `transfer_test` is read once per counted run. Every run has
+a result file, so an interrupted comparison continues with the runs that have none. On a CPU several runs train at once, each
+with one thread (`fourfold.local_workers`).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,53 +20,38 @@ import torch
 from torch import Tensor, nn
 
 from fourfold.data.cursor import index_batches
-from fourfold.model.config import ModelConfig
-from fourfold.model.fourm import FourM
-from fourfold.progress import progress
+from fourfold.digests import is_intact, write_recorded_json
+from fourfold.local_workers import run_all
+from fourfold.metric_log import NullMetricLog
+from fourfold.metrics.statistics import defined
 from fourfold.reuse import claim, fingerprint
 from fourfold.seeds import derive_seed, numpy_generator
-from fourfold.storage import read_json, write_json
+from fourfold.storage import read_json
 from fourfold.training.config import LoopConfig, ScheduleConfig
 from fourfold.training.loop import TrainingSetup, train
-from fourfold.training.optimizers import build_optimizer
 from fourfold.training.precision import autocast, default_device, log_compute_facts
 from fourfold.training.run_context import RunContext
-from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline, muon_matrices
-from fourfold.transfer.config import ARMS, Arm, TransferConfig
-from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner
-from fourfold.transfer.tasks import TRANSFER_TASKS, Examples, TransferData, TransferTask, load_examples
+from fourfold.transfer.adaptation import merge_lora
+from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, optimizer_of, resized
+from fourfold.transfer.config import TransferConfig
+from fourfold.transfer.efficiency import CHART, label_efficiency, write_chart
+from fourfold.transfer.labeled import LABELS
+from fourfold.transfer.learners import class_loss
+from fourfold.transfer.mixing import mixed_class_loss
+from fourfold.transfer.recipes import Recipe
+from fourfold.transfer.runs import Run, describe_tasks, example_answers, first_answers, tabulate
+from fourfold.transfer.tasks import (
+    TRAIN,
+    TRANSFER_TASKS,
+    Examples,
+    TransferData,
+    TransferTask,
+    load_examples,
+    num_examples,
+    select_tasks,
+)
 
-NUM_SHOWN = 8  # test examples kept with their answers, for the report
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: a task, an arm, a number of labels, a seed, a multiplier of the learning rates."""
-
-    task: str
-    arm: Arm
-    num_labels: int
-    seed: int
-    lr_multiplier: float
-
-    @property
-    def name(self) -> str:
-        """The run's name, also that of its result file."""
-        return f"{self.task}-{self.arm}-{self.num_labels}-seed{self.seed}-lr{self.lr_multiplier:g}"
-
-
-@dataclass(frozen=True)
-class PretrainedModel:
-    """The model that is fine-tuned, its text tokenizer, and a digest that identifies both."""
-
-    model: FourM
-    text: TextCodec
-    digest: str = ""
-
-    @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights, which every pretrained arm starts from."""
-        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +62,7 @@ class Comparison:
     data: TransferData
     config: TransferConfig
     context: RunContext
+    tasks: dict[str, TransferTask]  # those that the data have examples of
     examples: dict[tuple[str, str], Examples] = field(default_factory=dict)  # by task and split
 
     def load(self, task: TransferTask, split: str, max_examples: int) -> Examples:
@@ -81,6 +70,40 @@ class Comparison:
         if (task.name, split) not in self.examples:
             self.examples[task.name, split] = load_examples(task, self.data, split, max_examples, self.context.seed)
         return self.examples[task.name, split]
+
+    def labeled_pool(self, task: TransferTask) -> Examples:
+        """Return all examples of `transfer_train`, from which the runs draw their labels."""
+        return self.load(task, TRAIN, num_examples(task, self.data, TRAIN))
+
+    def label_counts(self, name: str) -> list[int]:
+        """Return the numbers of labels that a task is learned from; for annotations and labels at most what the source has."""
+        task, counts = self.tasks[name], self.config.num_labels
+        if not task.has_own_splits:
+            return list(counts)
+        pool = len(self.labeled_pool(task))
+        if max(counts) > pool:
+            logger.info("Transfer task %s: %d labels are asked for; the source has %d.", name, max(counts), pool)
+        return list(dict.fromkeys(min(count, pool) for count in counts))
+
+    def scored_examples(self, task: TransferTask, split: str) -> Examples:
+        """Return the examples of `transfer_val` or `transfer_test` on which runs are scored."""
+        return self.load(task, split, self.config.num_test if split == "transfer_test" else self.config.num_selection)
+
+    def has_arm(self, name: str, arm: str) -> bool:
+        """Return whether an arm learns a task: a probe needs a head, and the answers of text tasks come from the decoder."""
+        if self.config.arms[arm].probe and self.tasks[name].kind == "text":
+            logger.warning("Transfer task %s has no arm %s: it has no head that a probe could train.", name, arm)
+            return False
+        return True
+
+    def result_path(self, run: Run, split: str) -> Path:
+        """Return the result file of a run."""
+        return self.context.root / f"{run.name}-{split}.json"
+
+    def has_result(self, run: Run, split: str) -> bool:
+        """Return whether the result file of a run is there as it was written."""
+        path = self.result_path(run, split)
+        return is_intact(path.parent, path.name, remedy="Computing it again.")
 
 
 def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferConfig, context: RunContext) -> dict[str, Any]:
@@ -95,161 +118,170 @@ def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferCo
     Returns:
         `transfer`: `{"vqa_200": {"accuracy": {"pretrained": {"mean", "std", "n"}, ...}}}`, std being the sample standard
         deviation over seeds (0 for one seed); `lr_multipliers` by task and arm; `examples` with the answers of each arm; and
-        `tasks`, titles and metrics of the tasks, for the report.
+        `tasks`, titles and metrics of the tasks, for the report. `model` is the digest of the model; `skipped` has the reasons
+        why tasks were skipped, if any were; `label_efficiency` is there with three numbers of labels or more, as is its chart.
     """
     inputs = {"model": pretrained.digest, "shards": data.shards.digest(), "truth": data.truth.digest()}
-    tasks = [TRANSFER_TASKS.get(name) for name in config.task_names]
-    claim(context.root, fingerprint(__name__, inputs=inputs, uses=tasks, config=config, seed=context.seed))
+    registered = [TRANSFER_TASKS.get(name) for name in config.task_names]
+    if data.labels is not None and any(task.truth == LABELS for task in registered):
+        inputs["labels"] = data.labels.digest()
+    claim(context.root, fingerprint(__name__, inputs=inputs, uses=registered, config=config, seed=context.seed))
     log_compute_facts("fine-tuning", config.precision, default_device())
-    comparison = Comparison(pretrained, data, config, context)
+    tasks, skipped = select_tasks(config.task_names, data)
+    for name, reason in skipped.items():
+        logger.warning("Transfer task %s is skipped: %s.", name, reason)
+    comparison = Comparison(pretrained, data, config, context, tasks)
     # 1) Choose the learning rate of each arm on transfer_val.
-    arms = list(product(config.task_names, ARMS))
-    chosen = {
-        (name, arm): choose_lr_multiplier(comparison, name, arm)
-        for name, arm in progress(arms, "Choosing learning rates", unit="arm")
-    }
+    arms = [(name, arm) for name, arm in product(tasks, config.arms) if comparison.has_arm(name, arm)]
+    candidates = {(name, arm): candidate_runs(comparison, name, arm) for name, arm in arms}
+    compute_all(comparison, [run for runs in candidates.values() for run in runs], "transfer_val", "Choosing learning rates")
+    chosen = {key: choose_lr_multiplier(comparison, *key, runs) for key, runs in candidates.items()}
     # 2) Train and score the runs that count.
     runs = [
         Run(name, arm, count, seed, chosen[name, arm])
-        for name, count, arm, seed in product(config.task_names, config.num_labels, ARMS, range(config.num_seeds))
+        for name in tasks
+        for count, arm, seed in product(comparison.label_counts(name), config.arms, range(config.num_seeds))
+        if (name, arm) in chosen
     ]
-    results = {run: finished(comparison, run, "transfer_test") for run in progress(runs, "Fine-tuning", unit="run")}
+    compute_all(comparison, runs, "transfer_test", "Fine-tuning")
+    results = {run: result_of(comparison, run, "transfer_test") for run in runs}
+    # 3) Gather them; with several numbers of labels also as curves.
+    transfer = tabulate(results)
+    efficiency = label_efficiency(transfer, tasks, next(iter(config.arms)))
+    if efficiency:
+        chart = write_chart(transfer, {name: tasks[name] for name in efficiency}, context.root)
+        context.log.log_file(chart, f"finetuning/{CHART}")  # a tracker takes the part before the slash as a folder
     return {
-        "transfer": tabulate(results),
+        "model": pretrained.digest,
+        "transfer": transfer,
         "lr_multipliers": {f"{name}/{arm}": value for (name, arm), value in chosen.items()},
         "examples": example_answers(results),
-        "tasks": describe_tasks(config.task_names),
+        "tasks": describe_tasks(tasks),
+        **({"label_efficiency": efficiency} if efficiency else {}),
+        **({"skipped": skipped} if skipped else {}),
     }
 
 
-def choose_lr_multiplier(comparison: Comparison, name: str, arm: Arm) -> float:
-    """Return the multiplier of the learning rates that is best on `transfer_val` with the most labels; the first of equals."""
-    config = comparison.config
-    multipliers = config.lr_multipliers[arm]
-    if len(multipliers) == 1:
-        return multipliers[0]
-    # The seed differs from those of the counted runs, so their labels are not those that chose the rate.
-    runs = [Run(name, arm, max(config.num_labels), config.num_seeds, value) for value in multipliers]
-    metric = TRANSFER_TASKS.get(name).main_metric
-    scores = [finished(comparison, run, "transfer_val")["metrics"][metric] for run in runs]
-    return multipliers[int(np.argmax(scores))]
+def candidate_runs(comparison: Comparison, name: str, arm: str) -> list[Run]:
+    """Return the runs that choose the learning rate of an arm, with the most labels; none if there is no choice.
+
+    Their seed differs from those of the counted runs, so their labels are not those that chose the rate.
+    """
+    multipliers, seed = comparison.config.lr_multipliers_of(arm), comparison.config.num_seeds
+    if len(multipliers) < 2:
+        return []
+    return [Run(name, arm, max(comparison.label_counts(name)), seed, value) for value in multipliers]
 
 
-def finished(comparison: Comparison, run: Run, split: str) -> dict[str, Any]:
-    """Return a run's result, from its file if there is one."""
-    path = comparison.context.root / f"{run.name}-{split}.json"
-    if not path.exists():
-        write_json(path, execute(comparison, run, split))
-    result = read_json(path)
+def choose_lr_multiplier(comparison: Comparison, name: str, arm: str, candidates: list[Run]) -> float:
+    """Return the multiplier of the learning rates that is best on `transfer_val`; the first of equals."""
+    if not candidates:
+        return comparison.config.lr_multipliers_of(arm)[0]
+    metric = comparison.tasks[name].main_metric
+    sign = -1 if metric.lower_is_better else 1
+    found = [result_of(comparison, run, "transfer_val")["metrics"] for run in candidates]
+    scores = [sign * each[metric.name] if metric.name in each else -np.inf for each in found]
+    return candidates[int(np.argmax(scores))].lr_multiplier
+
+
+def compute_all(comparison: Comparison, runs: list[Run], split: str, description: str) -> None:
+    """Train the runs that have no result file yet, several at once, and write these files."""
+    missing = [run for run in runs if not comparison.has_result(run, split)]
+    for name in dict.fromkeys(run.task for run in missing):  # read once, before the processes start
+        comparison.labeled_pool(comparison.tasks[name])
+        comparison.scored_examples(comparison.tasks[name], split)
+
+    def compute(run: Run) -> None:
+        path = comparison.result_path(run, split)
+        with comparison.context.scratch(f"{path.stem}-checkpoints") as context:
+            write_recorded_json(path.parent, path.name, execute(comparison, run, split, context))
+
+    run_all(compute, missing, description, "run")
+
+
+def result_of(comparison: Comparison, run: Run, split: str) -> dict[str, Any]:
+    """Return the result of a computed run, and log its metrics."""
+    result = read_json(comparison.result_path(run, split))
     comparison.context.log.log_metrics({f"{run.name}/{metric}": value for metric, value in result["metrics"].items()})
     return result
 
 
-def execute(comparison: Comparison, run: Run, split: str) -> dict[str, Any]:
-    """Train one learner and score it on `split`."""
-    task, config = TRANSFER_TASKS.get(run.task), comparison.config
+def execute(comparison: Comparison, run: Run, split: str, context: RunContext) -> dict[str, Any]:
+    """Train one learner and score it on `split`; a killed training resumes from `context.folder`."""
+    task, config = comparison.tasks[run.task], comparison.config
     # 1) Draw the labels; the same for all arms of a seed.
     seed = derive_seed(comparison.context.seed, "transfer", run.task, run.seed)
-    pool = comparison.load(task, "transfer_train", comparison.data.shards.num_samples("transfer_train"))
+    pool = comparison.labeled_pool(task)
     if run.num_labels > len(pool):
         raise ValueError(
             f"finetuning.num_labels has {run.num_labels}, more than the {len(pool)} of transfer_train. Lower num_labels."
         )
-    labeled = pool.subset(numpy_generator(seed, "labels").permutation(len(pool))[: run.num_labels])
+    order = numpy_generator(seed, "labels").permutation(len(pool))
+    if config.balanced and len(pool.classes) == 1:
+        order = order[balanced(*(column[order] for column in pool.classes.values()))]
+    labeled = pool.subset(order[: run.num_labels])
     # 2) Train.
-    learner = build_learner(comparison, run, labeled, seed).to(default_device())
-    fit(learner, labeled, config, run, seed)
+    arm = config.arms[run.arm]
+    learner = build_learner(comparison.pretrained, task, config, arm, Draw(labeled, seed)).to(default_device())
+    fit(learner, resized(labeled, arm.image_size), config, run, replace(context, seed=seed, log=NullMetricLog()))
+    merge_lora(learner)
     # 3) Score.
-    max_examples = config.num_test if split == "transfer_test" else config.num_selection
-    examples = comparison.load(task, split, max_examples)
+    examples = comparison.scored_examples(task, split)
     with torch.inference_mode():
-        predicted = learner.eval().predict(examples)
-    metrics = {name: round(value, 6) for name, value in task.score(predicted, examples).items()}
-    return {"metrics": metrics, "examples": _first_answers(examples, predicted) if task.kind == "text" else []}
+        predicted = learner.eval().predict(resized(examples, arm.image_size))
+    metrics = {name: round(value, 6) for name, value in defined(task.score(predicted, examples)).items()}
+    return {"metrics": metrics, "examples": first_answers(examples, predicted) if task.kind == "text" else []}
 
 
-def build_learner(comparison: Comparison, run: Run, labeled: Examples, seed: int) -> Any:
-    """Return the untrained learner of a run: a module with `loss(examples)` and `predict(examples)`."""
-    task, text = TRANSFER_TASKS.get(run.task), comparison.pretrained.text
-    max_tokens = comparison.config.max_tokens
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        if run.arm == "baseline":
-            if task.kind == "classes":
-                return ClassBaseline(task.choices, seed)
-            return AnswerBaseline(labeled, text) if any(labeled.prompts) else CaptionBaseline(text, max_tokens)
-        model = fresh_model(comparison.pretrained, run.arm, seed)
-        return ClassLearner(model, task.choices, seed) if task.kind == "classes" else TextLearner(model, text, max_tokens)
+def balanced(classes_N: np.ndarray) -> np.ndarray:
+    """Return an order int64 (N,) in which any first part has equally many of each class, as far as there are enough.
+
+    So k labels of each of K classes (k-shot) are the first k · K. Within a class the order stays.
+    """
+    turn_N = np.zeros(len(classes_N), np.int64)
+    for value in np.unique(classes_N):
+        own = np.flatnonzero(classes_N == value)
+        turn_N[own] = np.arange(len(own))
+    return np.argsort(turn_N, kind="stable")
 
 
-def fresh_model(pretrained: PretrainedModel, arm: Arm, seed: int) -> FourM:
-    """Return a copy of the pretrained model, or the same architecture with weights from `seed`."""
-    model = FourM(ModelConfig.model_validate(pretrained.model.config.model_dump()), seed)
-    if arm == "pretrained":
-        model.load_state_dict(pretrained.weights)
-    return model
-
-
-def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run, seed: int) -> None:
+def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run, context: RunContext) -> None:
     """Train a learner in place, with the same steps, schedule and batches for all arms."""
-    rates = {name: getattr(config.optimizer, name) * run.lr_multiplier for name in ("learning_rate", "muon_learning_rate")}
-    # In the transformer the optimizer finds the matrices for Muon by itself.
-    matrices = muon_matrices(learner) if run.arm == "baseline" else None
-    optimizer = build_optimizer(learner, config.optimizer.model_copy(update=rates), matrices)
+    arm = config.arms[run.arm]
+    optimizer = optimizer_of(learner, config.optimizer, arm, run.lr_multiplier)
     num_steps = config.num_steps(run.task)
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
 
     def compute_loss(indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        with autocast(config.precision, default_device()):
-            loss = learner.loss(labeled.subset(indices))  # type: ignore[operator]
+        with autocast(config.precision, default_device()), seeded(derive_seed(context.seed, "step", step)):
+            loss = loss_of(learner, labeled.subset(indices), arm, numpy_generator(context.seed, "mixing", step))
         return loss, {"loss": loss.detach()}
 
     size = min(config.batch_size, len(labeled))
     setup = TrainingSetup(
         learner,
         compute_loss,
-        lambda cursor: index_batches(len(labeled), size, seed, "order", start=cursor),
+        lambda cursor: index_batches(len(labeled), size, context.seed, "order", start=cursor),
         optimizer,
         num_steps,
         schedule,
     )
-    train(setup, LoopConfig(), RunContext(seed), description=run.name)
+    train(setup, LoopConfig(average_decay=arm.average_decay), context, description=run.name)
 
 
-def tabulate(results: dict[Run, dict[str, Any]]) -> dict[str, dict[str, dict[str, dict[str, float | int]]]]:
-    """Return `{"<task>_<labels>": {metric: {arm: {"mean", "std", "n"}}}}` over seeds."""
-    gathered: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for run, result in results.items():
-        for metric, value in result["metrics"].items():
-            of_task = gathered.setdefault(f"{run.task}_{run.num_labels}", {})
-            of_task.setdefault(metric, {}).setdefault(run.arm, []).append(value)
-    return {t: {m: {a: _summary(v) for a, v in arms.items()} for m, arms in ms.items()} for t, ms in gathered.items()}
+def loss_of(learner: Any, examples: Examples, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """Return the loss of a learner, with the label smoothing and the mixing of a recipe where the task has classes."""
+    if examples.classes and recipe.mixes:
+        return mixed_class_loss(learner.logits, examples, recipe, rng)
+    if examples.classes and recipe.label_smoothing:
+        return class_loss(learner.logits(examples.rgb), examples, recipe.label_smoothing)
+    return learner.loss(examples)
 
 
-def example_answers(results: dict[Run, dict[str, Any]]) -> list[dict[str, str]]:
-    """Return some test examples with the answers of each arm, from the runs with the most labels and the first seed."""
-    max_labels = max(run.num_labels for run in results)
-    rows: dict[tuple[str, int], dict[str, str]] = {}
-    for run, result in results.items():
-        if run.num_labels == max_labels and run.seed == 0:
-            for index, example in enumerate(result["examples"]):
-                question = {key: value for key, value in example.items() if key != "predicted"}
-                row = rows.setdefault((run.task, index), {"task": run.task, **question})
-                row[run.arm] = example["predicted"]
-    return list(rows.values())
-
-
-def describe_tasks(names: Iterable[str]) -> dict[str, Any]:
-    """Return title and metrics of some tasks as JSON, by name; the main metric is the first."""
-    tasks = [TRANSFER_TASKS.get(name) for name in names]
-    return {task.name: {"title": task.title, "metrics": [vars(metric) for metric in task.metrics]} for task in tasks}
-
-
-def _summary(values: list[float]) -> dict[str, float | int]:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": round(float(np.mean(values)), 6), "std": round(deviation, 6), "n": len(values)}
-
-
-def _first_answers(examples: Examples, predicted: list[str]) -> list[dict[str, Any]]:
-    columns = zip(range(NUM_SHOWN), examples.prompts, examples.answers, predicted, strict=False)
-    return [{"index": i, "prompt": prompt, "answer": answer, "predicted": ours} for i, prompt, answer, ours in columns]
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torch draw from a seed inside the block (stochastic depth, sampled boxes), and as before after it."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fourfold.generation.config import TargetConfig
+from fourfold.generation.config import TargetConfig, find_modality
 from fourfold.generation.sequences import CachedDecoder, generate_sequence
 from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.fourm import FourM
+from fourfold.model.layers import NORM_EPSILON
 from fourfold.seeds import torch_generator
+from fourfold.transfer.recipes import Pooling
 from fourfold.transfer.tasks import Choices, Examples
 
 GREEDY = TargetConfig(temperature=0)
@@ -85,22 +87,26 @@ class TextLearner(nn.Module):
 class ClassLearner(nn.Module):
     """Image in, classes out; the decoder is discarded, as in 4M (appendix B): pool → norm → linear.
 
-    This differs from the mean-pool → layer norm of 4M in two ways, which help every arm here. The maximum of each channel
-    is concatenated with its mean, since objects are a small share of the patches. Each pooled channel is standardized over
-    the batch (the parameter-free batch norm of MAE's probes, arXiv 2111.06377), since the variation between images is small
-    compared with what they share.
+    The default pooling differs from the mean-pool → layer norm of 4M (`pooling: mean`) in two ways, which help every arm here.
+    The maximum of each channel is concatenated with its mean, since objects are a small share of the patches. Each pooled
+    channel is standardized over the batch (the parameter-free batch norm of MAE's probes, arXiv 2111.06377), since the
+    variation between images is small compared with what they share.
     """
 
-    def __init__(self, model: FourM, choices: Choices, seed: int) -> None:
+    def __init__(self, model: FourM, choices: Choices, seed: int, pooling: Pooling = "mean_and_max") -> None:
         super().__init__()
-        self.model = model
-        self.norm = nn.BatchNorm1d(2 * model.config.dim, affine=False)
-        self.heads = class_heads(2 * model.config.dim, choices, seed)
+        self.model, self.pooling = model, pooling
+        dim = model.config.dim
+        width = dim if pooling == "mean" else 2 * dim
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPSILON) if pooling == "mean" else nn.BatchNorm1d(width, affine=False)
+        self.heads = class_heads(width, choices, seed)
 
     def logits(self, rgb: np.ndarray) -> dict[str, Tensor]:
         """Return (B, K) per attribute."""
-        encoding = self.model.encode(_batch(self.model, rgb, [[]] * len(rgb), [[]] * len(rgb), [[]] * len(rgb)))
-        pooled_BD = torch.cat([encoding.features_BND.mean(dim=1), encoding.features_BND.amax(dim=1)], dim=1)
+        encoding = self.model.encode(image_batch(self.model, rgb))
+        pooled_BD = encoding.features_BND.mean(dim=1)
+        if self.pooling == "mean_and_max":
+            pooled_BD = torch.cat([pooled_BD, encoding.features_BND.amax(dim=1)], dim=1)
         normed_BD = self.norm(pooled_BD)
         return {name: head(normed_BD) for name, head in self.heads.items()}
 
@@ -123,10 +129,11 @@ def class_heads(width: int, choices: Choices, seed: int) -> nn.ModuleDict:
     return heads
 
 
-def class_loss(logits: dict[str, Tensor], examples: Examples) -> Tensor:
-    """Return the mean over attributes of the cross-entropy of logits (B, K)."""
+def class_loss(logits: dict[str, Tensor], examples: Examples, smoothing: float = 0.0) -> Tensor:
+    """Return the mean over attributes of the cross-entropy of logits (B, K), with smoothed labels (arXiv 1512.00567)."""
     truth = {name: torch.from_numpy(column).to(logits[name].device) for name, column in examples.classes.items()}
-    return torch.stack([functional.cross_entropy(logits[name], classes) for name, classes in truth.items()]).mean()
+    each = [functional.cross_entropy(logits[name], ids, label_smoothing=smoothing) for name, ids in truth.items()]
+    return torch.stack(each).mean()
 
 
 def most_likely(logits: Any, examples: Examples) -> dict[str, np.ndarray]:
@@ -135,12 +142,25 @@ def most_likely(logits: Any, examples: Examples) -> dict[str, np.ndarray]:
     return {name: torch.cat([part[name] for part in parts]).argmax(dim=1).cpu().numpy() for name in parts[0]}
 
 
+def image_batch(model: FourM, rgb: np.ndarray) -> MaskedBatch:
+    """Return a batch with all patches of images uint8 (B, H, W, 3) as input, and nothing to predict."""
+    nothing: list[list[int]] = [[]] * len(rgb)
+    return _batch(model, rgb, nothing, nothing, nothing)
+
+
 def _batch(
     model: FourM, rgb: np.ndarray, prompts: list[list[int]], before: list[list[int]], after: list[list[int]]
 ) -> MaskedBatch:
     """Return a batch with all patches and the `prompts` as input; the decoder reads `before` and predicts `after`."""
-    pixels, caption = model.config.index("rgb"), model.config.index("caption")
-    num_patches = model.config.modality("rgb").num_positions
+    rgb_name = find_modality("rgb", model.config.names)
+    pixels, caption = model.config.index(rgb_name), model.config.index("caption")
+    num_patches = model.config.modality(rgb_name).num_positions
+    if rgb.shape[1:3] != model.config.pixel_sizes[rgb_name]:
+        height, width = model.config.pixel_sizes[rgb_name]
+        raise ValueError(
+            f"The images have {rgb.shape[1]} × {rgb.shape[2]} pixels; the model needs {height} × {width}. Set "
+            "ingestion.image_size to that of the model, or image_size of the arm in finetuning.arms."
+        )
     patch_BP = torch.arange(num_patches).expand(len(rgb), -1)
     prompt_BN, prompt_modality_BN, prompt_position_BN = _padded(prompts, caption)
     before_BM, target_modality_BM, target_position_BM = _padded(before, caption)

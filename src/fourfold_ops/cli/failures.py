@@ -1,10 +1,13 @@
 """Commands that end a failure with one line: what failed, where, and what to do. The traceback goes to the log file."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -13,21 +16,41 @@ import click
 from kedro.utils import find_kedro_project
 
 from fourfold_ops import handover
-from fourfold_ops.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, exit_code, location_of, one_line
+from fourfold_ops.cli.terminal import WithoutTraceback
+from fourfold_ops.errors import EXIT_INTERRUPTED, EXIT_TRY_AGAIN, UserError, exit_code, location_of, one_line
+from fourfold_ops.secrets import Redacting, redact
+from fourfold_ops.suggestions import did_you_mean
 
 LOG_FILE = "data/run.log"  # relative to the project
+RESEND_SECONDS = 0.02
+NOT_A_PARAMETER = "must contain a key and a value separated by `=`"  # Kedro's words about a part of --params
 
 
 def with_clear_errors(command: click.Command) -> click.Command:
     """Return `command` (e.g. Kedro's `run`) with the same options, whose failures are reported on one last line."""
 
     class ClearCommand(click.Command):
+        def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+            """Parse the options; Kedro's error about a comma in a value of --params also says what to do."""
+            try:
+                return super().make_context(*arguments, **settings)
+            except click.UsageError as error:
+                if NOT_A_PARAMETER not in error.message:
+                    raise
+                remedy = "Commas separate parameters: set a value that has one in conf/local/parameters.yml."
+                raise click.UsageError(f"{error.message} {remedy}", error.ctx) from None
+
         def invoke(self, context: click.Context) -> Any:
             """Run the command; on an exception log the traceback, print one line and exit with `exit_code`."""
             keep_log_file()
             signal.signal(signal.SIGTERM, _stop)
+            sys.unraisablehook = functools.partial(_send_again, sys.unraisablehook)
             try:
+                _check_environment(context.params)
                 return super().invoke(context)
+            except _Stopped:
+                click.secho("Stopped by SIGTERM. Run the same command to continue.", fg="yellow", err=True)
+                raise
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
             except KeyboardInterrupt:
@@ -52,9 +75,19 @@ def keep_log_file() -> Path:
         with contextlib.suppress(OSError):  # the run itself reports that it cannot write
             path.parent.mkdir(parents=True, exist_ok=True)
         handler = RotatingFileHandler(path, maxBytes=10_000_000, backupCount=2, encoding="utf-8", delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(Redacting(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")))
         logging.getLogger().addHandler(handler)
+        _keep_tracebacks_off_the_terminal()
     return path
+
+
+def _keep_tracebacks_off_the_terminal() -> None:
+    """Leave tracebacks to the log file. conf/logging.yml cannot say this: Kedro allows no class there."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler and not isinstance(handler.formatter, WithoutTraceback):
+            handler.setFormatter(WithoutTraceback(Redacting(handler.formatter or logging.Formatter())))
+        elif not isinstance(handler.formatter, Redacting | WithoutTraceback):  # of Kedro's own configuration, for example
+            handler.setFormatter(Redacting(handler.formatter or logging.Formatter("%(message)s")))
 
 
 def log_traceback(error: BaseException) -> Path:
@@ -74,9 +107,41 @@ def _handler(path: Path) -> logging.Handler | None:
 def _report(error: Exception) -> None:
     log_file = log_traceback(error)
     location = f" in {location}" if (location := location_of(error)) else ""
-    click.secho(f"Failed{location}: {one_line(error)} [details: {os.path.relpath(log_file)}]", fg="red", err=True)
+    click.secho(f"Failed{location}: {redact(one_line(error))} [details: {os.path.relpath(log_file)}]", fg="red", err=True)
+
+
+class _Stopped(SystemExit):
+    """Raised by `_stop`: an exception, so that clean-up runs and the MLflow run is not left in status "RUNNING"."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_TRY_AGAIN)
 
 
 def _stop(number: int, frame: Any) -> None:
-    # An exception instead of the default action: clean-up runs, and the MLflow run is not left in status "RUNNING".
-    raise SystemExit(EXIT_TERMINATED)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
+    raise _Stopped
+
+
+def _send_again(otherwise: Callable[[Any], Any], ignored: Any) -> None:
+    """Send a signal again whose exception Python ignored, as it does in finalizers and in callbacks of weak references."""
+    numbers = {_Stopped: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+    if ignored.exc_type not in numbers:
+        otherwise(ignored)
+        return
+    number = numbers[ignored.exc_type]
+    if number == signal.SIGTERM:
+        signal.signal(signal.SIGTERM, _stop)
+    timer = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), number))  # by then the callback has ended
+    timer.daemon = True
+    timer.start()
+
+
+def _check_environment(options: dict[str, Any]) -> None:
+    """Raise UserError if `--env` names no folder of conf/: Kedro would not list those that exist."""
+    project, name = find_kedro_project(Path.cwd()), options.get("env")
+    if project is None or not name or options.get("conf_source") or (project / "conf" / name).is_dir():
+        return
+    allowed = sorted(path.name for path in (project / "conf").glob("*/"))
+    raise UserError(
+        f"There is no environment {name!r}.{did_you_mean(name, allowed)}", f"Choose a folder of conf/: {', '.join(allowed)}."
+    )

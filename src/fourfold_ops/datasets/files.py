@@ -1,4 +1,4 @@
-"""Single files, written whole or not at all."""
+"""Single files, written whole or not at all, and compared with their digest when they are read."""
 
 import hashlib
 import json
@@ -7,7 +7,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from fourfold_ops.atomic import write_whole
+from fourfold_ops.datasets.previews import ImagePreview, TablePreview, image_preview, json_preview
+from fourfold_ops.digests import read_checked, write_recorded
 
 
 class _FileDataset(AbstractDataset[Any, Any]):
@@ -22,9 +23,7 @@ class _FileDataset(AbstractDataset[Any, Any]):
         return hashlib.sha256(self._path.read_bytes()).hexdigest()
 
     def _read(self) -> str:
-        if not self._path.is_file():
-            raise DatasetError(f"{self._path} does not exist. Run the stage that writes it first.")
-        return self._path.read_text(encoding="utf-8")
+        return read_checked(self._path).decode()
 
     def _exists(self) -> bool:
         return self._path.is_file()
@@ -36,8 +35,13 @@ class _FileDataset(AbstractDataset[Any, Any]):
 class JsonDataset(_FileDataset):
     """A JSON file with sorted keys: equal values give equal bytes. Saving NaN or infinity raises an error."""
 
+    def __init__(self, filepath: str, indent: int | None = 1, metadata: dict[str, Any] | None = None) -> None:
+        """Create the data set; `indent` is the number of spaces for each level, None writes one line."""
+        super().__init__(filepath, metadata)
+        self._indent = indent
+
     def load(self) -> Any:
-        """Return the parsed file; raises DatasetError if it is absent or not JSON."""
+        """Return the parsed file; raises DatasetError if it is absent, changed after it was written, or not JSON."""
         try:
             return json.loads(self._read())
         except ValueError as error:
@@ -47,30 +51,36 @@ class JsonDataset(_FileDataset):
 
     def save(self, data: Any) -> None:
         """Write `data`."""
-        write_whole(self._path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+        write_recorded(self._path, (json.dumps(data, indent=self._indent, sort_keys=True, allow_nan=False) + "\n").encode())
+
+    def preview(self) -> TablePreview:
+        """Return the content as a table, for Kedro-Viz."""
+        return json_preview(self._path)  # type: ignore[return-value]  # None, where there is nothing to show
 
 
 class TextDataset(_FileDataset):
     """A UTF-8 text file, e.g. an HTML report."""
 
     def load(self) -> str:
-        """Return the text; raises DatasetError if the file is absent."""
+        """Return the text; raises DatasetError if the file is absent, or changed after it was written."""
         return self._read()
 
     def save(self, data: str) -> None:
         """Write `data`."""
-        write_whole(self._path, data.encode())
+        write_recorded(self._path, data.encode())
 
 
 class BytesDataset(_FileDataset):
     """A file of bytes, e.g. a PNG."""
 
     def load(self) -> bytes:
-        """Return the content; raises DatasetError if the file is absent."""
-        if not self._exists():
-            raise DatasetError(f"{self._path} does not exist. Run the stage that writes it first.")
-        return self._path.read_bytes()
+        """Return the content; raises DatasetError if the file is absent, or changed after it was written."""
+        return read_checked(self._path)
 
     def save(self, data: bytes) -> None:
         """Write `data`."""
-        write_whole(self._path, data)
+        write_recorded(self._path, data)
+
+    def preview(self) -> ImagePreview:
+        """Return the image, for Kedro-Viz; nothing for other files than PNG."""
+        return image_preview(self._path)  # type: ignore[return-value]

@@ -6,6 +6,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 
 from fourfold_ops.atomic import digest_of
+from fourfold_ops.datasets.previews import TablePreview, folder_preview
 from fourfold_ops.loading import load_object
 
 PATH_ATTRIBUTES = ("root", "folder", "path")  # of opened folders; the first one that exists counts
@@ -14,20 +15,26 @@ PATH_ATTRIBUTES = ("root", "folder", "path")  # of opened folders; the first one
 class FolderDataset(AbstractDataset[Any, Any]):
     """A folder that the node filled (streaming, resumable): load opens it, save checks it."""
 
-    def __init__(self, path: str, opener: str = "pathlib.Path", metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: str, opener: str = "pathlib.Path", metadata: dict[str, Any] | None = None, optional: bool = False
+    ) -> None:
         """Create the data set.
 
         Args:
             path: The folder.
             opener: Dotted path of what load calls with the folder, e.g. `fourfold.data.shards.ShardSet`.
             metadata: Free data of the catalog entry.
+            optional: Load returns None if the folder is absent or empty.
         """
         self.metadata = metadata
         self._path = Path(path)
         self._opener = opener
+        self._optional = optional
 
     def load(self) -> Any:
-        """Return `opener(path)`; raises DatasetError if the folder is absent or empty."""
+        """Return `opener(path)`; raises DatasetError if the folder is absent or empty and not optional."""
+        if not self._exists() and self._optional:
+            return None
         if not self._exists():
             raise DatasetError(f"{self._path} does not exist or is empty. Run the stage that writes it first.")
         return load_object(self._opener)(self._path)
@@ -55,6 +62,10 @@ class FolderDataset(AbstractDataset[Any, Any]):
         if hasattr(opened, "digest"):
             return str(opened.digest())
         return digest_of([path for path in self._path.rglob("*") if path.is_file()], self._path)
+
+    def preview(self) -> TablePreview:
+        """Return the number and size of the files by folder, for Kedro-Viz."""
+        return folder_preview(self._path)  # type: ignore[return-value]  # None, where there is nothing to show
 
     def _exists(self) -> bool:
         return self._path.is_dir() and any(self._path.iterdir())

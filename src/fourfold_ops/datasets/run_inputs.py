@@ -1,14 +1,19 @@
 """Inputs that the run itself provides, so that a node depends on no tracking server, cluster or clock."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
+from pydantic import TypeAdapter
 
 from fourfold_ops import handover
-from fourfold_ops.atomic import write_whole
+from fourfold_ops.digests import read_checked, write_recorded
 from fourfold_ops.tracking.run import ActiveRun, active_run
+
+logger = logging.getLogger(__name__)
+TABLE = TypeAdapter(dict[str, dict[str, float]])  # seconds of each node, by stage
 
 
 class MetricLogDataset(AbstractDataset[None, ActiveRun]):
@@ -82,14 +87,21 @@ class StageSecondsDataset(AbstractDataset[None, dict[str, float]]):
         """Record the duration of a node in seconds."""
         table = self._read()
         table.setdefault(stage, {})[node] = round(seconds, 3)
-        write_whole(self._path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
+        write_recorded(self._path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
 
     def save(self, data: None) -> None:
         """Raise DatasetError: the hook writes the file."""
         raise DatasetError(f"{self._path} is written by TimingHook while nodes run. No node may return it.")
 
     def _read(self) -> dict[str, dict[str, float]]:
-        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+        """Return seconds by stage and node; empty, with a warning, if the file was damaged: times can be lost."""
+        if not self._path.is_file():
+            return {}
+        try:
+            return TABLE.validate_json(read_checked(self._path))
+        except (OSError, ValueError, DatasetError):
+            logger.warning("%s is not the table of seconds that was written; it starts empty again.", self._path)
+            return {}
 
     def _exists(self) -> bool:
         return True  # an empty table is a valid input

@@ -1,5 +1,6 @@
 """Checks all parameters against one pydantic model before anything runs."""
 
+import re
 from typing import Any
 
 from kedro.framework.context import KedroContext
@@ -9,6 +10,11 @@ from pydantic import BaseModel, ValidationError
 from fourfold_ops.errors import UserError
 from fourfold_ops.loading import load_object
 from fourfold_ops.suggestions import did_you_mean
+
+# Of a value that may have several types, pydantic adds the type to the place: `steps.constrained-int`, `steps.dict[str,int]`.
+UNION_MEMBER = re.compile(
+    r"[\[\]]|^(constrained-|function-|nullable|lax-or-strict|literal)|^(int|float|str|bool|none|dict|list|tuple)$"
+)
 
 
 class ParametersHook:
@@ -21,7 +27,11 @@ class ParametersHook:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Raise UserError with every unknown key and illegal value, and what is allowed."""
-        check_parameters(context.config_loader["parameters"], load_object(self._model))
+        self.check(context.config_loader["parameters"])
+
+    def check(self, parameters: dict[str, Any]) -> None:
+        """Raise UserError if parameters are not valid; `kedro plan` calls it too."""
+        check_parameters(parameters, load_object(self._model))
 
 
 def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
@@ -31,7 +41,7 @@ def check_parameters(values: dict[str, Any], model: type[BaseModel]) -> None:
     except ValidationError as error:
         problems = [explain(problem, model) for problem in error.errors(include_url=False)]
         raise UserError(
-            "Parameters are not valid: " + "; ".join(problems) + ".", remedy="Correct them in conf/ or in --params."
+            "Parameters are not valid: " + "; ".join(problems).rstrip(".") + ".", remedy="Correct them in conf/ or in --params."
         ) from None
 
 
@@ -40,7 +50,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "value_error":  # raised by a check of the model, whose message is complete
         return str(problem["msg"]).removeprefix("Value error, ")
     *parents, key = problem["loc"]
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in problem["loc"] if not UNION_MEMBER.search(str(part)))
     if problem["type"] == "missing":
         return f"{where} is missing"
     if problem["type"] != "extra_forbidden":

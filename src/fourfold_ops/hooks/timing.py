@@ -1,18 +1,22 @@
-"""Measures the duration of every node, for the report."""
+"""Measures the duration of every node. Times are not reproducible, so they stay out of the outputs of stages."""
 
+import logging
 import time
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from fourfold_ops import handover
 from fourfold_ops.datasets import StageSecondsDataset
 from fourfold_ops.stages import stage_of
 
+logger = logging.getLogger(__name__)
+
 
 class TimingHook:
-    """Records the seconds of every node in the `StageSecondsDataset` of the catalog, if there is one."""
+    """Records the seconds of every node in the `StageSecondsDataset` of the catalog, if there is one; logs those of stages."""
 
     def __init__(self) -> None:
         self._table: StageSecondsDataset | None = None
@@ -32,3 +36,12 @@ class TimingHook:
         if self._table is not None and handover.writes_results():
             self._table.record(stage_of(node), node.name, now - self._last)
         self._last = now
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Log the seconds of each stage of this run; a step on another machine leaves that to the driver."""
+        if self._table is None or handover.received():
+            return
+        ran, seconds = {stage_of(node) for node in pipeline.nodes}, self._table.load()
+        if texts := [f"{stage} {value:.0f}" for stage, value in seconds.items() if stage in ran]:
+            logger.info("Seconds by stage: %s", ", ".join(texts))

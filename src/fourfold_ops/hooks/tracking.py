@@ -1,8 +1,8 @@
 """Records every `kedro run` in MLflow: a parent run for the whole, a child run for each stage."""
 
 import atexit
-import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,15 +17,20 @@ from kedro.pipeline.node import Node
 
 from fourfold_ops import handover
 from fourfold_ops.loading import load_object
+from fourfold_ops.recording import RunRecord
+from fourfold_ops.secrets import add_secrets, add_secrets_of, is_secret_name, refuse_secrets
+from fourfold_ops.sending import send_before_run
 from fourfold_ops.stages import stage_of
+from fourfold_ops.tracking import names
 from fourfold_ops.tracking.processes import end_stale_runs
-from fourfold_ops.tracking.provenance import command_line, git_tags, lock_digest, machine_tags
+from fourfold_ops.tracking.provenance import flat
+from fourfold_ops.tracking.results import leaves, results_tags
 from fourfold_ops.tracking.run import set_active_run
 from fourfold_ops.tracking.run_tree import RunTree
 from fourfold_ops.tracking.store import TrackingStore
+from fourfold_ops.tracking.system import SystemMetrics
 
 logger = logging.getLogger(__name__)
-MAX_TAG = 5000  # characters that MLflow accepts
 
 
 @contextmanager
@@ -58,13 +63,18 @@ class TrackingHook:
         self._runs: RunTree | None = None  # of the current run; None: nothing is recorded
         self._left: Counter[str] = Counter()  # number of nodes still to run, by stage
         self._logged: set[tuple[str, str, str]] = set()
+        self._system = SystemMetrics()
         self._described: set[str] = set()  # stages whose compute facts are recorded
         self._catalog: Any = None
+        self._record: RunRecord | None = None  # None in a step that a driver started elsewhere
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the context: configuration and project folder."""
+        """Keep the context: configuration and project folder. From now on, what is recorded has no secret."""
         self._context = context
+        add_secrets_of(context.project_path)
+        parameters = flat(context.config_loader["parameters"])
+        add_secrets(value for name, value in parameters.items() if is_secret_name(name))
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -72,23 +82,14 @@ class TrackingHook:
         if handed := handover.received():
             self._join(handed, catalog)
             return
-        store, parameters = TrackingStore.from_context(self._context), self._context.config_loader["parameters"]
+        refuse_secrets(flat(run_params.get("runtime_params") or {}))
+        store = TrackingStore.from_context(self._context)
+        send_before_run(store)
         end_stale_runs(store.client, store.experiment_id, store.is_local)
         self._catalog = catalog
         self._left = Counter(stage_of(node) for node in pipeline.nodes)
-        folder = self._context.project_path
-        environment = run_params.get("env") or "base"
-        tags = {
-            "kedro.command": command_line(run_params),
-            "kedro.env": environment,
-            "kedro.pipelines": ", ".join(run_params.get("pipeline_names") or ["__default__"]),
-            "dvc.lock_md5": lock_digest(folder),
-            **git_tags(folder),
-            **machine_tags(),
-        }
-        self._runs = RunTree(store, parameters)
-        self._runs.open_parent(f"{environment} {run_params.get('run_id', '')}".strip(), tags)
-        self._runs.parent.log_json(json.loads(json.dumps(parameters, default=str)), "parameters.json")
+        self._record = RunRecord(self._context, store, run_params)
+        self._runs = self._record.runs
         set_active_run(self._runs.parent)
         atexit.register(self._end_killed)
 
@@ -110,8 +111,9 @@ class TrackingHook:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
-        """Record which data a stage wrote, with a digest."""
+        """Record which data a stage wrote, with a digest; metrics and pages also in the parent run."""
         self._log_data(dataset_name, data, node, "output")
+        self._record_result(dataset_name, data, node)
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
@@ -123,13 +125,13 @@ class TrackingHook:
         """Write the failure into the run of the stage."""
         with _quietly():
             if self._runs and (run := self._runs.stages.get(stage_of(node))):
-                run.set_tag("error", f"{node.name}: {error}"[:MAX_TAG])
+                run.set_tag("error", f"{node.name}: {error}")
 
     @hook_impl(trylast=True)
-    def after_pipeline_run(self) -> None:
-        """End all runs as FINISHED; tag the parent with the lock that VersioningHook wrote: it names the outputs."""
-        if self._runs and not self._runs.is_guest:
-            self._runs.parent.set_tag("dvc.lock_md5", lock_digest(self._context.project_path))
+    def after_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Record what the run covers and the lock that VersioningHook wrote, also on the model; end all runs as FINISHED."""
+        if self._record is not None:
+            self._record.conclude({node.name for node in pipeline.nodes})
         self._end("FINISHED")
 
     @hook_impl
@@ -137,13 +139,15 @@ class TrackingHook:
         """End all open runs as FAILED."""
         with _quietly():
             if self._runs and not self._runs.is_guest:
-                self._runs.parent.set_tag("error", str(error)[:MAX_TAG])
+                self._runs.parent.set_tag("error", str(error))
             self._end("FAILED")
 
     def _enter(self, node: Node) -> None:
         """Make the run of the node's stage the active one. It opens with its first node and ends when another stage starts."""
         if self._runs is not None:
-            set_active_run(self._runs.enter(stage_of(node), lambda stage: self._left[stage] == 0))
+            run = self._runs.enter(stage_of(node), lambda stage: self._left[stage] == 0)
+            set_active_run(run)
+            self._system.watch(run)
 
     def _record_compute_facts(self, stage: str) -> None:
         if self._runs is None or not self._compute_facts or stage in self._described:
@@ -152,6 +156,21 @@ class TrackingHook:
         facts = load_object(self._compute_facts)(stage, self._context.config_loader["parameters"])
         self._runs.stage(stage).set_tags({f"compute.{name}": value for name, value in facts.items()})
 
+    def _record_result(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Record a result with `metadata: {record: metrics}` or `{record: artifact}` in the runs of stage and parent."""
+        if self._runs is None or (run := self._runs.stages.get(stage_of(node))) is None:
+            return
+        entry = self._catalog.get(dataset_name)
+        kind = (getattr(entry, "metadata", None) or {}).get("record")
+        if kind is None:
+            return
+        path = Path(entry._describe()["filepath"])
+        for target in (run, self._runs.parent):
+            target.log_file(path, f"{names.RESULTS}/{path.name}")
+            if kind == "metrics":
+                target.log_metrics(leaves(data))
+                target.set_tags(results_tags(data))
+
     # --- steps on other machines ---
 
     def _join(self, handed: handover.Handover, catalog: CatalogProtocol) -> None:
@@ -159,6 +178,9 @@ class TrackingHook:
         if handed.parent_run and handover.writes_results():
             self._catalog = catalog
             self._runs = RunTree.of_driver(TrackingStore.from_context(self._context), handed.parent_run, handed.stage_runs)
+            if image := os.environ.get(handover.IMAGE):
+                for run in self._runs.stages.values():
+                    run.set_tags({names.IMAGE: image})
 
     def hand_over(self, nodes: Iterable[Node]) -> dict[str, Any]:
         """Return the fields of a Handover with which a step that runs these nodes elsewhere can report here."""
@@ -176,7 +198,7 @@ class TrackingHook:
             with _quietly():
                 run = self._runs.stage(stage_of(node))
                 if error:
-                    run.set_tag("error", error[:MAX_TAG])
+                    run.set_tag("error", error)
                 elif "error" in run.client.get_run(run.run_id).data.tags:
                     run.client.delete_tag(run.run_id, "error")
 
@@ -198,6 +220,8 @@ class TrackingHook:
         """
         if self._runs is None or not self._runs.continue_run(run_id):
             return False
+        if self._record is not None:
+            self._record.log_origin()  # of the code that continues
         set_active_run(self._runs.parent)
         return True
 
@@ -211,9 +235,10 @@ class TrackingHook:
 
     def _end(self, status: str) -> None:
         """End all open runs; a second call does nothing."""
+        self._system.end()
         if self._runs is not None:
             self._runs.end(status)
-        self._runs = None
+        self._runs = self._record = None
         set_active_run(None)
         atexit.unregister(self._end_killed)
 

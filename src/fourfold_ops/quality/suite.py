@@ -2,25 +2,26 @@
 
 import json
 import os
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package loads
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from fourfold_ops.errors import UserError
 from fourfold_ops.suggestions import did_you_mean
 
-SITE = "local_site"
 MAX_EXAMPLES = 5  # of the rows that fail, in messages
 
 
-def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str | None, path: Path) -> list[dict[str, Any]]:
+def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str | None) -> list[dict[str, Any]]:
     """Check a table and return one outcome per expectation.
 
     Args:
@@ -28,7 +29,6 @@ def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str
         rows: The table: a DataFrame or a list of dictionaries.
         expectations: Type and arguments of each expectation, as in the catalog.
         key: The column that identifies a row in messages.
-        path: Folder of results and data docs.
 
     Returns:
         Dictionaries with type, column, limits, severity, success, count (of failing rows), rows, examples, observed, error.
@@ -39,33 +39,27 @@ def run_suite(name: str, rows: Any, expectations: list[dict[str, Any]], key: str
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
     if table.empty:
         return [_outcome("expect_table_row_count_to_be_between", {"min_value": 1}, "critical", observed=0)]
-    context = _context(path)
-    batch = _batch_definition(context, name)
-    suite = context.suites.add_or_update(gx.ExpectationSuite(name=name))
-    for expectation in expectations:
-        suite.add_expectation(_expectation(expectation))
-    definition = context.validation_definitions.add_or_update(gx.ValidationDefinition(name=name, data=batch, suite=suite))
-    action = gx.checkpoint.UpdateDataDocsAction(name="docs", site_names=[SITE])
+    context = _new_context()
+    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(expectation) for expectation in expectations])
+    batch = context.data_sources.add_pandas("catalog").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+    definition = gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
     result_format: Any = {"result_format": "SUMMARY", "partial_unexpected_count": MAX_EXAMPLES}
     if key is not None and key in table:
         result_format["unexpected_index_column_names"] = [key]
-    checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], actions=[action], result_format=result_format)
-    result = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": table})
-    (run,) = result.run_results.values()
+    definitions = [context.validation_definitions.add(definition)]
+    checkpoint = gx.Checkpoint(name=name, validation_definitions=definitions, result_format=result_format)
+    (run,) = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table}).run_results.values()
     return [_read(json.loads(json.dumps(item.to_json_dict())), len(table), key) for item in run.results]
 
 
-@cache
-def _context(path: Path) -> Any:
-    path.mkdir(parents=True, exist_ok=True)
-    context = gx.get_context(mode="file", project_root_dir=str(path))
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    return context
-
-
-def _batch_definition(context: Any, name: str) -> Any:
-    source = context.data_sources.add_or_update_pandas("catalog")
-    return source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+def _new_context() -> Any:
+    """Return a context that keeps everything in memory, and writes no data docs: these load scripts from other servers."""
+    config = DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        data_docs_sites={},
+        progress_bars=ProgressBarsConfig(globally=False),
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
 
 
 def _expectation(settings: dict[str, Any]) -> Any:

@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 
 from fourfold_ops.loading import load_object
+from fourfold_ops.quality.checked import digest_of_check, known_outcomes
+from fourfold_ops.quality.page import quality_page
+from fourfold_ops.quality.record import index, write_record
 from fourfold_ops.tracking.run import active_run
 
 logger = logging.getLogger(__name__)
@@ -24,14 +27,22 @@ class GreatExpectations:
           class: fourfold_ops.quality.GreatExpectations
           on: [save]
           options:
-            suite: shards                        # name in the data docs
-            path: data/quality                   # folder of results and data docs
-            table: fourfold.data.facts.fact_table  # called with the data and `arguments`; rows as dictionaries, or a DataFrame
+            suite: shards                        # its page is PATH/shards.html
+            path: data/quality                   # folder of results and pages; index.html lists all suites
+            # called with the data and `arguments`; returns rows as dictionaries, a DataFrame, or an Arrow table
+            table: my_library.facts.fact_table
             arguments: {splits: [train]}
             key: key                             # the column that identifies a row in messages
             expectations:
               - {type: expect_column_values_to_be_unique, column: key}
               - {type: expect_column_values_to_be_between, column: width, min_value: 64, severity: warning}
+            also:                                # further suites about other tables of the same data, with the same options
+              - suite: all_shards
+                table: my_library.facts.shard_table
+                expectations: [...]
+
+    Great Expectations needs kilobytes for each row: of large data, one table can have totals of all parts and another one a
+    selection of rows.
 
     A failed expectation of severity `critical` (the default) stops the run; `warning` and `info` are logged. An empty table is
     a critical failure: every expectation about values would hold.
@@ -45,6 +56,7 @@ class GreatExpectations:
         expectations: list[dict[str, Any]],
         arguments: dict[str, Any] | None = None,
         key: str | None = None,
+        also: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         for expectation in expectations:
             if expectation.get("severity", "critical") not in SEVERITIES:
@@ -52,55 +64,71 @@ class GreatExpectations:
                     f"Suite {suite!r} has severity {expectation['severity']!r}; allowed are {', '.join(SEVERITIES)}."
                 )
             if not str(expectation.get("type", "")).startswith("expect_"):
-                raise ValueError(f"An expectation of suite {suite!r} has no `type: expect_...`: {expectation}.")
+                raise ValueError(f"An expectation of suite {suite!r} has no `type: expect_...`: {expectation}. Add it.")
         self.suite, self.expectations, self.key = suite, expectations, key
         self._path, self._table, self._arguments = Path(path), table, arguments or {}
+        self._also = [GreatExpectations(**{"path": path, **one}) for one in also]
 
     def validate(self, data: Any) -> Any:
         """Return `data` unchanged.
 
         Raises:
-            ExpectationError: Critical expectations failed; the message names each, with examples.
+            ExpectationError: Critical expectations failed, of any suite; the message names each, with examples.
         """
-        from fourfold_ops.quality.suite import run_suite  # imports Great Expectations: seconds
+        critical = {one.suite: found for one in (self, *self._also) if (found := one._critical_failures(data))}
+        if critical:
+            raise ExpectationError(critical, index(self._path))
+        return data
 
+    def _critical_failures(self, data: Any) -> list[dict[str, Any]]:
+        """Check one table, record and log the outcomes, and return those that stop a run."""
         rows = load_object(self._table)(data, **self._arguments)
-        outcomes = run_suite(self.suite, rows, self.expectations, self.key, self._path)
+        rows = rows.to_pandas() if hasattr(rows, "to_pandas") else rows  # an Arrow table
+        digest = digest_of_check(rows, self.expectations, self.key)
+        known = known_outcomes(self._path, self.suite, digest)
+        outcomes = self._check(rows) if known is None else known
+        write_record(self._path, self.suite, digest, outcomes, len(rows))
         failed = [outcome for outcome in outcomes if not outcome["success"]]
-        self._record(outcomes, failed)
+        self._record(outcomes, failed, len(rows))
         critical = [outcome for outcome in failed if outcome["severity"] == "critical"]
         for outcome in failed:
             if outcome not in critical:
                 logger.warning("%s: %s", self.suite, describe(outcome))
-        if critical:
-            raise self._error(critical)
-        logger.info("%s: %d rows meet %d expectations.", self.suite, len(rows), len(outcomes) - len(failed))
-        return data
+        if not critical:
+            earlier = "" if known is None else " (checked before)"
+            logger.info("%s: %d rows meet %d expectations%s.", self.suite, len(rows), len(outcomes) - len(failed), earlier)
+        return critical
 
-    def _record(self, outcomes: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+    def _check(self, rows: Any) -> list[dict[str, Any]]:
+        from fourfold_ops.quality.suite import run_suite  # imports Great Expectations: seconds
+
+        return run_suite(self.suite, rows, self.expectations, self.key)
+
+    def _record(self, outcomes: list[dict[str, Any]], failed: list[dict[str, Any]], num_rows: int) -> None:
         run = active_run()
-        run.set_tag("quality.data_docs", str(docs_index(self._path)))
+        run.log_bytes(quality_page(self.suite, outcomes, num_rows).encode(), f"quality/{self.suite}.html")
         run.log_metrics({f"quality/{self.suite}/expectations": len(outcomes), f"quality/{self.suite}/failed": len(failed)})
-        run.log_json(
-            {"suite": self.suite, "data_docs": str(docs_index(self._path)), "outcomes": outcomes}, f"quality/{self.suite}.json"
-        )
+        run.log_json({"suite": self.suite, "rows": num_rows, "outcomes": outcomes}, f"quality/{self.suite}.json")
 
-    def _error(self, critical: list[dict[str, Any]]) -> DataValidationError:
+
+class ExpectationError(DataValidationError):
+    """Critical expectations failed. The message is one line: which, in how many rows, examples, and where all results are.
+
+    Args:
+        critical: The failed outcomes by suite.
+        docs: The page that lists all suites.
+    """
+
+    def __init__(self, critical: Mapping[str, list[dict[str, Any]]], docs: Path) -> None:
         failures = [
             CheckFailure(
                 describe(o), check=o["type"], column=o["column"], failure_count=o["count"] or 1, failure_examples=o["examples"]
             )
-            for o in critical
+            for outcomes in critical.values()
+            for o in outcomes
         ]
-        return ExpectationError(self.suite, critical, failures, docs_index(self._path))
-
-
-class ExpectationError(DataValidationError):
-    """Critical expectations failed. The message is one line: which, in how many rows, examples, and where all results are."""
-
-    def __init__(self, suite: str, critical: list[dict[str, Any]], failures: list[CheckFailure], docs: Path) -> None:
-        problems = "; ".join(describe(outcome) for outcome in critical)
-        super().__init__(f"Suite {suite!r}: {problems}.", failures=failures)
+        problems = (f"Suite {suite!r}: {'; '.join(map(describe, outcomes))}." for suite, outcomes in critical.items())
+        super().__init__(" ".join(problems), failures=failures)
         self.remedy = f"All results: {os.path.relpath(docs)}. Correct the data or the expectation in the catalog."
 
     def __str__(self) -> str:
@@ -120,15 +148,15 @@ def describe(outcome: dict[str, Any]) -> str:
     return f"{text} fails in {outcome['count']} of {outcome['rows']} rows, e.g. {', '.join(map(str, outcome['examples']))}"
 
 
-def docs_index(path: Path) -> Path:
-    """Return the index page of the data docs in a folder of results."""
-    return path / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
+def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a table of metrics such as `{"depth/abs_rel": 0.05}`: columns name, group (`depth`), metric, value.
 
-
-def metric_rows(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return a table of metrics such as `{"depth/abs_rel": 0.05}`: columns name, group (`depth`), metric, value."""
+    Values that are not numbers, such as the digests of what was measured, have no row.
+    """
     rows = []
     for name, value in metrics.items():
+        if not isinstance(value, int | float):
+            continue
         group, _, metric = name.rpartition("/")
         rows.append({"name": name, "group": group, "metric": metric, "value": float(value)})
     return rows

@@ -10,17 +10,18 @@ from kedro.io import AbstractDataset, DatasetError
 
 from fourfold_ops.atomic import digest_of
 from fourfold_ops.datasets.folders import path_of
-from fourfold_ops.tracking.run import ActiveRun, active_run
+from fourfold_ops.registry.evidence import ARTIFACT, parse_evidence
+from fourfold_ops.registry.versions import CANDIDATE, DIGEST_TAG
+from fourfold_ops.tracking.run import REGISTERED_MODEL, ActiveRun, active_run
 
 logger = logging.getLogger(__name__)
-CANDIDATE, CHAMPION = "candidate", "champion"
-DIGEST_TAG = "digest"
 
 
 class RegisteredModelDataset(AbstractDataset[Any, Any]):
-    """Save registers a model folder under the alias `candidate` (and `champion` if there is none); load returns the candidate.
+    """Save registers a model folder as a new version; load returns the candidate.
 
-    Equal content is registered once: saving it again only moves the alias.
+    Equal content is registered once. `hooks.registry.RegistryHook` moves the alias `candidate` to the version at the end of the
+    run; only `kedro models promote` makes a version champion.
     """
 
     def __init__(
@@ -30,21 +31,26 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         inputs: dict[str, str],
         params: dict[str, Any] | None = None,
         requirements: list[str] | None = None,
+        example: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Create the data set.
 
         Args:
             name: Name in the registry.
-            loader: Dotted path of a class with `load(folder: Path)` whose objects have `predict(conditions: dict, **params)`.
+            loader: Dotted path of a class with `load(folder: Path)` whose objects have `predict(conditions: dict, **params)`,
+                or `prepare(conditions: dict, **params)` and `answer(list of prepared)`, which answers requests together.
             inputs: What `conditions` may contain, any subset: name → NumPy dtype of one sample's array, `str` or `json`.
-            params: Keyword arguments of `predict` with their defaults (numbers, strings or lists of strings).
+            params: Keyword arguments with their defaults: numbers, strings, lists of strings, or None for a number that is only
+                passed if the request has it. `targets` are also the names of the outputs.
             requirements: Distributions that the model needs; they are pinned to the installed versions.
+            example: One sample's inputs, and optionally `params`; MLflow shows it, and `kedro serve` in its description.
             metadata: Free data of the catalog entry.
         """
         self.metadata = metadata
         self._name, self._loader, self._inputs, self._params = name, loader, inputs, params or {}
         self._requirements = ["numpy", "mlflow", *(requirements or [])]
+        self._example = example
 
     def load(self) -> Any:
         """Return the candidate as a model of MLflow's pyfunc flavor."""
@@ -56,10 +62,11 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         """Register a model folder.
 
         Args:
-            data: The path of the folder, or an object with `root`, `folder` or `path`.
+            data: The path of the folder, or an object with `root`, `folder` or `path`. If it has `evidence`, a JSON value with
+                the fields of `registry.evidence.Evidence`, promotions are judged by it.
 
         Raises:
-            DatasetError: No run is tracked, or `data` is no folder.
+            DatasetError: No run is tracked, `data` is no folder, or the evidence has another form.
         """
         run = active_run()
         if run.client is None:
@@ -68,12 +75,13 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         if folder is None or not folder.is_dir():
             raise DatasetError(f"A model is registered from its folder; got {data!r}. Return the folder from the node.")
         digest = digest_of([path for path in folder.rglob("*") if path.is_file()], folder)
-        number = self._known_version(run, digest) or self._register(run, folder, digest)
-        run.client.set_registered_model_alias(self._name, CANDIDATE, number)
-        if CHAMPION not in run.client.get_registered_model(self._name).aliases:
-            run.client.set_registered_model_alias(self._name, CHAMPION, number)
-        run.client.set_tag(run.run_id, "registered_model", f"models:/{self._name}/{number}")
-        logger.info("Registered model %s, version %s.", self._name, number)
+        if (evidence := getattr(data, "evidence", None)) is not None:
+            found = parse_evidence({**evidence, "digest": digest}, f"The evidence of model {self._name!r}")
+            run.client.log_text(run.run_id, found.model_dump_json(), ARTIFACT)
+        known = self._known_version(run, digest)
+        number = known or self._register(run, folder, digest)
+        run.client.set_tag(run.run_id, REGISTERED_MODEL, f"models:/{self._name}/{number}")
+        logger.info("%s model %s, version %s.", "Found" if known else "Registered", self._name, number)
 
     def _known_version(self, run: ActiveRun, digest: str) -> str:
         found = run.client.search_model_versions(f"name = '{self._name}'")
@@ -101,25 +109,30 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
             model_config={"loader": self._loader, "inputs": self._inputs},
             pip_requirements=[f"{name}=={version(name)}" for name in self._requirements],
             signature=self._signature(),
-            registered_model_name=self._name,
+            input_example=self._input_example(),
         )
-        number = str(logged.registered_model_version)
-        run.client.set_model_version_tag(self._name, number, DIGEST_TAG, digest)
-        return number
+        # With the digest from the start: of a run that is killed here, the next one finds the version and completes it.
+        return str(mlflow.register_model(logged.model_uri, self._name, tags={DIGEST_TAG: digest}).version)
 
     def _signature(self) -> Any:
         from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+        from mlflow.types import ColSpec, ParamSchema, Schema
         from mlflow.types.schema import AnyType
 
+        from fourfold_ops.registry.serving import param_specs
+
         columns: Any = [ColSpec(AnyType(), name, required=False) for name in self._inputs]
-        types = {bool: DataType.boolean, int: DataType.long, float: DataType.double, str: DataType.string}
-        params = []
-        for name, default in self._params.items():
-            sample = default[0] if isinstance(default, list) else default
-            params.append(ParamSpec(name, types[type(sample)], default, (-1,) if isinstance(default, list) else None))
+        params = param_specs(self._params)
         schema: Any = ParamSchema(params) if params else None
-        return ModelSignature(inputs=Schema(columns), params=schema)
+        results: Any = [ColSpec(AnyType(), name, required=False) for name in self._params.get("targets", ())]
+        return ModelSignature(inputs=Schema(columns), outputs=Schema(results) if results else None, params=schema)
+
+    def _input_example(self) -> Any:
+        """Return one sample as columns, with its parameters, as MLflow stores it."""
+        if self._example is None:
+            return None
+        given = {name: [value] for name, value in self._example.items() if name != "params"}
+        return (given, self._example["params"]) if "params" in self._example else given
 
     def _exists(self) -> bool:
         return False  # the registry may hold other content than the folder, so the folder is always offered

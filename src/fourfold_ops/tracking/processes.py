@@ -9,11 +9,23 @@ import psutil
 
 logger = logging.getLogger(__name__)
 PROCESS_TAG = "process"
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "env", "cmd.exe"}
 
 
 def this_process() -> str:
     """Return a name of this process that stays unique after reboots and reused ids: host, id and start time."""
     return _name(psutil.Process(os.getpid()))
+
+
+def dvc_process() -> str:
+    """Return a name of the `dvc repro` (or experiment) that runs this process as a stage; "" without one."""
+    if "DVC_STAGE" not in os.environ:
+        return ""
+    ancestors = psutil.Process().parents()
+    candidates = [ancestor for ancestor in ancestors if _program(ancestor) not in SHELLS]
+    found = next((ancestor for ancestor in candidates if _is_dvc(ancestor)), candidates[0] if candidates else None)
+    # a queue runs several experiments in one process
+    return f"{_name(found)} {os.environ.get('DVC_EXP_NAME', '')}".strip() if found else ""
 
 
 def is_alive(process: str) -> bool:
@@ -49,6 +61,20 @@ def end_stale_runs(client: Any, experiment_id: str, local_store: bool) -> int:
     if ended:
         logger.info("%d recorded runs were interrupted; they are now marked KILLED.", ended)
     return ended
+
+
+def _program(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return ""
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        return any(os.path.basename(argument) == "dvc" for argument in process.cmdline()[:3])  # noqa: PTH119, no path
+    except psutil.Error:
+        return False
 
 
 def _name(process: psutil.Process) -> str:

@@ -1,9 +1,9 @@
-"""The origin of a run: commit, uncommitted changes, data versions, machine and the command that repeats it."""
+"""The origin of a run: commit, branch, data versions and the command as it was given."""
 
 import hashlib
 import json
+import logging
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -11,38 +11,53 @@ from pathlib import Path
 from typing import Any
 
 from fourfold_ops import handover
+from fourfold_ops.secrets import redact
+from fourfold_ops.tracking import names
+
+logger = logging.getLogger(__name__)
 
 # Files that runs write do not make the code "dirty".
 WRITTEN_BY_RUNS = ("dvc.lock", "dvc.run.yml")
 
 
 def git_tags(project_path: Path) -> dict[str, str]:
-    """Return `git.commit`, `git.branch` and `git.dirty`; in an image, which has no repository, those of the driver."""
+    """Return commit, branch, source, and whether files differ; in an image, which has no .git, those of the driver."""
     commit = _git(project_path, "rev-parse", "HEAD")
     if not commit:
         handed: dict[str, str] = json.loads(os.environ.get(handover.GIT_TAGS) or "{}")
         return handed
     excluded = [f":(exclude){name}" for name in WRITTEN_BY_RUNS]
     changes = _git(project_path, "status", "--porcelain", "--", ".", *excluded)
+    branch = _git(project_path, "rev-parse", "--abbrev-ref", "HEAD")
+    remote = redact(_git(project_path, "config", "--get", "remote.origin.url"))  # may contain a password
     return {
+        "mlflow.source.type": "PROJECT",  # with the next tags, MLflow shows the source and links it
+        "mlflow.source.name": remote or project_path.resolve().name,
         "mlflow.source.git.commit": commit,
-        "git.commit": commit,
-        "git.branch": _git(project_path, "rev-parse", "--abbrev-ref", "HEAD"),
-        "git.dirty": str(bool(changes)).lower(),
+        "mlflow.source.git.branch": branch,
+        **({"mlflow.source.git.repoURL": remote} if remote else {}),
+        names.COMMIT: commit,
+        names.BRANCH: branch,
+        names.DIRTY: str(bool(changes)).lower(),
     }
 
 
 def lock_digest(project_path: Path) -> str:
     """Return the MD5 of `dvc.lock`, or "absent": with the commit it identifies every input and output."""
     lock = project_path / "dvc.lock"
-    return hashlib.md5(lock.read_bytes(), usedforsecurity=False).hexdigest() if lock.exists() else "absent"
+    return digest_of_lock(lock.read_bytes()) if lock.exists() else "absent"
+
+
+def digest_of_lock(content: bytes) -> str:
+    """Return the MD5 of the content of a lock."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def command_line(run_params: dict[str, Any]) -> str:
-    """Return the shell command that repeats this run, even if a notebook or DVC started it."""
+    """Return the shell command of this run as the user gave it, for messages; `command.repeating_command` is the exact one."""
     program = Path(sys.argv[0]).name
     if program == "kedro":
-        return shlex.join(["kedro", *sys.argv[1:]])
+        return redact(shlex.join(["kedro", *sys.argv[1:]]))
     options = {
         "pipelines": run_params.get("pipeline_names"),
         "env": run_params.get("env"),
@@ -53,12 +68,7 @@ def command_line(run_params: dict[str, Any]) -> str:
         "params": [f"{k}={v}" for k, v in flat(run_params.get("runtime_params") or {}).items()],
     }
     given = [f"--{k}={v if isinstance(v, str) else ','.join(v)}" for k, v in options.items() if v]
-    return shlex.join(["kedro", "run", *given])
-
-
-def machine_tags() -> dict[str, str]:
-    """Return the properties of the machine that results depend on and that need no library of a stage."""
-    return {"platform": platform.platform(terse=True), "python": platform.python_version(), "machine": platform.machine()}
+    return redact(shlex.join(["kedro", "run", *given]))
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -78,4 +88,15 @@ def _git(folder: Path, *arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603,S607
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    if done.returncode and (folder / ".git").exists():
+        logger.warning("git cannot read this repository, so the run has no commit: %s", _git_problem(folder, done.stderr))
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _git_problem(folder: Path, message: str) -> str:
+    """Return the first line of an error of git, with the remedy if the repository belongs to another user."""
+    line = next(iter(message.strip().splitlines()), "no message")
+    if "dubious ownership" not in message:
+        return line
+    command = shlex.join(["git", "config", "--global", "--add", "safe.directory", str(folder.resolve())])
+    return f"{line}. If you trust it: {command}"

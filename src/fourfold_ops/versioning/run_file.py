@@ -1,7 +1,8 @@
-"""`dvc.run.yml`: the environment and the `--params` with which the files under data/ were made."""
+"""`dvc.run.yml`: the environment, the `--params` and the files with which the files under data/ were made."""
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,45 @@ from fourfold_ops.errors import UserError
 from fourfold_ops.tracking.provenance import flat
 
 RUN_FILE = "dvc.run.yml"
+OWN_NAMES = ("environment", "flags")  # the others are files
 HEADER = """\
 # The configuration with which data/ was made. `kedro run` writes this file together with dvc.lock, and dvc.yaml reads it:
 # so the lock names the environment and the --params of the run, and `dvc repro` repeats exactly that run.
 """
 
 
-def write_run_file(project_path: Path, environment: str, runtime_params: dict[str, Any]) -> None:
-    """Write the file, unless its content is the same (so that its modification time does not change)."""
-    content = {"environment": environment, "flags": flags(environment, runtime_params)}
+def write_run_file(
+    project_path: Path, environment: str, runtime_params: dict[str, Any], files: Mapping[str, str] | None = None
+) -> bool:
+    """Write the file, unless its content is the same (so that its modification time does not change).
+
+    Args:
+        project_path: The folder of dvc.yaml.
+        environment: The folder of conf/ that was merged over base.
+        runtime_params: Those of the command line.
+        files: Dependencies from outside the project by the name that dvc.yaml has for them; see `external.dependencies`.
+
+    Returns:
+        Whether the content changed.
+    """
+    options = flags(environment, runtime_params)
+    # The space belongs to the flags: two spaces in a long command become one when DVC writes and reads dvc.lock
+    content = {"environment": environment, "flags": f"{options} " if options else "", **(files or {})}
     path = project_path / RUN_FILE
-    if not path.exists() or yaml.safe_load(path.read_text(encoding="utf-8")) != content:
-        write_whole(path, (HEADER + "".join(f"{k}: {json.dumps(v)}\n" for k, v in content.items())).encode())
+    if _content(path) == content:
+        return False
+    write_whole(path, (HEADER + "".join(f"{k}: {json.dumps(v)}\n" for k, v in content.items())).encode())
+    return True
+
+
+def recorded_files(project_path: Path) -> dict[str, str]:
+    """Return the `files` of `write_run_file` that the file has; none without a file."""
+    return {name: str(value) for name, value in _content(project_path / RUN_FILE).items() if name not in OWN_NAMES}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content if isinstance(content, dict) else {}
 
 
 def flags(environment: str, runtime_params: dict[str, Any]) -> str:

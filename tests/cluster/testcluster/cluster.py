@@ -6,19 +6,24 @@ import shutil
 import subprocess
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import requests
+from requests.adapters import HTTPAdapter
+
 from testcluster import control_plane, node
 from testcluster.errors import ClusterError
-from testcluster.identities import ADMIN, NODE, write_identities
+from testcluster.identities import ADMIN, API, NODE, write_identities
 from testcluster.images import put_pause, put_project
 from testcluster.machine import Machine, remove_tree
 from testcluster.programs import build, built_folder, cache_folder, check
 
 PROGRAM_SECONDS = 30
 NODE_SECONDS = 60
-GPUS = 2  # simulated: the scheduler counts them like real ones
+READ_SECONDS = 60
+GPUS = 8  # simulated: the scheduler counts them like real ones
 GPU = "nvidia.com/gpu"
 
 
@@ -119,6 +124,22 @@ class Cluster:
         found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return found
 
+    def read(self, path: str) -> requests.Response:
+        """Return the answer of the API server to a GET as the administrator.
+
+        Loops that wait for something use it: each start of kubectl costs a tenth of a second of a core.
+        """
+        return self._session.get(f"{API}{path}", timeout=READ_SECONDS)
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        session, config = requests.Session(), json.loads(self.kubeconfig.read_text())
+        session.trust_env = False  # no proxy
+        session.verify = config["clusters"][0]["cluster"]["certificate-authority"]
+        session.headers["Authorization"] = f"Bearer {config['users'][0]['user']['token']}"
+        session.mount("https://", HTTPAdapter(max_retries=3))  # of connections that broke while they were idle
+        return session
+
     def put_project(self, name: str, folder: Path) -> str:
         """Create an image of a project on the node; return its reference by digest."""
         return put_project(self.machine, name, folder)
@@ -137,7 +158,7 @@ class Cluster:
         self.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec})
 
     def volume(self, namespace: str, claim: str, folder: Path) -> None:
-        """Create a claim that is a folder of this machine, readable and writable by many pods."""
+        """Create a claim that is a folder of this machine, readable and writable by many pods, and wait until it is bound."""
         self.offer_volume(namespace, claim, folder)
         spec = {
             "accessModes": ["ReadWriteMany"],
@@ -147,6 +168,8 @@ class Cluster:
         }
         metadata = {"name": claim, "namespace": namespace}
         self.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
+        where = ("persistentvolumeclaim", claim, f"--namespace={namespace}")
+        self._until(lambda: self.get(*where)["status"]["phase"] == "Bound", f"the claim {claim}", 60)
 
     def wait_for_account(self, namespace: str) -> None:
         """Wait for the default service account of a new namespace, without which no pod is admitted."""
@@ -169,12 +192,20 @@ class Cluster:
 
     def stop_api(self) -> None:
         """Stop the API server; connections are then refused."""
+        self.machine.refresh()
         self.machine.stop_program("kube-apiserver")
 
     def start_api(self) -> None:
-        """Start the API server again and wait for it."""
+        """Start the API server again and wait for it; then controller manager and scheduler, with new watches.
+
+        Broken watches return late, each at its own time: the controller that binds claims was seen to notice a new claim
+        after more than a minute, and until then no pod with a volume starts.
+        """
         self.machine.start_again("kube-apiserver")
         self.wait_for_api()
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self.machine.stop_program(name)
+            self.machine.start_again(name)
 
     def _node_is_ready(self) -> bool:
         done = self.try_kubectl("get", "node", NODE, "-o", "json")

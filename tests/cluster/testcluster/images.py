@@ -7,11 +7,14 @@ packages, are mounted from the machine (`node.write_container_defaults`).
 import hashlib
 import io
 import json
+import marshal
 import os
 import platform
 import tarfile
 import uuid
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ SYSTEM = {
     "etc/group": f"root:x:0:\nfourfold:x:{USER}:\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
 }
+_imported: set[tuple[Path, str, str]] = set()  # images by machine, name and digest
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -42,7 +46,14 @@ def project_files(folder: Path) -> dict[str, bytes]:
         folders[:] = [n for n in folders if n not in here and not n.startswith(".") and not n.endswith(".egg-info")]
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
             found[f"{PROJECT[1:]}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
-    return found
+    return found | {cache_from_source(name): compiled(name, found[name]) for name in found if name.endswith(".py")}
+
+
+@cache
+def compiled(name: str, source: bytes) -> bytes:
+    """Return a compiled file that Python does not compare with its source (PEP 552), as k8s/image/Dockerfile makes it."""
+    code = compile(source, f"/{name}", "exec", dont_inherit=True)
+    return MAGIC_NUMBER + (1).to_bytes(4, "little") + source_hash(source) + marshal.dumps(code)
 
 
 def project_settings() -> dict[str, Any]:
@@ -76,8 +87,10 @@ def put_pause(machine: Machine, programs: Path) -> None:
 
 
 def put_image(machine: Machine, name: str, files: Mapping[str, bytes], settings: dict[str, Any], tag: str = "") -> str:
-    """Import an image on the node; return its reference by digest."""
+    """Import an image on the node, unless this process has done it; return its reference by digest."""
     archive, digest = oci_archive(files, settings, tag or f"localhost/{name}:latest")
+    if (machine.folder, name, digest) in _imported:
+        return f"localhost/{name}@{digest}"
     path = machine.folder / f"image-{uuid.uuid4().hex}.tar"
     path.write_bytes(archive)
     control = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images"]
@@ -87,6 +100,7 @@ def put_image(machine: Machine, name: str, files: Mapping[str, bytes], settings:
         machine.run([*control, "tag", "--force", tag or f"localhost/{name}:latest", reference])
     finally:
         path.unlink()
+    _imported.add((machine.folder, name, digest))
     return reference
 
 

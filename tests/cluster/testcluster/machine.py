@@ -201,10 +201,14 @@ class Machine:
     def load(cls, folder: Path) -> "Machine":
         """Return the machine that another process has started in `folder`."""
         machine = cls(folder)
-        state = json.loads((folder / "machine.json").read_text())
-        machine.init, machine._created = state["init"], state["created"]
-        machine.programs = {p["name"]: Program(**p) for p in state["programs"]}
+        machine.refresh()
         return machine
+
+    def refresh(self) -> None:
+        """Read the state again: another process may have restarted a program."""
+        state = json.loads((self.folder / "machine.json").read_text())
+        self.init, self._created = state["init"], state["created"]
+        self.programs = {p["name"]: Program(**p) for p in state["programs"]}
 
     @staticmethod
     def _wait(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:

@@ -62,8 +62,10 @@ def read_source(settings: dict) -> list[RawSample | Drop]:
 
 
 def samples(items) -> list[RawSample]:
-    return [item for item in items if isinstance(item, RawSample)]
+    return [item for item in items if isinstance(item, RawSample) and item.caption is not None]
 
 
 def drops(items) -> list[tuple[str, str, str]]:
-    return [(item.name, item.reason, item.what) for item in items if isinstance(item, Drop)]
+    """Return what is left out where captions are required: losses of the source, and samples without a caption."""
+    lost = [Drop(i.name, i.no_caption) if isinstance(i, RawSample) and i.caption is None else i for i in items]
+    return [(item.name, item.reason, item.what) for item in lost if isinstance(item, Drop)]

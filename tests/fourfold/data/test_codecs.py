@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from fourfold.data import codecs
+from fourfold.data.captions import Captions, captions_of
 
 SIDES = st.integers(1, 12)
 
@@ -38,6 +40,28 @@ def test_tokens_are_lossless_under_every_name(tokens):
 @given(st.text(st.characters(codec="utf-8")))
 def test_captions_are_lossless(caption):
     assert codecs.decode("caption", codecs.encode("caption", caption)) == caption
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8")) | st.sampled_from(['["a"]', '["a","b"]', '["', "[]"]), min_size=1, max_size=4
+    )
+)
+def test_several_captions_are_a_lossless_list_as_the_loader_of_4m_reads_it(texts):
+    value = Captions(texts[0], texts[1:])
+    content, extension = codecs.encode("caption", value), codecs.extension("caption", value)
+    decoded = codecs.decode("caption", content)
+    assert (
+        decoded == texts[0]
+        and captions_of(decoded) == tuple(texts)
+        and captions_of(pickle.loads(pickle.dumps(value))) == tuple(texts)
+    )
+    if len(texts) > 1:
+        assert extension == "json" and json.loads(content) == texts
+    else:
+        assert content.decode() == texts[0] if extension == "txt" else json.loads(content) == texts
+        assert type(decoded) is str
 
 
 def test_depth_is_stored_as_half_precision_meters():
@@ -97,3 +121,39 @@ def test_pickled_arrays_are_never_loaded():
 def test_unknown_name_is_an_error_with_the_known_ones():
     with pytest.raises(ValueError, match=r"Unknown modality 'dpeth'. Did you mean 'depth'\? Known: .*depth"):
         codecs.encode("dpeth", np.zeros((2, 2)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays.arrays(
+        st.sampled_from(["<i2", ">i2", "<i4", "<f2", "|u1"]),
+        arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    ),
+    st.integers(0, 200),
+    st.binary(max_size=3),
+)
+def test_npy_files_are_read_as_numpy_reads_them(array, cut, extra):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+    ours = codecs._read_npy(buffer.getvalue())
+    assert ours.dtype == array.dtype and ours.shape == array.shape and ours.tobytes() == array.tobytes()
+    ours.fill(1)  # as with numpy, values may be changed
+    damaged = buffer.getvalue()[:cut] + extra
+    if len(damaged) != len(buffer.getvalue()):  # other values in as many bytes are an array as well
+        with pytest.raises(ValueError, match=r"."):
+            codecs._read_npy(damaged)
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (\0\0(\n", b"(" * 5000, b"{'shape': (\n" * 90])
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00"])
+def test_npy_header_that_is_no_literal_is_a_value_error(header, version):
+    length = len(header).to_bytes(2 if version == b"\x01\x00" else 4, "little")
+    with pytest.raises(ValueError, match=r"."):
+        codecs._read_npy(b"\x93NUMPY" + version + length + header)
+
+
+def test_npy_header_that_lies_about_its_size_is_rejected_before_any_allocation():
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<i2", "fortran_order": False, "shape": (10**6, 10**9)})
+    with pytest.raises(ValueError, match="bytes, there are 0"):
+        codecs.decode("tok_rgb", buffer.getvalue())

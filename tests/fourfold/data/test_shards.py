@@ -1,15 +1,19 @@
 """Shards: writing, reading, manifests."""
 
+import hashlib
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fourfold.data.shards import ShardSet, collate, finish_split, missing_columns, shard_name, write_columns, write_shard
+from fourfold.data.manifests import finished_manifest
+from fourfold.data.resuming import ResumedShards
+from fourfold.data.shards import ShardSet, collate, finish_split, shard_name, write_columns, write_shard
+from fourfold.digests import record_digests, sha256_file
 from fourfold.modalities import ClassTable
 from fourfold.seeds import numpy_generator
-from fourfold.storage import sha256_file
 
 MODALITIES = ("caption", "rgb", "tok_rgb")
 
@@ -68,6 +72,9 @@ def test_manifest_holds_hash_size_and_keys_of_each_shard(shards):
     for info in shards.manifest("train", "caption").shards:
         path = shards.root / "train" / "caption" / info.name
         assert (info.sha256, info.bytes, info.samples) == (sha256_file(path), path.stat().st_size, 4)
+        assert info.facts.sha256 == sha256_file(path.with_name(info.facts.name))
+        keys = [key for key, _ in shards.read_bytes("train", "caption", info.name)]
+        assert info.keys_sha256 == hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
 
 
 def test_equal_samples_give_equal_bytes_and_digest(tmp_path):
@@ -92,10 +99,18 @@ def test_batches_cross_shards_and_stack_equal_shapes(shards):
 
 def test_existing_shards_are_kept_when_work_resumes(tmp_path):
     write_shard(tmp_path / "train" / "rgb" / shard_name(0), columns(0)["rgb"], "rgb")
-    assert missing_columns(tmp_path, "train", shard_name(0), MODALITIES) == ["caption", "tok_rgb"]
+    assert ResumedShards(tmp_path, MODALITIES).missing("train", shard_name(0)) == ["caption", "tok_rgb"]
     before = (tmp_path / "train" / "rgb" / shard_name(0)).stat().st_mtime_ns
     write_columns(tmp_path, "train", shard_name(0), columns(0))
     assert (tmp_path / "train" / "rgb" / shard_name(0)).stat().st_mtime_ns == before
+
+
+def test_work_that_resumes_reads_each_manifest_once(shards, monkeypatch):
+    read = []
+    monkeypatch.setattr("fourfold.data.resuming.finished_manifest", lambda *at: read.append(at) or finished_manifest(*at))
+    resumed = ResumedShards(shards.root, MODALITIES)
+    assert [resumed.missing("train", shard_name(index)) for index in range(4)] == [[], [], [], list(MODALITIES)]
+    assert read == [(shards.root, "train", modality) for modality in MODALITIES]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
@@ -107,6 +122,64 @@ def test_damaged_shard_is_an_error_that_names_it(shards, damage):
     for action in (shards.verify, lambda: list(shards.iterate("train", ["rgb"]))):
         with pytest.raises(ValueError, match=r"rgb/shard-00001.tar .*(damaged|cannot be read)"):
             action()
+
+
+def test_manifest_that_was_never_recorded_is_not_called_changed(shards):
+    (shards.root / "digests.json").unlink()
+    with pytest.raises(ValueError, match=r"manifest.json has no digest in digests.json, so it cannot be checked. Make"):
+        ShardSet(shards.root).num_samples("train")
+
+
+def _made_again(root: Path) -> None:
+    """Do what a stage does that resumes."""
+    resumed = ResumedShards(root, MODALITIES)
+    for index in range(3):
+        if resumed.missing("train", shard_name(index)):
+            write_columns(root, "train", shard_name(index), columns(index))
+    finish_split(root, "train", MODALITIES)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _swap(path: Path, other: Path) -> None:
+    content, other_content = path.read_bytes(), other.read_bytes()
+    path.write_bytes(other_content)
+    other.write_bytes(content)
+
+
+DAMAGES = {
+    "shard flipped": lambda train: _flip(train / "caption/shard-00001.tar"),
+    "shard gone": lambda train: (train / "tok_rgb/shard-00002.tar").unlink(),
+    "facts gone": lambda train: (train / "tok_rgb/shard-00002.facts.parquet").unlink(),
+    "facts flipped": lambda train: _flip(train / "tok_rgb/shard-00002.facts.parquet"),
+    "shards swapped": lambda train: _swap(train / "rgb/shard-00000.tar", train / "rgb/shard-00001.tar"),
+    "manifest flipped": lambda train: _flip(train / "rgb/manifest.json"),
+    "manifest gone": lambda train: (train / "caption/manifest.json").unlink(),
+    "manifests swapped": lambda train: _swap(train / "rgb/manifest.json", train / "tok_rgb/manifest.json"),
+    "record gone": lambda train: (train.parent / "digests.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_of_a_finished_set_is_refused_by_readers_and_made_again_by_its_stage(shards, damage, caplog):
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in shards.root.rglob("*") if path.is_file()}
+
+    before = files()
+    DAMAGES[damage](shards.root / "train")
+    with pytest.raises(ValueError, match=r"shard-0000|manifest\.json"):
+        ShardSet(shards.root).verify()
+    if "shard" not in damage and "facts" not in damage:  # stages open a set by its digest, which does not read the shards
+        with pytest.raises(ValueError, match=r"([0-9a-f]{64}|has no digest).*kedro run"):
+            ShardSet(shards.root).digest()
+    _made_again(shards.root)
+    assert files() == before
+    assert damage == "record gone" or "facts" in damage or 1 <= caplog.text.count("again.") <= 2
+    ShardSet(shards.root).verify()
 
 
 def test_modalities_that_are_not_aligned_are_refused(tmp_path):
@@ -130,9 +203,8 @@ def test_undecodable_member_is_named_by_shard_and_key(shards):
     (shards.root / "train" / "caption" / "shard-00000.tar").replace(folder / "shard-00000.tar")
     with pytest.raises(ValueError, match="damaged"):
         shards.read("train", ["rgb"], "shard-00000.tar")
-    finish_split(shards.root, "train", ["rgb"])
     with pytest.raises(ValueError, match=r"rgb/shard-00000.tar, sample 'train-0-0': These .* are not a 'rgb'"):
-        shards.read("train", ["rgb"], "shard-00000.tar")
+        finish_split(shards.root, "train", ["rgb"])
 
 
 @pytest.mark.parametrize("key", ["../../x", "a.b", "", "x" * 91, "a b", "ü"])
@@ -156,8 +228,9 @@ def test_unknown_split_or_modality_is_an_error_with_the_known_ones(shards):
 
 def test_manifest_of_another_schema_is_refused(shards):
     path = shards.root / "train" / "rgb" / "manifest.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
-    with pytest.raises(ValueError, match="schema version 99; allowed: 1"):
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+    record_digests(shards.root, "train/rgb/manifest.json")
+    with pytest.raises(ValueError, match="schema version 99; allowed: 2"):
         shards.manifest("train", "rgb")
 
 

@@ -49,7 +49,7 @@ def test_concurrent_claims_clear_a_folder_once(tmp_path):
     for process in processes:
         process.stdin.write(b"\n")
         process.stdin.flush()
-    assert [process.wait(60) for process in processes] == [0] * 4
+    assert [process.wait(300) for process in processes] == [0] * 4
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {*names, FINGERPRINT_FILE}
     assert read_json(tmp_path / FINGERPRINT_FILE) == new.as_json()
     assert claim(tmp_path, new) and not list(tmp_path.glob(".partial-*"))  # the run over the whole leaves no lock behind

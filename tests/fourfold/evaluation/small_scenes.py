@@ -21,7 +21,8 @@ class Encoder:
     """Encodes the colors and shapes that a text names, or that `write_split` wrote into the first pixels of an image."""
 
     def encode_text(self, texts: list[str]) -> np.ndarray:
-        return np.array([[word in text.split() for word in WORDS] for text in texts], float) + 0.01
+        named = [[word in text.split() for word in WORDS] for text in texts]
+        return np.array(named, float).reshape(len(texts), len(WORDS)) + 0.01
 
     def encode_image(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pooled = rgb[:, 0, : len(WORDS), 0] / 255 + 0.01

@@ -18,6 +18,8 @@ CONFIG = ModelConfig(
 class CountingTokenizers:
     """Depth tokens are meters; a caption's ids are the lengths of its words + 6."""
 
+    visual: dict = {}  # noqa: RUF012
+
     class text:  # noqa: N801
         eos_id, sentinel_ids = 3, [4, 5, 6, 39]
 

@@ -75,7 +75,7 @@ def test_every_preset_works_by_name(model, name):
         ({"rbg": IMAGE}, ["depth"], "greedy", "Did you mean 'rgb'"),
         ({"rgb": IMAGE}, ["depth"], "densse", "Did you mean 'dense'"),
         ({"rgb": IMAGE}, ["rgb"], "caption_to_rgb", "Unknown modality of this model 'tok_clip'"),
-        ({"caption": "  "}, ["depth"], "greedy", "'caption': caption empty. Pass some words"),
+        ({"caption": "  "}, ["depth"], "greedy", "'caption': caption empty. Pass 1 to 1,000 characters"),
         ({"rgb": IMAGE[..., 0]}, ["depth"], "greedy", r"uint8 of shape \(8, 8\); pass uint8 \(height, width, 3\)"),
         ({"rgb": 3}, ["depth"], "greedy", "is a int; pass an array, a Pillow image or a path"),
         ({"rgb": b"no image"}, ["depth"], "greedy", "image unreadable. Use a JPEG"),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.generation import retrieval
@@ -38,6 +37,8 @@ def shards(tmp_path) -> ShardSet:
 
 @pytest.mark.parametrize("k", [1, 5, 300])
 def test_neighbors_match_scikit_learn(k, monkeypatch):
+    from sklearn.neighbors import NearestNeighbors
+
     monkeypatch.setattr(retrieval, "QUERY_BATCH_SIZE", 7)
     gallery, queries = unit(RNG.normal(size=(120, 16))), unit(RNG.normal(size=(30, 16)))
     places, cosines = nearest(gallery, queries, k)
@@ -48,6 +49,8 @@ def test_neighbors_match_scikit_learn(k, monkeypatch):
 
 
 def test_votes_match_scikit_learn_with_the_weights_of_the_paper():
+    from sklearn.neighbors import KNeighborsClassifier
+
     centers = RNG.normal(size=(5, 12))
     classes, asked = RNG.integers(5, size=400), RNG.integers(5, size=150)
     gallery, queries = (centers[c] + 1.6 * RNG.normal(size=(len(c), 12)) for c in (classes, asked))
@@ -104,6 +107,20 @@ def test_killed_index_resumes_and_index_of_another_model_is_rebuilt(model, shard
     assert len(asked) == 4
     other = AnyToAny(FourM(model.model.config, seed=3), model.tokenizers)
     assert (build_index(other, shards, "test", folder).vectors_NC != index.vectors_NC).any()
+
+
+@pytest.mark.parametrize("name", ["shard-00001.npy", INDEX_FILE])
+def test_a_changed_index_is_refused_and_built_again(model, shards, tmp_path, name):
+    folder = tmp_path / "index"
+    index = build_index(model, shards, "test", folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-9] ^= 1  # a vector, or a letter of a key or of the space
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} changed after it was written: .*\. Delete the folder and build"):
+        Index.load(folder)
+    again = build_index(model, shards, "test", folder)
+    np.testing.assert_array_equal(again.vectors_NC, index.vectors_NC)
+    assert again.keys == index.keys
 
 
 def test_folder_with_other_files_raises(model, shards, tmp_path):

@@ -1,13 +1,16 @@
 """The guide docs/guides/add-a-labeler.md is executed: its plug-in is loaded, configured, and labels shards."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
 from fourfold.data.shards import ShardSet, finish_split, write_columns
-from fourfold.labelers import LABELERS, LabelingConfig, integrate_labels, label_shards, train_teachers
+from fourfold.labelers import LABELERS, Labeler, LabelingConfig, integrate_labels, label_shards, register, train_teachers
+from fourfold.labelers.labeling import label_samples
+from fourfold.labelers.protocol import Batch
 from fourfold.metric_log import NullMetricLog
 from fourfold.plugins import load_plugins
 from tests.fourfold.guides import plugin_of_guide, yaml_block
@@ -51,3 +54,20 @@ def test_the_labeler_of_the_guide_labels_shards(discs: ShardSet, tmp_path: Path)
     assert labels.class_table("train").names == ("backdrop", "object")
     for index, ids in enumerate(labels.load_column("train", "semseg")):
         assert ids.mean() == pytest.approx(np.pi * (5 + index) ** 2 / 32**2, rel=0.15)  # pixels at the border
+
+
+def test_another_number_of_labels_than_images_is_an_error_of_the_labeler(discs: ShardSet, tmp_path: Path) -> None:
+    class Short(Labeler):
+        name, title, modality = "short", "Labels the first image only", "depth"
+
+        def label(self, batch: Batch, output: Any = None) -> list[np.ndarray]:
+            return [np.ones((32, 32), np.float16)]
+
+    register(Short)
+    try:
+        config = LabelingConfig(labelers={"depth": "short"})
+        teachers = train_teachers(discs, discs, config, 0, tmp_path / "teachers", NullMetricLog())
+        with pytest.raises(ValueError, match="Labeler 'short' returned 1 labels for 8 images"):
+            label_samples(discs.read("train", ["rgb", "caption"], "shard-00000.tar"), teachers, 8)
+    finally:
+        LABELERS.remove("short")

@@ -4,9 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fourfold.data.missing import Missing
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels
-from fourfold.labelers.integration import normal_angles_to_depth
+from fourfold.labelers.consistency import normal_angles_to_depth
 from fourfold.modalities.camera import Camera
 from fourfold.modalities.class_table import ClassTable
 from fourfold.plugins import load_plugins
@@ -62,7 +63,7 @@ def test_allowed_class_ids_come_from_the_class_table(tmp_path: Path) -> None:
     integrated, _ = integrate_labels(raw, raw, CONFIG, tmp_path / "integrated")
     assert integrated.class_table("val") == table
     raw = labels_of_one(tmp_path / "wrong", table, semseg=np.full((32, 32), 150, np.uint8))
-    with pytest.raises(ValueError, match=r"Class id 150 is out of range; allowed: 0 to 149 and 255.*'scene_segmentation'"):
+    with pytest.raises(ValueError, match=r"1 × impossible: Class id 150 is out of range; allowed: 0 to 149 and 255"):
         integrate_labels(raw, raw, CONFIG, tmp_path / "integrated_wrong")
 
 
@@ -83,10 +84,13 @@ def test_normals_that_disagree_with_depth_are_counted(tmp_path: Path) -> None:
         ("normal", np.zeros((32, 32, 3), np.uint8)),
     ],
 )
-def test_an_impossible_label_is_an_error_that_names_it(tmp_path: Path, modality: str, value: np.ndarray) -> None:
+def test_an_impossible_label_is_missing_and_bounded(tmp_path: Path, modality: str, value: np.ndarray) -> None:
     raw = labels_of_one(tmp_path / "raw", **{modality: value})
-    with pytest.raises(ValueError, match=f"'val', sample 'a': impossible {modality} label"):
+    with pytest.raises(ValueError, match=rf"1 of 1 {modality} labels are missing.*1 × impossible: .*\(e\.g\. val/a\)"):
         integrate_labels(raw, raw, CONFIG, tmp_path / "integrated")
+    allowed = CONFIG.model_copy(update={"max_missing_share": 1.0})
+    labels, report = integrate_labels(raw, raw, allowed, tmp_path / "integrated")
+    assert isinstance(labels.load_column("val", modality)[0], Missing) and report["val"][f"missing/{modality}"] == 1
 
 
 def test_true_normals_agree_with_true_depth() -> None:

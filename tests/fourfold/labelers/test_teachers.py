@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from fourfold.labelers.mini_clip.network import MiniClip
 from fourfold.metric_log import NullMetricLog
 from fourfold.scenes.teachers.labelers import SCENE_NETWORK
 from fourfold.scenes.world import CLASS_TABLE
+from fourfold.training.loop import _Loop
+from tests.fourfold.killing import files_of, kill_in_step
 
 Data = tuple[ShardSet, ShardSet]  # images and truth
 MODALITIES = ["clip", "depth", "det", "normal", "semseg"]
@@ -36,12 +39,20 @@ def test_the_same_seed_gives_identical_teachers(data: Data, tiny: LabelingConfig
     assert again.digest() == trained.digest()
 
 
+def test_the_curves_of_each_training_are_kept(trained: TeacherSet) -> None:
+    found = trained.histories()
+    assert sorted(found) == ["mini_clip", "scene_network"] == sorted(TeacherSet.load(trained.root).histories())
+    for history in found.values():
+        steps = [row["step"] for row in history]
+        assert steps == sorted(steps) and steps[-1] >= 1 and all(np.isfinite(row["loss"]) for row in history)
+
+
 def test_another_seed_gives_other_teachers(data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path) -> None:
     assert train_teachers(*data, tiny, 1, tmp_path, NullMetricLog()).digest() != trained.digest()
 
 
 def test_an_interrupted_training_resumes_with_the_missing_teacher(
-    data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_thread: None, data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -57,6 +68,34 @@ def test_an_interrupted_training_resumes_with_the_missing_teacher(
     train_teachers(*data, tiny, 0, tmp_path, NullMetricLog())
     assert files(tmp_path) == files(trained.root)
     assert (tmp_path / "mini_clip.safetensors").stat().st_mtime_ns == finished
+
+
+def test_a_killed_teacher_resumes_in_the_middle_and_ends_with_equal_bytes(
+    one_thread: None, data: Data, tiny: LabelingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_teachers(*data, tiny, 0, tmp_path / "whole", NullMetricLog())
+    monkeypatch.setattr(_Loop, "_is_due", lambda self: True)  # a checkpoint after every step
+    killed = tmp_path / "killed"
+    kill_in_step(2, lambda: train_teachers(*data, tiny, 0, killed, NullMetricLog()))
+    assert list(killed.glob("*-checkpoints/step-*")) and not list(killed.glob("*.safetensors"))
+    train_teachers(*data, tiny, 0, killed, NullMetricLog())
+    assert files_of(killed) == files_of(tmp_path / "whole")
+
+
+def test_a_changed_teacher_is_not_loaded_and_is_trained_again(
+    data: Data, tiny: LabelingConfig, trained: TeacherSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "teachers"
+    shutil.copytree(trained.root, folder)
+    weights = bytearray((folder / "scene_network.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (folder / "scene_network.safetensors").write_bytes(weights)
+    with pytest.raises(
+        ValueError, match=r"scene_network.safetensors changed .* expected [0-9a-f]{64}.*Run the pseudo_labeling"
+    ):
+        TeacherSet.load(folder)
+    train_teachers(*data, tiny, 0, folder, NullMetricLog())
+    assert caplog.text.count("again.") == 1 and "Training it again." in caplog.text and files(folder) == files(trained.root)
 
 
 def test_labels_have_the_keys_of_images_and_the_formats_of_modalities(

@@ -212,8 +212,8 @@ def test_inputs_and_targets_restore_each_sequence(rows, keep, per, seed):
             if name == "metadata":
                 assert sorted(found[:-1]) == sorted(ids) and found[-1] == SPECIAL.eos
                 assert found[:-1:2] == found[1:-1:2]  # pairs are whole
-            else:
-                assert found == [*ids, SPECIAL.eos]
+            else:  # without a caption nothing is known; without boxes there is none
+                assert found == ([*ids, SPECIAL.eos] if ids or name == "det" else [])
 
 
 def test_vectors_that_fit_the_budget_are_all_visible():
@@ -354,3 +354,31 @@ def test_budgets_can_be_drawn_from_a_range():
 def test_invalid_settings_are_rejected_with_a_reason(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.booleans(), min_size=2, max_size=6).filter(lambda given: True in given), st.sampled_from([0.0, 0.05]))
+def test_a_sample_without_a_caption_has_none_as_input_or_target_and_keeps_its_budget(has_caption, others):
+    captions = [[40, 41, 42, 43] if there else [] for there in has_caption]
+    alphas = {"caption": 5.0, "tok_depth": others or 0.5, "tok_clip": others}
+    component = MixtureComponent(alpha_in=alphas, alpha_target=alphas)
+    masker = Masker(MaskingConfig(components=(component,), input_tokens=10, target_tokens=10), MODEL, SPECIAL)
+    tokens = sample_tokens(captions, [[]] * len(captions))
+    batch = masker(tokens, None, np.random.default_rng(0))
+    caption = MODEL.index("caption")
+    for side in (batch.input_modality_BN, batch.target_modality_BM):
+        shown = (side == caption).any(1).numpy()
+        assert not shown[~np.array(has_caption)].any()
+    missing = ~np.array(has_caption)
+    used = (batch.input_modality_BN.numpy()[missing] >= 0).sum(1)
+    assert (used == 10).all() if not others else (used >= 6).all()  # tok_clip has six tokens
+
+
+def test_a_missing_caption_changes_nothing_of_samples_that_have_one():
+    component = MixtureComponent(alpha_in=dict.fromkeys(TOKENS, 0.5), alpha_target=dict.fromkeys(TOKENS, 0.5))
+    masker = Masker(MaskingConfig(components=(component,), input_tokens=20, target_tokens=20), MODEL, SPECIAL)
+    tokens = sample_tokens([[40, 41]] * 8, [[50]] * 8)
+    expected = masker(tokens, None, np.random.default_rng(0))
+    masker.may_be_missing = set()
+    found = masker(tokens, None, np.random.default_rng(0))
+    assert torch.equal(expected.target_id_BM, found.target_id_BM) and torch.equal(expected.input_token_BN, found.input_token_BN)

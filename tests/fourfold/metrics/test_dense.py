@@ -3,10 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
-from torchmetrics.classification import MulticlassJaccardIndex
-from torchmetrics.functional.image import peak_signal_noise_ratio
-from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from fourfold.metrics import dense as metrics
 from fourfold.metrics.statistics import f1, value
@@ -39,6 +35,8 @@ def test_the_angle_of_rotated_normals_is_the_rotation():
 
 
 def test_confusion_equals_that_of_scikit_learn(rng):
+    from sklearn.metrics import confusion_matrix
+
     truth, predicted = rng.integers(0, 6, (2, 4, 9, 9))
     for sample, matrix in enumerate(metrics.confusion(predicted, truth, 6)):
         reference = confusion_matrix(truth[sample].ravel(), predicted[sample].ravel(), labels=range(6))
@@ -46,6 +44,8 @@ def test_confusion_equals_that_of_scikit_learn(rng):
 
 
 def test_miou_equals_that_of_torchmetrics(rng):
+    from torchmetrics.classification import MulticlassJaccardIndex
+
     truth = rng.integers(0, 6, (4, 16, 16)).astype(np.uint8)
     predicted = np.where(rng.random(truth.shape) < 0.7, truth, rng.integers(0, 6, truth.shape)).astype(np.uint8)
     reference = MulticlassJaccardIndex(6, average=None)(torch.tensor(predicted.astype(int)), torch.tensor(truth.astype(int)))
@@ -59,6 +59,8 @@ def test_absent_classes_do_not_enter_the_mean():
 
 
 def test_psnr_equals_that_of_torchmetrics(rng):
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     truth = rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     predicted = np.clip(truth + rng.normal(0, 20, truth.shape), 0, 255).astype(np.uint8)
     each = [
@@ -71,6 +73,8 @@ def test_psnr_equals_that_of_torchmetrics(rng):
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_recall_at_k_equals_the_hit_rate_of_torchmetrics(rng, k):
+    from torchmetrics.functional.retrieval import retrieval_hit_rate
+
     gallery = rng.normal(size=(40, 8))
     queries = gallery + rng.normal(0, 1.0, gallery.shape)
     a, b = (torch.nn.functional.normalize(torch.tensor(x), dim=1) for x in (queries, gallery))
@@ -83,6 +87,8 @@ def test_constant_features_have_recall_at_chance_level():
 
 
 def test_f1_equals_the_micro_average_of_scikit_learn(rng):
+    from sklearn.metrics import f1_score
+
     truth, predicted = rng.random((2, 30, 5)) < 0.4
     ours = value(f1((truth & predicted).sum(1), predicted.sum(1), truth.sum(1)))
     assert ours == pytest.approx(f1_score(truth, predicted, average="micro"))

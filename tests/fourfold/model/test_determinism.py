@@ -1,9 +1,8 @@
 """The same commit, seed and machine give the same bytes, also while another process keeps the cores busy."""
 
-import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,27 +11,13 @@ from fourfold.model.batch import MaskedBatch
 from fourfold.model.config import ModalityConfig, ModelConfig
 from fourfold.model.embeddings import PositionModalityEmbedding
 from fourfold.model.fourm import FourM
+from tests.fourfold.busy import two_busy_threads
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+from default_step import DefaultStep
 
 REPEATS_OF_STEP, REPEATS_OF_EMBEDDING = 2, 40  # a step beside busy processes takes a second
 GRIDS = {"tok_rgb": 64, "tok_depth": 32, "tok_normal": 32, "tok_semseg": 16}
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def busy_process() -> Iterator[None]:
-    """A process that computes until the test ends, and a minute at most."""
-    code = "import time\nend = time.time() + 60\nwhile time.time() < end: sum(range(10**5))"
-    process = subprocess.Popen([sys.executable, "-c", code])
-    yield
-    process.kill()
-    process.wait()
 
 
 def small_model() -> FourM:
@@ -63,25 +48,37 @@ def small_batch(config: ModelConfig) -> MaskedBatch:
     )
 
 
+def gradients(model: FourM, batch: MaskedBatch, precision: str) -> dict[str, bytes]:
+    model.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
+        loss = model(batch).total
+    loss.backward()
+    return {name: p.grad.numpy().tobytes() for name, p in model.named_parameters() if p.grad is not None}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradients_have_the_same_bytes_beside_a_busy_process(two_threads, busy_process, precision):
+def test_gradients_have_the_same_bytes_beside_a_busy_process(precision):
     model = small_model()
     batch = small_batch(model.config)
-
-    def gradients() -> dict[str, bytes]:
-        model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-            loss = model(batch).total
-        loss.backward()
-        return {name: p.grad.numpy().tobytes() for name, p in model.named_parameters() if p.grad is not None}
-
-    first = gradients()
-    assert "place.modality_ED" in first and "place.learned.input_LD" in first and "registers_RD" in first
-    for _ in range(REPEATS_OF_STEP):
-        assert gradients() == first
+    with two_busy_threads():
+        first = gradients(model, batch, precision)
+        assert "place.modality_ED" in first and "place.learned.input_LD" in first and "registers_RD" in first
+        for _ in range(REPEATS_OF_STEP):
+            assert gradients(model, batch, precision) == first
 
 
-def test_gradient_of_modality_vectors_does_not_depend_on_timing(two_threads, busy_process):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_of_the_default_size_have_the_same_bytes_beside_a_busy_process(precision):
+    """Hundreds of steps: `python benchmarks/determinism.py`."""
+    work = DefaultStep()
+    batch = work.batches[0] if precision == "fp32" else work.batches[0][:4]  # slow without instructions for bfloat16
+    with two_busy_threads():
+        first = gradients(work.model, batch, precision)
+        for _ in range(REPEATS_OF_STEP):
+            assert gradients(work.model, batch, precision) == first
+
+
+def test_gradient_of_modality_vectors_does_not_depend_on_timing():
     """Each vector gets the gradients of thousands of positions, which several threads compute."""
     modalities = [ModalityConfig(name=name, kind="grid", vocabulary_size=8, grid=(64, 64)) for name in ("a", "b", "c")]
     config = ModelConfig.model_validate({"modalities": modalities, "dim": 64, "num_heads": 1})
@@ -96,5 +93,6 @@ def test_gradient_of_modality_vectors_does_not_depend_on_timing(two_threads, bus
         (embedding(modality, position, "input") * weight).sum().backward()
         return embedding.modality_ED.grad.numpy().tobytes()
 
-    first = gradient()
-    assert all(gradient() == first for _ in range(REPEATS_OF_EMBEDDING))
+    with two_busy_threads():
+        first = gradient()
+        assert all(gradient() == first for _ in range(REPEATS_OF_EMBEDDING))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fourfold.digests import record_digests
 from fourfold.model.batch import PADDING_MODALITY, MaskedBatch
 from fourfold.model.config import ArchitectureConfig, ModalityConfig, ModelConfig
 from fourfold.model.cross_entropy import Head, cross_entropies
@@ -235,7 +236,13 @@ def test_loading_a_damaged_model_names_its_folder(tmp_path):
     save_model(FourM(config()), tmp_path)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:-7])
+    with pytest.raises(ValueError, match=r"model.safetensors changed after it was written.*dvc checkout"):
+        load_model(tmp_path)
+    record_digests(tmp_path, "model.safetensors")
     with pytest.raises(ValueError, match="does not hold a complete model"):
+        load_model(tmp_path)
+    (tmp_path / "digests.json").unlink()
+    with pytest.raises(ValueError, match="has no digest"):
         load_model(tmp_path)
 
 

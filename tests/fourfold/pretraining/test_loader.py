@@ -5,17 +5,17 @@ import tracemalloc
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 
 from fourfold.data.cursor import Cursor
 from fourfold.data.manifests import survey, write_manifest
-from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members
+from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members, write_shard
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import concatenate
 from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import model_config, sentinel_ids
-from fourfold.storage import read_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_world import TinyTokenizers, tiny_config, write_world
@@ -95,6 +95,36 @@ def test_every_crop_is_drawn(tmp_path):
     assert len(list(itertools.islice(loader(world), 5))) == 5
 
 
+def test_each_epoch_draws_one_of_the_captions_of_a_sample(tmp_path):
+    """Sample i has 1 to 4 captions; caption k has the id 20 + k, which no other modality has. Then there are rows of zeros."""
+    tokens, images = write_world(tmp_path, num_train=12)
+    counts = {}
+    for shard in tokens.shard_names("train"):
+        path, members = tmp_path / "tokens" / "train" / "caption" / shard, []
+        for key, _ in read_members(path):
+            number = int(key.removeprefix("train-"))
+            counts[number] = number % 4 + 1
+            ids = np.zeros((4, 8), np.int16)
+            ids[: counts[number], 0] = 20 + np.arange(counts[number])
+            members.append((key, ids))
+        path.unlink()
+        write_shard(path, members, "caption")
+    finish_split(tmp_path / "tokens", "train", tokens.modalities("train"))
+    seen = {number: set() for number in counts}
+    for batch, cursor in loader((tokens, images)):
+        if cursor.epoch == 30:
+            break
+        for row, number in enumerate(numbers(batch)):
+            ids = torch.cat([batch.input_token_BN[row], batch.target_id_BM[row]])
+            found = {int(i) for i in ids if 20 <= i < 24}
+            assert len(found) <= 1
+            seen[number] |= found
+    assert {number: {20 + k for k in range(count)} for number, count in counts.items()} == seen
+    again = list(itertools.islice(loader((tokens, images)), 9))
+    for (one, _), (other, _) in zip(again, loader((tokens, images)).batches(Cursor()), strict=False):
+        assert same(one, other)
+
+
 def test_a_split_that_is_too_small_or_not_aligned_is_rejected(world, tmp_path):
     with pytest.raises(ValueError, match="Lower batch_size"):
         loader(world, batch_size=41)
@@ -170,12 +200,9 @@ def test_the_error_for_differing_keys_names_key_and_shard(world, tmp_path):
     folder, name = copy / "train" / "tok_semseg", shard_name(1)
     members = read_members(folder / name)
     write_members(folder / name, [(key, "npy", content) for key, content in members[::-1]])
-    manifest = read_json(folder / "manifest.json")
-    keys = manifest["shards"][1]["keys"]
+    keys = [key for key, _ in members]
     write_manifest(folder, survey(folder, "tok_semseg"))
-    with pytest.raises(
-        ValueError, match=rf"tok_semseg/{name}, {name}: not aligned .* sample 0 is '{keys[-1]}', not '{keys[0]}'"
-    ):
+    with pytest.raises(ValueError, match=rf"tok_semseg/{name}: not aligned .* sample 0 is '{keys[-1]}', not '{keys[0]}'"):
         list(itertools.islice(loader((ShardSet(copy), world[1])), 14))
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def endings(tmp_path_factory):
         ("four_workers", "unbroken"),
         ("preempted", "unbroken"),
         ("broken_bf16", "unbroken_bf16"),
+        ("broken_replicas", "unbroken_replicas"),
     ],
 )
 def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(endings, interrupted, reference):
@@ -55,6 +57,13 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(endings,
 def test_bfloat16_and_float32_runs_differ(endings):
     curves = [(endings / name / "history.json").read_bytes() for name in ("unbroken", "unbroken_bf16")]
     assert curves[0] != curves[1]
+
+
+def test_replicas_learn_what_one_process_learns(endings):
+    alone, shared = (read_json(endings / name / "history.json") for name in ("unbroken", "unbroken_replicas"))
+    assert [list(entry) for entry in shared] == [list(entry) for entry in alone]
+    for one, other in zip(alone, shared, strict=True):
+        assert list(other.values()) == pytest.approx(list(one.values()), rel=2e-4, abs=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +94,26 @@ def test_a_finished_run_is_reused_and_another_seed_starts_again(world, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("step-*")} == times
     pretrain(*world, TinyTokenizers(), tiny_config(), RunContext(1, tmp_path / "run"))
     assert files_of(tmp_path / "run")["last/model.safetensors"] != before["last/model.safetensors"]
+
+
+def test_damage_of_a_finished_run_is_named_and_made_again(world, tmp_path, caplog):
+    def run() -> None:
+        pretrain(*world, TinyTokenizers(), tiny_config(total_tokens=4 * 3 * 18, validate_every=2), RunContext(0, tmp_path))
+
+    run()
+    before = files_of(tmp_path)
+    (checkpoint,) = (path.name for path in tmp_path.glob("step-*"))
+    models = ("best.safetensors", "best/model.safetensors", "last/model.safetensors", "last/model.json", checkpoint)
+    for name in (*models, "metrics.json", "history.json", "digests.json", "best/digests.json", "fingerprint.json"):
+        content = bytearray(before[name])
+        content[-9] = content[-9] + 1 if chr(content[-9]).isdigit() else content[-9] ^ 1
+        (tmp_path / name).write_bytes(content)
+        caplog.clear()
+        with contextlib.suppress(ValueError):  # a fingerprint or record that is not JSON; the next line checks the rest
+            run()
+        assert files_of(tmp_path) == before or name == "fingerprint.json", name
+        assert str(tmp_path) in caplog.text or name == "fingerprint.json", name
+        (tmp_path / name).write_bytes(before[name])
 
 
 @pytest.mark.parametrize(("assumed", "precision"), [("1", "bf16"), ("0", "fp32")])

@@ -14,6 +14,7 @@ from tiny_world import TinyTokenizers, tiny_config, write_world
 
 from fourfold.pretraining.config import ComputeConfig
 from fourfold.pretraining.pretrain import pretrain
+from fourfold.source_code import module_digests
 from fourfold.training import loop
 from fourfold.training.preemption import EXIT_PREEMPTED
 from fourfold.training.run_context import RunContext
@@ -66,6 +67,7 @@ def launch(
 
 def main(root: Path) -> None:
     world = write_world(root / "world")
+    module_digests([pretrain.__module__])  # once for all processes, each would take half a second
     for cases, precision in ((FP32, "fp32"), (BF16, "bf16")):
         for name, (size, compute) in cases.items():
             assert launch(size, root / name, world, compute, precision=precision) == [0] * size

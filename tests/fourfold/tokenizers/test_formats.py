@@ -70,6 +70,16 @@ def test_features_are_standardized_and_survive():
     np.testing.assert_allclose(there_and_back("clip", values), values, atol=0.01)
 
 
+def test_pixels_without_a_label_have_no_loss():
+    values = np.array([[[0, 1], [255, 255]], [[2, 255], [0, 0]]], np.uint8)
+    values_format = dense_format("semseg", {}, 6)
+    inputs_BCHW, output_BCHW = values_format.inputs(values), torch.randn(2, 6, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert inputs_BCHW.sum() == 5
+    expected = F.cross_entropy(output_BCHW, torch.from_numpy(values.astype(np.int64)), ignore_index=255)
+    torch.testing.assert_close(values_format.loss(output_BCHW, inputs_BCHW), expected)
+    assert values_format.loss(output_BCHW, torch.zeros_like(output_BCHW)) == 0
+
+
 def test_class_id_out_of_range_raises():
     with pytest.raises(ValueError, match="Class id 6 is out of range; allowed: 0 to 5"):
         dense_format("semseg", {}, 6).inputs(np.full((1, 2, 2), 6, np.uint8))

@@ -1,13 +1,13 @@
 """All tokenizers together: training, saving, resuming, and pre-tokenizing shards."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fourfold.data.captions import Captions
 from fourfold.data.crops import CropConfig
-from fourfold.data.shards import ShardSet
+from fourfold.data.shards import ShardSet, finish_split, read_members, write_shard
 from fourfold.data.work_split import WorkSplit
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.measures import codebook_metrics, measure_tokenizers
@@ -15,15 +15,13 @@ from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.pretokenizing import pretokenize
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
 from fourfold.tokenizers.training.tokenizer_set import train_tokenizers
+from fourfold.training.loop import _Loop
 from fourfold.training.run_context import RunContext
+from tests.fourfold.killing import files_of, kill_in_step
 
 from .conftest import GRID, NUM_SAMPLES, SIZE, tiny_config
 
 DENSE = ("rgb", "depth", "normal", "semseg", "clip")
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def column(world: tuple[ShardSet, ShardSet], name: str, split: str = "val"):
@@ -81,6 +79,31 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(world, tmp_path):
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "unbroken")
 
 
+def test_damaged_tokenizers_are_not_loaded_and_trained_again(world, tmp_path, caplog):
+    config = tiny_config().model_copy(update={"visual": {name: tiny_config().visual[name] for name in ("depth", "rgb")}})
+    train_tokenizers(*world, config, RunContext(0, tmp_path))
+    before = files_of(tmp_path)
+    for name in ("text.json", "tokenizers.json", "depth/weights.safetensors", "rgb/settings.json", "depth/digests.json"):
+        content = bytearray(before[name])
+        content[-12] ^= 1
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"SHA-256 .*kedro run --pipelines=tokenizer_training|no digest|not valid"):
+            TokenizerSet.load(tmp_path)
+        caplog.clear()
+        train_tokenizers(*world, config, RunContext(0, tmp_path))
+        assert files_of(tmp_path) == before and "again" in caplog.text, name
+
+
+def test_a_tokenizer_killed_in_the_middle_resumes_by_default(one_thread, world, tmp_path, monkeypatch):
+    config = tiny_config().model_copy(update={"visual": {"depth": tiny_config().visual["depth"]}})
+    train_tokenizers(*world, config, RunContext(0, tmp_path / "whole"))
+    monkeypatch.setattr(_Loop, "_is_due", lambda self: True)  # a checkpoint after every step
+    kill_in_step(5, lambda: train_tokenizers(*world, config, RunContext(0, tmp_path / "killed")))
+    assert list(tmp_path.glob("killed/depth/checkpoints/step-*"))
+    train_tokenizers(*world, config, RunContext(0, tmp_path / "killed"))
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
 def test_incomplete_tokenizers_are_not_loaded(tokenizers, tmp_path):
     tokenizers.save(tmp_path)
     (tmp_path / "depth/weights.safetensors").unlink()
@@ -114,12 +137,33 @@ def test_pretokenized_shards_have_the_tokens_of_each_key(world, tokenizers, tmp_
     tokens = pretokenize(*world, tokenizers, CropConfig(), RunContext(0, tmp_path), splits=["train", "val"])
     tokens.verify()
     assert tokens.modalities("val") == sorted([*tokenizers.modalities, "crop_settings"])
-    assert tokens.keys_by_shard("val") == world[0].keys_by_shard("val")
+    assert tokens.alignment("val").keys_sha256 == world[0].alignment("val").keys_sha256
     for name in (*DENSE, "caption", "det"):
         stored = tokens.load_column("val", f"tok_{name}" if name in DENSE else name)
         assert stored.dtype == np.int16 and stored.shape[1] == 1
         assert (stored[:, 0] == tokenizers.tokens(name, column(world, name))).mean() > 0.99
     np.testing.assert_array_equal(tokens.load_column("val", "crop_settings")[:, 0], [[0, 0, SIZE, SIZE, 0]] * NUM_SAMPLES)
+
+
+def test_every_caption_of_a_sample_has_a_row_whatever_the_number_of_crops(world, tokenizers, tmp_path):
+    shards, labels = world
+    folder = shutil.copytree(shards.root, tmp_path / "several")
+    texts = {}
+    for path in (folder / "val" / "caption").glob("*.tar"):
+        members = []
+        for number, (key, content) in enumerate(read_members(path)):
+            texts[key] = [content.decode(), "a red box", "a blue box and a red sphere"][: number % 3 + 1]
+            members.append((key, Captions(texts[key][0], texts[key][1:])))
+        write_shard(path, members, "caption")
+    finish_split(folder, "val", shards.modalities("val"))
+    for crops, rows in ((1, 3), (5, 5)):
+        config, out = CropConfig(num_crops=crops), tmp_path / str(crops)
+        tokens = pretokenize(ShardSet(folder), labels, tokenizers, config, RunContext(0, out), splits=["val"])
+        tokens.verify()
+        for sample in tokens.iterate("val", ["caption"]):
+            ids_CL = tokenizers.tokens("caption", texts[sample["__key__"]])
+            assert sample["caption"].shape == (rows, ids_CL.shape[1]) and sample["caption"].dtype == np.int16
+            assert (sample["caption"][: len(ids_CL)] == ids_CL).all() and not sample["caption"][len(ids_CL) :].any()
 
 
 def test_pretokenizing_again_or_after_a_kill_gives_the_same_bytes(world, tokenizers, tmp_path):

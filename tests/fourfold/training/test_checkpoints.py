@@ -6,6 +6,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
+from fourfold.digests import recorded_digests
 from fourfold.training import checkpoints, sharded_checkpoints
 from fourfold.training.checkpoints import (
     Checkpoint,
@@ -21,7 +22,9 @@ def test_checkpoints_restore_bit_for_bit_and_only_the_newest_stay(tmp_path):
     weights = {"a": torch.randn(3, 2), "tied": torch.arange(4)[::2], "scalar": torch.tensor(7.0)}
     for step in (1, 20, 300):
         save_checkpoint(Checkpoint(step, {"model": weights}, {"note": [step, 0.1]}), tmp_path, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000020.safetensors", "step-00000300.safetensors"]
+    kept = ["step-00000020.safetensors", "step-00000300.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digests.json", *kept]
+    assert sorted(recorded_digests(tmp_path)) == kept
     assert latest_checkpoint(tmp_path).stat().st_mode & 0o777 == 0o644
     found = load_checkpoint(latest_checkpoint(tmp_path))
     assert (found.step, found.progress) == (300, {"note": [300, 0.1]})
@@ -123,3 +126,27 @@ def test_a_complete_sharded_checkpoint_is_never_replaced_or_removed(tmp_path, mo
     restored = {"model": {"a": torch.zeros(2)}}
     assert restore(latest_checkpoint(tmp_path), restored) == {"step": 1}
     assert restored["model"]["a"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("lost", ["progress.json", "digests.json", "tensors"])
+def test_a_damaged_sharded_checkpoint_is_not_resumed_from(tmp_path, lost, caplog):
+    for step in (1, 2):
+        save_sharded(tmp_path, step, float(step))
+    folder = tmp_path / "step-00000002"
+    path = next(folder.glob("*.safetensors")) if lost == "tensors" else folder / lost
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    restored = {"model": {"a": torch.zeros(2)}}
+    assert restore(latest_checkpoint(tmp_path), restored) == {"step": 1} and restored["model"]["a"].tolist() == [1.0, 1.0]
+    assert caplog.text.count("WARNING") == 1 and str(folder) in caplog.text and names(tmp_path) == {"step-00000001"}
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+def test_checkpoints_without_digests_are_each_named_when_they_are_removed(tmp_path, harm, caplog):
+    for step in (1, 2):
+        path = save_checkpoint(Checkpoint(step, {"model": {"a": torch.ones(2)}}), tmp_path, keep=2)
+    (tmp_path / "digests.json").unlink() if harm == "lost" else (tmp_path / "digests.json").write_text("{")
+    assert latest_checkpoint(tmp_path) is None and not path.exists()
+    told = [line for line in caplog.messages if "has no digest in digests.json, so it cannot be checked. It is removed" in line]
+    assert [line.partition(".safetensors ")[0] for line in told] == [f"{tmp_path}/step-0000000{step}" for step in (2, 1)]

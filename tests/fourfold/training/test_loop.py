@@ -1,5 +1,6 @@
 import gzip
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 
 from fourfold.data.cursor import Cursor, index_batches
+from fourfold.digests import DIGESTS_FILE
 from fourfold.reuse import FINGERPRINT_FILE
+from fourfold.training.checkpoints import CheckpointWriter
 from fourfold.training.config import LoopConfig, ScheduleConfig
+from fourfold.training.histories import read_history
 from fourfold.training.loop import BEST_FILE, HISTORY_FILE, TrainingSetup, train
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.performance import Meter
@@ -35,11 +39,79 @@ def test_a_run_killed_twice_equals_an_uninterrupted_run(tmp_path):
     assert resumed["state"] == unbroken["state"]
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
     checkpoints = {"step-00000016.safetensors", "step-00000015.safetensors"}
-    assert {BEST_FILE, HISTORY_FILE, FINGERPRINT_FILE} | checkpoints == set(files_of(tmp_path / "broken"))
+    assert {BEST_FILE, HISTORY_FILE, FINGERPRINT_FILE, DIGESTS_FILE} | checkpoints == set(files_of(tmp_path / "broken"))
     assert unbroken["state"]["skipped_steps"] == 1
 
 
-def small_run(compute_loss=None, **settings):
+def test_a_killed_run_with_damaged_files_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
+    """A checkpoint that changed is not resumed from, and best weights that changed are computed again."""
+    tiny_run.run(tmp_path, ("unbroken", -1), ("broken", 14))
+    checkpoints = sorted(path.name for path in (tmp_path / "broken").glob("step-*"))
+    *_, before, newest = checkpoints  # there may be a third one, which the run had no time to remove
+    for number, damaged in enumerate(([newest], checkpoints, [BEST_FILE], [DIGESTS_FILE])):
+        copy = f"damaged{number}"
+        shutil.copytree(tmp_path / "broken", tmp_path / copy)
+        for name in damaged:
+            content = bytearray((tmp_path / copy / name).read_bytes())
+            content[-9] ^= 1  # of a tensor, or of a digest
+            (tmp_path / copy / name).write_bytes(content)
+        tiny_run.run(tmp_path, (copy, -1))
+        assert files_of(tmp_path / copy) == files_of(tmp_path / "unbroken"), damaged
+        steps = map(int, json.loads((tmp_path / f"{copy}.json").read_text())["losses"])
+        assert min(steps) == (int(before[5:13]) if number == 0 else 0) or damaged == [DIGESTS_FILE]
+
+
+def test_checkpoints_by_time_change_neither_results_nor_files(tmp_path, monkeypatch):
+    by_time = {}
+    for name, seconds in (("never", None), ("always", 1e-9)):
+        monkeypatch.setattr("fourfold.training.loop.MAX_SAVING_SHARE", float("inf"))
+        state, steps = timed_run(tmp_path / name, seconds, monkeypatch)
+        by_time[name] = state, files_of(tmp_path / name)
+        assert steps == ([4, 8, 10] if seconds is None else list(range(1, 11)))
+    assert by_time["never"] == by_time["always"]
+    assert {"step-00000008.safetensors", "step-00000010.safetensors"} < set(files_of(tmp_path / "always"))
+
+
+def test_checkpoints_by_time_take_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch):
+    now = iter(range(0, 10**6, 7))  # each reading is 7 s after the one before, so a save takes 7 s
+    monkeypatch.setattr("fourfold.training.loop.time.monotonic", lambda: next(now))
+    _, steps = timed_run(tmp_path, 60, monkeypatch)
+    assert steps == [4, 8, 10]  # the next one by time would come after 700 s, a hundred steps
+
+
+def timed_run(folder, seconds, monkeypatch):
+    torch.manual_seed(0)
+    model, saved, save = nn.Linear(4, 1), [], CheckpointWriter.save
+    monkeypatch.setattr(CheckpointWriter, "save", lambda writer, one: (saved.append(one.step), save(writer, one)))
+    data = torch.randn(16, 4)
+    setup = TrainingSetup(
+        model,
+        lambda indices, step: (model(data[indices]).square().mean(), {}),
+        lambda cursor: index_batches(16, 8, 0, start=cursor),
+        build_optimizer(model, OptimizerConfig(kind="adamw")),
+        10,
+        CONSTANT,
+    )
+    config = LoopConfig(checkpoint_every=4, checkpoint_seconds=seconds, keep_checkpoints=2)
+    state = train(setup, config, RunContext(0, folder))
+    monkeypatch.setattr(CheckpointWriter, "save", save)
+    return state, saved
+
+
+def test_a_scratch_folder_is_removed_when_the_result_is_saved_and_kept_otherwise(tmp_path):
+    context = RunContext(0, tmp_path)
+    with pytest.raises(KeyError), context.scratch("here") as inside:
+        (inside.root).mkdir()
+        raise KeyError
+    assert (tmp_path / "here").exists() and inside.is_scratch
+    with context.scratch("here"):
+        pass
+    assert not (tmp_path / "here").exists()
+    with RunContext(0).scratch("nowhere") as inside:
+        assert inside.folder is None
+
+
+def small_run(compute_loss=None, context=None, **settings):
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
     data = torch.randn(16, 4)
@@ -48,7 +120,19 @@ def small_run(compute_loss=None, **settings):
     loss = default if compute_loss is None else lambda indices, step: compute_loss(model, step)
     batches = lambda cursor: index_batches(16, 8, 0, start=cursor)  # noqa: E731
     setup = TrainingSetup(model, loss, batches, optimizer, 60, CONSTANT)
-    return model, train(setup, LoopConfig(**settings), RunContext(0))
+    return model, train(setup, LoopConfig(**settings), context or RunContext(0))
+
+
+def test_the_curves_of_a_training_in_a_scratch_folder_stay_beside_it(tmp_path):
+    with RunContext(0, tmp_path).scratch("work", "curve.json") as context:
+        _, state = small_run(context=context, log_every=10)
+    assert len(state.history) == 6 and read_history(tmp_path / "curve.json") == state.history
+    assert sorted(files_of(tmp_path)) == ["curve.json", DIGESTS_FILE]
+    (tmp_path / "curve.json").write_text("[]")
+    assert read_history(tmp_path / "curve.json") == read_history(tmp_path / "absent.json") == []
+    with RunContext(0, tmp_path / "other").scratch("work") as context:
+        small_run(context=context)
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_works_without_a_folder():

@@ -61,7 +61,12 @@ def main(folder: Path, result: Path, kill_at: int) -> None:
 
 def run_all(root: Path) -> None:
     """Run in forked processes, which share one import of torch; results are in `unbroken.json` and `broken.json`."""
-    for name, kill_at in (("unbroken", -1), ("broken", 7), ("broken", 14), ("broken", -1)):
+    run(root, ("unbroken", -1), ("broken", 7), ("broken", 14), ("broken", -1))
+
+
+def run(root: Path, *runs: tuple[str, int]) -> None:
+    """Run one after the other, each in a forked process that is killed in the step (-1: not)."""
+    for name, kill_at in runs:
         child = os.fork()
         if not child:
             code = 1

@@ -1,10 +1,8 @@
-import json
-import sys
-from pathlib import Path
-
+import preloaded
 import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
+from records import results_of
 
 from fourfold_ops.datasets import JsonDataset
 from fourfold_ops.hooks.ranks import RanksHook, for_this_process
@@ -54,9 +52,9 @@ def several(miniature):
     folder = miniature.folder / miniature.package
     (folder / "pipeline_registry.py").write_text(REGISTRY)
     settings = (folder / "settings.py").read_text()
-    settings = settings.replace("TrackingHook(), VersioningHook(), SummaryHook())", "RanksHook(), *RECORDING)").replace(
-        "\nHOOKS", "\nRECORDING = (TrackingHook(), VersioningHook(), SummaryHook()) if is_first() else ()\nHOOKS"
-    )
+    assert "\nHOOKS = (*CHECKS, " in settings
+    settings = settings.replace("\nHOOKS = (*CHECKS, ", "\nRECORDING = (", 1)
+    settings += "HOOKS = (*CHECKS, RanksHook(), *(RECORDING if is_first() else ()))\n"
     (folder / "settings.py").write_text("from fourfold_ops.hooks.ranks import RanksHook, is_first\n" + settings)
     catalog = miniature.folder / "conf/base/catalog.yml"
     made = "made_json: {type: fourfold_ops.datasets.JsonDataset, filepath: data/01_made/made.json}\n"
@@ -64,14 +62,14 @@ def several(miniature):
     return miniature
 
 
-def test_under_torchrun_only_the_first_process_writes_and_records(several):
-    arguments = ["--nproc-per-node=2", "--standalone", "--no-python", str(Path(sys.executable).parent / "kedro"), "run"]
-    done = several.command("torchrun", *arguments)
+def test_under_torchrun_only_the_first_process_writes_and_records(several, tmp_path):
+    kedro = preloaded.stand_in(tmp_path / "bin") / "kedro"
+    done = several.command("torchrun", "--nproc-per-node=2", "--standalone", "--no-python", str(kedro), "run")
     assert done.returncode == 0, done.stdout + done.stderr
     report = (several.folder / "data/03_judged/report.html").read_text()
     assert report == "7 from 0, judged by 0"  # 3 + 0 of the first process, 3 + 1 of the second
     assert len(several.recorded("parent")) == len(several.recorded("tuning")) == 1
-    assert several.recorded("tuning")[0].data.metrics == {"seen_by": 0.0}
+    assert results_of(several.recorded("tuning")[0]) == {"seen_by": 0.0}
 
 
 def test_single_process_runs_all_nodes(monkeypatch):
@@ -82,7 +80,8 @@ def test_single_process_runs_all_nodes(monkeypatch):
 
 
 def test_other_processes_read_but_do_not_write(tmp_path, monkeypatch):
-    (tmp_path / "there.json").write_text("[1]")
+    JsonDataset(filepath=str(tmp_path / "there.json")).save([1])
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     catalog = DataCatalog({name: JsonDataset(filepath=str(tmp_path / f"{name}.json")) for name in ("there", "absent")})
     monkeypatch.setenv("RANK", "1")
     saving = Pipeline([Node(lambda: ([2], [2]), None, ["there", "absent"], name="save")])
@@ -90,4 +89,4 @@ def test_other_processes_read_but_do_not_write(tmp_path, monkeypatch):
     assert catalog.load("there") == [1] and catalog.exists("there") and not catalog.exists("absent")
     catalog.save("there", [2])
     catalog.save("absent", [2])
-    assert json.loads((tmp_path / "there.json").read_text()) == [1] and not (tmp_path / "absent.json").exists()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written

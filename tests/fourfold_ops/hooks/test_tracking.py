@@ -64,7 +64,7 @@ def test_next_run_marks_a_killed_run_and_failure_is_one_line(miniature):
 def test_wrong_parameter_stops_the_run_before_any_node(miniature):
     from fourfold_ops.errors import UserError
 
-    with pytest.raises(UserError, match=r"making.sise is an unknown key. Did you mean 'size'\? Allowed: size") as error:
+    with pytest.raises(UserError, match=r"making.sise is an unknown key. Did you mean 'size'\? Allowed: note, size") as error:
         miniature.run(runtime_params={"making": {"sise": 4}, "judging": {"size": 0}})
     assert "judging.size = 0: Input should be greater than or equal to 1" in str(error.value)
     assert not (miniature.folder / "data/01_made").exists()

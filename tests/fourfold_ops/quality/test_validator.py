@@ -1,4 +1,6 @@
+import contextlib
 import json
+import re
 
 import pytest
 from kedro.validation.exceptions import DataValidationError
@@ -26,10 +28,95 @@ def importable(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "rows_of", rows_of, raising=False)
 
 
-def test_valid_data_passes_unchanged_and_leaves_data_docs(tmp_path):
-    assert check(tmp_path, [{"type": "expect_column_values_to_be_unique", "column": "key"}]) is ROWS
-    pages = list((tmp_path / "quality").rglob("index.html"))
-    assert len(pages) == 1 and "samples" in pages[0].read_text()
+UNIQUE = [{"type": "expect_column_values_to_be_unique", "column": "key"}]
+
+
+def test_valid_data_passes_unchanged_and_leaves_a_page(tmp_path):
+    assert check(tmp_path, UNIQUE) is ROWS
+    files = {path.relative_to(tmp_path / "quality").as_posix() for path in (tmp_path / "quality").rglob("*") if path.is_file()}
+    assert files == {"samples.html", "index.html", "results/samples.json"}  # and no data docs of Great Expectations
+    assert "all 1 expectations hold" in (tmp_path / "quality/samples.html").read_text()
+
+
+def test_the_index_lists_the_latest_result_of_each_suite(tmp_path):
+    small = [{"type": "expect_column_values_to_be_between", "column": "width", "max_value": 9, "severity": "warning"}]
+    for suite, expectations in (("samples", small), ("others", small), ("samples", UNIQUE)):
+        check(tmp_path, expectations, suite=suite)
+    index = (tmp_path / "quality/index.html").read_text()
+    rows = re.findall(r'<td class="(\w+)">.*?href="(\w+)\.html".*?<td>([^<]*)</td><td>20</td>', index)
+    assert rows == [("failed", "others", "1 of 1 expectations failed"), ("passed", "samples", "1 hold")]
+    assert json.loads((tmp_path / "quality/results/others.json").read_text())["outcomes"][0]["success"] is False
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """Return the list of suites that Great Expectations has checked."""
+    from fourfold_ops.quality import suite
+
+    names, run_suite = [], suite.run_suite
+
+    def counted(name, *arguments):
+        names.append(name)
+        return run_suite(name, *arguments)
+
+    monkeypatch.setattr(suite, "run_suite", counted)
+    return names
+
+
+def test_equal_table_is_checked_once_and_any_change_checks_again(tmp_path, checks, caplog):
+    caplog.set_level("INFO")
+    wide = [*UNIQUE, {"type": "expect_column_values_to_be_between", "column": "width", "min_value": 64}]
+    for _ in range(2):
+        check(tmp_path, UNIQUE)
+    assert len(checks) == 1 and "20 rows meet 1 expectations (checked before)." in caplog.text
+    wider = [{**ROWS[0], "width": 65}, *ROWS[1:]]
+    for count, options in enumerate(({"expectations": wide}, {"rows": ROWS[1:]}, {"rows": wider}, {"key": None})):
+        check(tmp_path, **{"expectations": UNIQUE, **options})
+        assert len(checks) == 2 + count
+    check(tmp_path, UNIQUE)
+    assert len(checks) == 6
+    for name in ("index.html", "samples.html"):
+        (tmp_path / "quality" / name).unlink()
+    check(tmp_path, UNIQUE)
+    assert len(checks) == 6 and "samples.html" in (tmp_path / "quality/index.html").read_text()
+    assert (tmp_path / "quality/samples.html").exists()
+    (tmp_path / "quality/results/samples.json").write_text('{"digest')
+    check(tmp_path, UNIQUE)
+    assert len(checks) == 7
+
+
+def test_unmet_expectations_are_checked_each_time(tmp_path, checks):
+    for severity in ("critical", "warning"):
+        short = [{"type": "expect_column_values_to_be_between", "column": "width", "max_value": 60, "severity": severity}]
+        for _ in range(2):
+            with contextlib.suppress(DataValidationError):
+                check(tmp_path, short)
+    assert len(checks) == 4
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"suite": "{}", "key": [], "result": {}}', "[1]", '{"outcomes": [1]}'])
+def test_unreadable_record_does_not_stop_a_check(tmp_path, damage):
+    for name in ("samples", "others"):
+        (tmp_path / "quality/results").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"quality/results/{name}.json").write_text(damage)
+    assert check(tmp_path, UNIQUE) is ROWS
+    assert "others" not in (tmp_path / "quality/index.html").read_text()  # until it is checked again
+
+
+def test_process_killed_while_it_records_leaves_nothing_that_stops_the_next(tmp_path, monkeypatch):
+    from fourfold_ops.quality import record
+
+    def killed(*_):
+        raise SystemExit(75)
+
+    for name in ("write_whole", "index_page"):
+        check(tmp_path, UNIQUE, suite="others")
+        (tmp_path / "quality/results/samples.json").unlink(missing_ok=True)  # else an equal table is not checked again
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(record, name, killed)
+            check(tmp_path, UNIQUE)
+        assert check(tmp_path, UNIQUE) is ROWS
+    assert "others.html" in (tmp_path / "quality/index.html").read_text()
 
 
 def test_critical_failure_names_expectation_rows_and_examples(tmp_path):
@@ -96,7 +183,7 @@ def test_failed_expectation_stops_the_run_and_is_recorded(miniature):
     (run,) = miniature.recorded("tuning")
     assert run.info.status == "FAILED"
     assert run.data.metrics["quality/tuned/failed"] == 1
-    assert (miniature.folder / "data/quality/gx/uncommitted/data_docs/local_site/index.html").exists()
+    assert (miniature.folder / "data/quality/index.html").exists()
 
 
 def test_expectation_with_row_condition_and_several_columns(tmp_path):

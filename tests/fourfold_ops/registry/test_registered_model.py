@@ -1,12 +1,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from kedro.io import DatasetError
 
+from fourfold_ops.registry.confirmation import confirm
+from fourfold_ops.registry.evidence import load_evidence
 from fourfold_ops.registry.registered_model import RegisteredModelDataset
-from fourfold_ops.tracking.run import ActiveRun, set_active_run
+from fourfold_ops.tracking.run import ActiveRun, active_run, set_active_run
 
 MODEL = """
 import json
@@ -52,7 +58,8 @@ def store(tmp_path, empty_store, monkeypatch):
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(uri)
     experiment = client.create_experiment("e", (tmp_path / "artifacts").as_uri())
-    set_active_run(ActiveRun(client, client.create_run(experiment).info.run_id))
+    parent = client.create_run(experiment).info.run_id
+    set_active_run(ActiveRun(client, client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id))
     yield client, uri
     set_active_run(None)
     sys.modules.pop("echo_model", None)
@@ -70,15 +77,20 @@ def dataset():
     return RegisteredModelDataset("echo", "echo_model.Echo", inputs, params={"targets": ["caption"], "seed": 0})
 
 
-def test_aliases_move_and_equal_content_is_no_new_version(store, dataset, tmp_path):
+def registered(dataset, folder):
+    """Save the model and end the run, as `kedro run` does."""
+    dataset.save(folder)
+    confirm(active_run().client, active_run().run_id)
+
+
+def test_each_run_moves_the_candidate_and_equal_content_is_no_new_version(store, dataset, tmp_path):
     client, _ = store
-    dataset.save(folder_with(tmp_path / "model", 1))
-    dataset.save(folder_with(tmp_path / "model", 1))
-    assert client.get_registered_model("echo").aliases == {"candidate": 1, "champion": 1}
-    dataset.save(folder_with(tmp_path / "model", 2))
-    assert client.get_registered_model("echo").aliases == {"candidate": 2, "champion": 1}
-    dataset.save(folder_with(tmp_path / "model", 1))
-    assert client.get_registered_model("echo").aliases == {"candidate": 1, "champion": 1}
+    for offset, version in ((1, 1), (1, 1), (2, 2), (1, 1)):
+        dataset.save(folder_with(tmp_path / "model", offset))
+        before = client.get_registered_model("echo").aliases
+        confirm(client, active_run().run_id)
+        assert client.get_registered_model("echo").aliases == {"candidate": version}
+        assert before != {"candidate": version} or offset == version == 1  # only the end of the run moves it
 
 
 def test_model_files_are_in_the_artifact_folder_of_the_experiment(store, dataset, tmp_path):
@@ -87,7 +99,7 @@ def test_model_files_are_in_the_artifact_folder_of_the_experiment(store, dataset
 
 
 def test_registered_model_takes_any_subset_of_inputs(store, dataset, tmp_path):
-    dataset.save(folder_with(tmp_path / "model", 1))
+    registered(dataset, folder_with(tmp_path / "model", 1))
     model = dataset.load()
     assert {spec.name for spec in model.metadata.signature.inputs} == {"caption", "rgb"}
     rgb_BHWC = np.ones((2, 3, 3, 3), np.uint8)
@@ -100,8 +112,40 @@ def test_registered_model_takes_any_subset_of_inputs(store, dataset, tmp_path):
 
 
 def test_registered_model_loads_without_its_package_installed(store, dataset, tmp_path):
-    dataset.save(folder_with(tmp_path / "model", 1))
+    registered(dataset, folder_with(tmp_path / "model", 1))
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
     done = subprocess.run([sys.executable, "-c", USE, store[1]], **options)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"x": [{"caption": ["a", "b"]}, 6]}
+
+
+def test_version_of_a_run_killed_before_its_end_is_completed(store, dataset, tmp_path):
+    client, _ = store
+    dataset.save(folder_with(tmp_path / "model", 1))  # killed here
+    assert client.get_registered_model("echo").aliases == {}
+    registered(dataset, folder_with(tmp_path / "model", 1))
+    assert [version.version for version in client.search_model_versions("name = 'echo'")] == [1]
+    assert client.get_registered_model("echo").aliases == {"candidate": 1}
+
+
+@dataclass
+class Publication:
+    folder: Path
+    evidence: dict[str, Any]
+
+
+def test_evidence_is_kept_with_the_digest_of_the_files(store, dataset, tmp_path):
+    client, _ = store
+    score = {"value": 1.0, "lower_is_better": False, "data": "d", "replicates": [1.0, None]}
+    evidence = {"subject": "m", "samples": 2, "metrics": {"score": score}}
+    registered(dataset, Publication(folder_with(tmp_path / "model", 1), evidence))
+    version = client.get_model_version("echo", "1")
+    found = load_evidence(client, version.tags["lineage.run_id"])
+    assert found.digest == version.tags["digest"] and found.metrics["score"].replicates == (1.0, None)
+
+
+def test_evidence_of_another_form_registers_nothing(store, dataset, tmp_path):
+    client, _ = store
+    with pytest.raises(DatasetError, match="evidence of model 'echo' is no evidence"):
+        dataset.save(Publication(folder_with(tmp_path / "model", 1), {"subject": "m"}))
+    assert client.search_registered_models() == []

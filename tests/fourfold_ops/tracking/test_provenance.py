@@ -5,3 +5,16 @@ def test_nested_parameters_get_dotted_names():
     nested = {"a": {"b": 1, "c": []}, "d": [{"e": 2}, 3], "f": [1, 2]}
     assert flat(nested) == {"a.b": 1, "a.c": [], "d.0.e": 2, "d.1": 3, "f": [1, 2]}
     assert flat({}) == {}
+
+
+def test_repository_of_another_user_is_reported_with_the_remedy(tmp_path, monkeypatch, caplog):
+    import subprocess
+
+    from fourfold_ops.tracking.provenance import git_tags
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # a switch of git's own tests
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.delenv("KEDRO_GIT_TAGS", raising=False)
+    assert git_tags(tmp_path) == {}
+    assert "dubious ownership" in caplog.text and f"safe.directory {tmp_path}" in caplog.text

@@ -3,63 +3,75 @@
 # H height, W width
 
 import hashlib
-import io
 import unicodedata
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
-from pydantic import Field, model_validator
 
-from fourfold.configuration import Config
+from fourfold.data.captions import Captions
+from fourfold.data.ingestion.images import CleaningConfig, Unusable, clean_image
 from fourfold.data.ingestion.sources import Drop, RawSample
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # other decoders are disabled: fewer ways for hostile files to do harm
-BACKGROUND = (255, 255, 255)  # behind transparent pixels
-WIDE_GRAYS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-
-
-class CleaningConfig(Config):
-    """What a sample must be like to be kept."""
-
-    min_side: int = Field(32, ge=1)  # pixels, of the shorter side before resizing
-    max_pixels: int = Field(40_000_000, ge=1, le=80_000_000)  # declared width × height; checked before anything is decoded
-    max_aspect_ratio: float = Field(4.0, ge=1)  # longer side / shorter side; the center crop shows little of wider ones
-    min_caption_length: int = Field(3, ge=1)  # characters, after white space is normalized
-    max_caption_length: int = Field(1_000, ge=1)  # characters
-
-    @model_validator(mode="after")
-    def _ordered_lengths(self) -> "CleaningConfig":
-        if self.min_caption_length > self.max_caption_length:
-            raise ValueError("cleaning.min_caption_length must not be above cleaning.max_caption_length.")
-        return self
+MAX_CONTROL_SHARE = 0.25  # of the characters of a text; UTF-16 and UTF-32 that are read as UTF-8 have more
+NO_CONTROLS = frozenset("\t\n\v\f\r")
+# Besides controls, formats, separators, private and unassigned characters: fillers, selectors and blanks of other categories
+INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cn", "Co", "Zl", "Zp", "Zs")
+VARIATION_SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 
 
 @dataclass(frozen=True)
 class CleanSample:
-    """One image, uint8 (image_size, image_size, 3), with its caption; `digest` is a hash of the pixels."""
+    """One image, uint8 (image_size, image_size, 3), with its caption or `Captions`.
+
+    `digest` is a hash of the pixels; `drops` are captions that are left out, where others are kept. The caption is "" where
+    there is none and captions are optional. `metadata` is that of the raw sample.
+    """
 
     key: str
     rgb_HW3: np.ndarray
     caption: str
     digest: str
-
-
-class Unusable(Exception):  # noqa: N818 - a result about a sample, not an error of the program
-    """Raised for a sample that is dropped; the message is the reason under which it is counted."""
+    drops: tuple[Drop, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def clean(raw: RawSample, config: CleaningConfig, image_size: int) -> CleanSample | Drop:
     """Return the sample with a cleaned image and caption, or a `Drop` with the reason why it cannot be used."""
     try:
-        caption = clean_caption(raw.caption, config)
+        caption, drops = _clean_captions(raw, config)
         rgb_HW3 = clean_image(raw.image, config, image_size)
     except Unusable as reason:
         return Drop(raw.name, str(reason))
     digest = hashlib.blake2b(rgb_HW3.tobytes(), digest_size=16).hexdigest()
-    return CleanSample(raw.key, rgb_HW3, caption, digest)
+    return CleanSample(raw.key, rgb_HW3, caption, digest, drops, raw.metadata)
+
+
+def _clean_captions(raw: RawSample, config: CleaningConfig) -> tuple[str, tuple[Drop, ...]]:
+    """Return the different captions of a sample and those that are left out.
+
+    Where captions are optional and none can be used, the caption is "". Otherwise this raises `Unusable`.
+    """
+    kept: dict[str, None] = {}
+    drops = [Drop(raw.name, raw.no_caption, "caption")] if raw.caption is None else []
+    for content in (*([] if raw.caption is None else [raw.caption]), *raw.further):
+        try:
+            caption = clean_caption(content, config)
+        except Unusable as reason:
+            drops.append(Drop(raw.name, str(reason), "caption"))
+            continue
+        if caption not in kept and len(kept) == config.max_captions:
+            drops.append(Drop(raw.name, f"image has more than {config.max_captions} captions", "caption"))
+        else:
+            kept[caption] = None
+    if not kept and config.captions == "optional":
+        return "", tuple(drops)
+    if not kept:
+        raise Unusable(drops[0].reason)
+    first, *further = kept
+    return (Captions(first, further) if further else first), tuple(drops)
 
 
 def clean_caption(content: bytes, config: CleaningConfig) -> str:
@@ -70,59 +82,20 @@ def clean_caption(content: bytes, config: CleaningConfig) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unusable("caption is not UTF-8") from None
-    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text))
-    caption = " ".join(visible.split())
+    printed = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text))
+    caption = " ".join(printed.split())
     if not caption:
         raise Unusable("caption empty")
-    if len(caption) < config.min_caption_length:
+    controls = sum(c not in NO_CONTROLS and unicodedata.category(c) == "Cc" for c in text)
+    if controls > MAX_CONTROL_SHARE * len(text.strip()):
+        raise Unusable("caption is not UTF-8 (control characters, as in UTF-16, UTF-32 or data that is no text)")
+    if all(map(_is_invisible, caption)):
+        raise Unusable("caption of invisible characters")
+    if sum(c == " " or not _is_invisible(c) for c in caption) < config.min_caption_length:
         raise Unusable("caption too short")
     if len(caption) > config.max_caption_length:
         raise Unusable("caption too long")
     return caption
-
-
-def clean_image(content: bytes, config: CleaningConfig, image_size: int) -> np.ndarray:
-    """Return the center square of the first frame, upright and resized: uint8 RGB (image_size, image_size, 3).
-
-    Raises:
-        Unusable: the image cannot be decoded, or its size or shape is not allowed. The declared size is checked before a pixel
-            is decoded, so a decompression bomb costs nothing.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large and unusual files; both are checked here
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_size(*image.size, config)
-                image.draft("RGB", (2 * image_size, 2 * image_size))  # JPEG is decoded at 1/2, 1/4 or 1/8 if that is enough
-                upright = _upright(image)
-                square = ImageOps.fit(to_rgb(upright), (image_size, image_size), Image.Resampling.LANCZOS)
-                return np.asarray(square)
-    except Unusable:
-        raise
-    except Image.DecompressionBombError:
-        raise Unusable("image has too many pixels") from None
-    except MemoryError:  # a fault of the machine, not of the image: dropping it would lose data silently
-        raise
-    except Exception:  # decoders raise all kinds of errors for hostile bytes
-        raise Unusable("image unreadable") from None
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return any Pillow image as 8-bit RGB: 16-bit grays are scaled, transparent pixels become white.
-
-    Raises:
-        Unusable: the pixels are floating-point numbers, whose range is unknown.
-    """
-    if image.mode in WIDE_GRAYS:
-        values_HW = np.asarray(image).astype(np.int64)
-        wide = image.mode != "I" or values_HW.max(initial=0) > 255
-        return Image.fromarray(np.clip(values_HW // 257 if wide else values_HW, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise Unusable("image of floating point numbers")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layered.size, (*BACKGROUND, 255)), layered).convert("RGB")
-    return image.convert("RGB")
 
 
 def split_of(key: str, shares: Mapping[str, float]) -> str:
@@ -138,20 +111,10 @@ def split_of(key: str, shares: Mapping[str, float]) -> str:
     return "train"
 
 
-def _check_size(width: int, height: int, config: CleaningConfig) -> None:
-    shorter, longer = sorted((width, height))
-    if width * height > config.max_pixels:
-        raise Unusable("image has too many pixels")
-    if shorter < config.min_side:
-        raise Unusable("image too small")
-    if longer > config.max_aspect_ratio * shorter:
-        raise Unusable("image too narrow")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the image rotated by its EXIF orientation; unreadable EXIF data is ignored."""
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are valid, only their metadata is not
-        return image
+def _is_invisible(character: str) -> bool:
+    """Return whether a character leaves no ink: spaces, formats, fillers, selectors."""
+    return (
+        unicodedata.category(character) in INVISIBLE_CATEGORIES
+        or character in INVISIBLE
+        or any(ord(character) in selectors for selectors in VARIATION_SELECTORS)
+    )

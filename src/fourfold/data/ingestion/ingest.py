@@ -7,18 +7,27 @@ the key. If the source has exact labels, they are written beside the shards as t
 import errno
 import logging
 import shutil
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
-from fourfold.data.ingestion.cleaning import CleaningConfig, split_of
-from fourfold.data.ingestion.drops import Tally, check_drops, loss_report
+from fourfold.data.annotations import ANNOTATIONS, AnnotationConfig
+from fourfold.data.ingestion.cleaning import split_of
+from fourfold.data.ingestion.croissant import CardConfig
+from fourfold.data.ingestion.drops import Tally, check_drops, describe_losses, loss_report
+from fourfold.data.ingestion.filling import ShardFiller
+from fourfold.data.ingestion.filters import FilterConfig
+from fourfold.data.ingestion.images import CleaningConfig, StorageConfig
+from fourfold.data.ingestion.leakage import LeakageConfig, digest_of_images
+from fourfold.data.ingestion.look_alikes import LookAlikeRules, LookAlikes, find_look_alikes
+from fourfold.data.ingestion.repeats import NearDuplicateConfig
 from fourfold.data.ingestion.sources import (
     SOURCES,
     AnySourceConfig,
@@ -29,18 +38,35 @@ from fourfold.data.ingestion.sources import (
     TruthTarget,
 )
 from fourfold.data.ingestion.sources.files import FilesConfig
-from fourfold.data.ingestion.staging import StagedSample, stage, staged_chunks
-from fourfold.data.shards import ShardSet, finish_split, missing_columns, shard_name, write_members
+from fourfold.data.ingestion.sources.several import each_source
+from fourfold.data.ingestion.staging import StagingRules, count_staged, stage, staged_chunks, staged_outlines
+from fourfold.data.ingestion.touched import resume_untouched, warn_of_touched_files
+from fourfold.data.shards import ShardSet, finish_split, forget_splits
+from fourfold.data.work_split import NO_SPLIT, WorkSplit
+from fourfold.digests import (
+    DIGESTS_FILE,
+    damage_of,
+    forget_digests,
+    is_intact,
+    record_digests,
+    recorded_digests,
+    write_recorded_json,
+)
 from fourfold.modalities import SOURCE_LABELS
-from fourfold.reuse import SUPERSEDED_FOLDER, Fingerprint, claim, fingerprint
-from fourfold.storage import read_json, write_json
+from fourfold.reuse import FINGERPRINT_FILE, SUPERSEDED_FOLDER, Fingerprint, claim, fingerprint, renew_fingerprint
+from fourfold.storage import PARTIAL_MARK, read_json, write_bytes
 
 logger = logging.getLogger(__name__)
 
 HASHED_SPLITS = ("train", "val", "test")  # of a stream without a fixed split; later stages need all three
 SPLIT_WITHOUT_TRUTH = "train"  # models learn from what labelers predict, never from exact labels
 REPORT_FILE = "ingestion_report.json"
+SET_RECORDS = (f"shards/{DIGESTS_FILE}", f"truth/{DIGESTS_FILE}")
 STAGING = ".staging"
+OPEN_LOCK = f"{PARTIAL_MARK}open"
+NO_TRUTH_FILE = "none.txt"
+REMEDY = "Ingest again with `kedro run --pipelines=ingestion`, or restore the folder with `dvc checkout --force`."
+SOURCE_FOLDER = ".source"  # versions and digests of the files of a source, of this machine; listed in .dvcignore
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -50,11 +76,39 @@ class IngestionConfig(Config):
     source: AnySourceConfig  # `kind` names a registered source; each has its own settings
     supplement: AnySourceConfig | None = None  # a second source, for the splits that `source` does not provide
     cleaning: CleaningConfig = CleaningConfig()  # what a sample must be like to be kept
+    annotations: AnnotationConfig = AnnotationConfig()  # which metadata of a sample fine-tuning learns from
+    filters: tuple[FilterConfig, ...] = ()  # rules about the metadata; what they remove is no fault of the source
+    card: CardConfig = Field(CardConfig(), exclude=True)  # what cards say of the data set; it changes nothing else
+    leakage: LeakageConfig | None = None  # near-duplicates between train and evaluation images; None: not looked for
+    # near-duplicates within train; None: not looked for
+    near_duplicates: NearDuplicateConfig | None = Field(None, exclude_if=lambda value: value is None)
     image_size: int = Field(64, ge=8, le=1024)  # pixels, square
+    storage: StorageConfig = StorageConfig()  # how images are stored
     val_share: float = Field(0.05, gt=0, lt=0.5)  # of the keys of a stream without a fixed split
     test_share: float = Field(0.05, gt=0, lt=0.5)  # as val_share
     samples_per_shard: int = Field(250, ge=1, le=10_000)  # of each modality
     max_drop_share: float = Field(0.2, ge=0, le=1)  # of the samples of a stream, and of its archives; more is an error
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each split of a stream without a fixed one; the rest is `train`."""
+        return {"val": self.val_share, "test": self.test_share}
+
+    def look_alike_rules(self) -> LookAlikeRules:
+        """Return which images of `train` are left out because they look like others."""
+        return LookAlikeRules(self.leakage, self.near_duplicates, self.cleaning, self.image_size)
+
+    def staging_rules(self) -> StagingRules:
+        """Return how raw samples become staged ones."""
+        rules = StagingRules(self.cleaning, self.image_size, self.annotations, self.samples_per_shard)
+        return replace(rules, filters=self.filters, hashed=bool(self.leakage or self.near_duplicates), storage=self.storage)
+
+    @model_validator(mode="after")
+    def _filters_have_different_names(self) -> "IngestionConfig":
+        names = [one.name for one in self.filters]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"ingestion.filters has two rules of the name {', '.join(twice)}. Rename one of them.")
+        return self
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> "IngestionConfig":
@@ -65,7 +119,9 @@ class IngestionConfig(Config):
             if size != self.image_size:
                 raise ValueError(f"{name}.image_size ({size}) must equal image_size ({self.image_size}).")
             if self.cleaning.min_side > size:
-                raise ValueError(f"cleaning.min_side ({self.cleaning.min_side}) would drop every image of {size} pixels.")
+                raise ValueError(
+                    f"cleaning.min_side ({self.cleaning.min_side}) would drop every image of {size} pixels. Lower it."
+                )
         return self
 
 
@@ -83,7 +139,7 @@ class OpenedSource:
         return {split for s in self.streams for split in ([s.split] if s.split else HASHED_SPLITS)}
 
 
-def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
+def ingest(config: IngestionConfig, seed: int, folder: Path, work_split: WorkSplit = NO_SPLIT) -> ShardSet:
     """Read or render the source, clean it, split it and shard it.
 
     Writes `shards/`, `truth/` and the report below `folder`, and in `crawl/` what a source generates. An interrupted call is
@@ -93,44 +149,113 @@ def ingest(config: IngestionConfig, seed: int, folder: Path) -> ShardSet:
         config: what to ingest.
         seed: for sources that generate their samples.
         folder: the output folder; the source must not be inside.
+        work_split: the share of the source that this process cleans, into files beside those of other shares. A later call for
+            the whole source fills the shards.
 
     Returns:
-        The shards.
+        The shards; none are there yet after a share of the work.
 
     Raises:
         ValueError: the source is wrong, more than `max_drop_share` was dropped, a split got no sample, or the folder cannot be
             written.
     """
     with _explain_os_errors(folder):
+        if not work_split.is_whole:
+            _clean_share(config, seed, folder, work_split)
+            return ShardSet(folder / "shards")
         # 1) Open the sources; rendered ones are rendered here
         opened = _open_sources(config, seed, folder)
         streams = [stream for source in opened for stream in source.streams]
-        inputs = {stream.name: stream.digest for stream in streams}
-        sources = [source.source for source in opened]
-        work = fingerprint(__name__, inputs=inputs, uses=sources, config=config, seed=seed)
-        shards = ShardSet(folder / "shards")
+        work, shards = _fingerprint(opened, config, seed), ShardSet(folder / "shards")
         if _is_finished(folder, shards, work):
+            renew_fingerprint(shards.root, work)
+            if not is_intact(folder, *_truth_fingerprints(folder), remedy="Writing the truth again."):
+                _write_truth(opened, shards, config, seed, folder / "truth")
+                _record_sets(folder)
+            warn_of_touched_files(streams, work.digest, folder / SOURCE_FOLDER)
+            _log_losses(folder)
             return shards
 
         # 2) Clean every stream into staging, then fill the shards
         claim(shards.root, work)
-        for stream in streams:
-            stage(stream, config.cleaning, config.image_size, config.samples_per_shard, _staging(shards, stream))
-        tallies = _fill_shards(streams, config, shards)
+        (folder / OPEN_LOCK).unlink(missing_ok=True)  # of shares that were done earlier
+        resume_untouched(streams, work.digest, folder / SOURCE_FOLDER, lambda: _remove_others(shards.root, [FINGERPRINT_FILE]))
+        staging = {_staging(shards, stream): stream for stream in streams}
+        stage(staging, config.staging_rules())
+        has_annotations = any(count_staged(path, "annotated") for path in staging)
+        modalities = (*SOURCE_LABELS, ANNOTATIONS) if has_annotations else SOURCE_LABELS
+        outlines = partial(_outlines, streams, config, shards)
+        look_alikes = find_look_alikes(config.look_alike_rules(), outlines, shards.root / STAGING)
+        tallies = _fill_shards(streams, config, shards, modalities, look_alikes)
         _check_splits(config, shards)
         for split in _split_folders(shards.root):
-            finish_split(shards.root, split, SOURCE_LABELS)
+            finish_split(shards.root, split, modalities)
 
         # 3) Write the truth of the samples that were kept, then the report, which marks the work as finished
         _write_truth(opened, shards, config, seed, folder / "truth")
-        write_json(folder / REPORT_FILE, {"fingerprint": work.digest, **loss_report(shards, tallies)})
+        _record_sets(folder)
+        # the catalog writes this file once more, with equal bytes (tested)
+        report = loss_report(shards, tallies) | look_alikes.report()
+        write_recorded_json(folder, REPORT_FILE, {"fingerprint": work.digest, **report})
         shutil.rmtree(shards.root / STAGING)
+        _log_losses(folder)
         return shards
+
+
+def _clean_share(config: IngestionConfig, seed: int, folder: Path, work_split: WorkSplit) -> None:
+    """Clean a share of the source into staging, as `ingest` does with all of it; other processes clean other shares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / OPEN_LOCK):  # the first process renders what is rendered, and claims the folder
+        opened = _open_sources(config, seed, folder)
+        streams = [stream for source in opened for stream in source.streams]
+        work, shards = _fingerprint(opened, config, seed), ShardSet(folder / "shards")
+        if _is_finished(folder, shards, work):
+            (folder / OPEN_LOCK).unlink(missing_ok=True)
+            return
+        claim(shards.root, work, shared=True)
+        resume_untouched(streams, work.digest, folder / SOURCE_FOLDER, lambda: _remove_others(shards.root, [FINGERPRINT_FILE]))
+    stage({_staging(shards, stream): stream for stream in streams}, config.staging_rules(), work_split)
+
+
+def _fingerprint(opened: Sequence[OpenedSource], config: IngestionConfig, seed: int) -> Fingerprint:
+    inputs = {stream.name: stream.digest for source in opened for stream in source.streams}
+    inputs |= {f"leakage.against {path}": digest_of_images(path) for path in (config.leakage or LeakageConfig()).against}
+    return fingerprint(__name__, inputs=inputs, uses=[source.source for source in opened], config=config, seed=seed)
+
+
+def _record_sets(folder: Path) -> None:
+    """Record the digests of both shard sets and of the fingerprints of the truth, so that what is lost later is noticed."""
+    known = {*SET_RECORDS, *_truth_fingerprints(folder)}
+    written = {path.relative_to(folder).as_posix() for path in folder.glob(f"truth/*/{FINGERPRINT_FILE}")}
+    there = {name for name in known if (folder / name).is_file()} | written
+    record_digests(folder, *sorted(there))
+    forget_digests(folder, known - there)
+
+
+def _truth_fingerprints(folder: Path) -> list[str]:
+    """Return the recorded names of the fingerprints that sources wrote beside their truth."""
+    return sorted(name for name in recorded_digests(folder) if name.startswith("truth/") and name.endswith(FINGERPRINT_FILE))
 
 
 def ingestion_report(folder: Path) -> dict[str, Any]:
     """Return what `ingest` recorded about its losses: counts and drops by reason, in all and by stream."""
+    _check_own_files(folder)
     return read_json(folder / REPORT_FILE)
+
+
+def _check_own_files(folder: Path) -> None:
+    """Compare the report and the records of both sets with their digests; raises ValueError that names a difference.
+
+    Other files of the folder, such as the data card, are not judged: the code that writes them makes them again.
+    """
+    record = recorded_digests(folder)
+    for name in (REPORT_FILE, *SET_RECORDS):
+        if (name == REPORT_FILE or name in record) and (damage := damage_of(folder, name, record)):
+            raise ValueError(f"{damage} {REMEDY}")
+
+
+def _log_losses(folder: Path) -> None:
+    logger.info("%s\nAll counts: %s.", describe_losses(ingestion_report(folder)), folder / REPORT_FILE)
 
 
 def open_truth(folder: Path) -> ShardSet:
@@ -148,7 +273,9 @@ def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[Open
         _require_path_outside(source_config, folder)
         source = SOURCES.get(source_config.kind)
         taken = {split for earlier in opened for split in earlier.splits}
-        one = OpenedSource(source, source_config, source.open(source_config, SourceContext(seed, crawl, taken)))
+        fields = config.annotations.fields | {rule.field for rule in config.filters}
+        context = SourceContext(seed, crawl, taken, folder / SOURCE_FOLDER, fields)
+        one = OpenedSource(source, source_config, source.open(source_config, context))
         if both := sorted(taken & one.splits):
             raise ValueError(
                 f"ingestion.supplement (kind {source_config.kind!r}) provides {', '.join(both)}, which ingestion.source "
@@ -160,12 +287,39 @@ def _open_sources(config: IngestionConfig, seed: int, folder: Path) -> list[Open
     return opened
 
 
+def expected_samples(config: IngestionConfig) -> dict[str, int] | None:
+    """Return the number of samples of each split at most, found before anything is read or changed.
+
+    Returns:
+        Counts by split; None if a source cannot tell, e.g. tars, whose members are not listed.
+
+    Raises:
+        ValueError: a source cannot be opened.
+    """
+    shares, found = config.shares, dict[str, int]()
+    is_known = True  # the other source is still checked if one cannot tell
+    for source_config in filter(None, (config.source, config.supplement)):
+        hashed: dict[str, int] = {}  # a stream without a fixed split provides these three, if only with no sample
+
+        def split(key: str, hashed: dict[str, int] = hashed) -> str:
+            hashed.update(dict.fromkeys(HASHED_SPLITS, 0))
+            return split_of(key, shares)
+
+        counts = SOURCES.get(source_config.kind).count(source_config, split)
+        if counts is None:
+            is_known = False
+            continue
+        found = hashed | counts | found  # a supplement provides only the splits that the source does not
+    return found if is_known else None
+
+
 def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
     """Return whether an earlier run finished this work; if its shards were damaged since, clear them and return False."""
     report, truth = folder / REPORT_FILE, open_truth(folder)
-    if not report.exists() or read_json(report).get("fingerprint") != work.digest:
+    if not is_intact(folder, REPORT_FILE, remedy="Ingesting again.") or read_json(report).get("fingerprint") != work.digest:
         return False
     try:
+        _check_own_files(folder)
         shards.verify()
         truth.verify()
     except ValueError as error:
@@ -177,10 +331,15 @@ def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
     return True
 
 
-def _fill_shards(streams: list[SampleStream], config: IngestionConfig, shards: ShardSet) -> dict[str, Tally]:
+def _fill_shards(
+    streams: list[SampleStream],
+    config: IngestionConfig,
+    shards: ShardSet,
+    modalities: Sequence[str],
+    look_alikes: LookAlikes,
+) -> dict[str, Tally]:
     """Copy staged samples into the shards of their splits, without duplicates, and check how much was lost."""
-    filler = _ShardFiller(shards.root, config.samples_per_shard)
-    shares = {"val": config.val_share, "test": config.test_share}
+    filler = ShardFiller(shards.root, config.samples_per_shard, modalities, shards.root / STAGING)
     tallies = {stream.name: Tally() for stream in streams}
     for stream in streams:
         tally = tallies[stream.name]
@@ -188,61 +347,54 @@ def _fill_shards(streams: list[SampleStream], config: IngestionConfig, shards: S
             for drop in drops:
                 tally.drop(drop.name, drop.reason, drop.what)
             for sample in samples:
-                if duplicate := filler.duplicate(sample):
-                    tally.drop(sample.key, duplicate)
-                else:
-                    tally.kept += 1
-                    filler.add(sample, stream.split or split_of(sample.key, shares))
+                unique = filler.unique(sample)
+                if isinstance(unique, str):
+                    tally.drop(sample.key, unique)
+                    continue
+                split = stream.split or split_of(stream.split_by(unique.key), config.shares)
+                reason = look_alikes.removal(unique.key, unique.hash) if split == SPLIT_WITHOUT_TRUTH else None
+                if reason:
+                    filler.note(unique)
+                    tally.drop(unique.key, reason, "removal")
+                    continue
+                tally.kept += 1
+                filler.add(unique, split, stream.source)
         check_drops(tally, stream, config.max_drop_share)
+        _check_captions(tally, stream, count_staged(_staging(shards, stream), "captioned"))
     filler.finish()
     return tallies
 
 
-class _ShardFiller:
-    """Collects the samples of each split and writes a shard whenever one is full. Shards that exist are not written again."""
+def _outlines(streams: list[SampleStream], config: IngestionConfig, shards: ShardSet) -> Iterator[tuple[str, int | None]]:
+    """Yield split and perceptual hash of every sample, without exact duplicates."""
+    filler = ShardFiller(shards.root, config.samples_per_shard, (), shards.root / STAGING)
+    for stream in streams:
+        for outline in staged_outlines(_staging(shards, stream)):
+            unique = filler.unique(outline)
+            if not isinstance(unique, str):
+                filler.note(unique)
+                yield stream.split or split_of(stream.split_by(unique.key), config.shares), unique.hash
 
-    def __init__(self, root: Path, samples_per_shard: int) -> None:
-        self.root, self.samples_per_shard = root, samples_per_shard
-        self.keys: set[str] = set()
-        self.digests: set[str] = set()
-        self.waiting: dict[str, list[StagedSample]] = defaultdict(list)  # split → samples of its next shard
-        self.num_shards: Counter[str] = Counter()  # by split
 
-    def duplicate(self, sample: StagedSample) -> str | None:
-        """Return the reason if the key or the pixels of a sample were added before, to any split; otherwise None."""
-        if sample.key in self.keys:
-            return "duplicate key"
-        return "duplicate image" if sample.digest in self.digests else None
-
-    def add(self, sample: StagedSample, split: str) -> None:
-        """Add a sample to a split."""
-        self.keys.add(sample.key)
-        self.digests.add(sample.digest)
-        self.waiting[split].append(sample)
-        if len(self.waiting[split]) == self.samples_per_shard:
-            self._write(split)
-
-    def finish(self) -> None:
-        """Write the last shard of each split."""
-        for split in sorted(self.waiting):
-            self._write(split)
-
-    def _write(self, split: str) -> None:
-        name, samples = shard_name(self.num_shards[split]), self.waiting.pop(split)
-        columns = {
-            "rgb": [(sample.key, "png", sample.png) for sample in samples],
-            "caption": [(sample.key, "txt", sample.caption) for sample in samples],
-        }
-        for modality in missing_columns(self.root, split, name, SOURCE_LABELS):
-            write_members(self.root / split / modality / name, columns[modality])
-        self.num_shards[split] += 1
+def _check_captions(tally: Tally, stream: SampleStream, captioned: int) -> None:
+    """Raise ValueError when a source has a caption table that fits none of its images."""
+    rows = tally.reasons["row"]
+    if not captioned and rows:
+        reason, count = rows.most_common(1)[0]
+        raise ValueError(
+            f"No image of {stream.location} has a caption, although there is a caption table: {count} × {reason}, e.g. "
+            f"{tally.examples[reason][0]}. Correct the names in the table, or remove it to train without captions."
+        )
 
 
 def _write_truth(opened: list[OpenedSource], shards: ShardSet, config: IngestionConfig, seed: int, truth: Path) -> None:
     """Write the exact labels of every kept sample whose source has them, except for the training split."""
     exact = {split: one for one in reversed(opened) if one.source.has_truth for split in one.splits}
     splits = [split for split in shards.splits() if split in exact and split != SPLIT_WITHOUT_TRUTH]
-    _remove_others(truth, splits)
+    _remove_others(truth, [*splits, DIGESTS_FILE])
+    forget_splits(truth, keep=splits)
+    if not splits:  # an empty folder cannot be told from one that was lost
+        write_bytes(truth / NO_TRUTH_FILE, b"The source has no exact labels.\n")
     for split in splits:
         target = TruthTarget(truth, split, shards.keys(split), config.samples_per_shard)
         exact[split].source.write_truth(exact[split].config, seed, target)
@@ -275,7 +427,9 @@ def _remove_others(folder: Path, names: Collection[str]) -> None:
 
 def _require_path_outside(source: SourceConfig, folder: Path) -> None:
     """Raise ValueError when the files of a source are inside the output folder, which is cleared."""
-    if isinstance(source, FilesConfig) and (path := Path(source.path).resolve()).is_relative_to(folder.resolve()):
+    for one in each_source(source).values():
+        if not isinstance(one, FilesConfig) or not (path := Path(one.path).resolve()).is_relative_to(folder.resolve()):
+            continue
         raise ValueError(f"source.path {path} lies in {folder}, which ingestion clears and fills. Keep the source elsewhere.")
 
 

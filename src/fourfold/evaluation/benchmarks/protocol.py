@@ -4,6 +4,7 @@ A reader returns `Samples`, so a benchmark is scored by the same prediction task
 data set of the run. It may reuse registered tasks (`PREDICTION_TASKS.get("rgb->depth")`) or bring its own.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from fourfold.evaluation.benchmarks.official import OfficialBenchmark
 from fourfold.evaluation.config import BenchmarkConfig, EvaluationConfig
 from fourfold.evaluation.evaluate import Predictor, score_tasks
 from fourfold.evaluation.samples import Samples
 from fourfold.evaluation.tasks import PredictionTask, TaskContext, select_tasks
 from fourfold.labelers.protocol import ImageTextEncoder
 from fourfold.plugins import Registry
+
+logger = logging.getLogger(__name__)
 
 
 class BenchmarkModel(Predictor, Protocol):
@@ -49,7 +53,10 @@ class Benchmark:
     fit_split: str | None = "train"  # the trivial answers are fitted on it if it is there; None: no trivial answers
 
 
-BENCHMARKS: Registry[Benchmark] = Registry("benchmark", "Register it in a plug-in; see docs/guides/add-a-benchmark.md.")
+BENCHMARKS: Registry[Benchmark | OfficialBenchmark] = Registry(
+    "benchmark", "Register it in a plug-in; see docs/guides/add-a-benchmark.md."
+)
+MAX_IN_MEMORY = 1000  # samples of a benchmark that is held in memory, unless `max_samples` is set
 
 
 def evaluate_benchmarks(
@@ -64,12 +71,16 @@ def evaluate_benchmarks(
         seed: of generation and of the bootstrap.
 
     Returns:
-        By the names of the configuration: `title`, `samples`, `skipped` tasks with the reason, a `table` as that of
-        `evaluate`, and the `metrics` that describe its entries.
+        By the names of the configuration, without official benchmarks, which have a run of their own: `title`, `samples`,
+        `skipped` tasks with the reason, a `table` as that of `evaluate`, and the `metrics` that describe its entries.
     """
-    return {
-        name: _evaluate_benchmark(any_to_any, encoder, settings, config, seed) for name, settings in config.benchmarks.items()
-    }
+    results = {}
+    for name, settings in config.benchmarks.items():
+        if isinstance(BENCHMARKS.get(settings.reader), OfficialBenchmark):
+            logger.warning("Benchmark %s is left out here: `kedro run --pipelines=benchmarks` scores it.", name)
+        else:
+            results[name] = _evaluate_benchmark(any_to_any, encoder, settings, config, seed)
+    return results
 
 
 def _evaluate_benchmark(
@@ -80,20 +91,23 @@ def _evaluate_benchmark(
     seed: int,
 ) -> dict[str, Any]:
     benchmark = BENCHMARKS.get(settings.reader)
+    assert isinstance(benchmark, Benchmark)
     side = any_to_any.image_side("rgb")
 
     def read(split: str) -> Samples:
-        return benchmark.read(BenchmarkSplit(settings.path, split, side, settings.max_samples))
+        return benchmark.read(BenchmarkSplit(settings.path, split, side, settings.max_samples or MAX_IN_MEMORY))
 
     samples = read(settings.split or benchmark.split)
     has_fit_split = benchmark.fit_split is not None and (settings.path / benchmark.fit_split).is_dir()
     fitted = read(benchmark.fit_split) if has_fit_split and benchmark.fit_split else None
     tasks, skipped = select_tasks(samples, encoder, benchmark.tasks)
+    misfits: dict[str, str] = {}
+    table = score_tasks(any_to_any, TaskContext(samples, encoder, config), fitted, tasks, seed, misfits=misfits)
     return {
         "title": benchmark.title,
         "samples": len(samples),
-        "skipped": skipped,
-        "table": score_tasks(any_to_any, TaskContext(samples, encoder, config), fitted, tasks, seed),
+        "skipped": skipped | misfits,
+        "table": table,
         "metrics": [vars(metric) for task in tasks for metric in task.metrics],
     }
 
@@ -107,7 +121,7 @@ def read_image(path: Path, side: int) -> np.ndarray:
     try:
         image = Image.open(path).convert("RGB")
     except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}.") from error
+        raise ValueError(f"{path} cannot be read as an image: {error}. Replace or remove it.") from error
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
     left, top = (width - side) // 2, (height - side) // 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fourfold import images
 from fourfold.data.codecs import encode, extension
 from fourfold.data.shards import ShardSet
+from fourfold.generation.marking import marked_if_png
 from fourfold.images import Drawing
 from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import write_bytes, write_json
@@ -36,32 +38,43 @@ def write_answers(
     folder: Path,
     request: dict[str, Any] | None = None,
     class_table: ClassTable | None = None,
+    is_part: bool = False,
 ) -> list[Path]:
     """Write each answer as `<label>.<extension>`, those that are no image also as `<label>_image.png`, and `sheet.png`.
+
+    Every PNG says that a model generated it (`fourfold.generation.marking`).
 
     Args:
         conditions, answers: one value by label, without a batch axis.
         folder: is created if needed; files of the same names are replaced.
         request: how the answers were generated; `answers.json` records it with texts, boxes and the names of all files.
         class_table: names and colors of the classes in segmentations and boxes.
+        is_part: whether only a part of each answer was generated.
 
     Returns:
         The files, the contact sheet last.
     """
     drawing = Drawing(conditions.get("rgb", answers.get("rgb")), class_table, size=CELL)
     written, listed = [], {}
+    mark = partial(_marked, request=request or {}, is_part=is_part)
     for name, value in answers.items():
         written.append(folder / f"{name}.{extension(name, value)}")
-        write_bytes(written[-1], encode(name, value))
+        write_bytes(written[-1], mark(encode(name, value)))
         listed[name] = written[-1].name if isinstance(value, np.ndarray) else value
         if name != "rgb" and (image := images.draw(name, value, drawing)) is not None:
             written.append(folder / f"{name}_image.png")
-            write_bytes(written[-1], images.png(image))
+            write_bytes(written[-1], mark(images.png(image)))
     write_json(folder / ANSWERS_FILE, (request or {}) | {"answers": listed})
     cells = [Cell(f"{name} in", name, value) for name, value in conditions.items()]
     cells += [Cell(name, name, value) for name, value in answers.items()]
-    write_bytes(folder / SHEET_FILE, images.png(contact_sheet(cells, drawing)))
+    write_bytes(folder / SHEET_FILE, mark(images.png(contact_sheet(cells, drawing))))
     return [*written, folder / ANSWERS_FILE, folder / SHEET_FILE]
+
+
+def _marked(content: bytes, request: dict[str, Any], is_part: bool) -> bytes:
+    """Return the bytes of a file, marked if it is a PNG. Paths and texts of the user stay out of images that may be shared."""
+    public = {name: value for name, value in request.items() if name != "conditions"}
+    return marked_if_png(content, public, is_part)
 
 
 def write_neighbors(
@@ -83,8 +96,8 @@ def write_neighbors(
         class_table: Names and colors of the classes in segmentations and boxes of the query.
     """
     rgb_by_key: dict[str, np.ndarray] = {}
-    for name, keys in shards.keys_by_shard(split).items():
-        if ranked.keys() & set(keys):  # read only the shards that contain a result
+    for name in shards.shard_names(split):
+        if ranked.keys() & set(shards.shard_keys(split, name)):  # read only the shards that contain a result
             rgb_by_key |= {sample["__key__"]: sample["rgb"] for sample in shards.read(split, ["rgb"], name)}
     cells = [Cell(f"{name} in", name, value) for name, value in conditions.items()]
     cells += [Cell(f"{key}  {cosine:.3f}", "rgb", rgb_by_key[key]) for key, cosine in ranked.items()]

@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from fourfold.metrics.label_efficiency import draw_curves
+
 Point = tuple[float, float]
 
 COLORS = {  # color in the SVG → CSS variable of the page
@@ -87,25 +89,68 @@ def strip(
     return _svg(figure, label, "strip")
 
 
-def arms_chart(arms: Mapping[str, Sequence[tuple[str, float, float]]], label: str, width: int = 320) -> str:
+def arms_chart(
+    arms: Mapping[str, Sequence[tuple[str, float, float]]], label: str, colors: Mapping[str, str], width: int = 320
+) -> str:
     """Return means and standard errors as dots with bars, one row per group of arms.
 
     Args:
         arms: per group, e.g. "200 labels": (arm, mean, standard error).
         label: the text that replaces the chart for screen readers.
+        colors: by arm, names of CSS variables of the page without their dashes.
         width: in points.
     """
     figure, axes = _figure(width, 30 + 26 * len(arms))
     for row, entries in enumerate(arms.values()):
         for index, (arm, mean, error) in enumerate(entries):
             level = row + (index - (len(entries) - 1) / 2) * 0.22
-            color = _COLOR_OF.get(arm, _COLOR_OF["soft"])
+            color = _COLOR_OF.get(colors.get(arm, "soft"), _COLOR_OF["soft"])
             axes.errorbar(mean, level, xerr=error, fmt="o", markersize=6, color=color, elinewidth=2.2, gid=arm)
     axes.set_yticks(range(len(arms)), list(arms))
     axes.set_ylim(len(arms) - 0.5, -0.5)  # the first group on top
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0)
     return _svg(figure, label, "arms")
+
+
+def label_curves(
+    series: Mapping[str, Sequence[tuple[int, float, float]]], label: str, colors: Mapping[str, str], width: int = 320
+) -> str:
+    """Return a metric over the number of labels, on a logarithmic axis, one line for each arm.
+
+    Args:
+        series: by arm, (number of labels, mean, standard deviation).
+        label: the text that replaces the chart for screen readers.
+        colors: by arm, names of CSS variables of the page without their dashes.
+    """
+    figure, axes = _figure(width, 190)
+    draw_curves(axes, series, {arm: _COLOR_OF.get(colors.get(arm, "soft"), _COLOR_OF["soft"]) for arm in series})
+    return _svg(figure, label, "label-curves")
+
+
+def bars(shares: Mapping[str, float], label: str, width: int = 320) -> str:
+    """Return shares from 0 to 1 as horizontal bars, one row each, with their percentages.
+
+    Args:
+        shares: by name; "" is returned if there are none.
+        label: the text that replaces the chart for screen readers.
+        width: in points.
+    """
+    if not shares:
+        return ""
+    figure, axes = _figure(width, 14 + 19 * len(shares))
+    for row, (name, share) in enumerate(shares.items()):
+        axes.barh(row, 1, height=0.55, color=_COLOR_OF["rule-strong"], alpha=0.35)
+        axes.barh(row, share, height=0.55, color=_COLOR_OF["c1"], gid=name.replace(" ", "-"))
+        axes.text(1.02, row, f"{100 * share:.1f} %", va="center", color=_COLOR_OF["soft"])  # black is unreadable on dark
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.set_ylim(len(shares) - 0.5, -0.5)  # the first on top
+    axes.set_xlim(0, 1.16)
+    axes.set_xticks([])
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0)
+    return _svg(figure, label, "bars")
 
 
 def curves(series: Mapping[str, Sequence[Point]], label: str, width: int = 230, height: int = 120) -> str:
@@ -126,21 +171,6 @@ def curves(series: Mapping[str, Sequence[Point]], label: str, width: int = 230, 
     axes.locator_params(nbins=4)
     axes.set_xlabel("step")
     return _svg(figure, label, "curves")
-
-
-def bars(shares: Mapping[str, float], label: str, width: int = 320) -> str:
-    """Return horizontal bars of non-negative numbers in seconds, e.g. the time of each stage."""
-    figure, axes = _figure(width, 8 + 18 * len(shares))
-    names = [name.replace("_", " ") for name in shares]
-    drawn = axes.barh(names, list(shares.values()), color=_COLOR_OF["student"], alpha=0.8, height=0.65)
-    axes.bar_label(drawn, fmt="%.0f s", padding=4, color=_COLOR_OF["soft"])
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_xticks([])
-    return _svg(figure, label, "bars")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:

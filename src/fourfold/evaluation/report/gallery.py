@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fourfold import images
 from fourfold.evaluation.config import EvaluationConfig
+from fourfold.evaluation.error_maps import comparable, counted_pixels, error_map
 from fourfold.evaluation.evaluate import Predictor, predict_pairs, required_names
-from fourfold.evaluation.samples import EvaluationData, load_samples
+from fourfold.evaluation.fit import fitting_tasks, has_relative_depth, shape_misfit
+from fourfold.evaluation.samples import EvaluationData, Samples, load_samples
 from fourfold.evaluation.tasks import PREDICTION_TASKS, PredictionTask, select_tasks, task_pairs
 from fourfold.images import Drawing
 from fourfold.modalities.class_table import ClassTable
@@ -26,7 +28,7 @@ INK, PAPER = (34, 34, 40), (255, 255, 255)
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One sample. `images[role][label]` are uint8 (H, W, 3); a role is teacher, student or truth."""
+    """One sample. `images[role][label]` are uint8 (H, W, 3); a role is teacher, student, truth or error."""
 
     key: str
     rgb: np.ndarray
@@ -52,12 +54,15 @@ def collect_gallery(any_to_any: Predictor, data: EvaluationData, config: Evaluat
     shown = [task for _, task in PREDICTION_TASKS.items() if task.gallery_title or task.pair == "rgb->caption"]
     # A text encoder is needed for scores, not for images.
     tasks, _ = select_tasks(samples, None, [replace(task, needs_encoder=False) for task in shown])
+    tasks, _ = fitting_tasks(any_to_any, samples, tasks)
     predictions = predict_pairs(any_to_any, samples, task_pairs(tasks), config, seed)
+    tasks = [task for task in tasks if not shape_misfit(predictions[task.source, task.target], samples, task.target)]
     from_rgb = {task.target: task for task in tasks if task.source == "rgb" and task.gallery_title}
     from_caption = {task.target: task for task in tasks if task.source == "caption"}
+    is_relative = has_relative_depth(any_to_any)
     values = {
         "teacher": samples.labels,
-        "student": {target: predictions["rgb", target] for target in from_rgb},
+        "student": {target: comparable(target, predictions["rgb", target], samples, is_relative) for target in from_rgb},
         **({"truth": samples.truth_only} if samples.exact else {}),
     }
     captions = predictions.get(("rgb", "caption"), [""] * len(samples))
@@ -65,6 +70,7 @@ def collect_gallery(any_to_any: Predictor, data: EvaluationData, config: Evaluat
     for index in range(len(samples)):
         drawing = Drawing(samples.rgb[index], samples.class_table, samples.labels.get("clip"), samples.rgb.shape[1])
         drawn = {role: _drawn(from_rgb, columns, index, drawing) for role, columns in values.items()}
+        drawn["error"] = _errors(samples, values["student"], index)
         dreamed = {target: predictions["caption", target] for target in from_caption}
         rows.append(
             GalleryRow(
@@ -73,7 +79,7 @@ def collect_gallery(any_to_any: Predictor, data: EvaluationData, config: Evaluat
                 caption=samples.captions[index],
                 predicted_caption=captions[index],
                 images=drawn,
-                from_caption=_drawn(from_caption, dreamed, index, drawing),
+                from_caption=_drawn(from_caption if samples.captions[index] else {}, dreamed, index, drawing),
             )
         )
     return Gallery(rows, _titles(from_rgb), _titles(from_caption), samples.class_table)
@@ -125,6 +131,16 @@ def _drawn(tasks: dict[str, PredictionTask], values: dict[str, Any], index: int,
             if image is not None:
                 drawn[target] = image
     return drawn
+
+
+def _errors(samples: Samples, predicted: dict[str, Any], index: int) -> dict[str, np.ndarray]:
+    """Return where one sample's predictions differ from the truth, or from the teacher's labels where there is none."""
+    found = {
+        name: error_map(name, values[index], samples.truth[name][index], counted_pixels(name, samples, index))
+        for name, values in predicted.items()
+        if isinstance(values, np.ndarray) and isinstance(samples.truth.get(name), np.ndarray)
+    }
+    return {name: image for name, image in found.items() if image is not None}
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], width: int) -> None:

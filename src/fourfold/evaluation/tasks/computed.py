@@ -23,13 +23,15 @@ def palette_statistics(predicted: Sequence[Palettes], truth: Sequence[Palettes])
     """Return `color_distance`: from each color of one palette to the nearest of the other, in both directions (RGB, 0-255).
 
     A prediction holds one palette; it is compared with the true one of its size, or with the largest if there is none.
+    Samples without a true palette do not count.
     """
-    return {"color_distance": mean([_distance(*pair) for pair in zip(predicted, truth, strict=True)])}
+    distances = [_distance(*pair) for pair in zip(predicted, truth, strict=True)]
+    return {"color_distance": mean(distances, [bool(palettes) for palettes in truth])}
 
 
 def _distance(predicted: Palettes, truth: Palettes) -> float:
     if not predicted or not truth:
-        return 0.0 if predicted == truth else MAX_DISTANCE
+        return MAX_DISTANCE
     size, colors = next(iter(predicted.items()))
     distance_PT = cdist(colors, truth.get(size) or truth[max(truth, key=int)])
     return float(distance_PT.min(axis=0).mean() + distance_PT.min(axis=1).mean()) / 2

@@ -10,15 +10,16 @@ import numpy as np
 from fourfold.evaluation.samples import Samples
 from fourfold.evaluation.tasks.protocol import PredictionTask, TaskContext
 from fourfold.metrics.boxes import average_precision_statistic
-from fourfold.metrics.dense import depth_statistics, normal_statistics, segmentation_statistics, unit_normals
+from fourfold.metrics.dense import aligned_depth, depth_statistics, normal_statistics, segmentation_statistics, unit_normals
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import Statistic
 from fourfold.modalities.class_table import MAX_ID, ClassTable
 
 
 def score_depth(predicted: np.ndarray, context: TaskContext) -> dict[str, Statistic]:
-    """Return `abs_rel` and `delta1` of depth in meters (N, H, W), outside the background."""
-    return depth_statistics(predicted, context.samples.truth["depth"], context.samples.valid)
+    """Return `abs_rel` and `delta1` of depth (N, H, W) in meters or, if `relative_depth`, aligned; outside the background."""
+    truth, valid = context.samples.truth["depth"], context.samples.valid
+    return depth_statistics(aligned_depth(predicted, truth, valid) if context.relative_depth else predicted, truth, valid)
 
 
 def score_normals(predicted: np.ndarray, context: TaskContext) -> dict[str, Statistic]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from fourfold.evaluation.tasks.protocol import PredictionTask, TaskContext
 from fourfold.labelers.protocol import ImageTextEncoder
-from fourfold.metrics.dense import cosine_statistic, recall_statistic
+from fourfold.metrics.dense import cosine_statistic, recall_statistic, unit_vectors
 from fourfold.metrics.metric import Metric
-from fourfold.metrics.statistics import Statistic
+from fourfold.metrics.statistics import Statistic, ratio
 
 COSINE = Metric("cosine", "cosine", "cosine to the teacher's features")
 CAPTION_RECALL = Metric("recall_at_k", "caption R@{k}", "the image's caption is among the {k} nearest of all captions")
@@ -23,16 +23,27 @@ CLIP_RECALL = Metric(
 def score_patch_features(predicted: np.ndarray, context: TaskContext) -> dict[str, Statistic]:
     """Return the cosine to the teacher's features (N, h, w, C) and the retrieval of the own caption among all."""
     encoder, samples = context.text_encoder, context.samples
-    pooled_NC, texts_NC = encoder.pool(predicted), encoder.encode_text(samples.captions)
     cosine = cosine_statistic(predicted, samples.labels["clip"])
-    return {"cosine": cosine, "recall_at_1": recall_statistic(pooled_NC, texts_NC, 1)}
+    return {"cosine": cosine, "recall_at_1": caption_recall(encoder.pool(predicted), context)}
 
 
 def score_global_features(predicted: np.ndarray, context: TaskContext) -> dict[str, Statistic]:
     """Return the cosine to the teacher's embedding (N, C) and the retrieval of the own caption among all."""
-    texts_NC = context.text_encoder.encode_text(context.samples.captions)
     cosine = cosine_statistic(predicted, context.samples.labels["clip_global"])
-    return {"cosine": cosine, "recall_at_1": recall_statistic(predicted, texts_NC, 1)}
+    return {"cosine": cosine, "recall_at_1": caption_recall(predicted, context)}
+
+
+def caption_recall(pooled_NC: np.ndarray, context: TaskContext) -> Statistic:
+    """Return whether the own caption is the nearest of all; images without a caption do not count, nor do their captions."""
+    samples = context.samples
+    if samples.is_captioned.all():
+        return recall_statistic(pooled_NC, context.text_encoder.encode_text(samples.captions), 1)
+    sums_NK = np.zeros((len(samples), 2))
+    if samples.is_captioned.any():
+        texts_MC = context.text_encoder.encode_text(samples.captioned.captions)
+        found = recall_statistic(pooled_NC[samples.is_captioned], texts_MC, 1)
+        sums_NK[samples.is_captioned] = found.sums
+    return ratio(*sums_NK.T)
 
 
 def score_features_of_captions(predicted: np.ndarray, context: TaskContext) -> dict[str, Statistic]:
@@ -68,12 +79,6 @@ def choice_similarities(pooled_NC: np.ndarray, classifier_KC: np.ndarray) -> np.
     return unit_vectors(pooled_NC) @ classifier_KC.T
 
 
-def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (..., C) scaled to length 1, float64."""
-    vectors = vectors.astype(np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
 FEATURE_TASKS = (
     PredictionTask(
         source="rgb",
@@ -82,6 +87,7 @@ FEATURE_TASKS = (
         score=score_patch_features,
         trivial=lambda fitted: mean_feature(fitted.labels["clip"]),
         teacher=lambda context: context.samples.labels["clip"],
+        against_teacher=("cosine",),
         labels=("clip",),
         needs_encoder=True,
         gallery_title="CLIP features",
@@ -93,6 +99,7 @@ FEATURE_TASKS = (
         score=score_global_features,
         trivial=lambda fitted: mean_feature(fitted.labels["clip_global"]),
         teacher=lambda context: context.samples.labels["clip_global"],
+        against_teacher=("cosine",),
         labels=("clip_global",),
         needs_encoder=True,
     ),

@@ -36,6 +36,7 @@ class TaskContext:
     samples: Samples
     encoder: ImageTextEncoder | None
     config: ScoringConfig = field(default_factory=ScoringConfig)
+    relative_depth: bool = False  # depth has no unit: every column is scaled and shifted to the truth, image by image
 
     @property
     def text_encoder(self) -> ImageTextEncoder:
@@ -59,6 +60,7 @@ class PredictionTask:
     trivial: Callable[[Samples], Any]  # validation samples → the best single answer that ignores the input
     teacher: Callable[[TaskContext], Any] | None = None  # what the labelers predict; None: nobody predicts this target
     interpret: Callable[[Any, TaskContext], Any] = _same  # predictions of model and teacher → answers that are scored
+    against_teacher: tuple[str, ...] = ()  # metrics whose reference is the teacher's answer: no teacher's value there
 
     # A task is skipped when one of these is missing.
     labels: tuple[str, ...] = ()  # labels that it reads
@@ -75,6 +77,11 @@ class PredictionTask:
     draw: Callable[[Any], np.ndarray] | None = None  # one value → uint8 (H, W, 3); default: by the kind of the label
 
     @property
+    def reads_captions(self) -> bool:
+        """Whether samples without a caption cannot be scored."""
+        return "caption" in (self.source, self.target)
+
+    @property
     def pair(self) -> str:
         """Input and target, e.g. `rgb->depth`: the key in metrics.json."""
         return f"{self.source}->{self.target}"
@@ -89,6 +96,7 @@ class PredictionTask:
         found = [f"the label {name!r}" for name in self.labels if name not in samples.labels]
         found += [f"{name!r} (truth or label)" for name in self.truth if name not in samples.truth]
         found += [f"exact truth {name!r}" for name in self.exact_truth if not samples.exact or name not in samples.truth]
+        found += ["captions"] if self.reads_captions and not samples.is_captioned.any() else []
         return found + (["a text encoder"] if self.needs_encoder and encoder is None else [])
 
 

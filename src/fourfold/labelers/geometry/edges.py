@@ -30,6 +30,7 @@ class CannyEdges(Labeler):
     """Labels `canny_edge`."""
 
     name, title, modality = "canny_edges", "Canny edges", "canny_edge"
+    kind = "geometry"
     config_class = CannyConfig
     config: CannyConfig
 

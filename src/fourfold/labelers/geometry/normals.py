@@ -44,6 +44,7 @@ class NormalsFromDepth(Labeler):
     """Labels `normal` from the depth *label*, so that it inherits the errors of the depth teacher."""
 
     name, title, modality = "normals_from_depth", "Surface normals from depth", "normal"
+    kind = "geometry"
     config_class = NormalsConfig
     config: NormalsConfig
     requires = ("depth",)

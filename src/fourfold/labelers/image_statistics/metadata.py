@@ -151,7 +151,10 @@ class ImageMetadata(Labeler):
         ids = self._class_ids() if set(NEED_CLASSES) & set(self.config.types) else {}
         columns = [batch[name] for name in self.requires]
         samples = (dict(zip(self.requires, values, strict=True)) | ids for values in zip(*columns, strict=True))
-        return [{name: round(MEASURES[name].value(sample), DECIMALS) for name in self.config.types} for sample in samples]
+        return [
+            {name: round(MEASURES[name].value(sample), DECIMALS) for name in self.config.types if _is_known(name, sample)}
+            for sample in samples
+        ]
 
     def _class_ids(self) -> dict[str, list[int]]:
         classes = self.context.class_tables.get("semseg")
@@ -162,6 +165,11 @@ class ImageMetadata(Labeler):
             )
         walkable = [number for number, name in enumerate(classes.names) if name in self.config.walkable_classes]
         return {"walkable_ids": walkable, "thing_ids": list(classes.things)}
+
+
+def _is_known(name: str, sample: Sample) -> bool:
+    """Return whether a sample has what a type is computed from: an image may have no caption."""
+    return "caption" not in MEASURES[name].requires or bool(sample["caption"])
 
 
 def recounted(metadata: Mapping[str, float], instances: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ loaded untied.
 # P positions, L rows of learned positions, R registers, V rows of all vocabularies, D width
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,17 @@ from torch import Tensor
 from fourfold.model.config import ModelConfig
 from fourfold.model.embeddings import Side, position_table
 from fourfold.model.fourm import FourM
-from fourfold.model.released.config import SIDES, config_of, is_of_norm, metadata_of, modality_names, present
-from fourfold.model.released.files import check_tensors, read_released, write_released
+from fourfold.model.released.config import SIDES, config_of, is_of_norm, metadata_of, modality_names
+from fourfold.model.released.files import (
+    Tensors,
+    check_tensors,
+    check_weights,
+    naming,
+    read_metadata,
+    read_released,
+    warn_of_nonfinite,
+    write_released,
+)
 
 # Layers of a block: our name → the released names. Several are stacked in that order.
 ATTENTION = {"qkv": "qkv", "q": "q", "kv": "kv", "out": "proj", "q_norm.norm": "q_norm", "k_norm.norm": "k_norm"}
@@ -40,53 +50,66 @@ OTHER_LAYERS = {"encoder_norm": "encoder_norm", "decoder_norm": "decoder_norm", 
 SEQUENCE_POSITIONS = 512  # rows of a stored sin-cos table, also for shorter sequences
 
 
-def load_released(path: Path) -> FourM:
-    """Load a released model, in evaluation mode.
+def load_released(path: Path | str) -> FourM:
+    """Load a released model, in evaluation mode. NaN or infinity in its weights is a warning.
 
     Args:
         path: The safetensors file, or a folder of a model hub with `model.safetensors` and `config.json`.
 
     Raises:
-        ValueError: A tensor is missing, superfluous or has another shape; or the model has an option that is not supported.
+        ValueError: A tensor is missing, superfluous or has another shape or type; or the model has an option that is not
+            supported. The message names the file and the key.
     """
     theirs, values = read_released(path)
-    theirs = _completed(theirs)
-    config = config_of(values, theirs)
-    model = FourM(config)
-    check_tensors(theirs, _exported(model), path)
+    with naming(Path(path)):
+        check_weights(theirs)
+        theirs = _completed(theirs, values)
+        config = config_of(values, theirs)
+        model = FourM(config)
+        check_tensors(theirs, _exported(model))
     model.load_state_dict(_translated(theirs, model), strict=True)
+    warn_of_nonfinite(theirs, path)
+    model.released_metadata = read_metadata(path)
     return model.eval()
 
 
-def export_released(model: FourM, path: Path) -> None:
+def export_released(model: FourM, path: Path | str) -> None:
     """Write a model with the key names and metadata of released files. The same weights always give the same bytes.
+
+    A model that was loaded from a released file keeps the metadata of that file.
 
     Raises:
         ValueError: The released layout cannot store the model, because it has a convolutional stem.
     """
     if model.config.patch_stem != "linear":
         raise ValueError("This model has `patch_stem` conv; released files can store only `patch_stem` linear.")
-    write_released(_exported(model), metadata_of(model.config), path)
+    write_released(_exported(model), model.released_metadata or metadata_of(model.config), path)
 
 
-def _completed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add the tensors that a writer may omit because they equal others or zero."""
-    added: dict[str, Tensor] = {}
-    for name in modality_names(theirs):
-        inputs, targets = (f"{side}_embeddings.{name}" for side in SIDES.values())
-        if f"{targets}.pos_emb" in theirs:
-            for key, same in (
-                (f"{targets}.mod_emb", f"{inputs}.mod_emb"),
-                (f"{targets}.token_emb.weight", f"{targets}.to_logits.weight"),
-                (f"{targets}.to_logits.weight", f"{targets}.token_emb.weight"),
-            ):
-                added |= {key: theirs[same]} if key not in theirs and same in theirs else {}
-    norms = (key.removesuffix("weight") for key in theirs if is_of_norm(key, "weight"))
-    added |= {f"{norm}bias": torch.zeros_like(theirs[f"{norm}weight"]) for norm in norms if f"{norm}bias" not in theirs}
-    return theirs | added
+def _completed(theirs: Tensors, values: dict[str, Any]) -> Tensors:
+    """Add the tensors that a writer may omit because they equal others or zero: all of a kind, or none.
+
+    The metadata must tell that they are equal. If only some are missing, the file is damaged; those stay missing.
+    """
+    added = Tensors(theirs)
+    names = [name for name in modality_names(theirs) if theirs.below(f"decoder_embeddings.{name}.")]
+    pairs = {
+        "mod_emb": ("encoder", "mod_emb"),
+        "to_logits.weight": ("decoder", "token_emb.weight"),
+        "token_emb.weight": ("decoder", "to_logits.weight"),
+    }
+    for part, (side, same) in pairs.items() if values.get("share_modality_embeddings") is True else ():
+        of_both = {f"decoder_embeddings.{name}.{part}": f"{side}_embeddings.{name}.{same}" for name in names}
+        of_both = {key: other for key, other in of_both.items() if other in theirs}
+        if not of_both.keys() & theirs.keys():
+            added.update({key: theirs[other] for key, other in of_both.items()})
+    if values.get("norm_bias", True) is False and not any(is_of_norm(key, "bias") for key in theirs):
+        norms = [key.removesuffix("weight") for key in theirs if is_of_norm(key, "weight")]
+        added.update({f"{norm}bias": torch.zeros_like(theirs[f"{norm}weight"]) for norm in norms})
+    return added
 
 
-def _translated(theirs: dict[str, Tensor], model: FourM) -> dict[str, Tensor]:
+def _translated(theirs: Tensors, model: FourM) -> dict[str, Tensor]:
     """Return released tensors under the names of our model."""
     config = model.config
     ours = {"mask_token_D": theirs["mask_token"].flatten()}
@@ -176,15 +199,15 @@ def _input_layers(model: FourM) -> dict[str, str]:
     return {ours: f"encoder_embeddings.{name}.{part}" for ours, (name, part) in layers.items()}
 
 
-def _tables(theirs: dict[str, Tensor], config: ModelConfig, side: Side, part: str) -> Tensor:
+def _tables(theirs: Tensors, config: ModelConfig, side: Side, part: str) -> Tensor:
     """Return the tables or heads of one side end to end, (V, D); zeros for modalities without this side."""
     keys = [f"{SIDES[side]}_embeddings.{modality.name}.{part}.weight" for modality in config.modalities]
     empty = [torch.zeros(modality.vocabulary_size, config.dim) for modality in config.modalities]
     return torch.cat([theirs.get(key, zeros) for key, zeros in zip(keys, empty, strict=True)])
 
 
-def _of_either_side(theirs: dict[str, Tensor], name: str, what: str, first: Side) -> Tensor:
+def _of_either_side(theirs: Tensors, name: str, what: str, first: Side) -> Tensor:
     """Return a modality's vector (D,) or positions (P, D) of side `first`, or of the other side if that has none."""
     keys = [f"{SIDES[side]}_embeddings.{name}.{what}" for side in (first, *(side for side in SIDES if side != first))]
-    found = theirs[keys[0]] if keys[0] in theirs else present(theirs, keys[1])
+    found = theirs[keys[0]] if keys[0] in theirs else theirs[keys[1]]
     return found[0, 0] if what == "mod_emb" else found[0]

@@ -9,33 +9,31 @@ from torch import Tensor
 from fourfold.configuration import Config
 from fourfold.labelers.fitting import fit, seeded_weights
 from fourfold.labelers.protocol import Batch, Facts, Labeler, Teacher, TrainingData
-from fourfold.metric_log import MetricLog
 from fourfold.modalities.class_table import ClassTable
 from fourfold.scenes.teachers.boxes import decode_boxes
 from fourfold.scenes.teachers.losses import SceneTruth, scene_losses
 from fourfold.scenes.teachers.network import SceneNetwork, SceneNetworkConfig, SceneOutputs
 from fourfold.scenes.world.vocabulary import CLASS_TABLE, OBJECT_CLASSES
 from fourfold.seeds import numpy_generator
+from fourfold.training.run_context import RunContext
 
 MAX_BOXES = 20  # of one image
 MIN_SCORE = 0.05  # of a raw box; integration applies a higher one
 DEPTH_RANGE = (0.1, 1000.0)  # meters
 
 
-def train_scene_network(
-    data: TrainingData, config: SceneNetworkConfig, seed: int, log: MetricLog
-) -> tuple[SceneNetwork, Facts]:
+def train_scene_network(data: TrainingData, config: SceneNetworkConfig, context: RunContext) -> tuple[SceneNetwork, Facts]:
     """Train depth, segmentation and boxes together on exact truth; the same seed gives the same weights."""
     samples = SceneTruth.read(data.shards, data.truth, data.annotated_split)
-    with seeded_weights(seed, "scene"):
+    with seeded_weights(context.seed, "scene"):
         network = SceneNetwork(config)
 
     def losses(indices: np.ndarray, step: int) -> dict[str, Tensor]:
-        mirrored = numpy_generator(seed, "teachers", "scene", "mirrors", step).random(len(indices)) < 0.5
+        mirrored = numpy_generator(context.seed, "teachers", "scene", "mirrors", step).random(len(indices)) < 0.5
         batch = samples.take(indices, mirrored & config.flip)
         return scene_losses(network(batch.rgb_NHWC), batch, config)
 
-    fit(network, losses, len(samples.rgb_NHWC), config.fit, seed, "scene", log)
+    fit(network, losses, len(samples.rgb_NHWC), config.fit, "scene", context)
     return network, {}
 
 
@@ -55,6 +53,7 @@ class SceneDepth(Labeler):
     """Labels `depth`: meters along the viewing axis."""
 
     name, title, modality = "scene_depth", "Depth by the scene network", "depth"
+    kind = "scenes"
     teacher = SCENE_NETWORK
 
     def label(self, batch: Batch, output: Any = None) -> list[np.ndarray]:
@@ -67,6 +66,7 @@ class SceneSegmentation(Labeler):
     """Labels `semseg`: the most likely class of every pixel."""
 
     name, title, modality = "scene_segmentation", "Segmentation by the scene network", "semseg"
+    kind = "scenes"
     teacher = SCENE_NETWORK
 
     @classmethod
@@ -83,6 +83,7 @@ class SceneBoxes(Labeler):
     """Labels `det`: objects with box, class and score."""
 
     name, title, modality = "scene_boxes", "Boxes by the scene network", "det"
+    kind = "scenes"
     teacher = SCENE_NETWORK
 
     def label(self, batch: Batch, output: Any = None) -> list[dict]:

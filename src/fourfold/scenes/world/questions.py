@@ -32,9 +32,9 @@ def _colors(scene: Scene) -> list[Question]:
     by_size = Counter((solid.size, solid.shape) for solid in scene.objects)
     for solid in scene.objects:
         if by_shape[solid.shape] == 1:
-            asked.append(Question(f"what colour is the {solid.shape}?", solid.color, "color"))  # spelling: ignore
+            asked.append(Question(f"what color is the {solid.shape}?", solid.color, "color"))
         elif by_size[solid.size, solid.shape] == 1:
-            asked.append(Question(f"what colour is the {solid.size} {solid.shape}?", solid.color, "color"))  # spelling: ignore
+            asked.append(Question(f"what color is the {solid.size} {solid.shape}?", solid.color, "color"))
     return asked
 
 

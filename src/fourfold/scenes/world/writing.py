@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from fourfold.data import codecs
-from fourfold.data.shards import finish_split, missing_columns, shard_name, write_columns
-from fourfold.progress import progress
+from fourfold.data.resuming import ResumedShards
+from fourfold.data.shards import ShardSet, finish_split, forget_splits, shard_name, write_columns
+from fourfold.digests import is_intact, recorded_path
+from fourfold.local_workers import run_all
 from fourfold.reuse import claim, fingerprint
 from fourfold.scenes.world.captions import caption
 from fourfold.scenes.world.config import ScenesConfig
@@ -24,7 +26,6 @@ from fourfold.scenes.world.questions import questions
 from fourfold.scenes.world.render import RenderedBatch, render
 from fourfold.scenes.world.scene import Scene, parse_key, scene
 from fourfold.scenes.world.vocabulary import CLASS_TABLE
-from fourfold.storage import atomic_path
 
 TRUTH = ("depth", "normal", "semseg", "det", "attributes")
 MIN_PIXELS = 4  # an object with fewer visible pixels has no box
@@ -40,16 +41,23 @@ def write_crawl(folder: Path, split: str, seed: int, config: ScenesConfig) -> li
     claim(folder / split, fingerprint(__name__, content="crawl", seed=seed, split=split, config=config), is_cheap=True)
     starts = range(0, config.num_samples[split], config.images_per_shard)
     paths = [folder / split / f"{number:05d}.tar" for number in range(len(starts))]
-    missing = [(path, start) for path, start in zip(paths, starts, strict=True) if not path.exists()]
-    for path, start in progress(missing, f"Rendering {split}", unit="shard"):
+    missing = [(path, start) for path, start in zip(paths, starts, strict=True) if not is_intact(path.parent, path.name)]
+
+    def write(at: tuple[Path, int]) -> None:
+        path, start = at
         indices = range(start, min(start + config.images_per_shard, config.num_samples[split]))
         _write_crawl_shard(path, [scene(seed, split, index, config) for index in indices], config)
+
+    run_all(write, missing, f"Rendering {split}", "shard")
     return paths
 
 
 def _write_crawl_shard(path: Path, scenes: Sequence[Scene], config: ScenesConfig) -> None:
     rgb_SHW3 = render(scenes, config).rgb
-    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+    with (
+        recorded_path(path.parent, path.name) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
         for one, rgb_HW3 in zip(scenes, rgb_SHW3, strict=True):
             text, (height, width, _) = caption(one), rgb_HW3.shape
             metadata = {
@@ -79,20 +87,26 @@ def write_truth(
     """
     for key in keys:
         if parse_key(key)[0] != split:
-            raise ValueError(f"{key!r} is not a key of split {split!r}; truth is written one split at a time.")
+            raise ValueError(
+                f"{key!r} is not a key of split {split!r}; truth is written one split at a time. Pass keys of that split."
+            )
     step = samples_per_shard or config.images_per_shard
     inputs = {"keys": hashlib.sha256("\n".join(keys).encode()).hexdigest()}
-    claim(
-        folder / split,
-        fingerprint(__name__, inputs=inputs, content="truth", seed=seed, split=split, config=config, samples_per_shard=step),
-        is_cheap=True,
-    )
+    work = fingerprint(__name__, inputs=inputs, content="truth", seed=seed, split=split, config=config, samples_per_shard=step)
+    if not claim(folder / split, work, is_cheap=True):
+        forget_splits(folder, keep=set(ShardSet(folder).splits()) - {split})
     starts = list(range(0, len(keys), step))
-    missing = [start for start in starts if missing_columns(folder, split, shard_name(start // step), TRUTH)]
-    for start in progress(missing, f"Truth of {split}", unit="shard"):
+    resumed = ResumedShards(folder, TRUTH)
+    tables = {"semseg": CLASS_TABLE}
+    missing = [start for start in starts if resumed.missing(split, shard_name(start // step))]
+
+    def write(start: int) -> None:
         scenes = [scene(seed, split, parse_key(key)[1], config) for key in keys[start : start + step]]
-        write_columns(folder, split, shard_name(start // step), truth_columns(scenes, render(scenes, config)))
-    finish_split(folder, split, TRUTH, class_tables={"semseg": CLASS_TABLE})
+        columns = truth_columns(scenes, render(scenes, config))
+        write_columns(folder, split, shard_name(start // step), columns, tables)
+
+    run_all(write, missing, f"Truth of {split}", "shard")
+    finish_split(folder, split, TRUTH, class_tables=tables)
 
 
 def truth_columns(scenes: Sequence[Scene], rendered: RenderedBatch) -> dict[str, list[tuple[str, Any]]]:

@@ -54,7 +54,7 @@ class VisualTokenizerConfig(Config):
     dead_code_divisor: float = Field(
         32.0, gt=0, description="a code is dead when its average count is below (tokens in a batch / codes) / this, as in 4M"
     )
-    checkpoint_every: int | None = Field(None, ge=1, description="steps; None: a killed tokenizer restarts")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; a checkpoint is saved every minute as well")
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> "VisualTokenizerConfig":
@@ -83,7 +83,7 @@ class DiffusionDecoderConfig(Config):
     average_decay: float = Field(
         0.995, gt=0, lt=1, description="of the averaged weights that are kept; 4M: 0.9999, in far longer runs"
     )
-    checkpoint_every: int | None = Field(None, ge=1, description="steps; None: a killed decoder restarts")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; a checkpoint is saved every minute as well")
     num_measured: int = Field(96, ge=1, description="samples decoded both ways for the report")
 
     @model_validator(mode="after")

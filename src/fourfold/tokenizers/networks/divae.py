@@ -7,6 +7,7 @@ Encoder and bottleneck are those of the VQ-VAE (`vit_vqvae.py`); a U-Net conditi
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,8 +41,9 @@ class DiVAE(VQEncoder):
         codes_BDhw = self.bottleneck.merged(quantized.straight_through)
         return self.decoder(noisy_BCHW, step_B, codes_BDhw), self.code_loss(quantized)
 
-    def reconstruct(self, tokens: Tensor, seeds: Sequence[int], num_decoding_steps: int = 25) -> Tensor:
-        """Return images (B, C, H, W) of token ids (B, h, w); `seeds` has one seed for each sample."""
+    def reconstruct(self, tokens: Tensor | np.ndarray, seeds: Sequence[int], num_decoding_steps: int = 25) -> Tensor:
+        """Return images (B, C, H, W) of token ids in any form that `id_grid` takes; `seeds` has one for each sample."""
+        tokens = self.id_grid(tokens)
         scale = self.config.patch_size
         shape = (self.config.channels, tokens.shape[-2] * scale, tokens.shape[-1] * scale)
         with torch.inference_mode():

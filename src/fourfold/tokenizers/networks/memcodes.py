@@ -67,7 +67,7 @@ class Memcodes(nn.Module):
         num_codebooks = len(self.codes_NKd)
         tokens_BNT = (tokens[:, None] if num_codebooks == 1 and tokens.ndim == 3 else tokens).flatten(2)
         if tokens_BNT.shape[1] != num_codebooks:
-            raise ValueError(f"Got {tokens_BNT.shape[1]} tokens for each cell; there are {num_codebooks} codebooks.")
+            raise ValueError(f"Got {tokens_BNT.shape[1]} tokens for each cell; expected {num_codebooks}, one of each codebook.")
         values_NKd = self.codes_NKd @ self.to_values_Ndd
         rows_NBTd = [F.embedding(tokens_BNT[:, n], values_NKd[n]) for n in range(num_codebooks)]
         return self._grid(torch.stack(rows_NBTd, dim=1), tokens.shape[-2:])

@@ -9,7 +9,7 @@ between patches.
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fourfold.configuration import Config
@@ -26,6 +26,12 @@ class TrunkConfig(Config):
     num_heads: int = Field(default=12, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
     post_mlp: bool = True
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "TrunkConfig":
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim is {self.dim}; it must be a multiple of num_heads ({self.num_heads}).")
+        return self
 
 
 class Mlp(nn.Module):

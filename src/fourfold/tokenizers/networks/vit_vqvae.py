@@ -6,8 +6,10 @@ share the encoder and the bottleneck of this module (`divae.py`).
 
 # B batch, C channels, H W pixels, h w token grid, D latent width, N tokens for each grid cell
 
+import math
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -113,6 +115,8 @@ class MemcodesBottleneck(Memcodes):
 class VQEncoder(nn.Module):
     """Encoder, projection to latents and bottleneck: all that tokens need."""
 
+    released_metadata: dict[str, str] | None = None  # of the released file that the tokenizer was loaded from
+
     def __init__(self, config: VQConfig):
         super().__init__()
         self.config = config
@@ -126,18 +130,45 @@ class VQEncoder(nn.Module):
         self.to_latents = nn.Conv2d(config.encoder.dim, config.latent_width, 1)
         self.bottleneck = MemcodesBottleneck(config) if config.codebook == "memcodes" else Bottleneck(config)
 
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Return (B, C, H, W): embed class ids (B, H, W), and undo ImageNet's standardization where inputs have it."""
+    def prepare(self, inputs: Tensor | np.ndarray) -> Tensor:
+        """Return (B, C, H, W): bytes as [-1, 1]; class ids (B, H, W) embedded; ImageNet's standardization undone."""
+        inputs = torch.as_tensor(inputs, device=self.to_latents.weight.device)
+        if self.classes is not None:
+            return self.classes(inputs.long()).permute(0, 3, 1, 2)
+        if inputs.dtype == torch.uint8:
+            return inputs.to(self.to_latents.weight.dtype) / 127.5 - 1
         if self.config.imagenet_standardized:
             mean_C11, deviation_C11 = (inputs.new_tensor(row)[:, None, None] for row in (IMAGENET_MEAN, IMAGENET_STD))
             inputs = 2 * (inputs * deviation_C11 + mean_C11) - 1
-        return inputs if self.classes is None else self.classes(inputs).permute(0, 3, 1, 2)
+        return inputs
 
-    def encode(self, inputs: Tensor) -> Tensor:
+    def id_grid(self, tokens: Tensor | np.ndarray) -> Tensor:
+        """Return ids as int64 (B, h, w), or (B, N, h, w) with several for each cell; flat ones (B, L) are cut into rows.
+
+        Raises:
+            ValueError: their number is neither that of `config.grid` nor a square, or an id is not a code.
+        """
+        ids = torch.as_tensor(tokens, device=self.to_latents.weight.device).long()
+        per_cell, last = self.config.num_codebooks, self.config.codebook_size - 1
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= last:
+            raise ValueError(f"Token ids are from {int(ids.min())} to {int(ids.max())}; allowed: 0 to {last}.")
+        if per_cell > 1 and ids.ndim == 2:  # of vectors
+            return ids[:, :, None, None]
+        if ids.ndim == (3 if per_cell > 1 else 2):
+            length, side = ids.shape[-1], math.isqrt(ids.shape[-1])
+            rows, columns = self.config.grid if math.prod(self.config.grid) == length else (side, side)
+            if rows * columns != length:
+                raise ValueError(
+                    f"Got {length} tokens of an image; allowed: {math.prod(self.config.grid)} or a square. Give (B, h, w)."
+                )
+            return ids.unflatten(-1, (rows, columns))
+        return ids
+
+    def encode(self, inputs: Tensor | np.ndarray) -> Tensor:
         """Return the latents (B, D, h, w) before quantization."""
         return self.to_latents(self.encoder(self.prepare(inputs)))
 
-    def tokens(self, inputs: Tensor) -> Tensor:
+    def tokens(self, inputs: Tensor | np.ndarray) -> Tensor:
         """Return token ids (B, h, w), or (B, N, h, w) with several for each cell, int64."""
         return self.bottleneck(self.encode(inputs)).tokens
 
@@ -178,9 +209,9 @@ class ViTVQVAE(VQEncoder):
         """Return the reconstruction (B, C', H, W) of codes in the layout of the bottleneck."""
         return self.decoder(self.from_latents(self.bottleneck.merged(codes)))
 
-    def reconstruct(self, tokens: Tensor) -> Tensor:
-        """Return the reconstruction (B, C', H, W) of token ids."""
-        return self.decode(self.bottleneck.codes(tokens))
+    def reconstruct(self, tokens: Tensor | np.ndarray) -> Tensor:
+        """Return the reconstruction (B, C', H, W) of token ids in any form that `id_grid` takes."""
+        return self.decode(self.bottleneck.codes(self.id_grid(tokens)))
 
     def reconstruct_vectors(self, tokens_BN: Tensor) -> Tensor:
         """Return global vectors (B, C') of ids (B, N)."""

@@ -5,14 +5,28 @@ those whose decoder is a diffusion U-Net. Everything else (UViT and ControlNet d
 nothing is loaded approximately.
 """
 
+import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fourfold.model.released.files import check_tensors, image_size, image_size_value, read_released, write_released
+from fourfold.model.released.files import (
+    Tensors,
+    check_tensors,
+    check_weights,
+    image_size,
+    image_size_value,
+    lacking,
+    naming,
+    read_metadata,
+    read_released,
+    released_bytes,
+    warn_of_nonfinite,
+)
+from fourfold.storage import write_bytes
 from fourfold.tokenizers.networks.diffusion import BETAS, PREDICTIONS, NoiseConfig
 from fourfold.tokenizers.networks.divae import DiVAE, DiVAEConfig
 from fourfold.tokenizers.networks.unet import UNetConfig
@@ -21,9 +35,13 @@ from fourfold.tokenizers.networks.vit import TrunkConfig
 from fourfold.tokenizers.networks.vit_vqvae import ViTVQVAE, ViTVQVAEConfig, VQConfig
 from fourfold.tokenizers.released.names import INITIALIZED, released_name, unet_of
 
+logger = logging.getLogger(__name__)
 # Released files name trunks instead of storing the number of heads: name without `_enc` or `_dec` → heads.
 HEADS = {"vit_t": 3, "vit_s": 8, "vit_b": 12, "vit_l": 16}
+REFERENCE_TRUNKS = {"vit_s": (512, 8, 8), "vit_b": (768, 12, 12), "vit_l": (1024, 24, 16)}  # width, depth, heads
+OUR_TRUNK = re.compile(r"vit_heads(\d+)_(?:enc|dec)")  # the name that we give to all other trunks
 UNET_NAME = "unet_patched"
+QUANTIZER = (("quant_type", "lucid"), ("code_replacement_policy", "batch_random"))  # and what a missing key means
 REPLACEMENTS = {"batch_random": "random", "linde_buzo_gray": "split"}  # released name → our name
 # Diffusion: key in released files → our field, default where a file lacks the key, our names → released names
 DIFFUSION = {
@@ -32,8 +50,10 @@ DIFFUSION = {
 }
 
 
-def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decoder_heads: int | None = None) -> ViTVQVAE | DiVAE:
-    """Return the tokenizer of a released safetensors file, in evaluation mode.
+def load_released_tokenizer(
+    path: Path | str, encoder_heads: int | None = None, decoder_heads: int | None = None
+) -> ViTVQVAE | DiVAE:
+    """Return the tokenizer of a released safetensors file, in evaluation mode. NaN or infinity in its weights is a warning.
 
     Args:
         path: the file, or the folder in which a model hub keeps it.
@@ -41,40 +61,69 @@ def load_released_tokenizer(path: Path, encoder_heads: int | None = None, decode
         decoder_heads: the same for the decoder.
 
     Raises:
-        ValueError: the architecture is not supported, or the tensors do not match the metadata.
+        ValueError: the architecture is not supported, or the tensors do not match the metadata. The message names the
+            file and the key.
     """
     theirs, values = read_released(path)
-    config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
-    model = DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
-    names = {name: released_name(name) for name in model.state_dict()}
-    wanted = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
-    check_tensors({key: tensor for key, tensor in theirs.items() if key != INITIALIZED}, wanted, path)
+    with naming(Path(path)):
+        check_weights(theirs)
+        config = tokenizer_config(values, theirs, encoder_heads, decoder_heads)
+        model = _network(config)
+        names = {name: released_name(name) for name in model.state_dict()}
+        wanted = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
+        wanted |= {} if config.codebook == "memcodes" else {INITIALIZED: torch.ones(1)}
+        check_tensors(theirs, wanted)
+        if INITIALIZED in wanted and not theirs[INITIALIZED].all():
+            raise ValueError(f"{INITIALIZED} is 0: its codebook was never used. Give a trained tokenizer.")
     model.load_state_dict({ours: theirs[name] for ours, name in names.items()})
+    warn_of_nonfinite(theirs, path)
+    model.released_metadata = read_metadata(path)
     return model.eval()
 
 
-def export_released_tokenizer(model: ViTVQVAE | DiVAE, path: Path) -> None:
+def _network(config: ViTVQVAEConfig | DiVAEConfig) -> ViTVQVAE | DiVAE:
+    return DiVAE(config) if isinstance(config, DiVAEConfig) else ViTVQVAE(config)
+
+
+def export_released_tokenizer(model: ViTVQVAE | DiVAE, path: Path | str) -> None:
     """Write a tokenizer with the key names and metadata of released files; equal weights give equal bytes.
+
+    A tokenizer that was loaded from a released file keeps the metadata of that file. A ViT for which the reference has
+    no name is written with a name of ours, which only this project reads; a warning tells so.
 
     Raises:
         ValueError: the released format cannot describe this tokenizer.
     """
+    values = model.released_metadata or tokenizer_metadata(model.config)
+    if ours := sorted({str(values[key]) for key in ("enc_type", "dec_type") if OUR_TRUNK.fullmatch(str(values.get(key)))}):
+        logger.warning(
+            "%s: the reference code has no ViT of this size, so the file names it %s. This project reads the file; the "
+            "reference cannot.",
+            path,
+            " and ".join(ours),
+        )
+    write_bytes(Path(path), released_tokenizer_bytes(model))
+
+
+def released_tokenizer_bytes(model: ViTVQVAE | DiVAE) -> bytes:
+    """Return the content of the file that `export_released_tokenizer` writes."""
     tensors = {released_name(name): tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     if model.config.codebook != "memcodes":
         tensors[INITIALIZED] = torch.ones(1)
-    write_released(tensors, tokenizer_metadata(model.config), path)
+    return released_bytes(tensors, model.released_metadata or tokenizer_metadata(model.config))
 
 
 def tokenizer_config(
-    values: dict[str, Any], theirs: dict[str, Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
+    values: dict[str, Any], theirs: Tensors, encoder_heads: int | None = None, decoder_heads: int | None = None
 ) -> ViTVQVAEConfig | DiVAEConfig:
     """Return our configuration from a file's metadata and, where they lack a size, from the shapes of its tensors."""
     front = _front(values, theirs, encoder_heads)
+    checked = VQConfig(**front)
     name = str(values.get("dec_type", "vit_b_dec"))
     if name.startswith("unet_"):
         return DiVAEConfig(
             **front,
-            decoder=_unet(name, theirs, front["channels"]),
+            decoder=_unet(name, theirs, checked.channels, checked.latent_width),
             noise=_noise(values),
             # dynamic thresholding with the reference's greatest value, 1, is clipping
             clip_sample=values.get("clip_sample", False) or values.get("thresholding", True),
@@ -115,11 +164,11 @@ def tokenizer_metadata(config: VQConfig) -> dict[str, Any]:
     return values | (_unet_metadata(config) if isinstance(config, DiVAEConfig) else _decoder_metadata(config))
 
 
-def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None) -> dict[str, Any]:
+def _front(values: dict[str, Any], theirs: Tensors, heads: int | None) -> dict[str, Any]:
     """Return the settings of the encoder and the bottleneck."""
-    kind, replacement = values.get("quant_type", "lucid"), values.get("code_replacement_policy", "batch_random")
+    kind, replacement = (str(values.get(*default)) for default in QUANTIZER)
     if kind not in ("lucid", "memcodes"):
-        raise ValueError(f"The quantizer is {kind!r}; supported: 'lucid' (averaged codes) and 'memcodes'.")
+        raise ValueError(f"its quantizer is {kind!r}; supported: 'lucid' (averaged codes) and 'memcodes'.")
     if replacement not in REPLACEMENTS:
         raise ValueError(f"code_replacement_policy is {replacement!r}; supported: {', '.join(map(repr, REPLACEMENTS))}.")
     averaged = "cosine" if values.get("norm_codes", True) else "euclidean"
@@ -148,28 +197,44 @@ def _front(values: dict[str, Any], theirs: dict[str, Tensor], heads: int | None)
     }
 
 
-def _side(side: str, name: str, theirs: dict[str, Tensor], heads: int | None) -> TrunkConfig | VectorMlpConfig:
+def _side(side: str, name: str, theirs: Tensors, heads: int | None) -> TrunkConfig | VectorMlpConfig:
     """Return the shape of an encoder or decoder: an MLP's and a ViT's heads from the name, the rest from the tensors."""
     if mlp := VectorMlpConfig.from_name(name):
         return mlp
-    known = HEADS.get(name.removesuffix("_enc").removesuffix("_dec"))
+    ours = OUR_TRUNK.fullmatch(name)
+    known = int(ours[1]) if ours else HEADS.get(name.removesuffix("_enc").removesuffix("_dec"))
     if not name.startswith("vit") or (heads or known) is None:
         raise ValueError(
-            f"The {side} is {name!r}. Known: {', '.join(HEADS)}, BottleneckMLP/…, and {UNET_NAME} as decoder. "
+            f"its {side} is {name!r}. Known: {', '.join(HEADS)}, BottleneckMLP/…, and {UNET_NAME} as decoder. "
             f"For other ViTs pass the number of heads, `{side}_heads`."
         )
-    blocks = [int(key.split(".")[2]) for key in theirs if key.startswith(f"{side}.blocks.")]
-    if not blocks:
-        raise ValueError(f"The file has no tensors of the {side}, but its metadata names {name!r}.")
-    hidden, dim = theirs[f"{side}.blocks.0.mlp.fc1.weight"].shape
-    post = f"{side}.post_mlp.fc1.weight" in theirs
-    return TrunkConfig(dim=dim, depth=1 + max(blocks), num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=post)
+    depth = _depth(side, name, theirs)
+    blocks = [f"{side}.blocks.{block}." for block in range(depth)]
+    widths = [
+        (f"{block}{part}", 0) for block in blocks for part in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias")
+    ]
+    up = [(f"{block}mlp.fc1.{part}", 0) for block in blocks for part in ("weight", "bias")]
+    hidden = theirs.commonest(*up, *((f"{block}mlp.fc2.weight", 1) for block in blocks))
+    dim = theirs.commonest(*widths)
+    has_post_mlp = any(theirs.below(f"{side}.{layer}.") for layer in ("post_mlp", "norm_mlp"))
+    return TrunkConfig(dim=dim, depth=depth, num_heads=heads or known or 1, mlp_ratio=hidden / dim, post_mlp=has_post_mlp)
 
 
-def _unet(name: str, theirs: dict[str, Tensor], channels: int) -> UNetConfig:
+def _depth(side: str, name: str, theirs: Tensors) -> int:
+    """Return the number of blocks of a ViT, which are numbered from 0 without gaps."""
+    found = {int(match[1]) for key in theirs if (match := re.match(rf"{side}\.blocks\.(\d+)\.", key))}
+    if not found:
+        raise ValueError(f"it has no tensors of the {side}, but its metadata names {name!r}. Download it again.")
+    if found != set(range(len(found))):
+        missing = next(number for number in range(len(found)) if number not in found)
+        raise ValueError(lacking([f"{side}.blocks.{missing}"]))
+    return len(found)
+
+
+def _unet(name: str, theirs: Tensors, channels: int, latent_width: int) -> UNetConfig:
     if name != UNET_NAME:
-        raise ValueError(f"The decoder is {name!r}; the only supported diffusion decoder is {UNET_NAME!r}.")
-    return unet_of(theirs, channels)
+        raise ValueError(f"its decoder is {name!r}; the only supported diffusion decoder is {UNET_NAME!r}.")
+    return unet_of(theirs, channels, latent_width)
 
 
 def _noise(values: dict[str, Any]) -> NoiseConfig:
@@ -193,7 +258,7 @@ def _decoder_metadata(config: VQConfig) -> dict[str, Any]:
 def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
     if config.decoder.num_groups != 32 or (config.noise.first_beta, config.noise.last_beta) != (1e-4, 0.02):
         raise ValueError(
-            "Released U-Nets have 32 normalization groups and β from 1e-4 to 0.02; this one differs and cannot be exported."
+            "Released U-Nets have 32 normalization groups and β from 1e-4 to 0.02; only such a U-Net can be exported."
         )
     return {
         "dec_type": UNET_NAME,
@@ -205,11 +270,9 @@ def _unet_metadata(config: DiVAEConfig) -> dict[str, Any]:
 
 
 def _side_name(config: TrunkConfig | VectorMlpConfig, suffix: str) -> str:
+    """Return the name of a trunk in released files: the reference's, or one of ours that gives the number of heads."""
     if isinstance(config, VectorMlpConfig):
         return config.name
-    name = next((name for name, heads in HEADS.items() if heads == config.num_heads), None)
-    if name is None or not math.isclose(config.mlp_ratio, 4):
-        raise ValueError(
-            f"No released trunk has {config.num_heads} heads and MLP ratio {config.mlp_ratio}; it cannot be exported."
-        )
-    return f"{name}_{suffix}"
+    size = (config.dim, config.depth, config.num_heads)
+    name = next((name for name, known in REFERENCE_TRUNKS.items() if known == size), None)
+    return f"{name}_{suffix}" if name and math.isclose(config.mlp_ratio, 4) else f"vit_heads{config.num_heads}_{suffix}"

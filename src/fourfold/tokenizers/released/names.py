@@ -1,9 +1,9 @@
 """Names of tensors in released tokenizers (apple/ml-4m) for our names of them."""
 
 import re
+from collections import Counter
 
-from torch import Tensor
-
+from fourfold.model.released.files import Tensors, lacking
 from fourfold.tokenizers.networks.unet import UNetConfig
 
 # Our prefix of a tensor's name → the released prefix. The table of the module renames the rest of the name.
@@ -82,31 +82,44 @@ def released_name(ours: str) -> str:
     return PREFIXES[start] + rest
 
 
-def unet_of(theirs: dict[str, Tensor], channels: int) -> UNetConfig:
+def unet_of(theirs: Tensors, channels: int, latent_width: int) -> UNetConfig:
     """Return the configuration of a U-Net from the names and shapes of its tensors."""
-
-    def stage(number: int) -> dict[str, Tensor]:
-        start = f"decoder.input_blocks.{number}."
-        return {key.removeprefix(start): tensor for key, tensor in theirs.items() if key.startswith(start)}
-
     numbers = {int(found[1]) for key in theirs if (found := re.match(r"decoder\.input_blocks\.(\d+)\.", key))}
-    width = theirs["decoder.time_embed.0.weight"].shape[1]
+    if not numbers or numbers != set(range(len(numbers))):
+        missing = next(number for number in range(len(numbers) + 1) if number not in numbers)
+        raise ValueError(lacking([f"decoder.input_blocks.{missing}"]))
+    embed = "decoder.time_embed"
+    width = theirs.commonest((f"{embed}.0.bias", 0), *((f"{embed}.2.{part}", 0) for part in ("weight", "bias"))) // 4
     levels: list[list[int]] = [[]]
     attention = set()
-    for number in range(1, max(numbers) + 1):
-        tensors = stage(number)
-        if "0.op.weight" in tensors:
+    for number in range(1, len(numbers)):
+        start = f"decoder.input_blocks.{number}."
+        if theirs.below(f"{start}0.op."):
             levels.append([])
-        else:
-            levels[-1].append(len(tensors["0.in_layers.2.weight"]))
-            attention |= {2 ** (len(levels) - 1)} if "1.qkv.weight" in tensors else set()
+            continue
+        layers = ("in_layers.2", "out_layers.0", "out_layers.3")
+        places = [(f"{start}0.{layer}.{part}", 0) for layer in layers for part in ("weight", "bias")]
+        levels[-1].append(theirs.commonest(*places))
+        attention |= {2 ** (len(levels) - 1)} if theirs.below(f"{start}1.") else set()
+    if not width or not all(levels):
+        raise ValueError("its U-Net has a level without blocks; every level must have some. Download it again.")
     return UNetConfig(
-        patch_size=round((len(theirs["decoder.out.2.weight"]) / channels) ** 0.5),
+        patch_size=_patch_size(theirs, channels, latent_width),
         width=width,
         multipliers=tuple(widths[-1] // width for widths in levels),
         blocks_per_level=len(levels[0]),
         attention_at=tuple(sorted(attention)),
     )
+
+
+def _patch_size(theirs: Tensors, channels: int, latent_width: int) -> int:
+    """Return the side of the patches that become channels, from the output and, if that is damaged, from the input."""
+    entry = "decoder.input_blocks.0.0.weight"
+    found = [theirs[key].shape[0] for part in ("weight", "bias") if (key := f"decoder.out.2.{part}") in theirs]
+    found += [theirs[entry].shape[1] - latent_width] if entry in theirs and theirs[entry].ndim > 1 else []
+    if not found:
+        raise ValueError(lacking(["decoder.out.2.weight"]))
+    return max(1, round((max(0, Counter(found).most_common(1)[0][0]) / channels) ** 0.5))
 
 
 def _renamed(name: str, table: dict[str, str]) -> str:

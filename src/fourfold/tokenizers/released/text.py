@@ -10,6 +10,7 @@ One difference: text cannot spell a special, sentinel or coordinate token. In th
 from pathlib import Path
 from typing import Any
 
+from fourfold.model.released.files import naming
 from fourfold.storage import read_json, write_json
 from fourfold.tokenizers.text.tokenizer import SIDES, TextTokenizer
 from fourfold.tokenizers.text.vocabulary import COCO_CLASSES, CONTINUATION, UNK, TextTokenizerConfig, fixed_entries
@@ -24,6 +25,7 @@ RELEASED_TEXT = TextTokenizerConfig(
     extra_texts=(),
 )
 FIRST_RELEASE = ("xmin", "ymin", "xmax", "ymax")  # names of v0 to v3
+MISSING = "missing"
 PARTS: dict[str, dict[str, Any]] = {
     "normalizer": {
         "type": "BertNormalizer",
@@ -38,7 +40,7 @@ PARTS: dict[str, dict[str, Any]] = {
 MODEL = {"type": "WordPiece", "unk_token": UNK, "continuing_subword_prefix": CONTINUATION, "max_input_chars_per_word": 100}
 
 
-def load_released_text(path: Path, caption_tokens: int = 256, det_tokens: int = 256) -> TextTokenizer:
+def load_released_text(path: Path | str, caption_tokens: int = 256, det_tokens: int = 256) -> TextTokenizer:
     """Return the tokenizer of a released JSON file.
 
     Args:
@@ -49,34 +51,61 @@ def load_released_text(path: Path, caption_tokens: int = 256, det_tokens: int = 
     Raises:
         ValueError: the file is not a WordPiece tokenizer in 4M's layout.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. Give the JSON file of a text tokenizer of 4M.")
     stored = read_json(path)
-    _require(path, "model", MODEL, stored.get("model", {}))
-    for part, wanted in PARTS.items():
-        _require(path, part, wanted, stored.get(part) or {})
-    ids: dict[str, int] = stored["model"]["vocab"]
-    entries = sorted(ids, key=ids.__getitem__)
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{path}: ids must be 0 to {len(ids) - 1} without gaps.")
-    entries = [_with_current_coordinate_name(entry) for entry in entries]
+    entries, num_fixed = _entries(path, stored)
     num_sentinels = sum(entry.startswith("[S_") for entry in entries)
     num_bins = sum(entry.startswith("v0=") for entry in entries)
     first_class = 4 + num_sentinels + SIDES * num_bins
-    num_fixed = len(stored["added_tokens"])
-    config = TextTokenizerConfig(
-        vocabulary_size=len(entries),
-        num_sentinels=num_sentinels,
-        coordinate_bins=num_bins,
-        object_classes=tuple(entries[first_class:num_fixed]),
-        caption_tokens=caption_tokens,
-        det_tokens=det_tokens,
-        extra_texts=(),
-    )
-    if entries[:num_fixed] != fixed_entries(config):
-        raise ValueError(f"{path}: the first entries are not specials, sentinels, coordinates and classes in 4M's order.")
+    with naming(path):
+        config = TextTokenizerConfig(
+            vocabulary_size=len(entries),
+            num_sentinels=num_sentinels,
+            coordinate_bins=num_bins,
+            object_classes=tuple(entries[first_class:num_fixed]),
+            caption_tokens=caption_tokens,
+            det_tokens=det_tokens,
+            extra_texts=(),
+        )
+    classes = tuple(entries[first_class:num_fixed])
+    if entries[:num_fixed] != fixed_entries(config) or (
+        classes and classes != COCO_CLASSES and classes == COCO_CLASSES[: len(classes)]
+    ):
+        raise ValueError(
+            f"{path}: the first entries, {num_fixed} in added_tokens, are not specials, sentinels, coordinates and classes "
+            "in 4M's order. Give a text tokenizer of 4M."
+        )
     return TextTokenizer(entries, config)
 
 
-def export_released_text(tokenizer: TextTokenizer, path: Path) -> None:
+def _entries(path: Path, stored: Any) -> tuple[list[str], int]:
+    """Return the vocabulary in the order of ids, and the number of fixed entries, which are the added tokens."""
+    stored = stored if isinstance(stored, dict) else {}
+    for part, wanted in ({"model": MODEL} | PARTS).items():
+        _require(path, part, wanted, stored.get(part))
+    for part in ("truncation", "padding", "post_processor"):
+        if stored.get(part) is not None:
+            raise ValueError(f"{path}: its {part} is {stored[part]!r}; 4M's text tokenizers must have none. Give one of 4M.")
+    ids, added = stored["model"].get("vocab"), stored.get("added_tokens")
+    if not isinstance(ids, dict) or not all(type(number) is int for number in ids.values()):
+        raise ValueError(f"{path}: model.vocab must map entries to ids. Give a text tokenizer of 4M.")
+    entries = sorted(ids, key=ids.__getitem__)
+    if sorted(ids.values()) != list(range(len(ids))):
+        missing = min(set(range(len(ids))) - set(ids.values()))
+        raise ValueError(f"{path}: ids must be 0 to {len(ids) - 1} without gaps, but {missing} is missing. Download it again.")
+    if not isinstance(added, list):
+        raise ValueError(f"{path}: it lacks added_tokens. Give a text tokenizer of 4M.")
+    for number, token in enumerate(added):
+        found = (token.get("id"), token.get("content")) if isinstance(token, dict) else token
+        if number >= len(entries) or found != (number, entries[number]):
+            right = (number, entries[number]) if number < len(entries) else "none"
+            raise ValueError(f"{path}: added_tokens has {found!r} at {number}; its vocab implies {right!r}. Download it again.")
+    return [_with_current_coordinate_name(entry) for entry in entries], len(added)
+
+
+def export_released_text(tokenizer: TextTokenizer, path: Path | str) -> None:
     """Write a tokenizer as JSON of the `tokenizers` library, which the reference loads; atomically."""
     first_class = len(fixed_entries(tokenizer.config)) - len(tokenizer.config.class_names)
     added = [
@@ -93,7 +122,7 @@ def export_released_text(tokenizer: TextTokenizer, path: Path) -> None:
     ]
     vocab = {entry: number for number, entry in enumerate(tokenizer.vocabulary)}
     head = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "post_processor": None}
-    write_json(path, head | PARTS | {"model": MODEL | {"vocab": vocab}})
+    write_json(Path(path), head | PARTS | {"model": MODEL | {"vocab": vocab}})
 
 
 def _with_current_coordinate_name(entry: str) -> str:
@@ -101,7 +130,10 @@ def _with_current_coordinate_name(entry: str) -> str:
     return f"v{FIRST_RELEASE.index(side)}={bin_index}" if sign and side in FIRST_RELEASE else entry
 
 
-def _require(path: Path, part: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+def _require(path: Path, part: str, wanted: dict[str, Any], found: Any) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: it lacks {part}. Give a text tokenizer of 4M.")
     for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(f"{path}: {key} of its {part} is {found.get(key)!r}; 4M's text tokenizers have {value!r}.")
+        got = found.get(key, MISSING)
+        if got != value:
+            raise ValueError(f"{path}: {key} of its {part} is {got!r}; 4M's text tokenizers have {value!r}. Give one of 4M.")

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fourfold.storage import read_json, write_json
+from fourfold.digests import damage_of, recorded_digests, write_recorded_json
+from fourfold.storage import read_json
 from fourfold.suggestions import unknown_name
+from fourfold.tokenizers import REMEDY
 from fourfold.tokenizers.text.vocabulary import TextTokenizerConfig, fixed_entries, learn_vocabulary, wordpiece
 
 TOKENS_PER_BOX = 5
@@ -109,11 +111,15 @@ class TextTokenizer:
 
     def save(self, path: Path) -> None:
         """Write vocabulary and settings as JSON, atomically."""
-        write_json(path, {"settings": self.config.model_dump(mode="json"), "vocabulary": self.vocabulary})
+        write_recorded_json(
+            path.parent, path.name, {"settings": self.config.model_dump(mode="json"), "vocabulary": self.vocabulary}
+        )
 
     @classmethod
     def load(cls, path: Path) -> "TextTokenizer":
         """Read a file that `save` wrote."""
+        if damage := damage_of(path.parent, path.name, recorded_digests(path.parent)):
+            raise ValueError(f"{damage} {REMEDY}")
         stored = read_json(path)
         return cls(stored["vocabulary"], TextTokenizerConfig(**stored["settings"]))
 

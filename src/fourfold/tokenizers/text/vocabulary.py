@@ -45,7 +45,9 @@ class TextTokenizerConfig(Config):
         "table",
     )
     caption_tokens: int = Field(48, ge=1, le=1024, description="longest caption, without EOS")
-    det_tokens: int = Field(30, ge=5, le=1024, description="longest box sequence, 5 tokens for each box, without EOS")
+    det_tokens: int | None = Field(
+        30, ge=5, le=1024, description="longest box sequence, 5 tokens for each box, without EOS; None: no boxes"
+    )
     max_captions: int = Field(100_000, ge=1, description="captions that the vocabulary is learned from")
     extra_texts: tuple[str, ...] = Field(
         (),
@@ -60,7 +62,7 @@ class TextTokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "TextTokenizerConfig":
-        longest = max(self.caption_tokens, self.det_tokens)
+        longest = max(self.caption_tokens, self.det_tokens or 0)
         if self.num_sentinels < longest // 2 + 2:
             raise ValueError(
                 f"num_sentinels is {self.num_sentinels}; sequences of {longest} tokens need at least {longest // 2 + 2}."

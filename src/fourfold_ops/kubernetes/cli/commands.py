@@ -103,7 +103,7 @@ def cancel(run_name: str, site: str | None) -> None:
     with _cluster(site) as (cluster, _):
         jobs = cluster.all("jobs", names.selector(project=_project(), run=run_name))
         if not jobs:
-            raise UserError(f"Unknown run {run_name!r}.", "`kedro k8s list` lists the runs in this namespace.")
+            raise UserError(f"Unknown run {run_name!r}.", "List the runs of this namespace with `kedro k8s list`.")
         # the driver first: it would report a deleted step as a failure
         jobs.sort(key=lambda job: job["metadata"]["labels"].get(names.ROLE) != "driver")
         _delete(cluster, [job["metadata"]["name"] for job in jobs if state_of(job) in ("running", "pending", "ending")])

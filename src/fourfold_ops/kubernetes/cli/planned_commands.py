@@ -11,6 +11,7 @@ from fourfold_ops.errors import UserError
 from fourfold_ops.kubernetes.cluster.client import Cluster
 from fourfold_ops.kubernetes.driver.errors import readable_errors
 from fourfold_ops.kubernetes.plan import names
+from fourfold_ops.kubernetes.plan.run_plan import FILTERS
 
 API_SECONDS = 30  # for the API server to answer; shorter than in a run, since a user is waiting
 
@@ -88,6 +89,28 @@ def submit_command(run: click.Command) -> click.Command:
         callback=submit,
         help="Run like `kedro run --runner=kubernetes`, with the driver in the cluster too.",
     )
+
+
+def job_lines(options: dict[str, Any]) -> list[str]:
+    """Return one line for each Job that `kedro run --runner=kubernetes` would submit: name, step, pods and resources.
+
+    Args:
+        options: Those of `kedro run`; absent ones count as not given.
+    """
+    absent = dict.fromkeys(("pipelines", "pipeline", "env", "params", "conf_source", "runner_params", *FILTERS))
+    plan = plan_of({**absent, "tags": (), **options})
+    lines = []
+    for step in plan.steps:
+        if not step.remote:
+            lines.append(f"none for {step.title}: it runs in the driver")
+            continue
+        split = (step.resources.shards or 1) > 1
+        for spec in [plan.step_job(step), *([plan.merge_job(step)] if split else [])]:
+            count = len(spec.parts) or spec.num_nodes
+            pods = "1 pod" if count == 1 else f"{count} pods"
+            size = f"cpu {spec.resources.cpu}, memory {spec.resources.memory}, gpus {spec.resources.gpus or 0}"
+            lines.append(f"{spec.name} for {step.title}: {pods} with {size}")
+    return lines
 
 
 def without_runner(arguments: list[str]) -> list[str]:

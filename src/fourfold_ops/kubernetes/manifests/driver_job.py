@@ -36,6 +36,7 @@ def driver_spec(plan: RunPlan, arguments: Sequence[str], attempt: int = 1) -> Jo
     env = {
         DRIVER_JOB: name,
         SETTINGS_VARIABLE: json.dumps(settings, sort_keys=True),
+        handover.IMAGE: resources.image or plan.settings.image,
         handover.GIT_TAGS: json.dumps(plan.git_tags, sort_keys=True),  # an image has no .git
     }
     return JobSpec(

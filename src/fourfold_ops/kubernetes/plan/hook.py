@@ -68,14 +68,27 @@ def site_settings(context: KedroContext, site: str | None) -> KubernetesSettings
     """
     if handed := os.environ.get(SETTINGS_VARIABLE):
         return read_settings(json.loads(handed), SETTINGS_VARIABLE)
+    return settings_in(str(context.config_loader.conf_source), site or context.env)
+
+
+def settings_in(conf_source: str, folder: str | None) -> KubernetesSettings:
+    """Return the validated settings of `kubernetes.yml`.
+
+    Args:
+        conf_source: Path of the configuration.
+        folder: Folder of the configuration that has the file; None: `local`.
+
+    Raises:
+        UserError: There is no such file, or it is not valid.
+    """
     from kedro.config import MissingConfigException, OmegaConfigLoader
     from kedro.framework.project import settings
 
-    where = f"conf/{site or context.env or 'local'}/{FILE}.yml"
+    where = f"conf/{folder or 'local'}/{FILE}.yml"
     arguments = {**settings.CONFIG_LOADER_ARGS}
     arguments["config_patterns"] = {**arguments.get("config_patterns", {}), FILE: PATTERNS}
     # Without --params: they set what is computed, this file sets where.
-    loader = OmegaConfigLoader(str(context.config_loader.conf_source), env=site or context.env, **arguments)
+    loader = OmegaConfigLoader(conf_source, env=folder, **arguments)
     try:
         values = loader[FILE]
     except (MissingConfigException, KeyError):

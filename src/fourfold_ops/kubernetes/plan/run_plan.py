@@ -99,7 +99,8 @@ class RunPlan:
             names.COMMAND: self.again,
             **({names.PARTS: ",".join(map(str, parts))} if parts else {}),
         }
-        env = {**passed.variables(), **self._log_variable(), **_tracking_variable(resources)}
+        image = {handover.IMAGE: resources.image or self.settings.image}
+        env = {**passed.variables(), **image, **self._log_variable(), **_tracking_variable(resources)}
         return JobSpec(
             name=name,
             command=self._command(step),

@@ -75,7 +75,8 @@ class Resources(_Settings):
         return Resources(**{**below, **own, **(merged if merged["env"] else {})})
 
 
-BUILT_IN = Resources(
+# Not validated here, but in a test: that would import the `kubernetes` package with every command.
+BUILT_IN = Resources.model_construct(
     cpu="1",
     memory="2Gi",
     gpus=0,

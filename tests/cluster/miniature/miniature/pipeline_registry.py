@@ -47,7 +47,7 @@ def misbehave(how):
         held = [bytearray(16 * 2**20) for _ in range(1000)]
         print(len(held))
     if how == "error":
-        raise ValueError("The loss is not a number at step 7.")
+        raise ValueError(f"The loss is not a number at step 7, with {os.environ.get('STORE_TOKEN', 'no token')}.")
     if how == "configuration":
         raise UserError("training.steps is odd.", "Make it even.")
     if how == "exit":
@@ -99,10 +99,10 @@ def register_pipelines():
     reporting = Pipeline([node(write_report, ["trained", "labels"], "report", name="write_report")])
     return {
         "__default__": making + training + labeling + reporting,
-        "making": making,
         "training": making + training,
         "labeling": making + labeling,
         "reporting": reporting,
         "pair": making + Pipeline([node(pair, "numbers", "summed", name="pair", tags="together")]),
         "many": making + Pipeline([node(empty, "numbers", f"empty_{i}", name=f"empty_{i}", tags="tiny") for i in range(200)]),
+        "making": making,  # last, so that it is the stage of its node
     }

@@ -4,10 +4,11 @@ import os
 
 from fourfold_ops.hooks.location import ErrorLocationHook
 from fourfold_ops.hooks.tracking import TrackingHook
+from fourfold_ops.hooks.versioning import VersioningHook
 from fourfold_ops.kubernetes import KubernetesHook
 
 # Without tracking the benchmark measures the runner alone: MLflow with its store takes 170 MB.
-TRACKED = () if os.environ.get("MINIATURE_UNTRACKED") else (TrackingHook(),)
+TRACKED = () if os.environ.get("MINIATURE_UNTRACKED") else (TrackingHook(), VersioningHook())
 HOOKS = (ErrorLocationHook(), *TRACKED, KubernetesHook())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-telemetry", "kedro-viz")
 CONFIG_LOADER_ARGS = {

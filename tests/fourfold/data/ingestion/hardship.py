@@ -8,6 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest
 from fourfold.plugins import load_plugins
 from fourfold.source_code import module_digests
@@ -73,5 +75,6 @@ def memory(first: str, second: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # all work in this process, which is the one that is killed and measured
     load_plugins(["fourfold.scenes"])
     {"kill": kill, "memory": memory}[sys.argv[1]](*sys.argv[2:])

@@ -1,7 +1,5 @@
 """The guide docs/guides/add-a-source.md is executed: its plug-in is loaded, configured and ingested."""
 
-import json
-
 import pytest
 
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report
@@ -14,30 +12,22 @@ GUIDE = "add-a-source.md"
 
 
 @pytest.fixture
-def coco(tmp_path):
-    """Images and captions as COCO publishes them: 60 images, two captions each, and one image without any."""
-    (tmp_path / "val2017").mkdir()
-    (tmp_path / "annotations").mkdir()
-    for number in range(61):
-        (tmp_path / "val2017" / f"{number:012d}.png").write_bytes(image_bytes(number))
-    content = {
-        "images": [{"id": number, "file_name": f"{number:012d}.png"} for number in range(61)],
-        "annotations": [
-            {"image_id": number, "caption": f"{which} caption of {number}"}
-            for which in ("first", "second")
-            for number in range(60)
-        ],
-    }
-    (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
+def flickr(tmp_path):
+    """Images and captions as Flickr30k publishes them: 60 images, two captions each, and captions of a missing image."""
+    (tmp_path / "flickr30k-images").mkdir()
+    for number in range(60):
+        (tmp_path / "flickr30k-images" / f"{number}.jpg").write_bytes(image_bytes(number))
+    lines = [f"{number}.jpg#{which}\tcaption {which} of {number}\n" for number in range(61) for which in range(2)]
+    (tmp_path / "results_20130124.token").write_text("".join(lines))
     return tmp_path
 
 
-def test_the_source_of_the_guide_is_ingested(coco, tmp_path, monkeypatch):
+def test_the_source_of_the_guide_is_ingested(flickr, tmp_path, monkeypatch):
     settings = yaml_block(GUIDE)
-    with plugin_of_guide(GUIDE, tmp_path, "coco"):
+    with plugin_of_guide(GUIDE, tmp_path, "flickr"):
         load_plugins(settings["plugins"])
         try:
-            monkeypatch.chdir(coco)  # the paths of the guide are relative
+            monkeypatch.chdir(flickr)  # the paths of the guide are relative
             no_scenes = {"kind": "scenes", "image_size": 16, "num_samples": {"annotated": 3}}
             assert settings["ingestion"]["supplement"] == {"kind": "scenes"}
             config = IngestionConfig(
@@ -49,11 +39,11 @@ def test_the_source_of_the_guide_is_ingested(coco, tmp_path, monkeypatch):
                 test_share=0.2,
             )
             shards = ingest(config, 0, tmp_path / "out")
-            with pytest.raises(ValueError, match=r"'anotations'. Did you mean 'annotations'"):
-                IngestionConfig(source={"kind": "coco", "path": "x", "anotations": "y"})  # spelling: ignore
+            with pytest.raises(ValueError, match=r"'captoins'. Did you mean 'captions'"):
+                IngestionConfig(source={"kind": "flickr", "path": "x", "captoins": "y"})  # spelling: ignore
         finally:
-            SOURCES.remove("coco")
+            SOURCES.remove("flickr")
     assert shards.splits() == ["annotated", "test", "train", "val"]
     captions = {s["__key__"]: s["caption"] for split in ("train", "val", "test") for s in shards.iterate(split, ["caption"])}
-    assert captions == {f"{number:012d}": f"first caption of {number}" for number in range(60)}
-    assert ingestion_report(tmp_path / "out")["dropped"] == {"no caption": 1}
+    assert captions == {str(number): f"caption 0 of {number}" for number in range(60)}
+    assert ingestion_report(tmp_path / "out")["dropped"] == {"no image of this name": 1}

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
-from fourfold.data.ingestion.cleaning import CleaningConfig, CleanSample, clean, clean_caption, split_of
+from fourfold.data.ingestion.cleaning import CleanSample, clean, clean_caption, split_of
+from fourfold.data.ingestion.images import CleaningConfig
 from fourfold.data.ingestion.sources import Drop, RawSample
 
 CONFIG = CleaningConfig(min_side=16)
 SIZE = 32
+
+
+NOT_TEXT = "caption is not UTF-8 (control characters, as in UTF-16, UTF-32 or data that is no text)"
+WIDE = "image of 32-bit grays, whose range is unknown"
+WITHOUT_MARK = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
 def stored(image, kind="PNG", **options):
@@ -93,6 +99,74 @@ def test_cmyk_becomes_rgb():
         assert top_left[0] > 200 and top_left[2] < 60 and top_right[2] > 200 and top_right[0] < 60
 
 
+@pytest.mark.parametrize(("bits", "kind"), [(8, "PNG"), (10, "PNG"), (12, "PNG"), (12, "TIFF"), (16, "PNG")])
+def test_wide_grays_are_scaled_by_the_bits_in_use(bits, kind):
+    steps = np.kron(np.array([[0.1, 0.5], [0.9, 1.0]]), np.ones((32, 32)))
+    content = stored(Image.fromarray((steps * ((1 << bits) - 1)).astype(np.uint16)), kind)
+    wanted = np.kron(np.array([[0.1, 0.5], [0.9, 1.0]]), np.ones((16, 16))) * 255
+    difference = np.abs(cleaned(content).rgb_HW3.mean(-1) - wanted)
+    assert np.median(difference) < 2 and difference[3, 3] < 3
+
+
+def wide_gamut_profile():
+    """sRGB with the primaries of Display P3 (D50) in their place."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {b"rXYZ": (0.5151, 0.2412, -0.0011), b"gXYZ": (0.2919, 0.6922, 0.0419), b"bXYZ": (0.1571, 0.0666, 0.7841)}
+    (count,) = struct.unpack_from(">I", data, 128)
+    for number in range(count):
+        tag, offset, _ = struct.unpack_from(">4sII", data, 132 + 12 * number)
+        if tag in primaries:
+            data[offset + 8 : offset + 20] = struct.pack(">iii", *(round(value * 65_536) for value in primaries[tag]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_colors_are_converted_to_srgb(kind):
+    """Reference: the matrices of Display P3 and sRGB (CSS Color 4, section 10) and the curve that both share."""
+    color = np.array([200, 120, 80])
+    linear = np.where(color / 255 <= 0.04045, color / 255 / 12.92, ((color / 255 + 0.055) / 1.055) ** 2.4)
+    to_srgb = np.array([[1.2249402, -0.2249402, 0.0], [-0.0420570, 1.0420570, 0.0], [-0.0196376, -0.0786360, 1.0982735]])
+    wanted = 255 * (1.055 * (to_srgb @ linear) ** (1 / 2.4) - 0.055)
+    assert np.abs(wanted - color).max() > 10
+    options = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    content = stored(halves(tuple(color), tuple(color)), kind, icc_profile=wide_gamut_profile(), **options)
+    assert is_near(cleaned(content).rgb_HW3.mean(axis=(0, 1)), wanted, 3)
+
+
+def test_srgb_and_unusable_profiles_change_no_byte():
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for profile in (srgb, lab, b"no profile", srgb[:200], wide_gamut_profile()[:300]):
+        assert np.array_equal(cleaned(stored(Image.fromarray(pixels), icc_profile=profile)).rgb_HW3, pixels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 600))
+def test_no_profile_makes_cleaning_fail(noise, place):
+    profile = bytearray(wide_gamut_profile())
+    profile[place : place + len(noise)] = noise
+    for mode in ("RGB", "L", "CMYK"):
+        content = stored(halves(RED, BLUE).convert(mode), "TIFF", icc_profile=bytes(profile))
+        assert isinstance(cleaned(content), CleanSample)
+
+
+def test_png_with_large_compressed_text_is_read():
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "x" * 1_500_000, zip=True)
+    wanted = cleaned(stored(halves(RED, BLUE))).rgb_HW3
+    assert np.array_equal(cleaned(stored(halves(RED, BLUE), pnginfo=info)).rgb_HW3, wanted)
+
+
+def test_large_images_are_kept_up_to_the_limit():
+    content = stored(halves(RED, BLUE, (8_064, 6_048)), "JPEG", quality=30)
+    assert is_near(corners(cleaned(content).rgb_HW3)[0], RED)
+    limit, larger = Image.MAX_IMAGE_PIXELS, CleaningConfig(min_side=16, max_pixels=200_000_000)
+    assert cleaned(png_of(14_000, 14_000, bytes(1000)), config=larger) == Drop("key", "image unreadable")
+    assert cleaned(png_of(20_000, 14_000, bytes(1000)), config=larger) == Drop("key", "image has too many pixels")
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grays_keep_their_brightness(kind):
     wide = Image.fromarray(np.full((64, 64), 0x8080, np.uint16))
@@ -146,7 +220,7 @@ def test_one_bit_and_gray_images_become_rgb():
     ("content", "reason"),
     [
         (png_of(30_000, 30_000, bytes(1000)), "image has too many pixels"),
-        (png_of(7_000, 7_000, bytes(1000)), "image has too many pixels"),
+        (png_of(9_000, 9_000, bytes(1000)), "image has too many pixels"),
         (stored(Image.new("RGB", (15, 40))), "image too small"),
         (stored(Image.new("RGB", (16, 200))), "image too narrow"),
         (stored(halves(RED, BLUE))[:80], "image unreadable"),
@@ -155,6 +229,11 @@ def test_one_bit_and_gray_images_become_rgb():
         (b"<html>not found</html>", "image unreadable"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "image unreadable"),
         (stored(Image.fromarray(np.ones((64, 64), np.float32)), "TIFF"), "image of floating point numbers"),
+        (
+            stored(Image.fromarray(np.full((64, 64), 1 << 30, np.int32)), "TIFF"),
+            WIDE,
+        ),
+        (stored(Image.fromarray(np.full((64, 64), -1, np.int32)), "TIFF"), WIDE),
     ],
 )
 def test_unusable_image_is_dropped_with_its_reason(content, reason):
@@ -185,6 +264,10 @@ def test_no_bytes_make_cleaning_fail(noise, kind, place):
         (b"x" * 1_001, "caption too long"),
         (b"caf\xe9 au lait", "caption is not UTF-8"),
         ("red ball".encode("utf-16"), "caption is not UTF-8"),
+        *((text.encode(encoding), NOT_TEXT) for text in ("a red ball", "красный шар") for encoding in WITHOUT_MARK),
+        ("\u200b\u200d \u2060\ufe0f\u3164".encode(), "caption of invisible characters"),
+        ("\u2800\u2800\u2800 \U000e0101\u202e\ue000".encode(), "caption of invisible characters"),
+        ("a\u200b\u200b\u200b".encode(), "caption too short"),
         ("\ud800 lone".encode("utf-8", "surrogatepass"), "caption is not UTF-8"),
     ],
 )

@@ -38,6 +38,27 @@ def test_the_edge_between_two_planes_stays_sharp() -> None:
     assert angles.max() < 1
 
 
+@pytest.mark.parametrize("fov", [30.0, 70.0])
+def test_a_sphere_before_a_wall_has_exact_normals_up_to_its_outline(fov: float) -> None:
+    camera, size, center, radius = Camera(fov=fov), 96, np.array([0.2, -0.1, 6.0]), 1.2
+    rays_3P = camera.rays(size, size)
+    # 1) Where each ray meets the sphere: the smaller root of |t · ray − center| = radius; elsewhere the wall z = 9
+    a, b = (rays_3P**2).sum(0), rays_3P.T @ center
+    inside = b**2 - a * (center @ center - radius**2)
+    is_sphere = inside > 0
+    depth = np.where(is_sphere, (b - np.sqrt(inside.clip(0))) / a, 9.0)
+    truth = np.where(is_sphere[:, None], (depth * rays_3P).T - center, [0, 0, -1.0])
+    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+    # 2) The angle to the exact normal
+    image = torch.from_numpy(depth.reshape(1, size, size).astype(np.float32))
+    found = normals_from_depth(image, camera, CONFIG)[0].numpy().reshape(-1, 3)
+    angles = np.degrees(np.arccos(np.clip((found * truth).sum(1), -1, 1)))
+    is_steep = (truth * (rays_3P / np.linalg.norm(rays_3P, axis=0)).T).sum(1) > -0.3  # seen within 17 degrees of edge-on
+    assert is_sphere.mean() > 0.02
+    assert angles[~is_sphere].max() < 0.5, "the wall stays flat up to the outline"
+    assert angles[is_sphere & ~is_steep].max() < 12 and angles[is_sphere & ~is_steep].mean() < 2
+
+
 def test_exact_depth_gives_nearly_exact_normals() -> None:
     rendered = render([scene(0, "val", index, ScenesConfig()) for index in range(20)], ScenesConfig())
     found = np.stack(

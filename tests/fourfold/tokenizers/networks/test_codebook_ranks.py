@@ -25,7 +25,7 @@ def results(tmp_path_factory) -> list[dict[str, np.ndarray]]:
     commands = [[sys.executable, str(SCRIPT), str(rank), "2", str(folder / "meet"), str(folder)] for rank in (0, 1)]
     running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     of_two = [dict(np.load(folder / f"rank{rank}of2.npz")) for rank in (0, 1)]
     return [updated(latents, 0, 1), *of_two]

@@ -135,12 +135,6 @@ def test_euclidean_codes_are_averaged_sums_over_averaged_counts():
     torch.testing.assert_close(table.codes_KD, sums / counts[:, None], atol=1e-4, rtol=1e-4)
 
 
-def test_trunk_with_unknown_number_of_heads_raises(tmp_path):
-    model = ViTVQVAE(ViTVQVAEConfig(image_size=(16, 16), encoder=TRUNK, decoder=TRUNK.model_copy(update={"num_heads": 4})))
-    with pytest.raises(ValueError, match="No released trunk has 4 heads"):
-        export_released_tokenizer(model, tmp_path / "no.safetensors")
-
-
 def test_inputs_that_patches_do_not_divide_raise():
     model = ViTVQVAE(ViTVQVAEConfig(image_size=(16, 16), patch_size=4, encoder=TRUNK, decoder=TRUNK))
     with pytest.raises(ValueError, match="patches of 4"):

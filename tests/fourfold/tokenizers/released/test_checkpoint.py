@@ -281,11 +281,11 @@ def test_unsupported_files_raise_an_error_that_names_the_option(tmp_path, config
 @pytest.mark.parametrize(
     ("key", "tensor", "message"),
     [
-        ("encoder.pos_emb", None, r"lacks encoder\.pos_emb\.$"),
+        ("encoder.pos_emb", None, r"lacks encoder\.pos_emb\. Download"),
         (
             "decoder.extra.weight",
             torch.ones(24),
-            r"has, beyond what its metadata implies, decoder\.extra\.weight\.$",
+            r"has decoder\.extra\.weight, which its metadata does not allow\. Give",
         ),
         ("quant_proj.bias", torch.ones(9), r"quant_proj\.bias has the shape \(9,\); its metadata implies \(8,\)"),
     ],
@@ -327,3 +327,22 @@ def test_image_sizes_are_one_number_or_a_pair(stored, size):
 def test_other_image_sizes_raise(wrong):
     with pytest.raises(ValueError, match="one positive number or a pair"):
         image_size(wrong)
+
+
+def test_ids_may_be_flat_and_values_arrays_of_bytes(tmp_path):
+    for config in (ViTVQVAEConfig(**SMALL | {"image_size": (16, 24)}, decoder=TRUNK), DIFFUSION):
+        model, _ = exported(config, tmp_path)
+        image = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            tokens = model.tokens(image.numpy())
+            assert torch.equal(tokens, model.tokens(image / 127.5 - 1)) and tokens.shape == (2, 4, 6)
+            seeds = {"seeds": [1, 2], "num_decoding_steps": 2} if isinstance(model, DiVAE) else {}
+            expected = model.reconstruct(tokens, **seeds)
+            for same in (tokens.flatten(1), tokens.flatten(1).numpy().astype("int16"), tokens.int()):
+                assert torch.equal(model.reconstruct(same, **seeds), expected)
+            for wrong, message in (
+                (tokens.flatten(1)[:, :7], "Got 7 tokens of an image; allowed: 24 or a square"),
+                (tokens + 11, "allowed: 0 to 10"),
+            ):
+                with pytest.raises(ValueError, match=message):
+                    model.reconstruct(wrong, **seeds)

@@ -160,7 +160,7 @@ def test_entries_in_another_order_raise(released, tmp_path):
     vocab = stored["model"]["vocab"]
     vocab["airplane"], vocab["v0=0"] = vocab["v0=0"], vocab["airplane"]
     (tmp_path / "other.json").write_text(json.dumps(stored))
-    with pytest.raises(ValueError, match="in 4M's order"):
+    with pytest.raises(ValueError, match="added_tokens has"):
         load_released_text(tmp_path / "other.json")
     vocab["airplane"] = 10**6
     (tmp_path / "other.json").write_text(json.dumps(stored))

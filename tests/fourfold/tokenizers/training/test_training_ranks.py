@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from fourfold.storage import read_json
 from fourfold.tokenizers.tokenizer_set import TokenizerSet
+from fourfold.training.histories import read_histories
 
 from ..test_tokenizer_set import files_of
 
@@ -44,6 +45,15 @@ def test_two_processes_give_the_losses_of_one(runs):
     for name in alone:
         assert alone[name].keys() == together[name].keys()
         assert list(together[name].values()) == pytest.approx(list(alone[name].values()), rel=2e-4, abs=1e-5), name
+
+
+def test_the_curves_of_each_training_stay_beside_its_weights(runs):
+    logged, kept = read_json(runs / "alone.json"), read_histories(runs / "alone")
+    assert sorted(kept) == ["clip", "clip_global", "rgb", "rgb/diffusion", "semseg"]
+    for name, history in kept.items():
+        assert {str(row["step"]): row["loss"] for row in history if "loss" in row} == logged[f"{name}/loss"], name
+    (path := runs / "alone/semseg/history.json").write_text(path.read_text() + " ")
+    assert sorted(read_histories(runs / "alone")) == sorted(kept.keys() - {"semseg"})  # a changed file is no curve
 
 
 def test_two_processes_end_with_the_weights_and_the_codes_of_one(runs):

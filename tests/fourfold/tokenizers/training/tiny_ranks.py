@@ -16,6 +16,7 @@ import torch._dynamo  # this and what follows: once for all processes
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # noqa: F401
 
 from fourfold.data.shards import ShardSet
+from fourfold.source_code import module_digests
 from fourfold.storage import write_json
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.networks.config import DiffusionDecoderConfig, VisualTokenizerConfig
@@ -92,6 +93,7 @@ def launch(size: int, world: Path, folder: Path, stop: tuple[str, int, int] | No
 
 
 def main(world: Path, root: Path) -> None:
+    module_digests([train_tokenizers.__module__])  # once for all processes, each would take half a second
     assert launch(1, world, root / "alone") == [0]
     assert launch(2, world, root / "together") == [0, 0]
     assert launch(2, world, root / "resumed", ("semseg tokenizer", 6, signal.SIGKILL))[1] == -signal.SIGKILL

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-# Sums its ranks step by step and saves a checkpoint after each step. At step 3 of the first attempt it computes for ten
-# minutes without communicating.
+# Sums its ranks step by step and saves a checkpoint after each step. When it first reaches step 3, and then step 5, it does not
+# communicate for ten minutes, as if it computed.
 TRAINING = """
 import json, os, sys, time
 from pathlib import Path
@@ -28,11 +28,10 @@ distributed.broadcast(state, 0)
 with (folder / f"started-{rank}").open("a") as file:
     file.write(f"{os.getpid()} {int(state[0])}\\n")
 for step in range(int(state[0]), 8):
-    if step == 3 and not (folder / f"here-{rank}").exists():
-        (folder / f"here-{rank}").touch()
-        end = time.monotonic() + 600
-        while time.monotonic() < end:
-            sum(range(10_000))
+    here = folder / f"here-{rank}-{step}"
+    if step in (3, 5) and not here.exists():
+        here.touch()
+        time.sleep(600)
     part = torch.tensor([(rank + 1.0) * (step + 1)])
     distributed.all_reduce(part)
     state = torch.tensor([step + 1.0, state[1] + part[0]])
@@ -140,17 +139,17 @@ def real_pods(tmp_path):
     pods.close()
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_after_a_kill_both_pods_resume_even_if_one_is_computing(real_pods, killed):
+def test_after_each_kill_both_pods_resume_even_if_one_is_computing(real_pods):
     real_pods.start(0, 1)
-    real_pods.until("here-0", "here-1")
-    survivor = psutil.Process(int(real_pods.started(1 - killed)[0][0]))
-    real_pods.kill(killed)
-    survivor.wait(20)  # not after the ten minutes of its computation
-    real_pods.start(killed)  # the Job replaces the killed pod; the container of the other one still runs
+    for killed, step in ((0, 3), (1, 5)):
+        real_pods.until(f"here-0-{step}", f"here-1-{step}")
+        survivor = psutil.Process(int(real_pods.started(1 - killed)[-1][0]))
+        real_pods.kill(killed)
+        survivor.wait(120)  # not after the ten minutes of its computation
+        real_pods.start(killed)  # the Job replaces the killed pod; the container of the other one still runs
     assert real_pods.succeed()
     assert json.loads((real_pods.folder / "checkpoint.json").read_text()) == RESULT
-    assert [[step for _, step in real_pods.started(rank)] for rank in (0, 1)] == [["0", "3"], ["0", "3"]]
+    assert [[step for _, step in real_pods.started(rank)] for rank in (0, 1)] == [["0", "3", "5"]] * 2
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
+import preloaded
 import pytest
 import yaml
 
@@ -15,6 +13,7 @@ from fourfold_ops.hooks.tracking import TrackingHook
 from fourfold_ops.kubernetes.manifests.job import job
 from fourfold_ops.kubernetes.plan.hook import KubernetesHook, check_parameters, site_settings
 from fourfold_ops.kubernetes.plan.run_plan import Origin, plan_run
+from fourfold_ops.tracking import names
 
 SITE = {
     "image": "x@sha256:" + "0" * 64,
@@ -56,15 +55,8 @@ class Driver:
         container = job(spec, plan.settings)["spec"]["template"]["spec"]["containers"][0]
         variables = {e["name"]: e["value"].replace("$(POD_NAME)", "pod-1") for e in container["env"] if "value" in e}
         kept = {k: v for k, v in variables.items() if k.startswith("KEDRO")}
-        program = str(Path(sys.executable).parent / container["command"][0])
-        return subprocess.run(
-            [program, *container["command"][1:]],
-            cwd=self.miniature.folder,
-            env={**os.environ, "DO_NOT_TRACK": "1", **kept, **changed},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        environment = {**os.environ, "DO_NOT_TRACK": "1", **kept, **changed}
+        return preloaded.run(container["command"], self.miniature.folder, environment, timeout=120)
 
 
 @pytest.fixture
@@ -88,10 +80,11 @@ def test_a_step_has_the_parameters_and_runs_of_its_driver(site):
     assert done.returncode == 0, done.stderr
     assert json.loads((site.folder / "data/02_tuned/tuned.json").read_text()) == local == {"sum": 0.125}
     driver.tracking.remote_nodes_over([node for node in driver.pipeline.nodes if node.name == "tune_numbers"], "")
-    driver.tracking.after_pipeline_run()
+    driver.tracking.after_pipeline_run(driver.pipeline)
     parent = next(run for run in site.recorded("parent") if run.info.run_id == _parent_of(site))
     (child,) = [run for run in site.recorded("tuning") if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
     assert child.data.metrics["loss"] == 0.125 and child.info.status == "FINISHED"
+    assert child.data.tags[names.IMAGE] == SITE["image"]
     assert len(site.recorded("parent")) == 3  # of the driver and of two local runs: the step has started none
     assert (site.folder / "data/logs").is_dir()  # with the log file of the step
 
@@ -150,7 +143,7 @@ def test_the_site_is_independent_of_the_environment(site):
     assert site_settings(driver.context, "site").nodes["tune_numbers"].gpus == 1
     with pytest.raises(UserError, match=r"There is no conf/smoke/kubernetes.yml"):
         site_settings(driver.context, None)
-    driver.tracking.after_pipeline_run()
+    driver.tracking.after_pipeline_run(driver.pipeline)
 
 
 def test_parameters_that_no_option_can_carry_are_refused(site):
@@ -158,7 +151,7 @@ def test_parameters_that_no_option_can_carry_are_refused(site):
     driver.run_params["runtime_params"] = {"making": {"sizes": [1, 2]}}
     with pytest.raises(UserError, match=r"making\.sizes"):
         driver.plan()
-    driver.tracking.after_pipeline_run()
+    driver.tracking.after_pipeline_run(driver.pipeline)
 
 
 def test_a_configuration_outside_the_project_is_refused(site, tmp_path):
@@ -166,4 +159,4 @@ def test_a_configuration_outside_the_project_is_refused(site, tmp_path):
     origin = Origin("p", site.folder, None, str(tmp_path), {}, {})
     with pytest.raises(UserError, match="is outside of the project"):
         plan_run(driver.pipeline, driver.catalog, site_settings(driver.context, "site"), origin)
-    driver.tracking.after_pipeline_run()
+    driver.tracking.after_pipeline_run(driver.pipeline)

@@ -87,3 +87,7 @@ def test_settings_cannot_carry_scientific_parameters():
 def test_a_number_of_cores_is_checked(cpu):
     with pytest.raises(UserError, match=r"default.cpu = '.*': Input should be a (number of cores|Kubernetes quantity)"):
         settings(default={"cpu": cpu})
+
+
+def test_built_in_settings_are_valid():
+    assert Resources.model_validate(BUILT_IN.model_dump()) == BUILT_IN

@@ -1,58 +1,58 @@
-"""What sources that read files share: settings, the list of files with its digest, and keys that are safe as file names."""
+"""What sources that read files share: settings, and names that are safe as keys and in logs."""
 
 import hashlib
+import os
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from fourfold.data.ingestion.sources.source import SourceConfig
+from fourfold.data.ingestion.sources.source import Drop, SourceConfig, SourceSlice
 from fourfold.data.shards import KEY_PATTERN
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"})
+UNREAD_IMAGES = frozenset(  # a loss of a sample, unlike other files of a kind that is not read
+    {"heic", "heif", "avif", "jxl", "jp2", "j2k", "svg", "psd", "ico", "tga", "exr", "hdr", "ppm", "pgm", "pnm", "eps"}
+    | {"raw", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf"}
+)
+PRINTABLE_CHARACTERS = 200  # of a name in logs and reports
 READABLE_CHARACTERS = 40  # of a long or unsafe name, at the start of its key
 
 
 class FilesConfig(SourceConfig):
     """Settings of a source that reads files."""
 
-    path: str = Field(min_length=1)  # a file or folder; a relative path starts at the project
+    path: str = Field(min_length=1)  # a file or folder; a relative path starts at the project; of tars also a URL
+    follow_links: bool = False  # whether links may lead out of `path`; every folder is read once, whatever links to it
+    digest: Literal["listing", "content"] = "listing"  # what makes the source another one: names and sizes, or all bytes
     max_file_bytes: int = Field(50_000_000, ge=1_000)  # of one image or caption
 
-
-def list_files(config: FilesConfig, pattern: str, extensions: frozenset[str]) -> list[Path]:
-    """Return the files of a source that match a glob pattern, sorted; a `path` that is a file is the only one.
-
-    Hidden files (unfinished downloads, files of the system) and what is not a plain file (reading a named pipe would block)
-    are left out.
-
-    Raises:
-        ValueError: the path does not exist, cannot be listed, or has no file with one of `extensions` (lower case, no dot).
-    """
-    root = Path(config.path)
-    if not root.exists():
-        raise ValueError(f"source.path {config.path!r} does not exist (from {Path.cwd()}). Give an existing file or folder.")
-    try:
-        listed = [root] if root.is_file() else list(root.rglob(pattern))
-        files = sorted(path for path in listed if path.is_file() and not path.name.startswith("."))
-    except OSError as error:
-        raise ValueError(
-            f"source.path {config.path!r} cannot be listed: {error.strerror}. Give this user access to it."
-        ) from error
-    if not any(path.suffix[1:].lower() in extensions for path in files):
-        wanted = " ".join(f".{extension}" for extension in sorted(extensions))
-        raise ValueError(f"source.path {config.path!r} holds no {wanted} file. Is source.kind {config.kind!r} right?")
-    return files
+    @field_validator("path")
+    @classmethod
+    def _expand_home(cls, value: str) -> str:
+        return os.path.expanduser(value)  # noqa: PTH111  Path would raise RuntimeError for an unknown user
 
 
-def digest_of_files(root: Path, files: list[Path]) -> str:
-    """Return a SHA-256 over the names, relative to `root`, and the bytes of files."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
+def after_drops(drops: Sequence[Drop], slices: Sequence[SourceSlice]) -> list[SourceSlice]:
+    """Return the slices of a stream, the first of which starts with drops that are known before anything is read."""
+    first, *others = slices
+    return [SourceSlice(first.name, lambda: chain(drops, first.read())), *others]
+
+
+def printable(name: str) -> str:
+    """Return a name as it may stand in logs and JSON: characters that cannot be printed are escaped, long names are cut."""
+    if len(name) > PRINTABLE_CHARACTERS:
+        name = f"{name[:PRINTABLE_CHARACTERS]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
+def inner_path(name: str) -> PurePosixPath | None:
+    """Return a path that a table or JSON file names; None if it is absolute or leads out of its folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return None if path.is_absolute() or ".." in path.parts else path
 
 
 def safe_key(name: str) -> str:

@@ -34,10 +34,10 @@ def test_settings_survive_json(source):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"path": "photos"}, r"A source needs a `kind`, one of: folder, scenes, webdataset"),
+        ({"path": "photos"}, r"A source needs a `kind`, one of: cc12m, coco, folder, parquet, scenes, several, webdataset"),
         (
             {"kind": "foldr"},
-            r"Unknown source.kind 'foldr'. Did you mean 'folder'\? Known: folder, scenes, webdataset. Add one in",
+            r"Unknown source.kind 'foldr'. Did you mean 'folder'\? Known: cc12m, coco, folder, parquet, scenes, several, webd",
         ),
         (
             {"kind": "folder", "path": "photos", "file_fild": "x"},

@@ -3,6 +3,7 @@
 import os
 import tarfile
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,9 @@ def test_unsafe_members_are_not_opened(tmp_path):
         ("a.pkl", b"cos\nsystem\n"),
         ("a.pyd", b""),
     ]
-    found = read(write_tar(tmp_path / "a.tar", [*bad, *members_of([1])], [link, device]))
+    folder = tarfile.TarInfo("part")
+    folder.type = tarfile.DIRTYPE  # no loss: the files of a folder are separate members
+    found = read(write_tar(tmp_path / "a.tar", [*bad, *members_of([1])], [folder, link, device]))
     assert [s.name for s in samples(found)] == ["photo00001"]
     assert drops(found) == [
         ("../../x.png", "member has an unsafe name", "member"),
@@ -72,6 +75,20 @@ def test_unsafe_members_are_not_opened(tmp_path):
         ("device.png", "member is not a plain file", "member"),
     ]
     assert not (tmp_path.parent / "x.png").exists()
+
+
+@pytest.mark.parametrize("content", [b'{"caption": ["one", "two", "one"]}', b'["one", "two", "one"]'])
+def test_list_of_texts_in_the_json_is_several_captions(tmp_path, content):
+    (sample,) = samples(read(write_tar(tmp_path / "a.tar", [("x.png", b"i"), ("x.json", content)])))
+    assert [sample.caption, *sample.further] == [b"one", b"two", b"one"]
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"caption": ["one", null]}', b'["one", 3]', b"[]", b'{"caption": []}', b'{"caption": {"a": "b"}}']
+)
+def test_list_that_holds_anything_but_texts_is_no_caption(tmp_path, content):
+    found = read(write_tar(tmp_path / "a.tar", [("x.png", b"i"), ("x.json", content)]))
+    assert samples(found) == [] and drops(found) == [("x", "no caption", "sample")]
 
 
 def test_member_above_the_size_limit_is_not_read(tmp_path):
@@ -104,7 +121,10 @@ def test_damaged_header_is_reported(tmp_path):
     content[place : place + 20] = os.urandom(20)
     path.write_bytes(content)
     found = read(path)
-    assert len(samples(found)) == 1 and drops(found)[0][1:] == ("archive cut off or damaged", "archive")
+    assert len(samples(found)) == 1 and drops(found)[0][1:] == (
+        "archive damaged: not a tar header where one must be",
+        "archive",
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -117,3 +137,55 @@ def test_no_tar_makes_reading_fail(tmp_path_factory, data):
     content[place : place + len(noise)] = noise
     path.write_bytes(content)
     assert all(isinstance(item, RawSample | Drop) for item in read(path))
+
+
+def test_names_with_several_dots_are_read_by_setting_or_named(tmp_path):
+    members = [("a.v1.png", image_bytes(1)), ("a.v1.txt", b"one"), ("a.v2.png", image_bytes(2)), ("a.v2.TXT", b"two")]
+    path = write_tar(tmp_path / "a.tar", members)
+    hidden = write_tar(tmp_path / "hidden.tar", [("._a.png", b"x"), *members_of([1])])
+    for dots in (False, True):
+        assert drops(read(hidden, dots_in_keys=dots)) == [("._a.png", "hidden member", "member")]
+    assert {(reason[:27], unit) for _, reason, unit in drops(read(path))} == {("member with several dots in", "member")}
+    assert [(s.name, s.caption) for s in read(path, dots_in_keys=True)] == [("a.v1", b"one"), ("a.v2", b"two")]
+
+
+def test_inner_names_are_read_by_setting(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("1.input.png", image_bytes(1)), ("1.caption.txt", b"one"), ("1.mask.png", b"m")])
+    options = {"image_extension": "input.png", "caption_extension": ".caption.txt"}
+    found = read(path, **options)
+    assert [(s.name, s.caption, s.image) for s in samples(found)] == [("1", b"one", image_bytes(1))] and len(drops(found)) == 1
+    dotted = write_tar(tmp_path / "b.tar", [("x.1.input.png", image_bytes(1)), ("x.1.caption.txt", b"one")])
+    assert [s.name for s in read(dotted, dots_in_keys=True, **options)] == ["x.1"]
+
+
+def test_images_in_formats_that_are_not_read_are_named(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("a.heic", b"x"), ("a.txt", b"one"), *members_of([1])])
+    assert drops(read(path)) == [("a.heic", "image format .heic is not read", "member"), ("a", "no image", "sample")]
+
+
+@pytest.mark.parametrize("kinds", [(".png", ".txt"), (".txt", ".png")])
+def test_members_of_a_sample_need_not_be_adjacent(tmp_path, kinds):
+    members = members_of(range(6))
+    by_kind = [member for kind in kinds for member in members if member[0].endswith(kind)]
+    found = read(write_tar(tmp_path / "a.tar", by_kind))
+    assert [(s.image, s.caption) for s in samples(found)] == [(image_bytes(n), f"photo number {n}".encode()) for n in range(6)]
+    assert not drops(found)
+
+
+def test_samples_that_wait_for_their_members_have_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("fourfold.data.ingestion.sources.webdataset.MAX_WAITING_BYTES", 3 * (len(image_bytes(0)) + 500))
+    members = members_of(range(6))
+    by_kind = [member for kind in (".png", ".txt") for member in members if member[0].endswith(kind)]
+    found = read(write_tar(tmp_path / "a.tar", by_kind))
+    lost = [("no caption", "sample"), ("member too far from the image of its sample", "member")]
+    assert 0 < len(samples(found)) < 6
+    assert sorted(d[1:] for d in drops(found)) == sorted(lost * (6 - len(samples(found))))
+    whole = read(write_tar(tmp_path / "b.tar", members))  # adjacent members never wait
+    assert len(samples(whole)) == 6
+
+
+def test_a_text_far_from_a_sample_with_a_caption_is_no_lost_sample(tmp_path):
+    members = [("x.png", image_bytes(1)), ("x.json", b'{"caption": "j"}'), *members_of([2]), ("x.txt", b"late")]
+    found = read(write_tar(tmp_path / "a.tar", members))
+    assert [s.caption for s in samples(found)] == [b"j", b"photo number 2"]
+    assert drops(found) == [("x", "member apart from its sample, which was complete", "member")]

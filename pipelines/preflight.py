@@ -1,0 +1,170 @@
+"""Checks of a run before it changes anything: sources, sizes of splits and free space."""
+
+import math
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from fourfold.data.ingestion.ingest import HASHED_SPLITS, expected_samples
+from fourfold.modalities import SOURCE_LABELS
+from pipelines.parameters import Parameters
+from pipelines.sources import check_paths
+
+DATA, CACHE = Path("data"), Path(".dvc")
+# Bytes of a sample in the shards, measured on rendered scenes, which compress better than photographs: so a run is refused
+# only if it surely does not fit (docs/reliability.md has the formula).
+BYTES_PER_PIXEL = {"rgb": 0.6, "depth": 2.0, "normal": 2.6, "semseg": 0.2, "clip": 2.0}
+MIN_CODEBOOK_USE = 0.2  # on `val`; less stops the run after tokenizer training (conf/base/catalog.yml, tokenizer_metrics)
+MEMBER_BYTES = 1024  # of a tar: a header of 512 bytes, and content that is padded to 512
+
+
+def check(stages: Collection[str], parameters: dict[str, Any]) -> None:
+    """Check what a run reads from outside, and that its splits and its disk are large enough.
+
+    Args:
+        stages: the stages of the run.
+        parameters: all parameters; they are valid.
+
+    Raises:
+        ValueError: a labeler or a source is missing, a split is too small for the settings, or the disk for the results.
+    """
+    if "pretraining" in stages:
+        check_start((parameters.get("pretraining") or {}).get("start_from"))
+    if "pseudo_labeling" in stages:
+        check_labelers(Parameters.model_validate(parameters))
+    if "ingestion" not in stages:
+        return
+    check_paths(parameters.get("ingestion") or {})
+    values = Parameters.model_validate(parameters)
+    if (sizes := expected_samples(values.ingestion)) is not None:
+        check_sizes(stages, values, sizes)
+        check_space(needed_bytes(stages, values, sizes), sum(sizes.values()))
+
+
+def check_labelers(values: Parameters) -> None:
+    """Raise ValueError if a labeler lacks a package or a file: a long ingestion would come before the error."""
+    labeling = values.pseudo_labeling
+    for modality, labeler in labeling.labeler_classes().items():
+        try:
+            labeler.require(labeling.settings_of(labeler))
+        except ValueError as error:
+            raise ValueError(f"pseudo_labeling.labelers.{modality}: {error}") from error
+
+
+def check_start(path: str | Path | None) -> None:
+    """Raise ValueError if the model that pretraining starts from does not exist."""
+    if path is not None and not Path(path).exists():
+        raise ValueError(f"pretraining.start_from is {path}, which does not exist. Give a folder or a released file.")
+
+
+def check_sizes(stages: Collection[str], values: Parameters, sizes: Mapping[str, int]) -> None:
+    """Raise ValueError with every split that is too small for the settings of a stage.
+
+    Args:
+        stages: the stages of the run.
+        values: all parameters.
+        sizes: number of samples of each split, at most.
+    """
+    required = [(split, 1, "one sample") for split in HASHED_SPLITS]
+    if "tokenizer_training" in stages:
+        required += _tokenizer_sizes(values)
+    if "pretraining" in stages and not values.pretraining.datasets:
+        required.append(("train", values.pretraining.batch_size, "pretraining.batch_size"))
+    if "finetuning" in stages and "transfer_train" in sizes:
+        required.append(("transfer_train", max(values.finetuning.num_labels), "finetuning.num_labels"))
+    problems = [
+        f"split {split!r} gets {sizes.get(split, 0)} samples at most, and {text} needs {count}"
+        for split, count, text in required
+        if sizes.get(split, 0) < count
+    ]
+    if problems:
+        raise ValueError(
+            f"The source has too few samples: {'; '.join(problems)}. Give more images or lower these settings; nothing was "
+            "changed."
+        )
+
+
+def _tokenizer_sizes(values: Parameters) -> list[tuple[str, int, str]]:
+    """Return split, number of samples at least, and what needs them, for the training and the validation of tokenizers."""
+    tokenizers, required = values.tokenizer_training, list[tuple[str, int, str]]()
+    labeled = {*SOURCE_LABELS, *values.pseudo_labeling.labelers}  # other tokenizers are left out
+    for name, visual in ((n, one) for n, one in tokenizers.visual.items() if n in labeled):
+        rows, columns = tokenizers.grid_of(name)
+        patch = max(1, values.ingestion.image_size // rows)
+        grids = {name: rows * columns}  # cells of an image
+        grids |= {f"{name}@{side}": max(1, side // patch) ** 2 for side in tokenizers.resolutions.get(name, ())}
+        key = f"tokenizer_training.visual.{name}"
+        codes = f"the {visual.codebook_size} codes of {key}.codebook_size"
+        # Of an image, each cell gives one latent; a code without a latent is useless. Tokens of vectors have a codebook each
+        required.append(("train", _rounded_up(visual.codebook_size / (rows * columns)), codes))
+        required.append(("train", visual.batch_size, f"{key}.batch_size"))
+        for full_name, cells in grids.items():
+            images = MIN_CODEBOOK_USE * visual.codebook_size / (cells if visual.vector is None else 1)
+            text = f"a {full_name}/codebook_use of {MIN_CODEBOOK_USE} of {codes}"
+            required.append(("val", _rounded_up(images), text))
+    for name, diffusion in tokenizers.diffusion.items():
+        required.append(("train", diffusion.batch_size, f"tokenizer_training.diffusion.{name}.batch_size"))
+    return required
+
+
+def _rounded_up(number: float) -> int:
+    return math.ceil(number - 1e-9)  # 0.2 * 15 is a little more than 3
+
+
+def needed_bytes(stages: Collection[str], values: Parameters, sizes: Mapping[str, int]) -> int:
+    """Return the bytes that shards, labels and tokens of a run take at least, without DVC's cache."""
+    pixels = values.ingestion.image_size**2
+    labels = values.pseudo_labeling.labelers
+    total = sum(sizes.values())
+    stored = _member("rgb", pixels) if values.ingestion.storage.format == "png" else MEMBER_BYTES
+    needed = total * (stored + MEMBER_BYTES)
+    if "pseudo_labeling" in stages:  # each label twice: as the labeler returned it, and combined with the others
+        labeled = total - sizes.get(values.pseudo_labeling.annotated_split, 0) - _not_stored(values, sizes)
+        needed += 2 * labeled * sum(_member(name, pixels) for name in labels)
+    if "tokenizer_training" in stages:  # tokens of all labels and of the image, and the captions
+        needed += (sizes.get("train", 0) + sizes.get("val", 0)) * MEMBER_BYTES * (len(labels) + 2)
+    return needed
+
+
+def _not_stored(values: Parameters, sizes: Mapping[str, int]) -> int:
+    """Return the number of training samples whose labels are computed when they are tokenized."""
+    labeling, training = values.pseudo_labeling, sizes.get("train", 0)
+    return {"all": 0, "sample": max(0, training - labeling.sample_size), "none": training}[labeling.keep]
+
+
+def check_space(needed: int, num_samples: int) -> None:
+    """Raise ValueError if the disk of `data/` is too small, even if every present result is replaced.
+
+    Args:
+        needed: bytes of the results.
+        num_samples: number of samples that they are for, for the message.
+    """
+    if not DATA.is_dir():
+        return
+    shares_disk = CACHE.is_dir() and CACHE.stat().st_dev == DATA.stat().st_dev
+    places = [DATA, CACHE] if shares_disk else [DATA]
+    needed *= len(places)  # DVC keeps a copy in its cache
+    free = shutil.disk_usage(DATA).free
+    if needed <= free or needed <= free + sum(map(_used_bytes, places)):
+        return
+    raise ValueError(
+        f"The run needs at least {_readable(needed)} for {num_samples:,} samples in {' and '.join(map(str, places))}, and "
+        f"{_readable(free)} are free at {DATA.resolve()}. Free space, move the project to a larger disk, or ingest fewer "
+        "samples; nothing was changed."
+    )
+
+
+def _member(name: str, pixels: int) -> int:
+    return MEMBER_BYTES + int(BYTES_PER_PIXEL.get(name, 0) * pixels)
+
+
+def _used_bytes(folder: Path) -> int:
+    files = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in files)
+
+
+def _readable(count: int) -> str:
+    unit = max((unit for unit in range(5) if count >= 1000**unit), default=0)
+    return f"{count / 1000**unit:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"

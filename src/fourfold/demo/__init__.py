@@ -1,0 +1,1 @@
+"""The page of `kedro demo`: try the model in a browser. `values.py` turns values into what `page/` shows."""

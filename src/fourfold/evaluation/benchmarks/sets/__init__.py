@@ -1,0 +1,1 @@
+"""One module per family of public data sets: readers of their official layouts, and the benchmarks on them."""

