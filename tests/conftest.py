@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+from extension_points import restored
 from flushing import skip_flushes
 
 from fourfold_ops.hooks.threads import limit_idle_threads
@@ -66,6 +67,13 @@ def tracking_addresses_of_one_module() -> Iterator[None]:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_one_test() -> Iterator[None]:
+    """Forget the plug-ins that a test loads, e.g. by a command that it calls in this process."""
+    with restored():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Requirements of dvc.yaml on conf/, and of the set-up."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,28 +70,17 @@ def test_requirements_lock_has_hashes_and_no_index():
     assert not any(word in text for word in ("--index", "--extra-index", "--find-links", "http://", "https://"))
 
 
-@pytest.fixture
-def medical_plugin():
-    sys.path.insert(0, str(ROOT / "tests/support"))
-    from medical_files import registered
-
-    with registered():
-        yield
-
-
 GATES = sorted(path.parent.name for path in (ROOT / "conf").glob("*/promotion.yml"))
 
 
 @pytest.mark.parametrize("environment", GATES)
-def test_gate_names_metrics_of_evaluation_in_their_direction(environment, request):
+def test_gate_names_metrics_of_evaluation_in_their_direction(environment):
     from fourfold.evaluation.tasks import PREDICTION_TASKS
     from fourfold.metrics.metric import find_metric
     from fourfold.plugins import load_plugins
     from fourfold_ops.registry.gate import read_gate
 
-    load_plugins(["fourfold.scenes"])
-    if environment == "medical":
-        request.getfixturevalue("medical_plugin")
+    load_plugins(["fourfold.scenes", *(["fourfold.medical"] if environment == "medical" else [])])
     values = [yaml.safe_load((ROOT / f"conf/{name}/promotion.yml").read_text()) for name in ("base", environment)]
     for name, rule in read_gate(values[0] | values[1]).metrics.items():
         pair, _, key = name.rpartition("/")

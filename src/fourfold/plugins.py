@@ -7,12 +7,13 @@ on the list in the configuration alone, never on which module happened to be imp
 
 import importlib
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Generic, TypeVar
 
 from fourfold.suggestions import unknown_name
 
 T = TypeVar("T")
+
+_loaded: set[str] = set()  # plug-ins whose entries are registered in this process
 
 
 class Registry(Generic[T]):
@@ -78,10 +79,11 @@ def load_plugins(modules: Iterable[str]) -> None:
         ValueError: a module cannot be imported, or has no function `register`.
     """
     for module in modules:
-        _load(module)
+        if module not in _loaded:
+            _load(module)
+            _loaded.add(module)
 
 
-@cache  # once per process: a second call must not register the entries again
 def _load(module: str) -> None:
     try:
         plugin = importlib.import_module(module)

@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fourfold.evaluation.benchmarks import BENCHMARKS, evaluate_benchmarks
+from fourfold.evaluation.benchmarks import evaluate_benchmarks
 from fourfold.evaluation.benchmarks.suite import BenchmarkSubject, run_suite
 from fourfold.evaluation.config import EvaluationConfig
 from fourfold.evaluation.evaluate import evaluate
 from fourfold.evaluation.report.gallery import collect_gallery
 from fourfold.evaluation.report.page import ReportData, write_report
-from fourfold.evaluation.tasks import PREDICTION_TASKS
 from fourfold.images import png
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.arms import PretrainedModel
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import finetune
 from fourfold.transfer.runs import describe_tasks
-from fourfold.transfer.tasks import TRANSFER_TASKS
 from tests.fourfold.evaluation.small_scenes import Oracle, evaluation_data
 from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text, transfer_data
 
@@ -33,10 +31,8 @@ GUIDES = Path(__file__).parents[2] / "docs/guides"
 def plugin_of(tmp_path, monkeypatch):
     """A function that makes the Python block of a guide a plug-in package and calls its `register()`.
 
-    After the test the registries have their entries back.
+    tests/conftest.py removes these entries after the test.
     """
-    registries = (PREDICTION_TASKS, BENCHMARKS, TRANSFER_TASKS)
-    before = [set(registry) for registry in registries]
     monkeypatch.syspath_prepend(tmp_path)
 
     def load(guide: str) -> None:
@@ -47,9 +43,6 @@ def plugin_of(tmp_path, monkeypatch):
 
     yield load
     sys.modules.pop("my_team", None)
-    for registry, names in zip(registries, before, strict=True):
-        for name in set(registry) - names:
-            registry.remove(name)
 
 
 def test_the_guide_adds_an_evaluation_task(plugin_of, tmp_path):

@@ -3,8 +3,10 @@
 import sys
 
 import pytest
+from extension_points import restored
 
-from fourfold import plugins
+from fourfold.data.ingestion.sources import SOURCES
+from fourfold.modalities import LABELS
 from fourfold.plugins import Registry, load_plugins
 
 COLORS: Registry[int] = Registry("color", "Register it in a plug-in.")
@@ -21,7 +23,6 @@ def plugin(tmp_path, monkeypatch):
     """A plug-in package `my_colors`, forgotten after the test."""
     (tmp_path / "my_colors.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugins, "_load", plugins.cache(plugins._load.__wrapped__))
     yield "my_colors"
     sys.modules.pop("my_colors", None)
     if "teal" in COLORS:
@@ -77,3 +78,12 @@ def test_plugin_that_cannot_be_imported_is_one_clear_error():
 def test_plugin_without_register_is_an_error():
     with pytest.raises(ValueError, match=r"Plug-in 'json' has no function register\(\)"):
         load_plugins(["json"])
+
+
+def test_a_test_leaves_no_plugin_behind():
+    sources, labels = list(SOURCES), list(LABELS)
+    for _ in range(2):
+        with restored():
+            load_plugins(["fourfold.medical"])
+            assert "medical" in SOURCES and "t1ce" in LABELS
+        assert list(SOURCES) == sources and list(LABELS) == labels

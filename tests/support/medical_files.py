@@ -1,7 +1,5 @@
-"""Small scans of made-up patients, and the plug-in that reads them, registered for the length of a test."""
+"""Small scans of made-up patients."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -10,32 +8,8 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from fourfold import medical
-from fourfold.data.ingestion.sources import SOURCES
-from fourfold.evaluation.tasks import PREDICTION_TASKS
-from fourfold.images import PAINTERS
-from fourfold.labelers.kinds import KINDS
-from fourfold.labelers.registry import LABELERS
-from fourfold.modalities import LABELS, TOKEN_MODALITIES
-from fourfold.tokenizers.formats import DENSE_FORMATS
-
 PHI = "Zebulon^Quagmire"
 SPACING = (2.0, 2.0, 4.0)  # mm
-
-
-@contextmanager
-def registered() -> Iterator[None]:
-    """Register the plug-in, and remove its entries again: other tests of the process know the usual modalities only."""
-    registries = [registry._entries for registry in (SOURCES, LABELERS, PREDICTION_TASKS)]
-    tables: list[dict] = [LABELS, TOKEN_MODALITIES, DENSE_FORMATS, PAINTERS, KINDS, *registries]
-    before = [dict(table) for table in tables]
-    medical.register()
-    try:
-        yield
-    finally:
-        for table, entries in zip(tables, before, strict=True):
-            table.clear()
-            table.update(entries)
 
 
 def head(seed: int, side: int = 24, depth: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """A sample on which a labeler fails costs only itself: one missing label, counted with its reason, and bounded."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from fourfold.data.missing import Missing
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.data.work_split import WorkSplit
 from fourfold.evaluation.samples import EvaluationData, load_samples
-from fourfold.labelers import LABELERS, Labeler, LabelingConfig, integrate_labels, label_shards, register, train_teachers
+from fourfold.labelers import Labeler, LabelingConfig, integrate_labels, label_shards, register, train_teachers
 from fourfold.labelers.card import label_card
 from fourfold.labelers.gallery import label_gallery
 from fourfold.labelers.losses import Loss, LossCounts
@@ -68,13 +67,11 @@ def images(tmp_path: Path) -> ShardSet:
 
 
 @pytest.fixture
-def config() -> Iterator[LabelingConfig]:
+def config() -> LabelingConfig:
     for labeler in (Moody, Moodier):
         register(labeler)
     labelers = {"depth": "moody", "normal": "normals_from_depth", "canny_edge": "moodier"}
-    yield LabelingConfig(labelers=labelers, batch_size=4, max_missing_share=0.3)
-    for labeler in (Moody, Moodier):
-        LABELERS.remove(labeler.name)
+    return LabelingConfig(labelers=labelers, batch_size=4, max_missing_share=0.3)
 
 
 def teachers_of(images: ShardSet, config: LabelingConfig, folder: Path) -> TeacherSet:

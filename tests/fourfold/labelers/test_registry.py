@@ -34,12 +34,9 @@ def test_a_labeler_cannot_be_chosen_for_another_modality() -> None:
 
 def test_a_registered_labeler_can_be_chosen_and_its_name_is_unique() -> None:
     register(Fixed)
-    try:
-        assert LabelingConfig(labelers={"depth": "fixed"}).labeler_classes() == {"depth": Fixed}
-        with pytest.raises(ValueError, match="Two entries are registered as labeler 'fixed'"):
-            register(type("Other", (Fixed,), {}))
-    finally:
-        LABELERS.remove("fixed")
+    assert LabelingConfig(labelers={"depth": "fixed"}).labeler_classes() == {"depth": Fixed}
+    with pytest.raises(ValueError, match="Two entries are registered as labeler 'fixed'"):
+        register(type("Other", (Fixed,), {}))
 
 
 def test_two_teachers_cannot_have_one_name() -> None:

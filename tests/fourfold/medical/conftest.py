@@ -1,15 +1,10 @@
 """The plug-in, registered for each test of this folder."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
-from medical_files import registered
+from fourfold.plugins import load_plugins
 
 
 @pytest.fixture(autouse=True)
 def plugin():
-    with registered():
-        yield
+    load_plugins(["fourfold.medical"])  # tests/conftest.py forgets it again

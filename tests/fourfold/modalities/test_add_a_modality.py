@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from fourfold import modalities
 from fourfold.data import codecs
 from fourfold.masking.config import MaskingConfig, MixtureComponent
 from fourfold.masking.masker import Masker
@@ -11,7 +10,6 @@ from fourfold.model.config import ArchitectureConfig
 from fourfold.model.fourm import FourM
 from fourfold.plugins import load_plugins
 from fourfold.pretraining.pretrain import model_config
-from fourfold.tokenizers import formats
 from fourfold.tokenizers.config import TokenizersConfig
 from fourfold.tokenizers.networks.config import VisualTokenizerConfig
 from fourfold.tokenizers.text.tokenizer import TextTokenizer
@@ -30,21 +28,13 @@ TINY = VisualTokenizerConfig(
 def test_the_modality_of_the_guide_is_stored_tokenized_masked_and_learned(tmp_path):
     settings = yaml_block(GUIDE)
     assert len(code_blocks(GUIDE, "python")[0].splitlines()) < 35
-    tables = (modalities.LABELS, modalities.TOKEN_MODALITIES, formats.DENSE_FORMATS)
-    before = [dict(table) for table in tables]
-    try:
-        with plugin_of_guide(GUIDE, tmp_path, "thermal"):
-            load_plugins(settings["plugins"])
-            visual = TokenizersConfig(visual=settings["tokenizer_training"]["visual"]).visual
-            assert visual["heat"].codebook_size == 512
-            (component,) = settings["pretraining"]["masking"]["components"]
-            assert MixtureComponent(**component).alpha_target == {"tok_heat": 1.0}
-            use_heat()
-    finally:
-        for table, entries in zip(tables, before, strict=True):
-            table.clear()
-            table.update(entries)
-    assert "heat" not in modalities.LABELS
+    with plugin_of_guide(GUIDE, tmp_path, "thermal"):
+        load_plugins(settings["plugins"])
+        visual = TokenizersConfig(visual=settings["tokenizer_training"]["visual"]).visual
+        assert visual["heat"].codebook_size == 512
+        (component,) = settings["pretraining"]["masking"]["components"]
+        assert MixtureComponent(**component).alpha_target == {"tok_heat": 1.0}
+        use_heat()
 
 
 def use_heat() -> None:

@@ -3,7 +3,6 @@
 import pytest
 
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report
-from fourfold.data.ingestion.sources import SOURCES
 from fourfold.plugins import load_plugins
 from tests.fourfold.data.crawls import image_bytes
 from tests.fourfold.guides import plugin_of_guide, yaml_block
@@ -26,23 +25,20 @@ def test_the_source_of_the_guide_is_ingested(flickr, tmp_path, monkeypatch):
     settings = yaml_block(GUIDE)
     with plugin_of_guide(GUIDE, tmp_path, "flickr"):
         load_plugins(settings["plugins"])
-        try:
-            monkeypatch.chdir(flickr)  # the paths of the guide are relative
-            no_scenes = {"kind": "scenes", "image_size": 16, "num_samples": {"annotated": 3}}
-            assert settings["ingestion"]["supplement"] == {"kind": "scenes"}
-            config = IngestionConfig(
-                source=settings["ingestion"]["source"],
-                supplement=no_scenes,
-                image_size=16,
-                cleaning={"min_side": 16},
-                val_share=0.2,
-                test_share=0.2,
-            )
-            shards = ingest(config, 0, tmp_path / "out")
-            with pytest.raises(ValueError, match=r"'captoins'. Did you mean 'captions'"):
-                IngestionConfig(source={"kind": "flickr", "path": "x", "captoins": "y"})  # spelling: ignore
-        finally:
-            SOURCES.remove("flickr")
+        monkeypatch.chdir(flickr)  # the paths of the guide are relative
+        no_scenes = {"kind": "scenes", "image_size": 16, "num_samples": {"annotated": 3}}
+        assert settings["ingestion"]["supplement"] == {"kind": "scenes"}
+        config = IngestionConfig(
+            source=settings["ingestion"]["source"],
+            supplement=no_scenes,
+            image_size=16,
+            cleaning={"min_side": 16},
+            val_share=0.2,
+            test_share=0.2,
+        )
+        shards = ingest(config, 0, tmp_path / "out")
+        with pytest.raises(ValueError, match=r"'captoins'. Did you mean 'captions'"):
+            IngestionConfig(source={"kind": "flickr", "path": "x", "captoins": "y"})  # spelling: ignore
     assert shards.splits() == ["annotated", "test", "train", "val"]
     captions = {s["__key__"]: s["caption"] for split in ("train", "val", "test") for s in shards.iterate(split, ["caption"])}
     assert captions == {str(number): f"caption 0 of {number}" for number in range(60)}
