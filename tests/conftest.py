@@ -58,15 +58,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tracking_addresses_of_one_module() -> Iterator[None]:
-    """Restore the variables that `mlflow.set_tracking_uri` and `set_registry_uri` set for the whole process."""
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    before = {name: os.environ.get(name) for name in names}
+def environment_of_one_module() -> Iterator[None]:
+    """Restore what commands that tests call in this process change for all of it.
+
+    `mlflow.set_tracking_uri` and `set_registry_uri` set variables, and Kedro puts the folder of a project on the path of
+    modules, also for programs that a later test starts.
+    """
+    variables, path = dict(os.environ), list(sys.path)
     yield
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        if value is not None:
+    for name in os.environ.keys() - variables.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    for name, value in variables.items():
+        if os.environ.get(name) != value:
             os.environ[name] = value
+    sys.path[:] = path
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from testcluster.traces import traces
 _numbers = itertools.count()
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 GIVEN = "FOURFOLD_TEST_KUBECONFIG"
-LEAVING_SECONDS = 10  # for the last processes to end after that of the cluster
+LEAVING_SECONDS = 60  # for the last processes to end after that of the cluster
 # A process of a parallel run gets a file at a time, and at the start two: the first one that of the chain and the third.
 ORDER = ["chain", "verdicts", "machine", "manifests", "faults", "overlay", "reproduction", "submit", "runs", "outages"]
 _started: list[tuple[Cluster, dict[str, set[str]]]] = []  # the temporary cluster of this run, and what existed before it

@@ -27,7 +27,7 @@ MINIATURE = Path(__file__).with_name("miniature")
 SITE = "cluster"
 DRIVER_SECONDS = 180
 CHAIN_SECONDS = 900
-KILL_SECONDS = 60
+KILL_SECONDS = 180
 # The user of the pods, who may also read folders of root, such as that of the environment.
 AS_POD_USER = (
     *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
@@ -244,7 +244,7 @@ class Driver:
             self.kill()
             raise AssertionError(f"the driver has not ended after {seconds} s; its output:\n{self.output[-4000:]}") from None
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 180) -> None:
         """Wait until the output contains `text`."""
         end = time.monotonic() + seconds
         while text not in self.output:

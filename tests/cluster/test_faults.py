@@ -97,7 +97,7 @@ def test_ctrl_c_deletes_the_jobs_of_the_run(project):
     driver = project.start(*project.on_cluster(TRAINING, "--params=training.steps=1000,training.seconds=0.3"))
     pod = project.wait_for_pod("Running", "train")
     driver.interrupt()
-    assert driver.wait(60) == 130, driver.output
+    assert driver.wait() == 130, driver.output
     assert "Stopped in the cluster: train-" in driver.output
     assert project.jobs() == []
     assert pod not in [p["metadata"]["name"] for p in project.pods("Running")]

@@ -46,7 +46,7 @@ def test_a_submitted_driver_runs_the_pipeline_and_can_be_removed(project):
     assert logs.wait() == 0, logs.output
     assert "Run miniature-" in logs.output
     project.cluster.kubectl("delete", "job", driver, f"--namespace={project.namespace}")
-    end = time.monotonic() + 30
+    end = time.monotonic() + 180
     while project.jobs():  # the Job of the driver owns that of the step
         assert time.monotonic() < end, project.describe()
         time.sleep(0.5)

@@ -20,8 +20,8 @@ from testcluster.images import put_pause, put_project
 from testcluster.machine import Machine, remove_tree
 from testcluster.programs import build, built_folder, cache_folder, check
 
-PROGRAM_SECONDS = 30
-NODE_SECONDS = 60
+PROGRAM_SECONDS = 180
+NODE_SECONDS = 240
 READ_SECONDS = 60
 GPUS = 8  # simulated: the scheduler counts them like real ones
 GPU = "nvidia.com/gpu"

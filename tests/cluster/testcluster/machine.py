@@ -30,8 +30,8 @@ HOST_LINK, NODE_LINK, BRIDGE = "fourfold-host", "fourfold-node", "fourfold-pods"
 # Folders that kubelet and the network plugins write to regardless of their configuration.
 HIDDEN = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods")
 CGROUPS = Path("/sys/fs/cgroup")
-START_SECONDS = 10
-STOP_SECONDS = 15
+START_SECONDS = 120
+STOP_SECONDS = 60
 PR_SET_PDEATHSIG = 1
 
 
