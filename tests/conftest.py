@@ -49,6 +49,16 @@ LONGEST = (
 )
 
 
+VARIABLES: dict[str, str] = {}  # of the environment, before the first test
+PATH: list[str] = []  # of modules, with all folders that test modules add
+
+
+def pytest_collection_finish() -> None:
+    """Note the environment."""
+    VARIABLES.update(os.environ)
+    PATH[:] = sys.path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the tests of the longest files to the front, and keep the order otherwise."""
     folder = Path(__file__).parent
@@ -59,19 +69,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def environment_of_one_module() -> Iterator[None]:
-    """Restore what commands that tests call in this process change for all of it.
+    """Give each test module the environment of the beginning, also after fixtures for the whole session.
 
     `mlflow.set_tracking_uri` and `set_registry_uri` set variables, and Kedro puts the folder of a project on the path of
     modules, also for programs that a later test starts.
     """
-    variables, path = dict(os.environ), list(sys.path)
     yield
-    for name in os.environ.keys() - variables.keys() - {"PYTEST_CURRENT_TEST"}:
+    for name in os.environ.keys() - VARIABLES.keys() - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
-    for name, value in variables.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-    sys.path[:] = path
+    os.environ.update({name: value for name, value in VARIABLES.items() if os.environ.get(name) != value})
+    sys.path[:] = PATH
 
 
 @pytest.fixture(autouse=True)

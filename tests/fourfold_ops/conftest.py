@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import preloaded
 from shared import made_once
 from shelf import Shelf
+
+from fourfold_ops import data_lock
 
 PYPROJECT = """
 [tool.kedro]
@@ -277,6 +279,14 @@ def make_miniature(empty_store: Path) -> Callable[[Path], Miniature]:
         return project
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def locks_of_one_test() -> Iterator[None]:
+    """Give back the locks of runs that a test left unfinished, which would end with their process."""
+    yield
+    for path in list(data_lock._held):
+        data_lock.release(path.parent)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def git_tags(project_path: Path) -> dict[str, str]:
     excluded = [f":(exclude){name}" for name in WRITTEN_BY_RUNS]
     changes = _git(project_path, "status", "--porcelain", "--", ".", *excluded)
     branch = _git(project_path, "rev-parse", "--abbrev-ref", "HEAD")
-    remote = redact(_git(project_path, "config", "--get", "remote.origin.url"))  # may contain a password
+    remote = redact(_git(project_path, "config", "--default=", "--get", "remote.origin.url"))  # may contain a password
     return {
         "mlflow.source.type": "PROJECT",  # with the next tags, MLflow shows the source and links it
         "mlflow.source.name": remote or project_path.resolve().name,

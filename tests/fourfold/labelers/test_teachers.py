@@ -184,16 +184,18 @@ def test_integration_keeps_all_samples_and_filters_only_boxes(
 
 
 def test_new_settings_of_normals_need_no_new_teachers(
-    data: Data, trained: TeacherSet, labels: ShardSet, tiny: LabelingConfig
+    data: Data, trained: TeacherSet, labels: ShardSet, tiny: LabelingConfig, tmp_path: Path
 ) -> None:
-    weights = files(trained.root)["scene_network.safetensors"]
-    before = (trained.root / "scene_network.safetensors").stat().st_mtime_ns
+    folder = shutil.copytree(trained.root, tmp_path / "teachers")
+    labeled = shutil.copytree(labels.root, tmp_path / "labels")
+    weights = files(folder)["scene_network.safetensors"]
+    before = (folder / "scene_network.safetensors").stat().st_mtime_ns
     changed = LabelingConfig.model_validate(tiny.model_dump() | {"settings": {"normals_from_depth": {"window": 5, "reach": 2}}})
-    teachers = train_teachers(*data, changed, 0, trained.root, NullMetricLog())
-    assert (trained.root / "scene_network.safetensors").stat().st_mtime_ns == before
+    teachers = train_teachers(*data, changed, 0, folder, NullMetricLog())
+    assert (folder / "scene_network.safetensors").stat().st_mtime_ns == before
     assert files(teachers.root)["scene_network.safetensors"] == weights
     old = labels.digest()
-    assert label_shards(data[0], teachers, changed, labels.root).digest() != old
+    assert label_shards(data[0], teachers, changed, labeled).digest() != old
 
 
 def test_an_unknown_encoder_is_an_error_that_lists_the_encoders(trained: TeacherSet) -> None:

@@ -103,11 +103,6 @@ FILES = {
 @pytest.fixture(scope="session")
 def finished(make_miniature, tmp_path_factory):
     """A finished run whose lock is committed. Tests must not change it."""
-    patch = pytest.MonkeyPatch()
-    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
-        patch.setenv(name, os.devnull)
-    patch.setenv("DVC_NO_ANALYTICS", "1")
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     project = make_miniature(tmp_path_factory.mktemp("finished") / "a project")
     stages = [
         STAGE.format(stage="making", deps=f'{project.package}, "${{source}}"', out="data/01_made"),
@@ -123,18 +118,26 @@ def finished(make_miniature, tmp_path_factory):
     project.git("init", "-q")
     project.git("add", "-A")
     project.git("commit", "-qm", "code")
-    done = project.command("kedro", "run", "--env=smoke", "--params=seed=7")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch)
+        done = project.command("kedro", "run", "--env=smoke", "--params=seed=7")
     assert done.returncode == 0, done.stderr
     project.git("add", "-A")
     project.git("commit", "-qm", "run")
-    yield project
-    patch.undo()
+    return project
 
 
 @pytest.fixture(autouse=True)
-def own_store(monkeypatch):
-    """Forget the store of another test: MLflow puts its address into the environment."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def isolated(monkeypatch):
+    """Forget the store of another test, whose address MLflow puts into the environment, and the settings of this user."""
+    isolate(monkeypatch)
+
+
+def isolate(patch):
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        patch.setenv(name, os.devnull)
+    patch.setenv("DVC_NO_ANALYTICS", "1")
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture

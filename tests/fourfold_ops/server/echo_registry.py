@@ -65,17 +65,23 @@ class Registry:
 
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         shutil.copy(empty_store, folder / "mlflow.db")
-        self._folder = folder
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
+        self.folder = folder
+        self.select()
         self.client = mlflow.MlflowClient(self.uri)
         self._run = self.client.create_run(self.client.create_experiment("e", (folder / "artifacts").as_uri())).info.run_id
         self.dataset = RegisteredModelDataset(
             "echo", "echo_model.Echo", {"caption": "str", "rgb": "uint8"}, params=PARAMS, example=EXAMPLE
         )
 
+    def select(self) -> None:
+        """Make this the store of the process."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+
     def register(self, offset: int) -> None:
-        folder = self._folder / "model"
+        folder = self.folder / "model"
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"offset": offset}))
         set_active_run(ActiveRun(self.client, self._run))

@@ -67,7 +67,7 @@ def served(registry, tmp_path_factory):
     (folder / "config.json").write_text('{"offset": 300}')
     spec = FolderSpec(str(folder), "echo_folder.Echo", {"targets": ["size"], "seed": 0})
     (folder / "code").mkdir()
-    source = (registry._folder / "code/echo_model/__init__.py").read_text()
+    source = (registry.folder / "code/echo_model/__init__.py").read_text()
     source += "\n    input_kinds, targets = {'caption': 'str'}, ['size', 'texts']\n"
     (folder / "code/echo_folder.py").write_text(source)
     choices = [Choice("1", "echo", ("champion",)), Choice("2", "echo"), Choice("folder", str(folder), folder=spec)]

@@ -148,6 +148,14 @@ def test_client_that_leaves_harms_nobody(served):
     assert ask(served).status_code == 200
 
 
+def move_to(number, served, registry):
+    registry.champion(number)
+    deadline = time.monotonic() + 120
+    while served.batcher.process.number != str(number):
+        assert time.monotonic() < deadline, f"version {number} is not served"
+        time.sleep(0.05)
+
+
 def test_new_champion_takes_over_without_a_failed_request(served, registry):
     answers, stop = [], threading.Event()
 
@@ -165,14 +173,11 @@ def test_new_champion_takes_over_without_a_failed_request(served, registry):
     for thread in threads:
         thread.start()
     try:
-        registry.champion(2)
-        deadline = time.monotonic() + 60
-        while served.batcher.process.number != "2" and time.monotonic() < deadline:
-            time.sleep(0.05)
+        move_to(2, served, registry)
         time.sleep(0.3)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-        registry.champion(1)
+        move_to(1, served, registry)  # the other tests of this server know version 1
     assert set(answers) == {(200, 103), (200, 203)}
