@@ -1,30 +1,36 @@
 """The transfer task: one registered object that carries all that fine-tuning and the report need of it.
 
 Examples are made from the images and the exact truth of the `transfer_*` splits, or from the annotations or labels that
-come with the data (`fourfold.transfer.annotated`, `fourfold.transfer.labeled`). A text task asks for a text, possibly about
-a question; a classification task asks for a class of each of its attributes; any other task has a head that predicts its
-labels, e.g. maps (`fourfold.transfer.heads`).
+come with the data (`fourfold.transfer.annotated`, `fourfold.transfer.labeled`); those of a public benchmark are read from its
+files (`fourfold.transfer.benchmarks`). A text task asks for a text, possibly about a question; a classification task asks for a
+class of each of its attributes; a task with `answers` asks for one of them; any other task has a head that predicts its labels,
+e.g. maps (`fourfold.transfer.heads`).
 """
 
 # N examples, H height, W width
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from PIL import Image
 
 from fourfold.data.annotations import ANNOTATIONS
+from fourfold.data.cursor import Cursor
 from fourfold.data.missing import Missing
 from fourfold.data.shards import ShardSet
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import mean, value
 from fourfold.plugins import Registry
 from fourfold.seeds import numpy_generator
+from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
 from fourfold.transfer.head_sizes import HeadsConfig
 
+IndexBatches = Iterator[tuple[np.ndarray, Cursor]]  # of `fourfold.data.cursor.index_batches`
 Choices = Mapping[str, tuple[Any, ...]]  # attribute → its classes
 TRAIN = "transfer_train"
 OWN_SPLITS = {TRAIN: "train", "transfer_val": "val", "transfer_test": "test"}  # of the source, for its annotations
@@ -54,6 +60,26 @@ class Examples:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.rgb.shape[1], self.rgb.shape[2]
+
+    def resized(self, side: int | None) -> "Examples":
+        """Return the examples with images of another size; labels stay as they are.
+
+        `side`: of the new images in pixels; None: as they are.
+        """
+        if side is None or self.size == (side, side):
+            return self
+        images = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in self.rgb]
+        return replace(self, rgb=np.stack([np.asarray(image) for image in images]))
+
+    def batches(self, order: IndexBatches, seed: int) -> Iterator[tuple["Examples", Cursor]]:
+        """Yield the examples of each batch of indices; `seed` changes nothing, since nothing is drawn."""
+        for indices, cursor in order:
+            yield self.subset(indices), cursor
+
     def subset(self, indices: np.ndarray) -> "Examples":
         """Return some of the examples, in the order of `indices`."""
         columns = (self.prompts, self.answers, self.labels)
@@ -68,6 +94,66 @@ class AnnotatedTask:
 
     name: str  # of the annotation, see `fourfold.data.annotations`
     is_used: Callable[[Any], bool] = bool  # whether an annotation is one that the task asks for
+
+
+class ExampleSource(Protocol):
+    """Examples that a run learns from: `Examples` in memory, or files that are read when a batch needs them."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """What is asked about each image; empty where this is not known without reading files."""
+
+    @property
+    def classes(self) -> dict[str, np.ndarray]:
+        """Classes by attribute, int64 (N,); empty where these are not known without reading files."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: np.ndarray) -> "ExampleSource":
+        """Return some of the examples, in the order of `indices`."""
+
+    def resized(self, side: int | None) -> "ExampleSource":
+        """Return the examples with images of `side` × `side` pixels; None: as they are."""
+
+    def batches(self, order: IndexBatches, seed: int) -> Iterator[tuple[Examples, Cursor]]:
+        """Yield the examples of each batch of indices, with its cursor.
+
+        `seed` determines what is drawn for an example, with its index and epoch.
+        """
+
+
+class Stream(Protocol):
+    """What a task learns from and is scored on when it does not fit in memory (`fourfold.transfer.benchmarks`)."""
+
+    def digest(self) -> str:
+        """Return a digest of the names and annotations of all examples."""
+
+    def pool(self, task: "TransferTask", side: int, seed: int) -> ExampleSource:
+        """Return the examples of the training split without those that are held out; images of `side` × `side` pixels."""
+
+    def score(self, task: "TransferTask", learner: Any, split: str, draw: "Scoring") -> dict[str, Any]:
+        """Return the official result of a learner as a JSON value; its `scores` have a `value` for each metric.
+
+        Args:
+            task: the task of this stream.
+            learner: a trained learner, in eval mode.
+            split: `transfer_val` are the examples that are held out, `transfer_test` is the official split.
+            draw: what else the scoring depends on.
+        """
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the scoring of a learner on a stream depends on besides the examples."""
+
+    side: int  # pixels of the images' sides
+    seed: int  # of the comparison: determines the examples that are held out, and the intervals
+    name: str  # of the run, in the report
+    folder: Path  # gets the report
 
 
 class Head(Protocol):
@@ -103,17 +189,21 @@ class TransferTask:
     truth: str = "attributes"  # the kind of exact truth that `make_targets` reads; `annotations`: those of the source
     annotated: AnnotatedTask | None = None  # reads annotations, not exact truth
     label: str | None = None  # reads labels of this modality of the splits `train`, `val` and `test`, not exact truth
+    answers: tuple[str, ...] = ()  # from which the task of answering a question chooses
+    stream: Stream | None = None  # reads files of a public benchmark while it learns, not shards
     # What depends on the data, e.g. the classes: (task, data) → the task, or why it is skipped
     resolve: Callable[["TransferTask", "TransferData"], "TransferTask | str"] | None = None
 
     @property
     def has_own_splits(self) -> bool:
         """Whether it learns from the splits of the source, so that the number of its examples depends on the data."""
-        return self.annotated is not None or self.label is not None
+        return self.annotated is not None or self.label is not None or self.stream is not None
 
     @property
-    def kind(self) -> Literal["text", "classes", "labels"]:
-        """Whether an answer is a text, a class for each attribute, or something that a head predicts, e.g. a map."""
+    def kind(self) -> Literal["text", "classes", "labels", "answers"]:
+        """Whether an answer is a text, a class for each attribute, something that a head predicts, or one of given answers."""
+        if self.answers:
+            return "answers"
         return "classes" if self.choices else "labels" if self.head else "text"
 
     @property
@@ -134,6 +224,7 @@ class TransferData:
     shards: ShardSet
     truth: ShardSet
     labels: ShardSet | None = None  # of the splits `train`, `val` and `test`
+    benchmarks: Mapping[str, TrainedBenchmarkConfig] = field(default_factory=dict)  # by task
 
 
 def select_tasks(names: Iterable[str], data: TransferData) -> tuple[dict[str, TransferTask], dict[str, str]]:
