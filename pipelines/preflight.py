@@ -72,7 +72,7 @@ def check_sizes(stages: Collection[str], values: Parameters, sizes: Mapping[str,
         required += _tokenizer_sizes(values)
     if "pretraining" in stages and not values.pretraining.datasets:
         required.append(("train", values.pretraining.batch_size, "pretraining.batch_size"))
-    if "finetuning" in stages and "transfer_train" in sizes:
+    if "finetuning" in stages and "transfer_train" in sizes and values.finetuning.reads_transfer_splits:
         required.append(("transfer_train", max(values.finetuning.num_labels), "finetuning.num_labels"))
     problems = [
         f"split {split!r} gets {sizes.get(split, 0)} samples at most, and {text} needs {count}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from fourfold.configuration import Config
 
@@ -22,7 +22,18 @@ class TrainedBenchmarkConfig(Config):
     min_questions: PositiveInt | None = None
     batch_size: int = Field(16, ge=1)  # images that are predicted at once
 
+    # What is drawn of an image each time that it is learned, for all arms
+    random_crop: tuple[float, float] | None = None  # a part with a share of the area between these, e.g. [0.08, 1]; None: off
+    mirror: bool = False  # half of the images; not for questions about left and right
+
     # None: what the benchmark prescribes; see fourfold.evaluation.benchmarks.views
     view: Literal["squash", "crop", "windows"] | None = None
     overlap: float = Field(0.5, ge=0, lt=1)  # of windows
     flip: bool = False  # average with the answer to the mirrored image
+
+    @field_validator("random_crop")
+    @classmethod
+    def _are_shares(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError(f"random_crop is {list(value)}; allowed: two shares of the area, 0 < first ≤ second ≤ 1.")
+        return value

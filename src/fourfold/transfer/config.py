@@ -11,7 +11,7 @@ from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.precision import Precision
 from fourfold.transfer.benchmark_settings import BENCHMARK, TrainedBenchmarkConfig
 from fourfold.transfer.head_sizes import HeadsConfig
-from fourfold.transfer.labeled import TRANSFER_TASKS
+from fourfold.transfer.labeled import LABELS, TRANSFER_TASKS
 from fourfold.transfer.recipes import ArmConfig, Start
 
 STARTS: tuple[Start, ...] = ("pretrained", "scratch", "baseline")
@@ -98,6 +98,11 @@ class TransferConfig(Config):
             return self.tasks
         others = (ANNOTATIONS, BENCHMARK)
         return tuple(n for n, task in TRANSFER_TASKS.items() if task.truth not in others and task.kind != "labels")
+
+    @property
+    def reads_transfer_splits(self) -> bool:
+        """Whether a task learns from exact truth, of which `transfer_train` must have `num_labels` examples."""
+        return any(TRANSFER_TASKS.get(name).truth not in (ANNOTATIONS, LABELS, BENCHMARK) for name in self.task_names)
 
     def lr_multipliers_of(self, arm: str) -> tuple[float, ...]:
         """Return the multipliers of the learning rates that are tried for an arm."""

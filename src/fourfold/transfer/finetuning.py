@@ -36,16 +36,13 @@ from fourfold.transfer.adaptation import merge_lora
 from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, optimizer_of
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.efficiency import CHART, label_efficiency, write_chart
+from fourfold.transfer.examples import Examples, ExampleSource, balanced
 from fourfold.transfer.labeled import LABELS
-from fourfold.transfer.learners import class_loss
-from fourfold.transfer.mixing import mixed_class_loss
-from fourfold.transfer.recipes import Recipe
+from fourfold.transfer.mixing import loss_of
 from fourfold.transfer.runs import Run, describe_tasks, example_answers, first_answers, tabulate
 from fourfold.transfer.tasks import (
     TRAIN,
     TRANSFER_TASKS,
-    Examples,
-    ExampleSource,
     Scoring,
     TransferData,
     TransferTask,
@@ -56,6 +53,7 @@ from fourfold.transfer.tasks import (
 
 logger = logging.getLogger(__name__)
 REPORT_FILE = "report.html"  # of a run on a public benchmark
+OFFICIAL_FACTS = ("title", "split", "protocol", "view", "samples", "complete", "scores", "published")
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,11 @@ def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferCo
     compute_all(comparison, runs, "transfer_test", "Fine-tuning")
     results = {run: result_of(comparison, run, "transfer_test") for run in runs}
     # 3) Gather them; with several numbers of labels also as curves.
-    official = {run.name: result["official"] for run, result in results.items() if "official" in result}
+    official = {
+        run.name: {key: value for key, value in result["official"].items() if key in OFFICIAL_FACTS}
+        for run, result in results.items()
+        if "official" in result
+    }
     transfer = tabulate(results)
     efficiency = label_efficiency(transfer, tasks, next(iter(config.arms)))
     if efficiency:
@@ -266,18 +268,6 @@ def execute(comparison: Comparison, run: Run, split: str, context: RunContext) -
     return {"metrics": metrics, "examples": first_answers(examples, predicted) if task.kind == "text" else []}
 
 
-def balanced(classes_N: np.ndarray) -> np.ndarray:
-    """Return an order int64 (N,) in which any first part has equally many of each class, as far as there are enough.
-
-    So k labels of each of K classes (k-shot) are the first k · K. Within a class the order stays.
-    """
-    turn_N = np.zeros(len(classes_N), np.int64)
-    for value in np.unique(classes_N):
-        own = np.flatnonzero(classes_N == value)
-        turn_N[own] = np.arange(len(own))
-    return np.argsort(turn_N, kind="stable")
-
-
 def fit(learner: nn.Module, labeled: ExampleSource, config: TransferConfig, run: Run, context: RunContext) -> None:
     """Train a learner in place, with the same steps, schedule and batches for all arms."""
     arm = config.arms[run.arm]
@@ -300,15 +290,6 @@ def fit(learner: nn.Module, labeled: ExampleSource, config: TransferConfig, run:
         schedule,
     )
     train(setup, LoopConfig(average_decay=arm.average_decay), context, description=run.name)
-
-
-def loss_of(learner: Any, examples: Examples, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Return the loss of a learner, with the label smoothing and the mixing of a recipe where the task has classes."""
-    if examples.classes and recipe.mixes:
-        return mixed_class_loss(learner.logits, examples, recipe, rng)
-    if examples.classes and recipe.label_smoothing:
-        return class_loss(learner.logits(examples.rgb), examples, recipe.label_smoothing)
-    return learner.loss(examples)
 
 
 @contextmanager
