@@ -163,7 +163,7 @@ class AnswerLearner(nn.Module):
 def answer_loss(logits_BK: Tensor, targets: Sequence[Mapping[int, float]]) -> Tensor:
     """Return the binary cross-entropy of soft targets, summed over the answers, mean over the batch.
 
-    This is the loss of Teney et al. 2018 (arXiv 1708.02711, section 3.6) and of what followed it.
+    This is the loss of Teney et al. 2017 (arXiv 1708.02711) and of the work on VQAv2 that followed.
 
     Args:
         logits_BK: one for each answer.

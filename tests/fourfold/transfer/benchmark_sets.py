@@ -36,9 +36,7 @@ def imagenet(root: Path, train: int = 10, val: int = 4) -> Path:
         for index in range(val):
             number = val * color + index + 1
             save(root / f"ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_{number:08d}.JPEG", colored(color, 100 + index))
-    lines = [
-        f"ILSVRC2012_val_{val * color + i + 1:08d},{wnid} 1 2 3 4" for color, wnid in enumerate(WNIDS) for i in range(val)
-    ]
+    lines = [f"ILSVRC2012_val_{val * color + i + 1:08d},{wnid} 1 2 3 4" for color, wnid in enumerate(WNIDS) for i in range(val)]
     (root / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *lines]))
     (root / "LOC_synset_mapping.txt").write_text("\n".join(f"{w} {n}" for w, n in zip(WNIDS, NAMES, strict=True)))
     return root

@@ -16,9 +16,9 @@ class AnswerVocabulary:
     """The answers that a model can give, and the soft targets of questions.
 
     An answer is in it if it is the most frequent one of at least `min_questions` questions, after the normalization of VQAv2
-    (Teney et al. 2018, arXiv 1708.02711; there and in later work 3,129 answers of the splits train and val; here the training
-    split alone counts). The model gives each answer as people wrote it most often, because the official evaluation does not
-    normalize where all people agree.
+    (Teney et al. 2017, arXiv 1708.02711). The code of hengyuan-hu/bottom-up-attention-vqa, whose 3,129 answers later work uses,
+    counts the questions of `train` and `val`; here `train` alone counts, because `val` is scored, so there are fewer. The model
+    gives each answer as people wrote it most often, because the official evaluation does not normalize where all people agree.
     """
 
     def __init__(self, questions: Iterable[Question], min_questions: int, is_exact: bool) -> None:

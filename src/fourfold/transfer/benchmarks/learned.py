@@ -18,7 +18,7 @@ from fourfold.transfer.examples import Targets
 from fourfold.transfer.heads.dense import SegmentationHead
 from fourfold.transfer.tasks import TRANSFER_TASKS, TransferTask
 
-MIN_QUESTIONS = 9  # of VQAv2, after Teney et al. 2018 (arXiv 1708.02711, section 3.1)
+MIN_QUESTIONS = 9  # of VQAv2 (Teney et al. 2017, arXiv 1708.02711: more than 8)
 
 
 def register() -> None:

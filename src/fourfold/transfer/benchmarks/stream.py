@@ -97,9 +97,9 @@ class BenchmarkStream:
             seed=draw.seed,
             folder=None if is_selection else folder / PREDICTIONS,
         )
-        result = score_official(replace(self.benchmark, read=lambda path, name: examples), run)
+        result = score_official(replace(self.benchmark, read=lambda path, name: examples), run) | {"model": draw.name}
         if not is_selection:
-            write_bytes(folder / REPORT_FILE, benchmark_page({draw.name: result}).encode())
+            write_bytes(folder / REPORT_FILE, benchmark_page({self.benchmark.name: result}).encode())
         return without_images(result)
 
 
