@@ -230,7 +230,7 @@ def result_of(comparison: Comparison, run: Run, split: str) -> dict[str, Any]:
     comparison.context.log.log_metrics({f"{run.name}/{metric}": value for metric, value in result["metrics"].items()})
     report = comparison.context.root / run.name / REPORT_FILE
     if "official" in result and report.is_file():
-        comparison.context.log.log_file(report, f"finetuning/{run.name}.html")
+        comparison.context.log.log_file(report, f"finetuning/{run.name}/{REPORT_FILE}")
     return result
 
 
