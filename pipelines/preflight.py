@@ -28,12 +28,15 @@ def check(stages: Collection[str], parameters: dict[str, Any]) -> None:
         parameters: all parameters; they are valid.
 
     Raises:
-        ValueError: a labeler or a source is missing, a split is too small for the settings, or the disk for the results.
+        ValueError: a labeler, a source or a public benchmark that is learned is missing, a split is too small for the settings,
+            or the disk for the results.
     """
     if "pretraining" in stages:
         check_start((parameters.get("pretraining") or {}).get("start_from"))
     if "pseudo_labeling" in stages:
         check_labelers(Parameters.model_validate(parameters))
+    if "finetuning" in stages:
+        Parameters.model_validate(parameters).finetuning.check_data()
     if "ingestion" not in stages:
         return
     check_paths(parameters.get("ingestion") or {})

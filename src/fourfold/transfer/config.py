@@ -91,6 +91,12 @@ class TransferConfig(Config):
                 )
         return self
 
+    def check_data(self) -> None:
+        """Raise ValueError if the data of a public benchmark are missing: a long pretraining would come before the error."""
+        for name, task in ((name, TRANSFER_TASKS.get(name)) for name in self.task_names):
+            if task.check is not None:
+                task.check(self.benchmarks[name])
+
     @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks that are learned."""

@@ -108,6 +108,7 @@ class TransferTask:
     label: str | None = None  # reads labels of this modality of the splits `train`, `val` and `test`, not exact truth
     answers: tuple[str, ...] = ()  # from which the task of answering a question chooses
     stream: Stream | None = None  # reads files of a public benchmark while it learns, not shards
+    check: Callable[[TrainedBenchmarkConfig], object] | None = None  # raises ValueError if data of the benchmark are missing
     # What depends on the data, e.g. the classes: (task, data) → the task, or why it is skipped
     resolve: Callable[["TransferTask", "TransferData"], "TransferTask | str"] | None = None
 
@@ -130,7 +131,8 @@ class TransferTask:
 
 
 TRANSFER_TASKS: Registry[TransferTask] = Registry(
-    "transfer task", "Register it in a plug-in; see docs/guides/add-a-transfer-task.md."
+    "transfer task",
+    "Register it in a plug-in; see docs/guides/add-a-transfer-task.md. Public benchmarks: fourfold.transfer.benchmarks.",
 )
 
 

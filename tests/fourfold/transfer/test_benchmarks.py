@@ -216,7 +216,9 @@ def test_missing_data_and_settings_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"random_crop is \[0.5, 0.1\]; allowed: two shares"):
         TrainedBenchmarkConfig(path=tmp_path, random_crop=(0.5, 0.1))
     root = benchmark_sets.gqa(tmp_path / "gqa")
-    with pytest.raises(ValueError, match=r"split 'train_balanced' is the one that is learned\. Score another one: val_bal"):
+    with pytest.raises(
+        ValueError, match=r"'train_balanced' is learned, so it cannot be scored\. Allowed: val_balanced, testdev"
+    ):
         opened("gqa", root, split="train_balanced")
     with pytest.raises(ValueError, match=r"5 examples are held out of the 6 .* Lower finetuning.benchmarks.gqa.held_out"):
         opened("gqa", root, held_out=5)

@@ -13,7 +13,7 @@ from fourfold.evaluation.benchmarks.sets.imagenet import IMAGENET
 from fourfold.metrics.running import Bootstrap
 from fourfold.transfer.benchmark_settings import BENCHMARK, TrainedBenchmarkConfig
 from fourfold.transfer.benchmarks.answers import AnswerVocabulary
-from fourfold.transfer.benchmarks.stream import CLASS, BenchmarkStream
+from fourfold.transfer.benchmarks.stream import CLASS, BenchmarkStream, checked
 from fourfold.transfer.examples import Targets
 from fourfold.transfer.heads.dense import SegmentationHead
 from fourfold.transfer.tasks import TRANSFER_TASKS, TransferTask
@@ -43,6 +43,7 @@ def benchmark_task(name: str) -> TransferTask:
         make_targets=lambda values, seed: Targets(),  # `resolve` replaces it
         score=lambda predicted, examples: {},  # the stream scores
         truth=BENCHMARK,
+        check=lambda settings: checked(benchmark, settings),
         resolve=lambda task, data: opened(task, benchmark, data.benchmarks[task.name]),
     )
 

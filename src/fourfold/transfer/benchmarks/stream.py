@@ -24,6 +24,24 @@ from fourfold.transfer.examples import Examples
 from fourfold.transfer.tasks import Scoring, TransferTask
 
 CLASS = "class"  # the attribute of classification tasks
+SCORING = {"path", "split", "max_samples", "batch_size", "view", "overlap", "flip"}  # settings that scoring has, too
+
+
+def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> BenchmarkConfig:
+    """Return how a benchmark is scored, after a look at its folder.
+
+    Raises:
+        ValueError: data are missing, or the split that is scored is unknown or the one that is learned.
+    """
+    assert benchmark.train_split is not None
+    values = settings.model_dump(include=SCORING, exclude_none=True)
+    config = BenchmarkConfig(reader=benchmark.name, **({"split": benchmark.split, "view": benchmark.view} | values))
+    if config.split == benchmark.train_split:
+        others = ", ".join(split for split in benchmark.splits if split != benchmark.train_split)
+        raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
+    for split in (benchmark.train_split, config.split):
+        benchmark.check(settings.path, str(split))
+    return config
 
 
 class BenchmarkStream:
@@ -35,18 +53,9 @@ class BenchmarkStream:
         Raises:
             ValueError: as `opened`.
         """
-        assert benchmark.train_split is not None
         self.benchmark, self.settings, self.held_out = benchmark, settings, settings.held_out
-        scoring = ("path", "split", "max_samples", "batch_size", "view", "overlap", "flip")
-        values = settings.model_dump(include=set(scoring), exclude_none=True)
-        self.config = BenchmarkConfig(reader=benchmark.name, **({"split": benchmark.split, "view": benchmark.view} | values))
-        if self.config.split == benchmark.train_split:
-            raise ValueError(
-                f"{benchmark.title}: split {self.config.split!r} is the one that is learned. Score another one: "
-                f"{', '.join(split for split in benchmark.splits if split != benchmark.train_split)}."
-            )
-        for split in (benchmark.train_split, self.config.split):
-            benchmark.check(settings.path, str(split))
+        self.config = checked(benchmark, settings)
+        assert benchmark.train_split is not None
         self.train = self._examples(benchmark.train_split)
         if len(self.train) < self.held_out + 2:
             raise ValueError(
