@@ -205,9 +205,7 @@ def test_random_parts_are_inside_and_have_the_area(size):
 
 
 def test_missing_data_and_settings_are_named(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"ImageNet-1K, fine-tuned: no train or .* in .*\. Get the data from the ImageNet page"
-    ):
+    with pytest.raises(ValueError, match=r"ImageNet-1K: no train or .* in .*\. Get the data from the ImageNet page"):
         opened("imagenet", tmp_path)
     with pytest.raises(ValueError, match=r"finetuning.benchmarks does not name its folder\. Add imagenet: {path"):
         TransferConfig(tasks=("imagenet",))
@@ -222,6 +220,17 @@ def test_missing_data_and_settings_are_named(tmp_path):
         opened("gqa", root, split="train_balanced")
     with pytest.raises(ValueError, match=r"5 examples are held out of the 6 .* Lower finetuning.benchmarks.gqa.held_out"):
         opened("gqa", root, held_out=5)
+
+
+def test_a_label_that_cannot_be_read_does_not_end_the_examples(tmp_path):
+    _, pool = opened("gqa", benchmark_sets.gqa(tmp_path))
+
+    def load(row):
+        raise IndexError("class 99")
+
+    pool.examples._load = load
+    with pytest.raises(IndexError, match="class 99"):
+        list(pool.examples)
 
 
 def test_benchmarks_are_no_default_tasks_and_need_no_transfer_splits(tmp_path):

@@ -66,6 +66,9 @@ class StoredExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __iter__(self) -> Iterator[Example]:
+        return map(self._load, self._items)  # that of Sequence would take an IndexError of `load` for the end
+
     @overload
     def __getitem__(self, index: int) -> Example: ...
 

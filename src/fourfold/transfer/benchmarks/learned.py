@@ -38,7 +38,7 @@ def benchmark_task(name: str) -> TransferTask:
     benchmark = trainable()[name]
     return TransferTask(
         name=name,
-        title=benchmark.title if "fine-tuned" in benchmark.title else f"{benchmark.title}, fine-tuned",
+        title=f"{benchmark.title}, fine-tuned",
         metrics=benchmark.metrics,
         make_targets=lambda values, seed: Targets(),  # `resolve` replaces it
         score=lambda predicted, examples: {},  # the stream scores

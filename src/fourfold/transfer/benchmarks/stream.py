@@ -65,7 +65,7 @@ class BenchmarkStream:
 
     @cached_property
     def scored(self) -> StoredExamples:
-        """The official split, or its first `max_samples` examples."""
+        """The official split; of it, `max_samples` examples are scored."""
         return self._examples(str(self.config.split))
 
     def _examples(self, split: str) -> StoredExamples:

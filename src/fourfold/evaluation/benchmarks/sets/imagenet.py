@@ -159,7 +159,7 @@ IMAGENET_BENCHMARKS = (
 # Not in BENCHMARKS: it needs a model that was trained on the classes (fourfold.transfer.benchmarks).
 IMAGENET = _imagenet(
     "imagenet",
-    "ImageNet-1K, fine-tuned",
+    "ImageNet-1K",
     "classes of a model that was fine-tuned on the training split; one crop, the center square",
     measure=_fine_tuned,
     train_split="train",
