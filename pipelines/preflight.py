@@ -28,12 +28,15 @@ def check(stages: Collection[str], parameters: dict[str, Any]) -> None:
         parameters: all parameters; they are valid.
 
     Raises:
-        ValueError: a labeler or a source is missing, a split is too small for the settings, or the disk for the results.
+        ValueError: a labeler, a source or a public benchmark that is learned is missing, a split is too small for the settings,
+            or the disk for the results.
     """
     if "pretraining" in stages:
         check_start((parameters.get("pretraining") or {}).get("start_from"))
     if "pseudo_labeling" in stages:
         check_labelers(Parameters.model_validate(parameters))
+    if "finetuning" in stages:
+        Parameters.model_validate(parameters).finetuning.check_data()
     if "ingestion" not in stages:
         return
     check_paths(parameters.get("ingestion") or {})
@@ -72,7 +75,7 @@ def check_sizes(stages: Collection[str], values: Parameters, sizes: Mapping[str,
         required += _tokenizer_sizes(values)
     if "pretraining" in stages and not values.pretraining.datasets:
         required.append(("train", values.pretraining.batch_size, "pretraining.batch_size"))
-    if "finetuning" in stages and "transfer_train" in sizes:
+    if "finetuning" in stages and "transfer_train" in sizes and values.finetuning.reads_transfer_splits:
         required.append(("transfer_train", max(values.finetuning.num_labels), "finetuning.num_labels"))
     problems = [
         f"split {split!r} gets {sizes.get(split, 0)} samples at most, and {text} needs {count}"

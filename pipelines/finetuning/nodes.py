@@ -25,4 +25,5 @@ def compare_arms(
 ) -> dict[str, Any]:
     """Learn each transfer task from few labels: pretrained, from scratch, and with a small CNN, under one budget."""
     pretrained = PretrainedModel(any_to_any.model, any_to_any.tokenizers.text, any_to_any.digest())
-    return finetune(pretrained, TransferData(shards, truth, labels), finetuning, RunContext(seed, finetuning_folder, log))
+    data = TransferData(shards, truth, labels, finetuning.benchmarks)
+    return finetune(pretrained, data, finetuning, RunContext(seed, finetuning_folder, log))

@@ -42,6 +42,14 @@ def project(tmp_path, monkeypatch):
     return disk
 
 
+def test_missing_benchmark_is_found_before_a_stage_runs(tmp_path):
+    found = dict(OmegaConfigLoader(str(ROOT / "conf"), env="imagenet", **CONFIG_LOADER_ARGS)["parameters"])
+    found["finetuning"] = found["finetuning"] | {"benchmarks": {"imagenet": {"path": str(tmp_path)}}}
+    with pytest.raises(ValueError, match=rf"no train or .* in {tmp_path}\. Get the data from the ImageNet page"):
+        preflight.check(ALL, found)
+    preflight.check(("evaluation",), found)
+
+
 def test_missing_source_is_found_before_a_stage_runs(tmp_path):
     for name in ("source", "supplement"):
         with pytest.raises(ValueError, match=f"ingestion.{name}.path '/no/such/folder' does not exist"):

@@ -1,12 +1,10 @@
 """Learners of the arms: the any-to-any model, the same architecture with fresh weights, and plain baselines."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from fourfold.generation.config import find_modality
@@ -18,9 +16,9 @@ from fourfold.transfer.adaptation import adapt, layer_rates
 from fourfold.transfer.backbones import BaselineBackbone, FourMBackbone, HeadLearner
 from fourfold.transfer.baselines import AnswerBaseline, CaptionBaseline, ClassBaseline, image_network, muon_matrices
 from fourfold.transfer.config import TransferConfig
-from fourfold.transfer.learners import ClassLearner, TextCodec, TextLearner
+from fourfold.transfer.learners import AnswerLearner, ClassLearner, TextCodec, TextLearner
 from fourfold.transfer.recipes import ArmConfig, Start
-from fourfold.transfer.tasks import Examples, TransferTask
+from fourfold.transfer.tasks import Examples, ExampleSource, TransferTask
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ def build_learner(pretrained: PretrainedModel, task: TransferTask, config: Trans
             return TextLearner(model, pretrained.text, config.max_tokens)
         if task.kind == "classes":
             return ClassLearner(model, task.choices, draw.seed, arm.pooling)
+        if task.kind == "answers":
+            return AnswerLearner(model, pretrained.text, task.answers)
         return with_head(FourMBackbone(model), task, config, draw.labeled)
 
 
@@ -56,26 +56,30 @@ def build_learner(pretrained: PretrainedModel, task: TransferTask, config: Trans
 class Draw:
     """The labels of a run, and the seed that drew them and determines everything else that is random."""
 
-    labeled: Examples
+    labeled: ExampleSource
     seed: int
 
 
 def _baseline(text: TextCodec, task: TransferTask, config: TransferConfig, arm: ArmConfig, draw: Draw) -> nn.Module:
-    image = image_network(arm.network, draw.labeled.rgb.shape[1])
+    image = image_network(arm.network, draw.labeled.size[0])
     if task.kind == "classes":
         return ClassBaseline(task.choices, draw.seed, image)
     if task.kind == "labels":
         return with_head(BaselineBackbone(image), task, config, draw.labeled)
+    if task.kind == "answers":
+        return AnswerBaseline(task.answers, text, image)
+    assert isinstance(draw.labeled, Examples)
     if any(draw.labeled.prompts):
-        return AnswerBaseline(draw.labeled, text, image)
+        return AnswerBaseline(sorted(set(draw.labeled.answers)), text, image)
     return CaptionBaseline(text, config.max_tokens, image)
 
 
-def with_head(backbone: Any, task: TransferTask, config: TransferConfig, labeled: Examples) -> HeadLearner:
+def with_head(backbone: Any, task: TransferTask, config: TransferConfig, labeled: ExampleSource) -> HeadLearner:
     """Return a network (`fourfold.transfer.backbones`) with the head of a task."""
     assert task.head is not None
-    height, width = labeled.rgb.shape[1:3]  # what a head predicts has the size of the stored images
-    return HeadLearner(backbone, task.head.build(backbone.width, config.heads, labeled), (height, width))
+    # Of a stream there are maps of classes only, whose head does not read the labels
+    head = task.head.build(backbone.width, config.heads, labeled)  # type: ignore[arg-type]
+    return HeadLearner(backbone, head, labeled.size)  # what it predicts has the size of the stored images
 
 
 def fresh_model(pretrained: PretrainedModel, start: Start, seed: int, image_size: int | None = None) -> FourM:
@@ -90,19 +94,6 @@ def fresh_model(pretrained: PretrainedModel, start: Start, seed: int, image_size
     if start == "pretrained":
         model.load_state_dict(pretrained.weights)
     return model
-
-
-def resized(examples: Examples, side: int | None) -> Examples:
-    """Return examples whose images have another size; labels stay as they are.
-
-    Args:
-        examples: images uint8 (N, H, W, 3).
-        side: of the new images in pixels; None: as they are.
-    """
-    if side is None or examples.rgb.shape[1:3] == (side, side):
-        return examples
-    images = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in examples.rgb]
-    return replace(examples, rgb=np.stack([np.asarray(image) for image in images]))
 
 
 def optimizer_of(learner: nn.Module, config: OptimizerConfig, arm: ArmConfig, lr_multiplier: float) -> OptimizerSet:

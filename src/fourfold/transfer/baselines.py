@@ -2,6 +2,7 @@
 
 # B samples, D width, L words, M target tokens, V vocabulary, K classes
 
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fourfold.labelers.networks import convolution, normalize_pixels
-from fourfold.transfer.learners import PREDICTION_BATCH, TextCodec, class_heads, class_loss, most_likely
+from fourfold.transfer.learners import PREDICTION_BATCH, TextCodec, answer_loss, class_heads, class_loss, most_likely
 from fourfold.transfer.networks import TorchvisionEncoder
 from fourfold.transfer.recipes import Network
 from fourfold.transfer.tasks import Choices, Examples
@@ -76,12 +77,12 @@ class ClassBaseline(nn.Module):
 
 
 class AnswerBaseline(nn.Module):
-    """Image and bag of question words in, one of the answers of the training set out."""
+    """Image and bag of question words in, one of some answers out, e.g. those of the training set."""
 
-    def __init__(self, examples: Examples, text: TextCodec, image: ImageNetwork | None = None, width: int = 128) -> None:
+    def __init__(self, answers: Sequence[str], text: TextCodec, image: ImageNetwork | None = None, width: int = 128) -> None:
         super().__init__()
         self.text = text
-        self.answers = sorted(set(examples.answers))
+        self.answers = list(answers)
         self.image = image or ImageEncoder()
         self.words = nn.EmbeddingBag(text.vocabulary_size, width, mode="mean")
         self.head = nn.Sequential(
@@ -97,7 +98,9 @@ class AnswerBaseline(nn.Module):
         return self.head(torch.cat([self.image(examples.rgb), question_BD], dim=1))
 
     def loss(self, examples: Examples) -> Tensor:
-        """Return the cross-entropy of the answers."""
+        """Return the cross-entropy of the answers, or the loss of soft targets where the examples have these."""
+        if examples.labels:
+            return answer_loss(self.logits(examples), examples.labels)
         answer_B = torch.tensor([self.answers.index(answer) for answer in examples.answers], device=_device(self))
         return functional.cross_entropy(self.logits(examples), answer_B)
 

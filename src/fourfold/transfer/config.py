@@ -9,8 +9,9 @@ from fourfold.data.annotations import ANNOTATIONS
 from fourfold.suggestions import unknown_name
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.precision import Precision
+from fourfold.transfer.benchmark_settings import BENCHMARK, TrainedBenchmarkConfig
 from fourfold.transfer.head_sizes import HeadsConfig
-from fourfold.transfer.labeled import TRANSFER_TASKS
+from fourfold.transfer.labeled import LABELS, TRANSFER_TASKS
 from fourfold.transfer.recipes import ArmConfig, Start
 
 STARTS: tuple[Start, ...] = ("pretrained", "scratch", "baseline")
@@ -47,6 +48,8 @@ class TransferConfig(Config):
     num_selection: int = Field(200, ge=10)  # examples of transfer_val
     num_test: int = Field(600, ge=10)
     precision: Precision = "auto"
+    # Of tasks that learn a public benchmark (docs/benchmarks.md), by task: where its data are
+    benchmarks: dict[str, TrainedBenchmarkConfig] = Field(default_factory=dict)
 
     @field_validator("tasks")
     @classmethod
@@ -72,12 +75,40 @@ class TransferConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _each_benchmark_has_a_folder(self) -> Self:
+        for name in self.tasks:
+            if TRANSFER_TASKS.get(name).truth == BENCHMARK and name not in self.benchmarks:
+                raise ValueError(
+                    f"finetuning.tasks has {name!r}, a public benchmark, and finetuning.benchmarks does not name its folder. "
+                    f"Add {name}: {{path: datasets/{name}}}."
+                )
+            chosen = [arm for arm in self.arms if len(self.lr_multipliers_of(arm)) > 1]
+            if name in self.benchmarks and not self.benchmarks[name].held_out and chosen:
+                raise ValueError(
+                    f"finetuning.benchmarks.{name}.held_out is 0, so no examples choose the learning rate of arm {chosen[0]}. "
+                    f"Give it one of lr_multipliers, e.g. {chosen[0]}: [1.0], or set held_out, e.g. 1000."
+                )
+        return self
+
+    def check_data(self) -> None:
+        """Raise ValueError if the data of a public benchmark are missing: a long pretraining would come before the error."""
+        for name, task in ((name, TRANSFER_TASKS.get(name)) for name in self.task_names):
+            if task.check is not None:
+                task.check(self.benchmarks[name])
+
     @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks that are learned."""
         if self.tasks:
             return self.tasks
-        return tuple(n for n, task in TRANSFER_TASKS.items() if task.truth != ANNOTATIONS and task.kind != "labels")
+        others = (ANNOTATIONS, BENCHMARK)
+        return tuple(n for n, task in TRANSFER_TASKS.items() if task.truth not in others and task.kind != "labels")
+
+    @property
+    def reads_transfer_splits(self) -> bool:
+        """Whether a task learns from exact truth, of which `transfer_train` must have `num_labels` examples."""
+        return any(TRANSFER_TASKS.get(name).truth not in (ANNOTATIONS, LABELS, BENCHMARK) for name in self.task_names)
 
     def lr_multipliers_of(self, arm: str) -> tuple[float, ...]:
         """Return the multipliers of the learning rates that are tried for an arm."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fourfold.data.cursor import index_batches
 from fourfold.digests import is_intact, write_recorded_json
+from fourfold.generation.config import find_modality
 from fourfold.local_workers import run_all
 from fourfold.metric_log import NullMetricLog
 from fourfold.metrics.statistics import defined
@@ -32,18 +33,17 @@ from fourfold.training.loop import TrainingSetup, train
 from fourfold.training.precision import autocast, default_device, log_compute_facts
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.adaptation import merge_lora
-from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, optimizer_of, resized
+from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, optimizer_of
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.efficiency import CHART, label_efficiency, write_chart
+from fourfold.transfer.examples import Examples, ExampleSource, balanced
 from fourfold.transfer.labeled import LABELS
-from fourfold.transfer.learners import class_loss
-from fourfold.transfer.mixing import mixed_class_loss
-from fourfold.transfer.recipes import Recipe
+from fourfold.transfer.mixing import loss_of
 from fourfold.transfer.runs import Run, describe_tasks, example_answers, first_answers, tabulate
 from fourfold.transfer.tasks import (
     TRAIN,
     TRANSFER_TASKS,
-    Examples,
+    Scoring,
     TransferData,
     TransferTask,
     load_examples,
@@ -52,6 +52,8 @@ from fourfold.transfer.tasks import (
 )
 
 logger = logging.getLogger(__name__)
+REPORT_FILE = "report.html"  # of a run on a public benchmark
+OFFICIAL_FACTS = ("title", "split", "protocol", "view", "samples", "complete", "scores", "published")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Comparison:
     context: RunContext
     tasks: dict[str, TransferTask]  # those that the data have examples of
     examples: dict[tuple[str, str], Examples] = field(default_factory=dict)  # by task and split
+    streams: dict[str, ExampleSource] = field(default_factory=dict)  # by task
 
     def load(self, task: TransferTask, split: str, max_examples: int) -> Examples:
         """Return examples of a split, read once."""
@@ -71,8 +74,18 @@ class Comparison:
             self.examples[task.name, split] = load_examples(task, self.data, split, max_examples, self.context.seed)
         return self.examples[task.name, split]
 
-    def labeled_pool(self, task: TransferTask) -> Examples:
+    @property
+    def side(self) -> int:
+        """Pixels of the sides of the images that the model takes."""
+        config = self.pretrained.model.config
+        return config.pixel_sizes[find_modality("rgb", config.names)][0]
+
+    def labeled_pool(self, task: TransferTask) -> ExampleSource:
         """Return all examples of `transfer_train`, from which the runs draw their labels."""
+        if task.stream is not None:
+            if task.name not in self.streams:
+                self.streams[task.name] = task.stream.pool(task, self.side, self.context.seed)
+            return self.streams[task.name]
         return self.load(task, TRAIN, num_examples(task, self.data, TRAIN))
 
     def label_counts(self, name: str) -> list[int]:
@@ -120,14 +133,19 @@ def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferCo
         deviation over seeds (0 for one seed); `lr_multipliers` by task and arm; `examples` with the answers of each arm; and
         `tasks`, titles and metrics of the tasks, for the report. `model` is the digest of the model; `skipped` has the reasons
         why tasks were skipped, if any were; `label_efficiency` is there with three numbers of labels or more, as is its chart.
+        `benchmarks` has the official result of each run on a public benchmark: scores with intervals, sizes, published numbers.
+
+    Raises:
+        ValueError: a public benchmark has no data or none that fit the settings, or there are fewer examples than labels.
     """
     inputs = {"model": pretrained.digest, "shards": data.shards.digest(), "truth": data.truth.digest()}
     registered = [TRANSFER_TASKS.get(name) for name in config.task_names]
+    tasks, skipped = select_tasks(config.task_names, data)
+    inputs |= {f"benchmark {name}": task.stream.digest() for name, task in tasks.items() if task.stream is not None}
     if data.labels is not None and any(task.truth == LABELS for task in registered):
         inputs["labels"] = data.labels.digest()
     claim(context.root, fingerprint(__name__, inputs=inputs, uses=registered, config=config, seed=context.seed))
     log_compute_facts("fine-tuning", config.precision, default_device())
-    tasks, skipped = select_tasks(config.task_names, data)
     for name, reason in skipped.items():
         logger.warning("Transfer task %s is skipped: %s.", name, reason)
     comparison = Comparison(pretrained, data, config, context, tasks)
@@ -146,6 +164,11 @@ def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferCo
     compute_all(comparison, runs, "transfer_test", "Fine-tuning")
     results = {run: result_of(comparison, run, "transfer_test") for run in runs}
     # 3) Gather them; with several numbers of labels also as curves.
+    official = {
+        run.name: {key: value for key, value in result["official"].items() if key in OFFICIAL_FACTS}
+        for run, result in results.items()
+        if "official" in result
+    }
     transfer = tabulate(results)
     efficiency = label_efficiency(transfer, tasks, next(iter(config.arms)))
     if efficiency:
@@ -157,6 +180,7 @@ def finetune(pretrained: PretrainedModel, data: TransferData, config: TransferCo
         "lr_multipliers": {f"{name}/{arm}": value for (name, arm), value in chosen.items()},
         "examples": example_answers(results),
         "tasks": describe_tasks(tasks),
+        **({"benchmarks": official} if official else {}),
         **({"label_efficiency": efficiency} if efficiency else {}),
         **({"skipped": skipped} if skipped else {}),
     }
@@ -189,7 +213,8 @@ def compute_all(comparison: Comparison, runs: list[Run], split: str, description
     missing = [run for run in runs if not comparison.has_result(run, split)]
     for name in dict.fromkeys(run.task for run in missing):  # read once, before the processes start
         comparison.labeled_pool(comparison.tasks[name])
-        comparison.scored_examples(comparison.tasks[name], split)
+        if comparison.tasks[name].stream is None:
+            comparison.scored_examples(comparison.tasks[name], split)
 
     def compute(run: Run) -> None:
         path = comparison.result_path(run, split)
@@ -203,6 +228,9 @@ def result_of(comparison: Comparison, run: Run, split: str) -> dict[str, Any]:
     """Return the result of a computed run, and log its metrics."""
     result = read_json(comparison.result_path(run, split))
     comparison.context.log.log_metrics({f"{run.name}/{metric}": value for metric, value in result["metrics"].items()})
+    report = comparison.context.root / run.name / REPORT_FILE
+    if "official" in result and report.is_file():
+        comparison.context.log.log_file(report, f"finetuning/{run.name}/{REPORT_FILE}")
     return result
 
 
@@ -220,62 +248,48 @@ def execute(comparison: Comparison, run: Run, split: str, context: RunContext) -
     if config.balanced and len(pool.classes) == 1:
         order = order[balanced(*(column[order] for column in pool.classes.values()))]
     labeled = pool.subset(order[: run.num_labels])
-    # 2) Train.
+    # 2) Train; maps in files have the size of the model's images, those in memory that of the stored images.
     arm = config.arms[run.arm]
-    learner = build_learner(comparison.pretrained, task, config, arm, Draw(labeled, seed)).to(default_device())
-    fit(learner, resized(labeled, arm.image_size), config, run, replace(context, seed=seed, log=NullMetricLog()))
+    seen = labeled.resized(arm.image_size)
+    draw = Draw(labeled if task.stream is None else seen, seed)
+    learner = build_learner(comparison.pretrained, task, config, arm, draw).to(default_device())
+    fit(learner, seen, config, run, replace(context, seed=seed, log=NullMetricLog()))
     merge_lora(learner)
     # 3) Score.
-    examples = comparison.scored_examples(task, split)
     with torch.inference_mode():
-        predicted = learner.eval().predict(resized(examples, arm.image_size))
+        if task.stream is not None:
+            scoring = Scoring(arm.image_size or comparison.side, comparison.context.seed, run.name, comparison.context.root)
+            official = task.stream.score(task, learner.eval(), split, scoring)
+            values = {name: score["value"] for name, score in official["scores"].items()}
+            return {"metrics": values, "examples": [], "official": official}
+        examples = comparison.scored_examples(task, split)
+        predicted = learner.eval().predict(examples.resized(arm.image_size))
     metrics = {name: round(value, 6) for name, value in defined(task.score(predicted, examples)).items()}
     return {"metrics": metrics, "examples": first_answers(examples, predicted) if task.kind == "text" else []}
 
 
-def balanced(classes_N: np.ndarray) -> np.ndarray:
-    """Return an order int64 (N,) in which any first part has equally many of each class, as far as there are enough.
-
-    So k labels of each of K classes (k-shot) are the first k · K. Within a class the order stays.
-    """
-    turn_N = np.zeros(len(classes_N), np.int64)
-    for value in np.unique(classes_N):
-        own = np.flatnonzero(classes_N == value)
-        turn_N[own] = np.arange(len(own))
-    return np.argsort(turn_N, kind="stable")
-
-
-def fit(learner: nn.Module, labeled: Examples, config: TransferConfig, run: Run, context: RunContext) -> None:
+def fit(learner: nn.Module, labeled: ExampleSource, config: TransferConfig, run: Run, context: RunContext) -> None:
     """Train a learner in place, with the same steps, schedule and batches for all arms."""
     arm = config.arms[run.arm]
     optimizer = optimizer_of(learner, config.optimizer, arm, run.lr_multiplier)
     num_steps = config.num_steps(run.task)
     schedule = ScheduleConfig(warmup_steps=round(config.warmup_share * num_steps))
 
-    def compute_loss(indices: np.ndarray, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def compute_loss(batch: Examples, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(config.precision, default_device()), seeded(derive_seed(context.seed, "step", step)):
-            loss = loss_of(learner, labeled.subset(indices), arm, numpy_generator(context.seed, "mixing", step))
+            loss = loss_of(learner, batch, arm, numpy_generator(context.seed, "mixing", step))
         return loss, {"loss": loss.detach()}
 
     size = min(config.batch_size, len(labeled))
     setup = TrainingSetup(
         learner,
         compute_loss,
-        lambda cursor: index_batches(len(labeled), size, context.seed, "order", start=cursor),
+        lambda cursor: labeled.batches(index_batches(len(labeled), size, context.seed, "order", start=cursor), context.seed),
         optimizer,
         num_steps,
         schedule,
     )
     train(setup, LoopConfig(average_decay=arm.average_decay), context, description=run.name)
-
-
-def loss_of(learner: Any, examples: Examples, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Return the loss of a learner, with the label smoothing and the mixing of a recipe where the task has classes."""
-    if examples.classes and recipe.mixes:
-        return mixed_class_loss(learner.logits, examples, recipe, rng)
-    if examples.classes and recipe.label_smoothing:
-        return class_loss(learner.logits(examples.rgb), examples, recipe.label_smoothing)
-    return learner.loss(examples)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""4M as a learner of transfer tasks: text in, text out, or pooled encoder features under a linear head.
+"""4M as a learner of transfer tasks: text in, text out, or pooled encoder features under a head.
 
 A text task is the span filling of pretraining (4M, arXiv 2312.06647, section 2.2): the prompt ends in a sentinel, and the
 answer, generated greedily, is what the sentinel stands for.
@@ -6,6 +6,7 @@ answer, generated greedily, is what the sentinel stands for.
 
 # B samples, N input slots, M target slots, D width, P patches, K classes, V vocabulary
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,6 +118,63 @@ class ClassLearner(nn.Module):
     def predict(self, examples: Examples) -> dict[str, np.ndarray]:
         """Return the most likely class per attribute, int64 (N,)."""
         return most_likely(self.logits, examples)
+
+
+class AnswerLearner(nn.Module):
+    """Image and question in, one of some answers out; the decoder is discarded.
+
+    The answer is a class, as in the literature on VQAv2: mean of the patches and mean of the words of the question →
+    linear → layer norm → GELU → linear, the head of ViLT (arXiv 2102.03334) on the encoder's features.
+    """
+
+    def __init__(self, model: FourM, text: TextCodec, answers: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.text, self.answers = model, text, list(answers)
+        self.max_tokens = model.config.modality("caption").num_positions
+        width = 2 * model.config.dim
+        self.head = nn.Sequential(
+            nn.Linear(width, width), nn.LayerNorm(width, eps=NORM_EPSILON), nn.GELU(), nn.Linear(width, len(self.answers))
+        )
+
+    def logits(self, examples: Examples) -> Tensor:
+        """Return (B, K), one for each answer."""
+        prompts = [self.text.encode_caption(text)[: self.max_tokens] for text in examples.prompts]
+        nothing: list[list[int]] = [[]] * len(examples)
+        encoding = self.model.encode(_batch(self.model, examples.rgb, prompts, nothing, nothing))
+        num_patches = self.model.config.modality(find_modality("rgb", self.model.config.names)).num_positions
+        words_BND = encoding.features_BND[:, num_patches:]  # zeros after the end of a question
+        count_B1 = encoding.keep_BN[:, num_patches:].sum(dim=1, keepdim=True).clamp(min=1)
+        pooled_BD = torch.cat([encoding.features_BND[:, :num_patches].mean(dim=1), words_BND.sum(dim=1) / count_B1], dim=1)
+        return self.head(pooled_BD)
+
+    def loss(self, examples: Examples) -> Tensor:
+        """Return the loss of the soft targets, `labels`."""
+        return answer_loss(self.logits(examples), examples.labels)
+
+    def predict(self, examples: Examples) -> list[str]:
+        """Return the most likely answers."""
+        parts = [
+            self.logits(examples.subset(np.arange(first, min(first + PREDICTION_BATCH, len(examples)))))
+            for first in range(0, len(examples), PREDICTION_BATCH)
+        ]
+        return [self.answers[i] for part in parts for i in part.argmax(dim=1).tolist()]
+
+
+def answer_loss(logits_BK: Tensor, targets: Sequence[Mapping[int, float]]) -> Tensor:
+    """Return the binary cross-entropy of soft targets, summed over the answers, mean over the batch.
+
+    This is the loss of Teney et al. 2017 (arXiv 1708.02711) and of the work on VQAv2 that followed.
+
+    Args:
+        logits_BK: one for each answer.
+        targets: of each question, the targets of some answers, 0 to 1, by their index; those of the others are 0.
+    """
+    wanted_BK = torch.zeros(logits_BK.shape)
+    for row, target in enumerate(targets):
+        for index, score in target.items():
+            wanted_BK[row, index] = score
+    each_BK = functional.binary_cross_entropy_with_logits(logits_BK.float(), wanted_BK.to(logits_BK.device), reduction="none")
+    return each_BK.sum(dim=1).mean()
 
 
 def class_heads(width: int, choices: Choices, seed: int) -> nn.ModuleDict:

@@ -8,6 +8,7 @@ linear in the target, so that of a mixed target is the mean of the losses of bot
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -69,3 +70,12 @@ def mixed_class_loss(
     own = class_loss(found, examples, recipe.label_smoothing)
     other = class_loss(found, examples.subset(mixture.partner_B), recipe.label_smoothing)
     return mixture.share * own + (1 - mixture.share) * other
+
+
+def loss_of(learner: Any, examples: Examples, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """Return the loss of a learner, with the label smoothing and the mixing of a recipe where the task has classes."""
+    if examples.classes and recipe.mixes:
+        return mixed_class_loss(learner.logits, examples, recipe, rng)
+    if examples.classes and recipe.label_smoothing:
+        return class_loss(learner.logits(examples.rgb), examples, recipe.label_smoothing)
+    return learner.loss(examples)

@@ -1,9 +1,10 @@
 """The transfer task: one registered object that carries all that fine-tuning and the report need of it.
 
 Examples are made from the images and the exact truth of the `transfer_*` splits, or from the annotations or labels that
-come with the data (`fourfold.transfer.annotated`, `fourfold.transfer.labeled`). A text task asks for a text, possibly about
-a question; a classification task asks for a class of each of its attributes; any other task has a head that predicts its
-labels, e.g. maps (`fourfold.transfer.heads`).
+come with the data (`fourfold.transfer.annotated`, `fourfold.transfer.labeled`); those of a public benchmark are read from its
+files (`fourfold.transfer.benchmarks`). A text task asks for a text, possibly about a question; a classification task asks for a
+class of each of its attributes; a task with `answers` asks for one of them; any other task has a head that predicts its labels,
+e.g. maps (`fourfold.transfer.heads`).
 """
 
 # N examples, H height, W width
@@ -12,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,6 +25,8 @@ from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import mean, value
 from fourfold.plugins import Registry
 from fourfold.seeds import numpy_generator
+from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
+from fourfold.transfer.examples import Examples, ExampleSource, Targets
 from fourfold.transfer.head_sizes import HeadsConfig
 
 Choices = Mapping[str, tuple[Any, ...]]  # attribute → its classes
@@ -32,42 +36,41 @@ MAX_POOL = 20_000  # annotated images in memory
 
 
 @dataclass(frozen=True)
-class Targets:
-    """What is asked and answered about N images, in their order. Each kind of task fills its own field."""
-
-    prompts: list[str] = field(default_factory=list)  # "" where nothing is asked
-    answers: list[str] = field(default_factory=list)
-    classes: dict[str, np.ndarray] = field(default_factory=dict)  # by attribute, int64 (N,) indices into its choices
-    labels: list[Any] = field(default_factory=list)  # of a task with a head: maps (H, W), boxes, ...
-
-
-@dataclass(frozen=True)
-class Examples:
-    """N examples of one task, at most one per image: images uint8 (N, H, W, 3) and what is asked about them."""
-
-    rgb: np.ndarray
-    prompts: list[str]
-    answers: list[str]
-    classes: dict[str, np.ndarray]
-    labels: list[Any] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.rgb)
-
-    def subset(self, indices: np.ndarray) -> "Examples":
-        """Return some of the examples, in the order of `indices`."""
-        columns = (self.prompts, self.answers, self.labels)
-        prompts, answers, labels = ([column[i] for i in indices] if column else [] for column in columns)
-        classes = {name: column[indices] for name, column in self.classes.items()}
-        return Examples(self.rgb[indices], prompts, answers, classes, labels)
-
-
-@dataclass(frozen=True)
 class AnnotatedTask:
     """Which images of the splits `train`, `val` and `test` a task learns from: those with an annotation of a kind."""
 
     name: str  # of the annotation, see `fourfold.data.annotations`
     is_used: Callable[[Any], bool] = bool  # whether an annotation is one that the task asks for
+
+
+class Stream(Protocol):
+    """What a task learns from and is scored on when it does not fit in memory (`fourfold.transfer.benchmarks`)."""
+
+    def digest(self) -> str:
+        """Return a digest of the names and annotations of all examples."""
+
+    def pool(self, task: "TransferTask", side: int, seed: int) -> ExampleSource:
+        """Return the examples of the training split without those that are held out; images of `side` × `side` pixels."""
+
+    def score(self, task: "TransferTask", learner: Any, split: str, draw: "Scoring") -> dict[str, Any]:
+        """Return the official result of a learner as a JSON value; its `scores` have a `value` for each metric.
+
+        Args:
+            task: the task of this stream.
+            learner: a trained learner, in eval mode.
+            split: `transfer_val` are the examples that are held out, `transfer_test` is the official split.
+            draw: what else the scoring depends on.
+        """
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the scoring of a learner on a stream depends on besides the examples."""
+
+    side: int  # pixels of the images' sides
+    seed: int  # of the comparison: determines the examples that are held out, and the intervals
+    name: str  # of the run, in the report
+    folder: Path  # gets the report
 
 
 class Head(Protocol):
@@ -103,17 +106,22 @@ class TransferTask:
     truth: str = "attributes"  # the kind of exact truth that `make_targets` reads; `annotations`: those of the source
     annotated: AnnotatedTask | None = None  # reads annotations, not exact truth
     label: str | None = None  # reads labels of this modality of the splits `train`, `val` and `test`, not exact truth
+    answers: tuple[str, ...] = ()  # from which the task of answering a question chooses
+    stream: Stream | None = None  # reads files of a public benchmark while it learns, not shards
+    check: Callable[[TrainedBenchmarkConfig], object] | None = None  # raises ValueError if data of the benchmark are missing
     # What depends on the data, e.g. the classes: (task, data) → the task, or why it is skipped
     resolve: Callable[["TransferTask", "TransferData"], "TransferTask | str"] | None = None
 
     @property
     def has_own_splits(self) -> bool:
         """Whether it learns from the splits of the source, so that the number of its examples depends on the data."""
-        return self.annotated is not None or self.label is not None
+        return self.annotated is not None or self.label is not None or self.stream is not None
 
     @property
-    def kind(self) -> Literal["text", "classes", "labels"]:
-        """Whether an answer is a text, a class for each attribute, or something that a head predicts, e.g. a map."""
+    def kind(self) -> Literal["text", "classes", "labels", "answers"]:
+        """Whether an answer is a text, a class for each attribute, something that a head predicts, or one of given answers."""
+        if self.answers:
+            return "answers"
         return "classes" if self.choices else "labels" if self.head else "text"
 
     @property
@@ -123,7 +131,8 @@ class TransferTask:
 
 
 TRANSFER_TASKS: Registry[TransferTask] = Registry(
-    "transfer task", "Register it in a plug-in; see docs/guides/add-a-transfer-task.md."
+    "transfer task",
+    "Register it in a plug-in; see docs/guides/add-a-transfer-task.md. Public benchmarks: fourfold.transfer.benchmarks.",
 )
 
 
@@ -134,6 +143,7 @@ class TransferData:
     shards: ShardSet
     truth: ShardSet
     labels: ShardSet | None = None  # of the splits `train`, `val` and `test`
+    benchmarks: Mapping[str, TrainedBenchmarkConfig] = field(default_factory=dict)  # by task
 
 
 def select_tasks(names: Iterable[str], data: TransferData) -> tuple[dict[str, TransferTask], dict[str, str]]:

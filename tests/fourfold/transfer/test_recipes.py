@@ -19,7 +19,7 @@ from fourfold.tokenizers.text.tokenizer import TextTokenizer
 from fourfold.training.optimizers import OptimizerConfig, build_optimizer
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.adaptation import add_lora, layer_rates, merge_lora, set_drop_path
-from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, fresh_model, optimizer_of, resized
+from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, fresh_model, optimizer_of
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import balanced, finetune, fit
 from fourfold.transfer.learners import ClassLearner, TextLearner, class_loss, image_batch
@@ -179,7 +179,7 @@ def trained(model, text, arm: ArmConfig, steps: int = 3):
     examples = Examples(EXAMPLES.rgb, [], [], classes)
     learner = build_learner(PretrainedModel(model, text), task, config, arm, Draw(examples, 0))
     before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-    fit(learner, resized(examples, arm.image_size), config, Run("attributes", "one", 6, 0, 1.0), RunContext(0))
+    fit(learner, examples.resized(arm.image_size), config, Run("attributes", "one", 6, 0, 1.0), RunContext(0))
     changed = {name for name, tensor in learner.state_dict().items() if not torch.equal(tensor, before[name])}
     return learner, changed
 
@@ -247,7 +247,7 @@ def test_a_pretrained_model_takes_larger_images_and_keeps_its_weights(model, tex
     larger = fresh_model(PretrainedModel(model, text), "pretrained", 0, image_size=64)
     assert larger.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, larger.state_dict()[name]) for name, tensor in model.state_dict().items())
-    features = larger.encode(image_batch(larger, resized(EXAMPLES, 64).rgb)).features_BND
+    features = larger.encode(image_batch(larger, EXAMPLES.resized(64).rgb)).features_BND
     assert features.shape == (6, 64, 32) and bool(features.isfinite().all())
 
 

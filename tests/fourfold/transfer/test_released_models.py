@@ -9,7 +9,7 @@ import torch
 from fourfold.generation.any_to_any import AnyToAny
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.adaptation import merge_lora
-from fourfold.transfer.arms import Draw, PretrainedModel, build_learner, resized
+from fourfold.transfer.arms import Draw, PretrainedModel, build_learner
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.finetuning import fit
 from fourfold.transfer.head_sizes import DenseHeadConfig, HeadsConfig
@@ -60,7 +60,7 @@ def test_maps_are_learned_with_any_recipe(released, recipe):
     config = TransferConfig(arms={"one": arm}, heads=heads, steps=8, batch_size=3, precision="fp32")
     pretrained = PretrainedModel(released.model, released.tokenizers.text, "released")
     learner = build_learner(pretrained, task, config, arm, Draw(examples, 0))
-    seen = resized(examples, arm.image_size)
+    seen = examples.resized(arm.image_size)
     before = float(learner.loss(seen).detach())
     fit(learner, seen, config, Run("maps", "one", 3, 0, 1.0), RunContext(0))
     merge_lora(learner)

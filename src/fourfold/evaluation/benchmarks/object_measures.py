@@ -186,6 +186,7 @@ class QuestionMeasure(Measure):
     def __init__(self, run: Run, exact: bool = False) -> None:
         """Start without examples; `exact`: one right answer, compared letter by letter (GQA), instead of ten (VQAv2)."""
         super().__init__(run)
+        self.exact = exact
         self._scorer = ExactScorer(run.bootstrap) if exact else VqaScorer(run.bootstrap)
         self._results: list[dict[str, Any]] = []
         self._id, self._answer = ("questionId", "prediction") if exact else ("question_id", "answer")
@@ -232,33 +233,21 @@ def after_question(text: str, question: str) -> str:
     return text[found.end() :].strip() if found else text.strip()
 
 
-class ZeroShotMeasure(Measure):
-    """Classification through predicted CLIP features; the truth of an example is its class index."""
+class ClassMeasure(Measure):
+    """Classification by a model that scores the classes itself (target `class`); the truth of an example is its class index."""
 
     def __init__(self, run: Run, names: Sequence[str]) -> None:
-        """Start without examples.
-
-        Raises:
-            ValueError: there is no text encoder.
-        """
+        """Start without examples; `names` are those of the classes, in the order of their indices."""
         super().__init__(run)
-        if run.encoder is None:
-            raise ValueError(
-                "Zero-shot classification needs a text encoder, and there is none. Set evaluation.text_encoder, and run the "
-                "stage pseudo_labeling, which stores it."
-            )
-        self._names, self._scorer, self._lines = list(names), TopScorer(run.bootstrap), list[str]()
-        texts = [[template.format(name) for template in TEMPLATES] for name in self._names]
-        self._encoder, self._classifier_KC = run.encoder, text_classifier(run.encoder, texts)
+        self.names, self._scorer, self._lines = list(names), TopScorer(run.bootstrap), list[str]()
 
     def answer(self, examples: Sequence[Example]) -> list[Any]:
-        """Return the similarity of each class (K,)."""
+        """Return the score of each class (K,)."""
         inputs = {"rgb": whole_images(self.run, examples)}
-        features = self.run.model.predict(inputs, ["clip"], seed=self.run.seed)["clip"]
-        return list(choice_similarities(self._encoder.pool(np.asarray(features)), self._classifier_KC))
+        return list(np.asarray(self.run.model.predict(inputs, ["class"], seed=self.run.seed)["class"]))
 
     def add(self, example: Example, answer: Any) -> float | None:
-        """Return the rank of the true class, 0 if it is the nearest."""
+        """Return the rank of the true class, 0 if it has the highest score."""
         self._scorer.add(answer[None], np.array([example.truth]))
         return float((answer > answer[example.truth]).sum())
 
@@ -276,15 +265,40 @@ class ZeroShotMeasure(Measure):
         write_bytes(folder / "classification.txt", "".join(f"{line}\n" for line in self._lines).encode())
 
     def draw(self, example: Example, answer: Any) -> list[tuple[str, np.ndarray | str]]:
-        """Show the image, the nearest class and the true one."""
+        """Show the image, the first class and the true one."""
         return [
             ("image", example.rgb),
-            ("prediction", self._names[int(np.argmax(answer))]),
-            ("truth", self._names[example.truth]),
+            ("prediction", self.names[int(np.argmax(answer))]),
+            ("truth", self.names[example.truth]),
         ]
 
 
-class FeatureMeasure(Measure):
+class ZeroShotMeasure(ClassMeasure):
+    """Classification through predicted CLIP features."""
+
+    def __init__(self, run: Run, names: Sequence[str]) -> None:
+        """Start without examples.
+
+        Raises:
+            ValueError: there is no text encoder.
+        """
+        super().__init__(run, names)
+        if run.encoder is None:
+            raise ValueError(
+                "Zero-shot classification needs a text encoder, and there is none. Set evaluation.text_encoder, and run the "
+                "stage pseudo_labeling, which stores it."
+            )
+        texts = [[template.format(name) for template in TEMPLATES] for name in self.names]
+        self._encoder, self._classifier_KC = run.encoder, text_classifier(run.encoder, texts)
+
+    def answer(self, examples: Sequence[Example]) -> list[Any]:
+        """Return the similarity of each class (K,)."""
+        inputs = {"rgb": whole_images(self.run, examples)}
+        features = self.run.model.predict(inputs, ["clip"], seed=self.run.seed)["clip"]
+        return list(choice_similarities(self._encoder.pool(np.asarray(features)), self._classifier_KC))
+
+
+class FeatureMeasure(ClassMeasure):
     """Classification by the encoder's features, with a classifier that is fitted to those of the training images."""
 
     def __init__(
@@ -305,8 +319,7 @@ class FeatureMeasure(Measure):
         Raises:
             ValueError: there are too few training images.
         """
-        super().__init__(run)
-        self._names, self._scorer = list(names), TopScorer(run.bootstrap)
+        super().__init__(run, names)
         features, classes = list[np.ndarray](), list[int]()
         for batch in batches(iter(known), run.config.batch_size):
             features.append(np.asarray(run.model.features({"rgb": whole_images(run, batch)}), np.float32))
@@ -318,29 +331,12 @@ class FeatureMeasure(Measure):
     def answer(self, examples: Sequence[Example]) -> list[Any]:
         """Return the score of each class (K,)."""
         votes_NK = self._classifier.votes(np.asarray(self.run.model.features({"rgb": whole_images(self.run, examples)})))
-        missing = len(self._names) - votes_NK.shape[1]
+        missing = len(self.names) - votes_NK.shape[1]
         return list(np.pad(votes_NK, ((0, 0), (0, max(0, missing))), constant_values=-np.inf))
-
-    def add(self, example: Example, answer: Any) -> float | None:
-        """Return the rank of the true class, 0 if it has the highest score."""
-        self._scorer.add(answer[None], np.array([example.truth]))
-        return float((answer > answer[example.truth]).sum())
-
-    def scores(self) -> dict[str, Score]:
-        """Return `top_1` and `top_5`."""
-        return self._scorer.scores()
 
     def details(self) -> dict[str, Any]:
         """Return the number of training images."""
         return {"training_images": self._num_known}
-
-    def draw(self, example: Example, answer: Any) -> list[tuple[str, np.ndarray | str]]:
-        """Show the image, the first class and the true one."""
-        return [
-            ("image", example.rgb),
-            ("prediction", self._names[int(np.argmax(answer))]),
-            ("truth", self._names[example.truth]),
-        ]
 
 
 class RetrievalMeasure(Measure):

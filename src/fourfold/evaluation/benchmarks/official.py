@@ -6,12 +6,13 @@ a `Benchmark`, which holds a small set in memory, it streams: memory depends on 
 
 # H W image of any size
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -49,6 +50,54 @@ class Example:
     key: str  # as in official result files
     rgb: np.ndarray  # uint8 (H, W, 3), the original size
     truth: Any  # what the measure of the benchmark reads; None if the split has no public labels
+
+
+class StoredExamples(Sequence[Example]):
+    """The examples of a split by their numbers, in the official order: an image is read when its example is asked for.
+
+    Attributes:
+        truths: what is known about each example without reading its files; empty if the truth is in files, too.
+    """
+
+    def __init__(self, items: Sequence[Any], load: Callable[[Any], Example], truths: Sequence[Any] = ()) -> None:
+        """Take what identifies each example, e.g. a path, and a function that reads it."""
+        self._items, self._load, self.truths = items, load, truths
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self._load, self._items)  # that of Sequence would take an IndexError of `load` for the end
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "StoredExamples": ...
+
+    def __getitem__(self, index: int | slice) -> "Example | StoredExamples":
+        if isinstance(index, slice):
+            return StoredExamples(self._items[index], self._load, self.truths[index])
+        return self._load(self._items[index])
+
+    def subset(self, indices: np.ndarray) -> "StoredExamples":
+        """Return some of the examples, in the order of `indices`."""
+
+        def taken(column: Any) -> Sequence[Any]:
+            return column[indices] if isinstance(column, np.ndarray) else [column[i] for i in indices]
+
+        return StoredExamples(taken(self._items), self._load, taken(self.truths) if len(self.truths) else ())
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the names of the examples and of what is known about them, in their order; not of their files."""
+        found = hashlib.sha256()
+        for column in (self._items, self.truths):
+            if isinstance(column, np.ndarray):
+                found.update(column.tobytes())
+            else:
+                for value in column:
+                    found.update(repr(value).encode())
+        return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -121,12 +170,14 @@ class OfficialBenchmark:
     title: str  # in tables
     site: str  # where its owners distribute it
     layout: tuple[str, ...]  # what must exist in its folder: patterns, alternatives separated by |; `{split}` is the split
-    read: Callable[[Path, str], Iterator[Example]]  # folder, split → examples in the official order
+    # folder, split → examples in the official order; `StoredExamples` if the benchmark has a `train_split`
+    read: Callable[[Path, str], Iterable[Example]]
     measure: Callable[[Run], Measure]
     metrics: tuple[Metric, ...]  # the first is the main one
     protocol: str  # how it is scored, in one line
     split: str = "val"
     splits: tuple[str, ...] = ("val",)
+    train_split: str | None = None  # what fine-tuning learns from (fourfold.transfer.benchmarks); None: it does not
     view: str = "squash"  # the default of `BenchmarkConfig.view`
     sizes: Mapping[str, int] = field(default_factory=dict)  # number of images of complete splits
     published: tuple[Published, ...] = ()

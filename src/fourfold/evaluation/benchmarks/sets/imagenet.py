@@ -1,17 +1,18 @@
-"""ImageNet-1K (Russakovsky et al. 2015, arXiv 1409.0575): zero-shot and nearest-neighbor classification.
+"""ImageNet-1K (Russakovsky et al. 2015, arXiv 1409.0575): classification zero-shot, by features, and fine-tuned.
 
 Class indices 0 to 999 are the ranks of the WordNet ids. The ids in `ILSVRC2012_validation_ground_truth.txt` are numbered
 differently: `meta.mat` of the development kit translates them.
 """
 
 import csv
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
+import numpy as np
 import scipy.io
 
-from fourfold.evaluation.benchmarks.object_measures import FeatureMeasure, ZeroShotMeasure
-from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run
+from fourfold.evaluation.benchmarks.object_measures import ClassMeasure, FeatureMeasure, ZeroShotMeasure
+from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
 from fourfold.evaluation.benchmarks.sets.reading import read_lines, read_rgb
 from fourfold.metrics.classification import LinearProbe
 from fourfold.metrics.metric import Metric
@@ -45,8 +46,8 @@ def _meta(folder: Path) -> list[tuple[int, str, str]]:
         ) from error
 
 
-def labeled_images(folder: Path, split: str) -> list[tuple[Path, str]]:
-    """Return images of a split with their WordNet ids, in order of their names.
+def labeled_images(folder: Path, split: str) -> tuple[Path, list[tuple[str, str]]]:
+    """Return the folder of a split, and its images in order of their names: paths in that folder with their WordNet ids.
 
     A split is a folder for each WordNet id, or a flat folder with Kaggle's solution or the ground truth of the kit.
 
@@ -54,12 +55,13 @@ def labeled_images(folder: Path, split: str) -> list[tuple[Path, str]]:
         ValueError: there are no images, or no labels for them.
     """
     root = next((each for each in (folder / split, folder / "ILSVRC/Data/CLS-LOC" / split) if each.is_dir()), folder / split)
-    nested = [(path, path.parent.name) for path in sorted(root.glob("n*/*.JPEG"))]
-    flat = sorted(root.glob("*.JPEG"))
-    if nested or not flat:
-        if not nested:
-            raise ValueError(f"{root} has no images. Expected: {root}/<WordNet id>/<name>.JPEG, or {root}/<name>.JPEG.")
-        return nested
+    classes = sorted(path.name for path in root.glob("n*") if path.is_dir())
+    nested = [(f"{wnid}/{name}", wnid) for wnid in classes for name in _images(root / wnid)]
+    flat = [] if nested else _images(root)
+    if not nested and not flat:
+        raise ValueError(f"{root} has no images. Expected: {root}/<WordNet id>/<name>.JPEG, or {root}/<name>.JPEG.")
+    if nested:
+        return root, nested
     if (folder / SOLUTION).is_file():
         with (folder / SOLUTION).open(encoding="utf-8", newline="") as file:
             wnid_of = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
@@ -67,16 +69,33 @@ def labeled_images(folder: Path, split: str) -> list[tuple[Path, str]]:
         by_number = {number: wnid for number, wnid, _ in _meta(folder)}
         truth = read_lines(folder / DEVKIT / "ILSVRC2012_validation_ground_truth.txt")
         wnid_of = {f"ILSVRC2012_val_{i:08d}": by_number[int(number)] for i, number in enumerate(truth, 1)}
-    if unknown := [path for path in flat if path.stem not in wnid_of]:
-        raise ValueError(f"{unknown[0]} has no label in {folder}. Add the official list of labels, or remove the file.")
-    return [(path, wnid_of[path.stem]) for path in flat]
+    if unknown := [name for name in flat if Path(name).stem not in wnid_of]:
+        raise ValueError(f"{root / unknown[0]} has no label in {folder}. Add the official list of labels, or remove the file.")
+    return root, [(name, wnid_of[Path(name).stem]) for name in flat]
 
 
-def read_imagenet(folder: Path, split: str) -> Iterator[Example]:
-    """Yield images with their class index."""
+def _images(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".JPEG") if folder.is_dir() else []
+
+
+def read_imagenet(folder: Path, split: str) -> StoredExamples:
+    """Return images with their class index; a path and an index take 50 bytes or so.
+
+    Raises:
+        ValueError: there are no images or no labels, or a class has no name.
+    """
     index_of = {wnid: index for index, wnid in enumerate(synsets(folder))}
-    for path, wnid in labeled_images(folder, split):
-        yield Example(path.stem, read_rgb(path), index_of[wnid])
+    root, labeled = labeled_images(folder, split)
+    if unknown := sorted({wnid for _, wnid in labeled} - set(index_of)):
+        raise ValueError(f"{root} has the class {unknown[0]}, which {folder} does not name. Use the official list of classes.")
+    names = np.array([os.fsencode(name) for name, _ in labeled])  # of a fixed length: a fifth of the memory of a list
+    class_N = np.array([index_of[wnid] for _, wnid in labeled], np.int16)
+
+    def load(row: tuple[bytes, int]) -> Example:
+        path = root / os.fsdecode(row[0])
+        return Example(path.stem, read_rgb(path), int(row[1]))
+
+    return StoredExamples(np.rec.fromarrays([names, class_N]), load, class_N)  # type: ignore[arg-type]
 
 
 def _zero_shot(run: Run) -> ZeroShotMeasure:
@@ -90,6 +109,10 @@ def _neighbors(run: Run) -> FeatureMeasure:
 def _linear(run: Run) -> FeatureMeasure:
     names = list(synsets(run.config.path).values())
     return FeatureMeasure(run, read_imagenet(run.config.path, "train"), names, LinearProbe)
+
+
+def _fine_tuned(run: Run) -> ClassMeasure:
+    return ClassMeasure(run, list(synsets(run.config.path).values()))
 
 
 def _imagenet(name: str, title: str, protocol: str, **others: object) -> OfficialBenchmark:
@@ -132,4 +155,12 @@ IMAGENET_BENCHMARKS = (
         "logistic regression on encoder features, averaged over tokens, all training images, no augmentation",
         measure=_linear,
     ),
+)
+# Not in BENCHMARKS: it needs a model that was trained on the classes (fourfold.transfer.benchmarks).
+IMAGENET = _imagenet(
+    "imagenet",
+    "ImageNet-1K",
+    "classes of a model that was fine-tuned on the training split; one crop, the center square",
+    measure=_fine_tuned,
+    train_split="train",
 )

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.io
 
 from fourfold.evaluation.benchmarks.dense_measures import SegmentationMeasure
-from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run
+from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
 from fourfold.evaluation.benchmarks.sets.depth import NYU_FILE, NYU_SPLITS, nyu_indices, open_hdf5
 from fourfold.evaluation.benchmarks.sets.reading import read_ids, read_json_file, read_lines, read_rgb, same_size
 from fourfold.labelers.cityscapes.classes import CITYSCAPES_CLASSES, train_ids
@@ -39,11 +39,14 @@ ADE_SPLITS = {"training": "train", "validation": "val"}
 NYU_MAP = "classMapping40.mat"
 
 
-def read_ade(folder: Path, split: str) -> Iterator[Example]:
-    """Yield ADE20K; class 1 becomes 0, and 0 (other) is ignored."""
-    for path in sorted((folder / "images" / split).glob("*.jpg")):
+def read_ade(folder: Path, split: str) -> StoredExamples:
+    """Return ADE20K; class 1 becomes 0, and 0 (other) is ignored."""
+
+    def load(path: Path) -> Example:
         rgb, labels = read_rgb(path), folder / "annotations" / split / f"{path.stem}.png"
-        yield Example(path.stem, rgb, same_size(without_zero(read_ids(labels)), rgb, labels))
+        return Example(path.stem, rgb, same_size(without_zero(read_ids(labels)), rgb, labels))
+
+    return StoredExamples(sorted((folder / "images" / split).glob("*.jpg")), load)
 
 
 def without_zero(ids: np.ndarray) -> np.ndarray:
@@ -58,22 +61,28 @@ def ade_names(folder: Path) -> tuple[str, ...]:
     return tuple(name if names.count(name) == 1 else f"{name} {index + 1}" for index, name in enumerate(names))
 
 
-def read_cityscapes(folder: Path, split: str) -> Iterator[Example]:
-    """Yield Cityscapes with train ids; the labels of `test` are not public."""
+def read_cityscapes(folder: Path, split: str) -> StoredExamples:
+    """Return Cityscapes with train ids; the labels of `test` are not public."""
     to_train = train_ids()
-    for path in sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
+
+    def load(path: Path) -> Example:
         rgb, stem = read_rgb(path), path.name.removesuffix("_leftImg8bit.png")
         labels = folder / "gtFine" / split / path.parent.name / f"{stem}_gtFine_labelIds.png"
         truth = None if split == "test" else same_size(to_train[read_ids(labels)], rgb, labels)
-        yield Example(f"{path.parent.name}/{stem}_leftImg8bit", rgb, truth)
+        return Example(f"{path.parent.name}/{stem}_leftImg8bit", rgb, truth)
+
+    return StoredExamples(sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")), load)
 
 
-def read_voc_segmentation(folder: Path, split: str) -> Iterator[Example]:
-    """Yield PASCAL VOC 2012; masks are palette images, whose indices are the classes."""
+def read_voc_segmentation(folder: Path, split: str) -> StoredExamples:
+    """Return PASCAL VOC 2012; masks are palette images, whose indices are the classes."""
     root = folder / "VOCdevkit/VOC2012"
-    for name in read_lines(root / f"ImageSets/Segmentation/{split}.txt"):
+
+    def load(name: str) -> Example:
         rgb, labels = read_rgb(root / f"JPEGImages/{name}.jpg"), root / f"SegmentationClass/{name}.png"
-        yield Example(name, rgb, same_size(read_ids(labels), rgb, labels))
+        return Example(name, rgb, same_size(read_ids(labels), rgb, labels))
+
+    return StoredExamples(read_lines(root / f"ImageSets/Segmentation/{split}.txt"), load)
 
 
 def read_nyu_segmentation(folder: Path, split: str) -> Iterator[Example]:
@@ -140,6 +149,7 @@ SEGMENTATION_BENCHMARKS = (
         protocol="mIoU of 150 classes at the original size, 0 ignored",
         split="validation",
         splits=("training", "validation"),
+        train_split="training",
         view="windows",
         sizes={"training": 20210, "validation": 2000},
         published=(
@@ -161,6 +171,7 @@ SEGMENTATION_BENCHMARKS = (
         metrics=METRICS,
         protocol="mIoU of 19 classes at 1024 x 2048, others ignored",
         splits=("train", "val", "test"),
+        train_split="train",
         view="windows",
         sizes={"train": 2975, "val": 500, "test": 1525},
         published=(
@@ -181,6 +192,7 @@ SEGMENTATION_BENCHMARKS = (
         metrics=METRICS,
         protocol="mIoU of 21 classes at the original size, 255 ignored",
         splits=("train", "val", "trainval"),
+        train_split="train",
         view="windows",
         sizes={"train": 1464, "val": 1449},
     ),

@@ -1,0 +1,140 @@
+"""What is learned and what is scored of a benchmark, and a trained learner as the model of its measure."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fourfold.evaluation.benchmarks import OfficialBenchmark
+from fourfold.evaluation.benchmarks.object_measures import GAP
+from fourfold.evaluation.benchmarks.official import Run, StoredExamples, score_official
+from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
+from fourfold.evaluation.benchmarks.views import View
+from fourfold.evaluation.config import BenchmarkConfig
+from fourfold.evaluation.report.benchmarks import benchmark_page
+from fourfold.metrics.running import Bootstrap
+from fourfold.seeds import numpy_generator
+from fourfold.storage import write_bytes
+from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
+from fourfold.transfer.benchmarks.streaming import StreamedExamples
+from fourfold.transfer.examples import Examples
+from fourfold.transfer.tasks import Scoring, TransferTask
+
+CLASS = "class"  # the attribute of classification tasks
+SCORING = {"path", "split", "max_samples", "batch_size", "view", "overlap", "flip"}  # settings that scoring has, too
+
+
+def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> BenchmarkConfig:
+    """Return how a benchmark is scored, after a look at its folder.
+
+    Raises:
+        ValueError: data are missing, or the split that is scored is unknown or the one that is learned.
+    """
+    assert benchmark.train_split is not None
+    values = settings.model_dump(include=SCORING, exclude_none=True)
+    config = BenchmarkConfig(reader=benchmark.name, **({"split": benchmark.split, "view": benchmark.view} | values))
+    if config.split == benchmark.train_split:
+        others = ", ".join(split for split in benchmark.splits if split != benchmark.train_split)
+        raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
+    for split in (benchmark.train_split, config.split):
+        benchmark.check(settings.path, str(split))
+    return config
+
+
+class BenchmarkStream:
+    """The splits of a benchmark that are learned and scored; see `fourfold.transfer.tasks.Stream`."""
+
+    def __init__(self, benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> None:
+        """Open the training split.
+
+        Raises:
+            ValueError: as `opened`.
+        """
+        self.benchmark, self.settings, self.held_out = benchmark, settings, settings.held_out
+        self.config = checked(benchmark, settings)
+        assert benchmark.train_split is not None
+        self.train = self._examples(benchmark.train_split)
+        if len(self.train) < self.held_out + 2:
+            raise ValueError(
+                f"{benchmark.title}: {self.held_out} examples are held out of the {len(self.train)} of "
+                f"{benchmark.train_split!r}; at least 2 must be left. Lower finetuning.benchmarks.{benchmark.name}.held_out."
+            )
+
+    @cached_property
+    def scored(self) -> StoredExamples:
+        """The official split; of it, `max_samples` examples are scored."""
+        return self._examples(str(self.config.split))
+
+    def _examples(self, split: str) -> StoredExamples:
+        found = self.benchmark.read(self.config.path, split)
+        if not isinstance(found, StoredExamples):
+            raise ValueError(
+                f"The reader of {self.benchmark.name} returns {type(found).__name__}; one with a train_split must return "
+                "StoredExamples, so that the examples can be shuffled. Change the reader."
+            )
+        return found
+
+    def digest(self) -> str:
+        """Return a digest of the names and annotations of both splits."""
+        return hashlib.sha256(f"{self.train.digest()} {self.scored.digest()}".encode()).hexdigest()
+
+    def pool(self, task: TransferTask, side: int, seed: int) -> StreamedExamples:
+        """Return the examples that may be learned; see `fourfold.transfer.tasks.Stream`."""
+        view = View(self.config.view or "squash", side, overlap=self.config.overlap)
+        return StreamedExamples(self.train.subset(np.sort(self._order(seed)[self.held_out :])), task, view, self.settings)
+
+    def _order(self, seed: int) -> np.ndarray:
+        """Return a random order of the training split, int64 (N,); those that are held out come first."""
+        return numpy_generator(seed, "transfer", self.benchmark.name, "held out").permutation(len(self.train))
+
+    def score(self, task: TransferTask, learner: Any, split: str, draw: Scoring) -> dict[str, Any]:
+        """Return the official result; of the official split with a report and its predictions in `draw.folder`."""
+        is_selection = split == "transfer_val"
+        folder = draw.folder / draw.name
+        config = self.config
+        examples = self.scored
+        if is_selection:
+            config = config.model_copy(update={"split": self.benchmark.train_split, "max_samples": None})
+            examples = self.train.subset(np.sort(self._order(draw.seed)[: self.held_out]))
+        run = Run(
+            model=FineTuned(learner, task, draw.side),
+            config=config,
+            bootstrap=Bootstrap(draw.seed, self.benchmark.name),
+            seed=draw.seed,
+            folder=None if is_selection else folder / PREDICTIONS,
+        )
+        result = score_official(replace(self.benchmark, read=lambda path, name: examples), run) | {"model": draw.name}
+        if not is_selection:
+            write_bytes(folder / REPORT_FILE, benchmark_page({self.benchmark.name: result}).encode())
+        return without_images(result)
+
+
+class FineTuned:
+    """A trained learner as the model of a benchmark: it answers what its task asks."""
+
+    def __init__(self, learner: Any, task: TransferTask, side: int) -> None:
+        self._learner, self._task, self._side = learner, task, side
+
+    def image_side(self, name: str) -> int:
+        """Return the pixels per side of the learner's images."""
+        return self._side
+
+    def predict(
+        self, conditions: dict[str, Any], targets: Sequence[str], *, preset: Any = "greedy", seed: int = 0
+    ) -> dict[str, Any]:
+        """Return logits (B, K), answers, or maps uint8 (B, S, S) as the one target; nothing is drawn."""
+        (target,) = targets
+        questions = [text.removesuffix(f" {GAP}") for text in conditions.get("caption", ())]
+        examples = Examples(conditions["rgb"], questions, [], {})
+        if self._task.kind == "classes":
+            return {target: self._learner.logits(examples.rgb)[CLASS].float().cpu().numpy()}
+        return {target: self._learner.predict(examples)}
+
+    def features(self, conditions: Mapping[str, Any]) -> np.ndarray:
+        """Raise ValueError: learned tasks need no features."""
+        raise ValueError(
+            "A fine-tuned model has no features. Use the pretrained model for nearest neighbors and linear probes."
+        )

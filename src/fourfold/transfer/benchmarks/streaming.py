@@ -1,0 +1,111 @@
+"""Examples of a benchmark that are read when a batch needs them, in a seeded order, while the batch before is learned."""
+
+# B batch, S side of the model, H W original size
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fourfold.data.cursor import Cursor
+from fourfold.evaluation.benchmarks.official import StoredExamples
+from fourfold.evaluation.benchmarks.views import Box, View, nearest, resized
+from fourfold.seeds import numpy_generator
+from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
+from fourfold.transfer.examples import Examples, IndexBatches
+from fourfold.transfer.tasks import TransferTask
+
+
+@dataclass(frozen=True)
+class StreamedExamples:
+    """Examples of a benchmark that are read when a batch needs them; see `fourfold.transfer.tasks.ExampleSource`."""
+
+    examples: StoredExamples
+    task: TransferTask
+    view: View  # how an image becomes an input of the model
+    settings: TrainedBenchmarkConfig
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels, after they are read."""
+        return self.view.side, self.view.side
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Nothing; questions are read with their images."""
+        return ()
+
+    @property
+    def classes(self) -> dict[str, np.ndarray]:
+        """The class of each example of a classification task, int64 (N,)."""
+        return self.task.make_targets(list(self.examples.truths), 0).classes if self.task.choices else {}
+
+    def subset(self, indices: np.ndarray) -> "StreamedExamples":
+        """Return some of the examples, in the order of `indices`."""
+        return replace(self, examples=self.examples.subset(indices))
+
+    def resized(self, side: int | None) -> "StreamedExamples":
+        """Return the examples with images, and maps, of another size."""
+        return self if side is None else replace(self, view=replace(self.view, side=side))
+
+    def batches(self, order: IndexBatches, seed: int) -> Iterator[tuple[Examples, Cursor]]:
+        """Yield the examples of each batch; the next batch is read while one is learned, with as many threads as torch has."""
+        readers = ThreadPoolExecutor(torch.get_num_threads(), "read")  # decoding leaves Python's lock alone
+
+        def begin() -> tuple[list[Future[tuple[np.ndarray, Any]]], Cursor]:
+            indices, cursor = next(order)
+            return [readers.submit(self._read, int(index), cursor.epoch, seed) for index in indices], cursor
+
+        try:
+            ahead = begin()
+            while True:
+                (parts, cursor), ahead = ahead, begin()
+                yield self._together([part.result() for part in parts], seed), cursor
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+    def _read(self, index: int, epoch: int, seed: int) -> tuple[np.ndarray, Any]:
+        """Return an input uint8 (S, S, 3), and the truth about it: of maps that of the part that is seen, uint8 (S, S)."""
+        example, rng = self.examples[index], numpy_generator(seed, "part", epoch, index)
+        rgb, side = example.rgb, self.view.side
+        top, left, height, width = self._box(rgb.shape[0], rgb.shape[1], rng)
+        part = slice(top, top + height), slice(left, left + width)
+        seen = resized(rgb[part], side)
+        truth = nearest(example.truth[part], side, side) if self.task.kind == "labels" else example.truth
+        if self.settings.mirror and rng.random() < 0.5:
+            return seen[:, ::-1], truth[:, ::-1] if self.task.kind == "labels" else truth
+        return seen, truth
+
+    def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """Return the part of an image that is learned: a random crop, or one of the parts that scoring sees."""
+        if self.settings.random_crop is not None:
+            return random_box(height, width, self.settings.random_crop, rng)
+        # Windows are those of maps: a class and an answer belong to the whole image
+        view = replace(self.view, name="squash") if self.view.name == "windows" and self.task.kind != "labels" else self.view
+        boxes = view.boxes(height, width)
+        return boxes[int(rng.integers(len(boxes)))]
+
+    def _together(self, parts: Sequence[tuple[np.ndarray, Any]], seed: int) -> Examples:
+        targets = self.task.make_targets([truth for _, truth in parts], seed)
+        rgb = np.stack([image for image, _ in parts])
+        return Examples(rgb, targets.prompts, targets.answers, targets.classes, targets.labels)
+
+
+def random_box(height: int, width: int, area: tuple[float, float], rng: np.random.Generator) -> Box:
+    """Return a random part of an image: top, left, height, width.
+
+    Its share of the area is uniform in `area`, the logarithm of its ratio of width to height uniform in log(3/4) to log(4/3)
+    (Szegedy et al. 2014, arXiv 1409.4842, section 6). Of ten parts the first that fits counts; else the center square.
+    """
+    for _ in range(10):
+        pixels, ratio = height * width * rng.uniform(*area), float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
+        w, h = round((pixels * ratio) ** 0.5), round((pixels / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return View("crop", 1).boxes(height, width)[0]
