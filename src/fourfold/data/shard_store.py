@@ -114,7 +114,7 @@ class ShardStore:
         Raises:
             ValueError: the object is missing, damaged or cannot be read.
         """
-        path, cached = self.path(sha256), self._cached(sha256)
+        path, cached, content = self.path(sha256), self._cached(sha256), b""
         if cached and cached.is_file():
             content = cached.read_bytes()
             if hashlib.sha256(content).hexdigest() == sha256:
@@ -123,12 +123,13 @@ class ShardStore:
         with _explained(path, "read"):
             try:
                 content = path.read_bytes()
+                found = hashlib.sha256(content).hexdigest()
             except FileNotFoundError:
-                content = None
-        _require(path, None if content is None else hashlib.sha256(content).hexdigest(), sha256, name)
+                found = None
+        _require(path, found, sha256, name)
         if cached:
             write_bytes(cached, content)
-        return bytes(content)
+        return content
 
     def check(self, sha256: str, name: object) -> None:
         """Compare the object with its name; unlike `read` never with a copy. Raises ValueError as `read` does."""

@@ -143,7 +143,7 @@ def test_an_upload_that_arrives_damaged_is_an_error_and_the_shard_is_not_written
     client = ShardStore(bucket.place).path("0" * 64).fs  # of this process
     with monkeypatch.context() as broken:
         broken.setattr(client, "put_file", lambda local, path: client.pipe_file(path, b"half of it"))
-        with pytest.raises(ValueError, match="differs after its upload: SHA-256 .* expected"):
+        with pytest.raises(ValueError, match=r"differs after its upload: SHA-256 .* expected"):
             write_shard(tmp_path / "train/caption/shard-00000.tar", [("a", "text")], "caption", store=ShardStore(bucket.place))
     assert ResumedShards(tmp_path, ["caption"]).missing("train", shard_name(0)) == ["caption"]
     write_set(tmp_path, bucket.place)  # replaces what is damaged

@@ -103,7 +103,8 @@ def _files(shards: ShardSet, split: str) -> Iterator[dict[str, Any]]:
         path = shards.root / split / modality / "manifest.json"
         yield _file(f"{split}/{modality}/manifest.json", f"{where}/manifest.json", JSON, sha256_file(path))
         if not is_listed or modality not in SOURCE_LABELS:
-            yield _file_set(f"{split}/{modality}", f"{where}/*.tar" if store is None else f"{store.place}/*/*.tar", TAR)
+            if store is None:  # elsewhere, no pattern names the shards of one set; the manifest does
+                yield _file_set(f"{split}/{modality}", f"{where}/*.tar", TAR)
             continue
         names = [f"{split}/{modality}/{shard.name}" for shard in manifest.shards]
         for name, shard in zip(names, manifest.shards, strict=True):
