@@ -41,8 +41,9 @@ class ResumedShards:
             return False
         found = expected and self._found(path, expected, store)
         if found != expected:
-            at = path if store is None else f"{store.path(str(expected))} ({path})"
-            logger.warning("%s changed after it was written: SHA-256 %s, expected %s. Making it again.", at, found, expected)
+            at = path if store is None else f"{store.path(str(expected))}, the shard {path},"
+            what = f"changed after it was written: SHA-256 {found}" if found else "is missing"
+            logger.warning("%s %s, expected %s. Making it again.", at, what, expected)
             (path if store is None else facts_path(path)).unlink()
             return False
         return True

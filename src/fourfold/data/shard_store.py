@@ -24,6 +24,7 @@ from upath import UPath
 from fourfold.configuration import Config
 from fourfold.data.facts import ENDING, facts_path, shard_digest
 from fourfold.digests import difference, is_intact, sha256_file, write_recorded_json
+from fourfold.progress import progress
 from fourfold.storage import PARTIAL_MARK, atomic_path, read_json, scratch_path, write_bytes
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ def keep_at(root: Path, place: str | None, shared: bool = False) -> bool:
         moving = list(root.glob("*/*/shard-*.tar"))
         if found != wanted:  # also those that have no file here: in another store, or of a killed call
             moving = sorted({*moving, *map(_shard_of, root.glob(f"*/*/shard-*{ENDING}"))})
-        for path in moving:
+        for path in progress(moving, f"moving to {wanted.place}", unit="shard"):
             _move(path, found, wanted)
         write_recorded_json(root, PLACE_FILE, Place(place=wanted.place).model_dump())
     if not shared:

@@ -1,6 +1,7 @@
 """Shards in a bucket or a shared folder, under names that follow from their content."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from upath import UPath
 
 from fourfold.data.codecs import encode
+from fourfold.data.ingestion.card import all_sources
+from fourfold.data.ingestion.croissant import croissant
 from fourfold.data.ingestion.images import CleaningConfig
 from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report
 from fourfold.data.ingestion.sources.webdataset import WebdatasetConfig
@@ -261,7 +264,12 @@ def test_ingestion_into_a_bucket_gives_the_same_set_and_its_damage_is_repaired(t
     local = ingest(config, 0, tmp_path / "local")
     stored = ingest(config, 0, tmp_path / "stored", shards_at=bucket.place)
     assert stored.digest() == local.digest() and not list((tmp_path / "stored/shards").rglob("*.tar"))
-    assert ingestion_report(tmp_path / "stored") == ingestion_report(tmp_path / "local")
+    report = ingestion_report(tmp_path / "stored")
+    assert report == ingestion_report(tmp_path / "local")
+    described = json.loads(croissant(config.card, all_sources(config), report, stored))["distribution"]
+    tars = {one["contentUrl"]: one["sha256"] for one in described if one.get("encodingFormat") == "application/x-tar"}
+    assert {f"s3://{bucket.store.bucket}/{name}" for name in bucket.store.names()} == tars.keys()
+    assert all(digest in url for url, digest in tars.items())
     uploads = bucket.uploads()
     victim = bucket.store.names()[0]
     bucket.store.client.put_object(Bucket=bucket.store.bucket, Key=victim, Body=b"damaged")
