@@ -135,7 +135,7 @@ def test_workspace_is_created_on_load_and_refuses_save(tmp_path):
 def test_a_place_is_what_the_catalog_has_and_an_input_only():
     assert PlaceDataset().load() is None and PlaceDataset("s3://bucket/shards").load() == "s3://bucket/shards"
     with pytest.raises(DatasetError, match="input only"):
-        PlaceDataset().save(None)
+        PlaceDataset().save("s3://bucket")
 
 
 def test_metric_log_without_tracking_discards_everything():
