@@ -221,10 +221,12 @@ def keep_at(root: Path, place: str | None, shared: bool = False) -> bool:
 
 def open_address(url: str) -> UPath:
     """Return a new path object of an address; raises ValueError if no package for its protocol is installed."""
-    with warnings.catch_warnings():  # for caches, e.g. filecache::, it warns that it has no class of their own; none is needed
-        warnings.filterwarnings("ignore", "UPath .* filesystem not explicitly implemented")
-        path = UPath(url)
     try:
+        with (
+            warnings.catch_warnings()
+        ):  # for caches, e.g. filecache::, it warns that it has no class of their own; none is needed
+            warnings.filterwarnings("ignore", "UPath .* filesystem not explicitly implemented")
+            path = UPath(url)
         _ = path.fs
     except (ImportError, ValueError) as error:
         advice = "Install fsspec's package for it (s3fs, gcsfs, ...)."
