@@ -13,7 +13,12 @@ from fourfold.metric_log import MetricLog
 
 
 def ingest_images(
-    ingestion: IngestionConfig, seed: int, raw_folder: Path, log: MetricLog, work_split: tuple[int, int]
+    ingestion: IngestionConfig,
+    seed: int,
+    raw_folder: Path,
+    log: MetricLog,
+    work_split: tuple[int, int],
+    shards_at: str | None = None,
 ) -> tuple[ShardSet, ShardSet, dict[str, Any], str, str]:
     """Read or render the source, clean it, split it and shard it; write exact labels where the source has them.
 
@@ -23,7 +28,7 @@ def ingest_images(
         Shards, truth, the counts of what was kept and left out, the data card, and the same for programs (Croissant).
     """
     split = WorkSplit(*work_split)
-    shards = ingest(ingestion, seed, raw_folder, split)
+    shards = ingest(ingestion, seed, raw_folder, split, shards_at=shards_at)
     if not split.is_whole:
         return shards, open_truth(raw_folder), {}, "", ""
     report = ingestion_report(raw_folder)

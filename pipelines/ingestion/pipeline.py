@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 ingest_images,
-                ["params:ingestion", "params:seed", "raw_folder", "metric_log", "work_split"],
+                ["params:ingestion", "params:seed", "raw_folder", "metric_log", "work_split", "shards_at"],
                 ["shards", "truth", "ingestion_report", "data_card", "croissant"],
                 name="ingest_images",
             ),

@@ -24,17 +24,22 @@ def train_labelers(
 
 
 def label_images(
-    shards: ShardSet, teachers: TeacherSet, labeling: LabelingConfig, raw_labels_folder: Path, work_split: tuple[int, int]
+    shards: ShardSet,
+    teachers: TeacherSet,
+    labeling: LabelingConfig,
+    raw_labels_folder: Path,
+    work_split: tuple[int, int],
+    shards_at: str | None = None,
 ) -> ShardSet:
     """Label every image with every modality, or this process's share of the images."""
-    return label_shards(shards, teachers, labeling, raw_labels_folder, WorkSplit(*work_split))
+    return label_shards(shards, teachers, labeling, raw_labels_folder, WorkSplit(*work_split), shards_at=shards_at)
 
 
 def combine_labels(
-    raw_labels: ShardSet, shards: ShardSet, labeling: LabelingConfig, labels_folder: Path
+    raw_labels: ShardSet, shards: ShardSet, labeling: LabelingConfig, labels_folder: Path, shards_at: str | None = None
 ) -> tuple[ShardSet, dict[str, Any]]:
     """Check the labels, compare them with each other, filter boxes, and write what all later stages use."""
-    return integrate_labels(raw_labels, shards, labeling, labels_folder)
+    return integrate_labels(raw_labels, shards, labeling, labels_folder, shards_at=shards_at)
 
 
 def draw_labels(shards: ShardSet, labels: ShardSet) -> bytes:

@@ -27,14 +27,14 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 label_images,
-                ["shards", "teachers", settings, "raw_labels_folder", "work_split"],
+                ["shards", "teachers", settings, "raw_labels_folder", "work_split", "shards_at"],
                 "raw_labels",
                 tags="gpu",
                 name="label_images",
             ),
             Node(
                 combine_labels,
-                ["raw_labels", "shards", settings, "labels_folder"],
+                ["raw_labels", "shards", settings, "labels_folder", "shards_at"],
                 ["labels", "label_report"],
                 name="combine_labels",
             ),

@@ -58,6 +58,7 @@ def tokenize_shards(
     seed: int,
     tokens_folder: Path,
     work_split: tuple[int, int],
+    shards_at: str | None = None,
 ) -> ShardSet:
     """Tokenize every modality of every sample, or of this process's share of the shards, once.
 
@@ -65,5 +66,12 @@ def tokenize_shards(
     """
     of_all, context = complete_labels(labels, shards, teachers, labeling), RunContext(seed, tokens_folder)
     return pretokenize(
-        shards, of_all, tokenizers, tokenizing.crops, context, splits=TOKENIZED_SPLITS, work_split=WorkSplit(*work_split)
+        shards,
+        of_all,
+        tokenizers,
+        tokenizing.crops,
+        context,
+        splits=TOKENIZED_SPLITS,
+        work_split=WorkSplit(*work_split),
+        shards_at=shards_at,
     )

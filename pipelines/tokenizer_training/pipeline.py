@@ -31,7 +31,10 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 tokenize_shards,
-                ["shards", "labels", *teaching, "tokenizers", settings, "params:seed", "tokens_folder", "work_split"],
+                [
+                    *("shards", "labels", *teaching, "tokenizers", settings, "params:seed"),
+                    *("tokens_folder", "work_split", "shards_at"),
+                ],
                 "tokens",
                 tags="gpu",
                 name="tokenize_shards",

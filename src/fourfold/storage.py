@@ -19,13 +19,20 @@ PARTIAL_MARK = ".partial-"  # names with this mark are never read as results
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it, on any error remove it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    try:
+    with scratch_path(path) as temporary:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+@contextmanager
+def scratch_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and remove what is there afterward."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

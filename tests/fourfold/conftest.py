@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from shard_bucket import ShardBucket, shard_bucket
 
 from fourfold.plugins import load_plugins
 
@@ -17,3 +18,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def bucket() -> Iterator[ShardBucket]:
+    """An empty bucket on loopback."""
+    with shard_bucket() as bucket:
+        yield bucket

@@ -9,7 +9,7 @@ from fourfold.data.ingestion.ingest import IngestionConfig
 from fourfold.metric_log import NullMetricLog
 from fourfold.plugins import load_plugins
 from fourfold_ops import handover
-from fourfold_ops.datasets import WorkSplitDataset
+from fourfold_ops.datasets import PlaceDataset, WorkSplitDataset
 from fourfold_ops.kubernetes.in_pod.step_runner import StepRunner
 from fourfold_ops.kubernetes.plan.settings import KubernetesSettings
 from fourfold_ops.kubernetes.plan.steps import plan_steps
@@ -39,7 +39,7 @@ def test_pods_that_share_ingestion_save_nothing_and_the_last_one_finds_all_clean
     def run(pipeline: Pipeline) -> DataCatalog:
         inputs = {"params:ingestion": config, "params:seed": 0, "raw_folder": tmp_path, "metric_log": NullMetricLog()}
         catalog = DataCatalog({name: MemoryDataset(value, copy_mode="assign") for name, value in inputs.items()})
-        catalog["work_split"] = WorkSplitDataset()
+        catalog["work_split"], catalog["shards_at"] = WorkSplitDataset(), PlaceDataset()
         StepRunner().run(pipeline, catalog)
         return catalog
 

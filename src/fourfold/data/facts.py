@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -152,8 +152,33 @@ def read_facts(path: Any, expected: str | None = None) -> FactsFile:
     return FactsFile(table, sha256)
 
 
-def facts_beside(shard: Path, modality: str, sha256: str, class_table: ClassTable | None) -> FactsFile:
+def shard_digest(path: Path) -> str | None:
+    """Return the SHA-256 of the shard that a file of facts is about; None if there is no file that says so."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        made_from = (parquet.read_schema(path).metadata or {})[MADE_FROM]
+        return str(json.loads(made_from)["shard"])
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return None
+
+
+def facts_beside(
+    shard: Path,
+    modality: str,
+    sha256: str,
+    class_table: ClassTable | None,
+    read: Callable[[], bytes] | None = None,
+) -> FactsFile:
     """Return the facts of a shard; if its file is missing, damaged or about something else, it is written from the shard.
+
+    Args:
+        shard: path of the tar.
+        modality: of the shard.
+        sha256: of the tar.
+        class_table: of class ids.
+        read: returns the bytes of the shard, if they are not at `shard`.
 
     Raises:
         ValueError: the shard holds a value that cannot be decoded; the message names the sample.
@@ -166,11 +191,12 @@ def facts_beside(shard: Path, modality: str, sha256: str, class_table: ClassTabl
             return found
     except ValueError:
         pass  # of an older version or a killed process: what counts is in the shard
-    return write_facts(shard, [*_decoded_facts(shard, modality, class_table)], sha256, class_table)
+    content = (read or shard.read_bytes)()
+    return write_facts(shard, [*_decoded_facts(shard, content, modality, class_table)], sha256, class_table)
 
 
-def _decoded_facts(shard: Path, modality: str, class_table: ClassTable | None) -> Iterable[Fact]:
-    for key, content in tars.members(shard, shard.read_bytes()):
+def _decoded_facts(shard: Path, stored: bytes, modality: str, class_table: ClassTable | None) -> Iterable[Fact]:
+    for key, content in tars.members(shard, stored):
         try:
             yield {"key": key, **facts_of(modality, content, class_table=class_table)}
         except ValueError as error:

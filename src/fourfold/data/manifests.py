@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fourfold.configuration import Config
 from fourfold.data import tars
 from fourfold.data.facts import FactsFile, facts_beside, facts_path
+from fourfold.data.shard_store import store_of, written_shards
 from fourfold.digests import difference, is_intact, sha256_file, write_recorded_json
 from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import read_json
@@ -127,12 +128,12 @@ def digest_of_keys(keys: Iterable[str]) -> str:
 
 
 def describe(path: Path, sha256: str, facts: FactsFile) -> ShardInfo:
-    """Return the manifest entry of a shard with this SHA-256 and these facts."""
+    """Return the manifest entry of a shard with this path, this SHA-256 and these facts; the tar may be in a store."""
     keys = facts.keys
     return ShardInfo(
         name=path.name,
         sha256=sha256,
-        bytes=path.stat().st_size,
+        bytes=path.stat().st_size if path.exists() else tars.size_of(facts.table["bytes"].to_pylist()),
         samples=len(keys),
         keys_sha256=digest_of_keys(keys),
         facts=FileInfo(name=facts_path(path).name, sha256=facts.sha256),
@@ -156,11 +157,10 @@ def version_of(path: Any) -> str:
 
 
 def survey(folder: Path, modality: str, class_table: ClassTable | None = None) -> Manifest:
-    """Return the manifest of the shards in `folder`; facts that are not beside their shard are written."""
-    shards, max_captions = [], 1
-    for path in sorted(folder.glob("shard-*.tar")):
-        sha256 = sha256_file(path)
-        facts = facts_beside(path, modality, sha256, class_table)
+    """Return the manifest of the shards in `folder` (`<root>/<split>/<modality>`); facts that are not there are written."""
+    shards, max_captions, store = [], 1, store_of(folder.parents[1])
+    for path, sha256 in written_shards(folder, store):
+        facts = facts_beside(path, modality, sha256, class_table, partial(store.read, sha256, path) if store else None)
         shards.append(describe(path, sha256, facts))
         max_captions = max(max_captions, facts.max_captions)
     several = max_captions if max_captions > 1 else None

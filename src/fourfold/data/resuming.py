@@ -4,7 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from fourfold.data.facts import facts_path, shard_digest
 from fourfold.data.manifests import Manifest, finished_manifest
+from fourfold.data.shard_store import ShardStore, is_written, store_of
 from fourfold.digests import sha256_file
 
 logger = logging.getLogger(__name__)
@@ -25,22 +27,34 @@ class ResumedShards:
     def missing(self, split: str, name: str) -> list[str]:
         """Return the modalities whose shard `name` is not there.
 
-        A shard that differs from its manifest was damaged after it was finished: it is deleted, so that it is made again.
+        A shard that differs from its manifest was damaged after it was finished: it is deleted, so that it is made again. Of
+        one in a store the facts are deleted, and writing replaces the damaged object.
         """
         return [modality for modality in self.modalities if not self._is_there(split, modality, name)]
 
     def _is_there(self, split: str, modality: str, name: str) -> bool:
         path, manifest = self.root / split / modality / name, self._manifest(split, modality)
-        expected = manifest.sha256_by_shard.get(name) if manifest else None
-        if not path.exists():
+        expected, store = manifest.sha256_by_shard.get(name) if manifest else None, store_of(self.root)
+        if not is_written(path, store):
             if expected:
                 logger.warning("%s is missing, though it was finished. Making it again.", path)
             return False
-        if expected and (found := sha256_file(path)) != expected:
-            logger.warning("%s changed after it was written: SHA-256 %s, expected %s. Making it again.", path, found, expected)
-            path.unlink()
+        found = expected and self._found(path, expected, store)
+        if found != expected:
+            at = path if store is None else f"{store.path(str(expected))}, the shard {path},"
+            what = f"changed after it was written: SHA-256 {found}" if found else "is missing"
+            logger.warning("%s %s, expected %s. Making it again.", at, what, expected)
+            (path if store is None else facts_path(path)).unlink()
             return False
         return True
+
+    @staticmethod
+    def _found(path: Path, expected: str, store: ShardStore | None) -> str | None:
+        """Return the SHA-256 of a finished shard; in a store, of the object that its facts name."""
+        if store is None:
+            return sha256_file(path)
+        named = shard_digest(facts_path(path))
+        return store.found(expected) if named == expected else named
 
     def _manifest(self, split: str, modality: str) -> Manifest | None:
         if (split, modality) not in self._finished:

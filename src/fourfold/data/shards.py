@@ -7,18 +7,18 @@ smaller data set.
 
 A root may be a URL of any file system that fsspec supports (`s3://bucket/tokens`), which is only read. Every process reads
 every shard of its epoch: with many readers on one machine use a cache, `filecache::s3://bucket/tokens`.
+
+The shards of a set may also be apart from its manifests and facts, see `fourfold.data.shard_store`.
 """
 
 import hashlib
 import re
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from upath import UPath
 
 from fourfold.data import codecs, tars
 from fourfold.data.facts import Fact, FactsFile, facts_of, facts_path, read_facts, write_facts
@@ -36,9 +36,10 @@ from fourfold.data.manifests import (
     version_of,
     write_manifest,
 )
+from fourfold.data.shard_store import PLACE_FILE, ShardStore, is_written, open_address, read_place, store_of
 from fourfold.digests import BEFORE, DIGESTS_FILE, accepted_digests, forget_digests, recorded_digests
 from fourfold.modalities.class_table import ClassTable
-from fourfold.storage import atomic_path
+from fourfold.storage import atomic_path, scratch_path
 from fourfold.suggestions import unknown_name
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots or slashes: readers split member names there; fits a ustar header
@@ -62,7 +63,13 @@ def source_of(name: str) -> str:
     return name.removesuffix(".tar").removeprefix("shard-").partition("-")[2]
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str, class_table: ClassTable | None = None) -> None:
+def write_shard(
+    path: Path,
+    samples: Iterable[tuple[str, Any]],
+    modality: str,
+    class_table: ClassTable | None = None,
+    store: ShardStore | None = None,
+) -> None:
     """Write `(key, value)` pairs as one shard with its facts, atomically; equal pairs give equal bytes.
 
     Args:
@@ -70,6 +77,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str, c
         samples: in order.
         modality: their modality.
         class_table: of class ids, for the facts.
+        store: where the shard is kept; without, at `path`.
 
     Raises:
         ValueError: a key is malformed or repeated, or a value does not fit its modality.
@@ -82,7 +90,7 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Any]], modality: str, c
             facts.append({"key": key, **facts_of(modality, content, value, class_table)})
             yield key, codecs.extension(modality, value), content
 
-    write_members(path, members(), facts, class_table)
+    write_members(path, members(), facts, class_table, store)
 
 
 def write_members(
@@ -90,6 +98,7 @@ def write_members(
     members: Iterable[tuple[str, str, bytes]],
     facts: Sequence[Fact] | None = None,
     class_table: ClassTable | None = None,
+    store: ShardStore | None = None,
 ) -> None:
     """Write `(key, extension, stored bytes)` triples as one shard; like `write_shard`, for values that are encoded already.
 
@@ -98,23 +107,28 @@ def write_members(
         members: in order.
         facts: a row of facts for each member, complete when the members were read; without, none are written.
         class_table: that the facts were computed with.
+        store: where the shard is kept; without, at `path`. It needs facts.
     """
+    assert store is None or facts is not None, "the facts of a shard in a store have its digest"
     keys, digest = set[str](), hashlib.sha256()
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) if store is None else scratch_path(path) as temporary:
+        with temporary.open("wb") as file:
 
-        def write(content: bytes) -> None:
-            file.write(content)
-            digest.update(content)
+            def write(content: bytes) -> None:
+                file.write(content)
+                digest.update(content)
 
-        for key, extension, content in members:
-            if not KEY_PATTERN.fullmatch(key):
-                raise ValueError(f"Key {key!r} is not allowed; use 1 to 90 of the characters A-Z a-z 0-9 _ -.")
-            if key in keys:
-                raise ValueError(f"Key {key!r} is repeated in {path}; keys must be unique.")
-            keys.add(key)
-            write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
-        write(bytes(2 * tars.BLOCK))
-        write(bytes(-file.tell() % tars.RECORD))
+            for key, extension, content in members:
+                if not KEY_PATTERN.fullmatch(key):
+                    raise ValueError(f"Key {key!r} is not allowed; use 1 to 90 of the characters A-Z a-z 0-9 _ -.")
+                if key in keys:
+                    raise ValueError(f"Key {key!r} is repeated in {path}; keys must be unique.")
+                keys.add(key)
+                write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
+            write(bytes(2 * tars.BLOCK))
+            write(bytes(-file.tell() % tars.RECORD))
+        if store is not None:  # before the facts: in a store, a shard that has facts is there
+            store.put(temporary, digest.hexdigest())
         if facts is not None:  # before the tar gets its name: a shard that is there has its facts
             write_facts(path, facts, digest.hexdigest(), class_table)
 
@@ -132,9 +146,10 @@ def write_columns(
     class_tables: Mapping[str, ClassTable] | None = None,
 ) -> None:
     """Write shard `name` of several modalities of a split, except those that exist (see `ResumedShards`)."""
+    store = store_of(root)
     for modality, samples in columns.items():
-        if not (path := root / split / modality / name).exists():
-            write_shard(path, samples, modality, (class_tables or {}).get(modality))
+        if not is_written(path := root / split / modality / name, store):
+            write_shard(path, samples, modality, (class_tables or {}).get(modality), store)
 
 
 def finish_split(
@@ -192,11 +207,7 @@ class ShardSet:
         self._url = root.rstrip("/") if isinstance(root, str) and "://" in root else None
         self._folder = Path(root) if self._url is None else None
         if self._url is not None:
-            try:
-                _ = _upath(self._url).fs
-            except (ImportError, ValueError) as error:
-                advice = "Install fsspec's package for it (s3fs, gcsfs, ...)."
-                raise ValueError(f"{root} cannot be opened: {error}. {advice}") from error
+            open_address(self._url)
 
     @property
     def root(self) -> Any:
@@ -205,7 +216,18 @@ class ShardSet:
         The `UPath` is new at each call, since it keeps its file system: one that was opened before a fork hangs or fails in the
         workers of a loader. fsspec itself caches file systems, one set for each process.
         """
-        return _upath(self._url) if self._url else self._folder
+        return open_address(self._url) if self._url else self._folder
+
+    @property
+    def store(self) -> ShardStore | None:
+        """Where the shards are; None if they are beside their manifests. Raises ValueError when `shards_at.json` is damaged."""
+        expected = accepted_digests(self._record(), PLACE_FILE)
+        if not expected:
+            return None
+        path = self.root / PLACE_FILE
+        if not path.is_file():
+            raise ValueError(f"{path} is missing (expected SHA-256 {expected[0]}, {DIGESTS_FILE} of the set). {REMEDY}")
+        return _read_place(path, version_of(path), expected)
 
     def __repr__(self) -> str:
         return f"ShardSet({str(self.root)!r})"
@@ -292,8 +314,12 @@ class ShardSet:
     def verify_modality(self, split: str, modality: str) -> None:
         """Compare the files of one modality with its manifest, and its keys with those of the first modality of the split."""
         require_aligned(self.alignment(split), self.alignment(split, modality), f"{self.root / split}: {modality}")
+        store = self.store
         for shard in self.manifest(split, modality).shards:
-            self._content(split, modality, shard)
+            if store is None:
+                self._content(split, modality, shard)
+            else:
+                store.check(shard.sha256, self.root / split / modality / shard.name)
             self.facts(split, modality, shard.name)
 
     def read(self, split: str, modalities: Sequence[str], name: str) -> list[Sample]:
@@ -318,6 +344,10 @@ class ShardSet:
     def read_bytes(self, split: str, modality: str, name: str) -> list[tuple[str, bytes]]:
         """Return key and stored bytes of each sample of one shard, verified but not decoded."""
         return self._shard(split, modality, name)[1]
+
+    def read_file(self, split: str, modality: str, name: str) -> bytes:
+        """Return the bytes of the tar of one shard, verified."""
+        return self._content(split, modality, self._info(split, modality, name))
 
     def iterate(self, split: str, modalities: Sequence[str]) -> Iterator[Sample]:
         """Yield the samples of a split in order, holding one shard in memory at a time."""
@@ -364,7 +394,9 @@ class ShardSet:
         return info
 
     def _content(self, split: str, modality: str, info: ShardInfo) -> bytes:
-        path = self.root / split / modality / info.name
+        path, store = self.root / split / modality / info.name, self.store
+        if store is not None:
+            return store.read(info.sha256, path)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -390,10 +422,9 @@ def collate(samples: Sequence[Sample]) -> Sample:
     return batch
 
 
-def _upath(url: str) -> UPath:
-    with warnings.catch_warnings():  # for caches, e.g. filecache::, it warns that it has no class of their own; none is needed
-        warnings.filterwarnings("ignore", "UPath .* filesystem not explicitly implemented")
-        return UPath(url)
+@lru_cache(maxsize=256)
+def _read_place(path: Any, _version: str, expected: tuple[str, ...]) -> ShardStore:
+    return read_place(path, expected)
 
 
 @lru_cache(maxsize=256)

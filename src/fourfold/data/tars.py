@@ -6,7 +6,7 @@ every epoch. The bytes are those of `tarfile`, and any tar reader can read them.
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 BLOCK = tarfile.BLOCKSIZE  # bytes; a header is one block, contents are padded to blocks
@@ -31,6 +31,12 @@ def header(name: str, size: int) -> bytes:
     block[CHECKSUM] = b" " * 8  # the checksum is computed with spaces in its own field
     block[148:155] = b"%06o\0" % sum(block)
     return bytes(block)
+
+
+def size_of(sizes: Iterable[int]) -> int:
+    """Return the bytes of a shard whose members have these sizes in bytes."""
+    size = sum(BLOCK + -(-one // BLOCK) * BLOCK for one in sizes) + 2 * BLOCK
+    return -(-size // RECORD) * RECORD
 
 
 def members(path: object, content: bytes) -> Iterator[tuple[str, bytes]]:

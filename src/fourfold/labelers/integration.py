@@ -5,8 +5,8 @@ limit, a class that does not exist) is missing from then on, with all that was m
 between labelers are counted, and missing ones bounded.
 """
 
+import hashlib
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import numpy as np
 from fourfold.data.facts import facts_path
 from fourfold.data.missing import Missing
 from fourfold.data.resuming import ResumedShards
+from fourfold.data.shard_store import keep_at, store_of
 from fourfold.data.shards import Sample, ShardSet, finish_split, write_columns
 from fourfold.labelers.checks import ValueLimits, find_problem
 from fourfold.labelers.config import IntegrationConfig, LabelingConfig
@@ -39,7 +40,7 @@ from fourfold.modalities.class_table import ClassTable
 from fourfold.modalities.metadata import METADATA_TYPES, Range
 from fourfold.progress import progress
 from fourfold.reuse import claim, fingerprint
-from fourfold.storage import atomic_path
+from fourfold.storage import scratch_path, write_bytes
 
 logger = logging.getLogger(__name__)
 KEPT = "kept"
@@ -47,7 +48,7 @@ REJECTION_REASONS = ("dropped_score", "dropped_shape", "dropped_class")
 
 
 def integrate_labels(
-    labels: ShardSet, shards: ShardSet, config: LabelingConfig, folder: Path
+    labels: ShardSet, shards: ShardSet, config: LabelingConfig, folder: Path, *, shards_at: str | None = None
 ) -> tuple[ShardSet, dict[str, Any]]:
     """Write the labels that all later stages use, and return them with a report.
 
@@ -56,6 +57,8 @@ def integrate_labels(
         shards: the images; the labels must be aligned with them.
         config: the limits, the camera, and the labelers whose checks apply.
         folder: where the labels are written.
+        shards_at: where the labels are kept, see `keep_at`; by default in `folder`. Shards that integration leaves as they are
+            are there once for both sets.
 
     Returns:
         The integrated labels, and per split counts (`boxes/kept`, `boxes/dropped_score`, `boxes/dropped_class`,
@@ -68,6 +71,7 @@ def integrate_labels(
     """
     uses, inputs = config.labeler_classes().values(), {"labels": labels.digest()}
     claim(folder, fingerprint(__name__, inputs=inputs, uses=uses, integration=config.integration, camera=config.camera))
+    keep_at(folder, shards_at)
     report: dict[str, Any] = {}
     overall = LossCounts(sum(map(labels.num_samples, labels.splits())), config.max_missing_share)
     for split in labels.splits():
@@ -122,14 +126,26 @@ class _Split:
         keys = [sample["__key__"] for sample in samples]
         changed, counts, angles = integrated(samples, self.config, self.class_tables)
         for modality in self.resumed.missing(self.split, name):
-            at = Path(self.split, modality, name)
             if modality in changed:
                 column = ((sample["__key__"], sample[modality]) for sample in samples)
                 write_columns(self.resumed.root, self.split, name, {modality: column}, self.class_tables)
             else:
-                _copy_shard(self.labels.root / at, self.resumed.root / at)
+                self._copy_shard(modality, name)
         losses = losses_of(keys, {m: [sample[m] for sample in samples] for m in self.resumed.modalities})
         return counts, losses, values_of(samples, angles, self.class_tables.get(SEGMENTATION))
+
+    def _copy_shard(self, modality: str, name: str) -> None:
+        """Copy a shard that integration leaves as it is; in one store there is nothing to copy but its facts."""
+        at, store = Path(self.split, modality, name), store_of(self.resumed.root)
+        source, target = self.labels.root / at, self.resumed.root / at
+        if store is not None and store != self.labels.store:
+            content = self.labels.read_file(self.split, modality, name)
+            with scratch_path(target) as temporary:
+                temporary.write_bytes(content)
+                store.put(temporary, hashlib.sha256(content).hexdigest())
+        write_bytes(facts_path(target), facts_path(source).read_bytes())  # a shard that is there has them
+        if store is None:
+            write_bytes(target, self.labels.read_file(self.split, modality, name))
 
 
 def integrated(
@@ -165,13 +181,6 @@ def _without_rejected(
             if not isinstance(metadata := sample.get("metadata", Missing("")), Missing):
                 sample["metadata"] = recounted(metadata, sample["det"]["instances"])
     return {"det", "metadata"}
-
-
-def _copy_shard(source: Path, target: Path) -> None:
-    """Copy a shard after its facts: a shard that is there has them."""
-    for one, copy in ((facts_path(source), facts_path(target)), (source, target)):
-        with atomic_path(copy) as temporary:
-            shutil.copyfile(one, temporary)
 
 
 def _without_impossible(samples: list[Sample], config: LabelingConfig, tables: dict[str, ClassTable]) -> set[str]:

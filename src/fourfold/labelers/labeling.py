@@ -15,6 +15,7 @@ from fourfold.data import codecs
 from fourfold.data.facts import facts_of
 from fourfold.data.missing import Missing, present_rows
 from fourfold.data.resuming import ResumedShards
+from fourfold.data.shard_store import is_written, keep_at, store_of
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, source_of, write_members
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.labelers.checks import ValueLimits
@@ -38,7 +39,13 @@ MACHINE_FAULTS = (MemoryError, torch.OutOfMemoryError, ConnectionError, TimeoutE
 
 
 def label_shards(
-    shards: ShardSet, teachers: TeacherSet, config: LabelingConfig, folder: Path, work_split: WorkSplit = NO_SPLIT
+    shards: ShardSet,
+    teachers: TeacherSet,
+    config: LabelingConfig,
+    folder: Path,
+    work_split: WorkSplit = NO_SPLIT,
+    *,
+    shards_at: str | None = None,
 ) -> ShardSet:
     """Write the raw labels of every split but the annotated one, aligned with `shards`, and return them.
 
@@ -51,6 +58,7 @@ def label_shards(
         config: the labelers, their settings and the batch size.
         folder: where the labels are written.
         work_split: the share of the shards that this process labels. A later run over all shards writes the manifests.
+        shards_at: where the labels are kept, see `keep_at`; by default in `folder`.
 
     Raises:
         ValueError: more labels of a modality are missing than `config.max_missing_share` allows.
@@ -60,13 +68,14 @@ def label_shards(
     inputs = {"teachers": teachers.digest(), "shards": shards.digest()}
     work = fingerprint(__name__, inputs=inputs, uses=[*labelers, *teachers.networks.values()], labeling=settings)
     claim(folder, work, shared=not work_split.is_whole)
+    keep_at(folder, shards_at, shared=not work_split.is_whole)
     is_rated = any(labeler.rated for labeler in labelers)
     modalities = [*(labeler.modality for labeler in labelers), *([CONFIDENCE] if is_rated else [])]
     tables = config.class_tables()
     names = {split: stored_shards(shards, split, config) for split in labeled_splits(shards, config)}
     splits = [split for split in names if names[split]]
     share = work_split.of([(split, shard) for split in splits for shard in names[split]])
-    resumed = ResumedShards(folder, modalities)
+    resumed, store = ResumedShards(folder, modalities), store_of(folder)
     waiting = [(split, shard) for split, shard in share if resumed.missing(split, shard)]
     sizes = {(split, shard): count for split in splits for shard, count in shards.samples_by_shard(split).items()}
 
@@ -81,11 +90,11 @@ def label_shards(
         split, shard = at
         keys, members, losses = labeled
         for modality, column in members.items():
-            if not (path := folder / split / modality / shard).exists():
+            if not is_written(path := folder / split / modality / shard, store):
                 files = ((key, ending, content) for key, (ending, content, _) in zip(keys, column, strict=True))
                 about = [facts_of(modality, content, value, tables.get(modality)) for _, content, value in column]
                 facts = [{"key": key, **one} for key, one in zip(keys, about, strict=True)]
-                write_members(path, files, facts, tables.get(modality))
+                write_members(path, files, facts, tables.get(modality), store)
         return losses
 
     losses = LossCounts(sum(sizes[at] for at in share), config.max_missing_share)

@@ -13,6 +13,7 @@ from fourfold.data.crops import CropConfig, crop_values, draw_crops, resized
 from fourfold.data.manifests import CAPTION
 from fourfold.data.missing import MISSING_TOKEN, Missing, present_rows
 from fourfold.data.resuming import ResumedShards
+from fourfold.data.shard_store import keep_at
 from fourfold.data.shards import Sample, ShardSet, collate, finish_split, write_columns
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.local_workers import run_all
@@ -33,6 +34,7 @@ def pretokenize(
     *,
     splits: Sequence[str],
     work_split: WorkSplit = NO_SPLIT,
+    shards_at: str | None = None,
 ) -> ShardSet:
     """Write every token modality of every sample of `splits` as int16 (K, L), and `crop_settings` as int32 (K, 5).
 
@@ -53,6 +55,7 @@ def pretokenize(
         context: seed, and the folder (required) that the tokens are written to.
         splits: which splits are tokenized.
         work_split: the share of the shards that this process tokenizes. A later run over all shards completes the set.
+        shards_at: where the tokens are kept, see `keep_at`; by default in the folder.
 
     Raises:
         ValueError: images and labels have different keys, or the images of a shard differ in size.
@@ -61,6 +64,7 @@ def pretokenize(
     inputs = {"tokenizers": tokenizers.digest(), "shards": shards.digest(), "labels": labels.digest()}
     made_from = fingerprint(__name__, inputs=inputs, crops=crops, splits=list(splits), seed=seed)
     claim(folder, made_from, shared=not work_split.is_whole)
+    keep_at(folder, shards_at, shared=not work_split.is_whole)
     names = [*tokenizers.modalities, CROP_SETTINGS]
     share = work_split.of([(split, shard) for split in splits for shard in shards.shard_names(split)])
     resumed = ResumedShards(folder, names)

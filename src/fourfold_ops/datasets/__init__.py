@@ -2,13 +2,14 @@
 
 from fourfold_ops.datasets.files import BytesDataset, JsonDataset, TextDataset
 from fourfold_ops.datasets.folders import FolderDataset, WorkspaceDataset
-from fourfold_ops.datasets.run_inputs import MetricLogDataset, StageSecondsDataset, WorkSplitDataset
+from fourfold_ops.datasets.run_inputs import MetricLogDataset, PlaceDataset, StageSecondsDataset, WorkSplitDataset
 
 __all__ = [
     "BytesDataset",
     "FolderDataset",
     "JsonDataset",
     "MetricLogDataset",
+    "PlaceDataset",
     "StageSecondsDataset",
     "TextDataset",
     "WorkSplitDataset",

@@ -69,6 +69,34 @@ class WorkSplitDataset(AbstractDataset[None, tuple[int, int]]):
         return {}
 
 
+class PlaceDataset(AbstractDataset[None, str | None]):
+    """Where a node keeps large results: an address or a path, as the catalog has it; None if none is configured.
+
+    A place is no parameter: results do not depend on it, so DVC and MLflow do not record it as if they did.
+    """
+
+    _EPHEMERAL = True
+
+    def __init__(self, place: str | None = None, metadata: dict[str, Any] | None = None) -> None:
+        """Create the data set; `place` is an address such as s3://bucket/prefix, or an absolute path."""
+        self.metadata = metadata
+        self._place = place
+
+    def load(self) -> str | None:
+        """Return the place."""
+        return self._place
+
+    def save(self, data: None) -> None:
+        """Raise DatasetError: this dataset is an input only."""
+        raise DatasetError("The catalog names the place; this dataset is an input only.")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"place": self._place}
+
+
 class StageSecondsDataset(AbstractDataset[None, dict[str, float]]):
     """Seconds of each stage: the sum over its nodes, each as last measured, including loading and saving.
 

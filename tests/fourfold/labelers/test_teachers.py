@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fourfold.data.shards import ShardSet
 from fourfold.data.work_split import WorkSplit
@@ -186,16 +187,14 @@ def test_integration_keeps_all_samples_and_filters_only_boxes(
 def test_new_settings_of_normals_need_no_new_teachers(
     data: Data, trained: TeacherSet, labels: ShardSet, tiny: LabelingConfig, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(trained.root, tmp_path / "teachers")
-    labeled = shutil.copytree(labels.root, tmp_path / "labels")
-    weights = files(folder)["scene_network.safetensors"]
-    before = (folder / "scene_network.safetensors").stat().st_mtime_ns
+    root, made = shutil.copytree(trained.root, tmp_path / "teachers"), shutil.copytree(labels.root, tmp_path / "labels")
+    weights = files(root)["scene_network.safetensors"]
+    before = (root / "scene_network.safetensors").stat().st_mtime_ns
     changed = LabelingConfig.model_validate(tiny.model_dump() | {"settings": {"normals_from_depth": {"window": 5, "reach": 2}}})
-    teachers = train_teachers(*data, changed, 0, folder, NullMetricLog())
-    assert (folder / "scene_network.safetensors").stat().st_mtime_ns == before
+    teachers = train_teachers(*data, changed, 0, root, NullMetricLog())
+    assert (root / "scene_network.safetensors").stat().st_mtime_ns == before
     assert files(teachers.root)["scene_network.safetensors"] == weights
-    old = labels.digest()
-    assert label_shards(data[0], teachers, changed, labeled).digest() != old
+    assert label_shards(data[0], teachers, changed, made).digest() != labels.digest()
 
 
 def test_an_unknown_encoder_is_an_error_that_lists_the_encoders(trained: TeacherSet) -> None:
@@ -215,3 +214,28 @@ def test_labelers_leave_the_batch_unchanged(data: Data, trained: TeacherSet) -> 
             assert len(labeler.label(batch, outputs[labeler.teacher.name])) == len(batch["rgb"])
     assert batch.keys() == before.keys()
     np.testing.assert_array_equal(batch["rgb"], before["rgb"])
+
+
+def test_labels_in_a_bucket_are_those_of_a_folder(data, tiny, trained, labels, bucket, tmp_path, one_thread):
+    """In several processes, and as two shares of the work: each shard is uploaded once."""
+    wanted, report = integrate_labels(labels, data[0], tiny, tmp_path / "local")
+    torch.set_num_threads(2)  # processes
+    for index in range(2):
+        label_shards(data[0], trained, tiny, tmp_path / "raw", WorkSplit(index, 2), shards_at=bucket.place)
+    uploads = bucket.uploads()
+    raw = label_shards(data[0], trained, tiny, tmp_path / "raw", shards_at=bucket.place)
+    assert raw.digest() == labels.digest() and bucket.uploads() == uploads == len(digests_of(raw))
+    # What integration leaves as it is has no second copy, wherever the raw labels are
+    for one, name in ((raw, "shards"), (labels, "mixed")):
+        made, found = integrate_labels(one, data[0], tiny, tmp_path / name, shards_at=bucket.place)
+        made.verify()
+        assert (made.digest(), found) == (wanted.digest(), report)
+        assert bucket.uploads() == len(digests_of(raw) | digests_of(made)) < len(digests_of(raw)) + len(digests_of(made))
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.tar")} == {"local"}
+    assert not list(tmp_path.rglob(".partial-*"))
+
+
+def digests_of(labels):
+    """Return the SHA-256 of all shards."""
+    manifests = [labels.manifest(split, modality) for split in labels.splits() for modality in labels.modalities(split)]
+    return {digest for manifest in manifests for digest in manifest.sha256_by_shard.values()}

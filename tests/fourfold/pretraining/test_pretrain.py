@@ -1,14 +1,18 @@
 import contextlib
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fourfold.data.shard_store import keep_at
+from fourfold.data.shards import ShardSet
 from fourfold.masking.masker import Masker
 from fourfold.model.files import load_model
 from fourfold.model.fourm import FourM
+from fourfold.pretraining.config import ComputeConfig
 from fourfold.pretraining.loader import BatchOrder, TokenLoader, TokenSplit, fixed_batches
 from fourfold.pretraining.pretrain import METRICS_FILE, model_config, pretrain, sentinel_ids, validation_losses
 from fourfold.storage import read_json
@@ -94,6 +98,16 @@ def test_a_finished_run_is_reused_and_another_seed_starts_again(world, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("step-*")} == times
     pretrain(*world, TinyTokenizers(), tiny_config(), RunContext(1, tmp_path / "run"))
     assert files_of(tmp_path / "run")["last/model.safetensors"] != before["last/model.safetensors"]
+
+
+def test_tokens_and_images_in_a_bucket_give_the_same_weights(world, tmp_path, bucket):
+    stored = [ShardSet(shutil.copytree(one.root, tmp_path / one.root.name)) for one in world]
+    for one in stored:
+        keep_at(one.root, bucket.place)
+    config = tiny_config(total_tokens=3 * 3 * 18, compute=ComputeConfig(num_workers=2))
+    wanted = pretrain(*world, TinyTokenizers(), config, RunContext(0, tmp_path / "local"))
+    found = pretrain(*stored, TinyTokenizers(), config, RunContext(0, tmp_path / "stored"))
+    assert files_of(found) == files_of(wanted) and not list(stored[0].root.rglob("*.tar"))
 
 
 def test_damage_of_a_finished_run_is_named_and_made_again(world, tmp_path, caplog):

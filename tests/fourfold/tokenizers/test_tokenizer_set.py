@@ -7,6 +7,7 @@ import pytest
 
 from fourfold.data.captions import Captions
 from fourfold.data.crops import CropConfig
+from fourfold.data.shard_store import keep_at
 from fourfold.data.shards import ShardSet, finish_split, read_members, write_shard
 from fourfold.data.work_split import WorkSplit
 from fourfold.tokenizers.config import TokenizersConfig
@@ -195,3 +196,20 @@ def test_errors_name_the_wrong_value(world, tokenizers):
         tokenizers.decode("depth", np.array([[0] * 15 + [99]]))
     with pytest.raises(ValueError, match="'caption' is a sequence and has no VQ-VAE"):
         TokenizersConfig(visual={"caption": VisualTokenizerConfig()})
+
+
+def test_tokens_in_a_bucket_are_those_of_a_folder_and_give_the_same_weights(world, tokenizers, tmp_path, bucket, one_thread):
+    """From images and labels that are in the bucket, too."""
+    images, labels = (shutil.copytree(one.root, tmp_path / str(number)) for number, one in enumerate(world))
+    for root in (images, labels):
+        keep_at(root, bucket.place)
+    inputs, config = (ShardSet(images), ShardSet(labels)), CropConfig(num_crops=2)
+    local = pretokenize(*world, tokenizers, config, RunContext(0, tmp_path / "local"), splits=["train", "val"])
+    kept = {"splits": ["train", "val"], "shards_at": bucket.place}
+    stored = pretokenize(*inputs, tokenizers, config, RunContext(0, tmp_path / "stored"), **kept)
+    assert stored.digest() == local.digest() and not list(stored.root.rglob("*.tar"))
+    for name in stored.shard_names("val"):
+        for modality in stored.modalities("val"):
+            assert stored.read_file("val", modality, name) == (local.root / "val" / modality / name).read_bytes()
+    again = train_tokenizers(*inputs, tiny_config(), RunContext(0, tmp_path / "tokenizers"))
+    assert again.digest() == tokenizers.digest()

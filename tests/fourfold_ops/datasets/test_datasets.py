@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kedro.io import DatasetError
 
 from fourfold import digests
-from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, TextDataset, WorkspaceDataset
+from fourfold_ops.datasets import FolderDataset, JsonDataset, MetricLogDataset, PlaceDataset, TextDataset, WorkspaceDataset
 from fourfold_ops.digests import read_checked, write_recorded
 
 json_values = st.recursive(
@@ -130,6 +130,12 @@ def test_workspace_is_created_on_load_and_refuses_save(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="Cannot create the folder"):
         WorkspaceDataset(str(tmp_path / "file/work")).load()
+
+
+def test_a_place_is_what_the_catalog_has_and_an_input_only():
+    assert PlaceDataset().load() is None and PlaceDataset("s3://bucket/shards").load() == "s3://bucket/shards"
+    with pytest.raises(DatasetError, match="input only"):
+        PlaceDataset().save("s3://bucket")
 
 
 def test_metric_log_without_tracking_discards_everything():

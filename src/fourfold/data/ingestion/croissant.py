@@ -97,17 +97,18 @@ def _described(shards: ShardSet) -> list[tuple[str, str]]:
 
 def _files(shards: ShardSet, split: str) -> Iterator[dict[str, Any]]:
     """Yield the manifest of each modality, with its digest, and the shards, which it names with theirs."""
-    is_listed = bool(_described(shards))
+    is_listed, store = bool(_described(shards)), shards.store
     for modality in shards.modalities(split):
         where, manifest = f"{SHARDS}/{split}/{modality}", shards.manifest(split, modality)
         path = shards.root / split / modality / "manifest.json"
         yield _file(f"{split}/{modality}/manifest.json", f"{where}/manifest.json", JSON, sha256_file(path))
         if not is_listed or modality not in SOURCE_LABELS:
-            yield _file_set(f"{split}/{modality}", f"{where}/*.tar", TAR)
+            if store is None:  # elsewhere, no pattern names the shards of one set; the manifest does
+                yield _file_set(f"{split}/{modality}", f"{where}/*.tar", TAR)
             continue
         names = [f"{split}/{modality}/{shard.name}" for shard in manifest.shards]
         for name, shard in zip(names, manifest.shards, strict=True):
-            yield _file(name, f"{SHARDS}/{name}", TAR, shard.sha256)
+            yield _file(name, f"{SHARDS}/{name}" if store is None else str(store.path(shard.sha256)), TAR, shard.sha256)
         inside = {"containedIn": [{"@id": name} for name in names]}
         patterns, encoding = CONTENT_FILES[modality]
         yield _file_set(f"{split}/{modality}", patterns, encoding) | inside

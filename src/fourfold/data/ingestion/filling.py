@@ -13,6 +13,7 @@ from fourfold.data.facts import content_facts, facts_of
 from fourfold.data.ingestion.sources.files import safe_key
 from fourfold.data.ingestion.staging import StagedSample
 from fourfold.data.resuming import ResumedShards
+from fourfold.data.shard_store import store_of
 from fourfold.data.shards import shard_name, write_members
 
 
@@ -31,7 +32,7 @@ class ShardFiller:
 
     def __init__(self, root: Path, samples_per_shard: int, modalities: Sequence[str], scratch: Path) -> None:
         self.root, self.samples_per_shard = root, samples_per_shard
-        self.resumed = ResumedShards(root, modalities)
+        self.resumed, self.store = ResumedShards(root, modalities), store_of(root)
         self.keys, self.digests = TextSet(scratch), TextSet(scratch)
         self.part, self.keys_of_part = (
             "",
@@ -87,5 +88,5 @@ class ShardFiller:
         for modality in self.resumed.missing(split, name):
             members = columns[modality]
             facts = images if modality == "rgb" else [{"key": key, **facts_of(modality, text)} for key, _, text in members]
-            write_members(self.root / split / modality / name, members, facts)
+            write_members(self.root / split / modality / name, members, facts, store=self.store)
         self.num_shards[split, source] += 1

@@ -41,6 +41,7 @@ from fourfold.data.ingestion.sources.files import FilesConfig
 from fourfold.data.ingestion.sources.several import each_source
 from fourfold.data.ingestion.staging import StagingRules, count_staged, stage, staged_chunks, staged_outlines
 from fourfold.data.ingestion.touched import resume_untouched, warn_of_touched_files
+from fourfold.data.shard_store import keep_at
 from fourfold.data.shards import ShardSet, finish_split, forget_splits
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.digests import (
@@ -139,7 +140,14 @@ class OpenedSource:
         return {split for s in self.streams for split in ([s.split] if s.split else HASHED_SPLITS)}
 
 
-def ingest(config: IngestionConfig, seed: int, folder: Path, work_split: WorkSplit = NO_SPLIT) -> ShardSet:
+def ingest(
+    config: IngestionConfig,
+    seed: int,
+    folder: Path,
+    work_split: WorkSplit = NO_SPLIT,
+    *,
+    shards_at: str | None = None,
+) -> ShardSet:
     """Read or render the source, clean it, split it and shard it.
 
     Writes `shards/`, `truth/` and the report below `folder`, and in `crawl/` what a source generates. An interrupted call is
@@ -151,6 +159,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path, work_split: WorkSpl
         folder: the output folder; the source must not be inside.
         work_split: the share of the source that this process cleans, into files beside those of other shares. A later call for
             the whole source fills the shards.
+        shards_at: where the shards are kept, see `keep_at`; by default in `folder`. The truth is always there.
 
     Returns:
         The shards; none are there yet after a share of the work.
@@ -169,6 +178,8 @@ def ingest(config: IngestionConfig, seed: int, folder: Path, work_split: WorkSpl
         work, shards = _fingerprint(opened, config, seed), ShardSet(folder / "shards")
         if _is_finished(folder, shards, work):
             renew_fingerprint(shards.root, work)
+            if keep_at(shards.root, shards_at):
+                _record_sets(folder)
             if not is_intact(folder, *_truth_fingerprints(folder), remedy="Writing the truth again."):
                 _write_truth(opened, shards, config, seed, folder / "truth")
                 _record_sets(folder)
@@ -180,6 +191,7 @@ def ingest(config: IngestionConfig, seed: int, folder: Path, work_split: WorkSpl
         claim(shards.root, work)
         (folder / OPEN_LOCK).unlink(missing_ok=True)  # of shares that were done earlier
         resume_untouched(streams, work.digest, folder / SOURCE_FOLDER, lambda: _remove_others(shards.root, [FINGERPRINT_FILE]))
+        keep_at(shards.root, shards_at)
         staging = {_staging(shards, stream): stream for stream in streams}
         stage(staging, config.staging_rules())
         has_annotations = any(count_staged(path, "annotated") for path in staging)
