@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from kedro.utils import find_kedro_project
@@ -48,15 +48,14 @@ def with_clear_errors(command: click.Command) -> click.Command:
             try:
                 _check_environment(context.params)
                 return super().invoke(context)
-            except _Stopped:
-                click.secho("Stopped by SIGTERM. Run the same command to continue.", fg="yellow", err=True)
-                raise
+            except (_Stopped, KeyboardInterrupt) as error:
+                _end(error)
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
-            except KeyboardInterrupt:
-                click.secho("Interrupted. Run the same command to continue.", fg="yellow", err=True)
-                sys.exit(EXIT_INTERRUPTED)
             except Exception as error:
+                if (signaled := _signal_behind(error)) is not None:
+                    log_traceback(error)
+                    _end(signaled)
                 _report(error)
                 sys.exit(exit_code(error))
 
@@ -120,6 +119,32 @@ class _Stopped(SystemExit):
 def _stop(number: int, frame: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise _Stopped
+
+
+def _end(error: BaseException) -> NoReturn:
+    """End the process after SIGTERM or Ctrl-C."""
+    if isinstance(error, _Stopped):
+        click.secho("Stopped by SIGTERM. Run the same command to continue.", fg="yellow", err=True)
+        raise error
+    click.secho("Interrupted. Run the same command to continue.", fg="yellow", err=True)
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def _signal_behind(error: BaseException) -> BaseException | None:
+    """Return the exception of a signal that another one replaced; None if there is none.
+
+    A library may fail while it cleans up after the signal: OmegaConf does so if a list that it reads is not complete. What this
+    project says on purpose, e.g. what Ctrl-C could not delete, is a `UserError` and stays.
+    """
+    waiting, seen = [error], list[BaseException]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, (_Stopped, KeyboardInterrupt)):
+            return one
+        if not isinstance(one, UserError) and one not in seen:
+            seen.append(one)
+            waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return None
 
 
 def _send_again(otherwise: Callable[[Any], Any], ignored: Any) -> None:

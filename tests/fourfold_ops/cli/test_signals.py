@@ -1,4 +1,4 @@
-"""Signals that arrive where Python ignores exceptions: in callbacks of weak references and in finalizers."""
+"""Signals that arrive where their exception is lost: Python ignores it in finalizers, and libraries replace it by another."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ import weakref
 import click
 import pytest
 from click.testing import CliRunner
+from omegaconf import ListConfig, OmegaConf
 
 from fourfold_ops import errors
 from fourfold_ops.cli.failures import with_clear_errors
@@ -18,9 +19,12 @@ class Target:
     """An object that a weak reference can point to."""
 
 
-@pytest.mark.parametrize(
+both_signals = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, errors.EXIT_TRY_AGAIN), (signal.SIGINT, errors.EXIT_INTERRUPTED)]
 )
+
+
+@both_signals
 def test_signal_in_a_callback_of_a_weak_reference_ends_the_command(number, code, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "unraisablehook", lambda ignored: pytest.fail(f"shown: {ignored.exc_value!r}"))
@@ -43,3 +47,38 @@ def test_signal_in_a_callback_of_a_weak_reference_ends_the_command(number, code,
 
     result = CliRunner().invoke(with_clear_errors(run))
     assert reached and result.exit_code == code, result.output
+
+
+@both_signals
+def test_signal_that_a_library_replaces_by_an_error_ends_the_command(number, code, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    reached = []
+
+    def interrupted(self, index, item):
+        reached.append(self._get_flag("readonly"))  # kept from now on, so that it must be forgotten at the end
+        os.kill(os.getpid(), number)
+        time.sleep(0.001)
+
+    @click.command()
+    def run():
+        OmegaConf.create({"reasons": [{"type": "a"}]})  # fails while it restores flags of a list that is not complete
+
+    monkeypatch.setattr(ListConfig, "_set_item_impl", interrupted)
+    result = CliRunner().invoke(with_clear_errors(run))
+    assert reached and result.exit_code == code, result.output
+    assert "Run the same command to continue." in result.stderr and "Failed" not in result.stderr
+    assert "NoneType" in (tmp_path / "data/run.log").read_text()
+
+
+def test_error_about_the_clean_up_after_a_signal_is_reported(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    @click.command()
+    def run():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise errors.UserError("One Job could not be deleted.", "Delete it.")
+
+    result = CliRunner().invoke(with_clear_errors(run))
+    assert "Failed: One Job could not be deleted. Delete it." in result.stderr
