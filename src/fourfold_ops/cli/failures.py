@@ -23,6 +23,7 @@ from fourfold_ops.suggestions import did_you_mean
 
 LOG_FILE = "data/run.log"  # relative to the project
 RESEND_SECONDS = 0.02
+_received: list[int] = []  # signals to end that the command in progress got
 NOT_A_PARAMETER = "must contain a key and a value separated by `=`"  # Kedro's words about a part of --params
 
 
@@ -43,19 +44,26 @@ def with_clear_errors(command: click.Command) -> click.Command:
         def invoke(self, context: click.Context) -> Any:
             """Run the command; on an exception log the traceback, print one line and exit with `exit_code`."""
             keep_log_file()
+            _received.clear()
             signal.signal(signal.SIGTERM, _stop)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored
+                signal.signal(signal.SIGINT, _interrupt)
             sys.unraisablehook = functools.partial(_send_again, sys.unraisablehook)
             try:
                 _check_environment(context.params)
                 return super().invoke(context)
-            except (_Stopped, KeyboardInterrupt) as error:
-                _end(error)
+            except _Stopped:
+                _end(signal.SIGTERM)
+            except KeyboardInterrupt:
+                _end(signal.SIGINT)
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
             except Exception as error:
-                if (signaled := _signal_behind(error)) is not None:
+                # A library may lose the exception of a signal: OmegaConf fails while it restores a list that is not complete,
+                # torch reports that an argument has no length. What is said on purpose, e.g. what Ctrl-C left, stays.
+                if _received and not isinstance(error, UserError):
                     log_traceback(error)
-                    _end(signaled)
+                    _end(_received[-1])
                 _report(error)
                 sys.exit(exit_code(error))
 
@@ -118,33 +126,22 @@ class _Stopped(SystemExit):
 
 def _stop(number: int, frame: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
+    _received.append(number)
     raise _Stopped
 
 
-def _end(error: BaseException) -> NoReturn:
+def _interrupt(number: int, frame: Any) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+def _end(number: int) -> NoReturn:
     """End the process after SIGTERM or Ctrl-C."""
-    if isinstance(error, _Stopped):
+    if number == signal.SIGTERM:
         click.secho("Stopped by SIGTERM. Run the same command to continue.", fg="yellow", err=True)
-        raise error
+        sys.exit(EXIT_TRY_AGAIN)
     click.secho("Interrupted. Run the same command to continue.", fg="yellow", err=True)
     sys.exit(EXIT_INTERRUPTED)
-
-
-def _signal_behind(error: BaseException) -> BaseException | None:
-    """Return the exception of a signal that another one replaced; None if there is none.
-
-    A library may fail while it cleans up after the signal: OmegaConf does so if a list that it reads is not complete. What this
-    project says on purpose, e.g. what Ctrl-C could not delete, is a `UserError` and stays.
-    """
-    waiting, seen = [error], list[BaseException]()
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, (_Stopped, KeyboardInterrupt)):
-            return one
-        if not isinstance(one, UserError) and one not in seen:
-            seen.append(one)
-            waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
-    return None
 
 
 def _send_again(otherwise: Callable[[Any], Any], ignored: Any) -> None:

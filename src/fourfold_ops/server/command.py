@@ -1,6 +1,8 @@
 """`kedro serve`."""
 
+import asyncio
 import functools
+import json
 import logging
 import os
 import signal
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MEGABYTE = 1_000_000
+STOPPING = "The server is stopping. Try again when it has started."
 
 
 @click.command()
@@ -73,10 +76,37 @@ def run_application(app: Any, listener: socket.socket, patience: int = 30) -> No
     """Serve an application until SIGTERM or Ctrl-C; what it has accepted is answered first, for up to `patience` seconds."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=patience))
+    served = _without_cancelled_requests(app)
+    server = uvicorn.Server(uvicorn.Config(served, log_config=None, access_log=False, timeout_graceful_shutdown=patience))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn stops on these and sends them again afterwards
     server.run(sockets=[listener])
+
+
+def _without_cancelled_requests(app: Any) -> Any:
+    """Return an ASGI application that answers 503 to requests that the end of the server cancels, e.g. while a model is loaded.
+
+    uvicorn would print a traceback for each of them.
+    """
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        begun = False
+
+        async def noting(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, noting)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or begun:
+                raise
+            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": json.dumps({"error": STOPPING}).encode()})
+
+    return served
 
 
 def registered_name(env: str | None) -> str:

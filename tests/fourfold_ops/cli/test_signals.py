@@ -1,5 +1,6 @@
 """Signals that arrive where their exception is lost: Python ignores it in finalizers, and libraries replace it by another."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -70,13 +71,47 @@ def test_signal_that_a_library_replaces_by_an_error_ends_the_command(number, cod
     assert "NoneType" in (tmp_path / "data/run.log").read_text()
 
 
+@both_signals
+def test_signal_that_a_library_loses_before_it_fails_ends_the_command(number, code, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    @click.command()
+    def run():
+        with contextlib.suppress(BaseException):  # as code in C that clears what a length raises
+            os.kill(os.getpid(), number)
+            time.sleep(0.001)
+        raise TypeError("could not determine the shape of object type 'UntypedStorage'")
+
+    result = CliRunner().invoke(with_clear_errors(run))
+    assert result.exit_code == code, result.output
+    assert "Run the same command to continue." in result.stderr and "Failed" not in result.stderr
+    assert "UntypedStorage" in (tmp_path / "data/run.log").read_text()
+
+
+def test_error_after_a_signal_of_an_earlier_command_is_reported(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    @click.command()
+    @click.option("--signal", "number", type=int)
+    def run(number):
+        if number:
+            os.kill(os.getpid(), number)
+            time.sleep(0.001)
+        raise TypeError("later")
+
+    command = with_clear_errors(run)
+    assert CliRunner().invoke(command, ["--signal=2"]).exit_code == errors.EXIT_INTERRUPTED
+    assert "Failed: TypeError: later" in CliRunner().invoke(command).stderr
+
+
 def test_error_about_the_clean_up_after_a_signal_is_reported(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     @click.command()
     def run():
         try:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.001)
         finally:
             raise errors.UserError("One Job could not be deleted.", "Delete it.")
 

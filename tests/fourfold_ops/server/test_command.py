@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ import preloaded
 
 from fourfold_ops.errors import UserError
 from fourfold_ops.server import worker
-from fourfold_ops.server.command import serve
+from fourfold_ops.server.command import STOPPING, serve
 
 ROOT = Path(__file__).parents[3]
 
@@ -76,5 +77,39 @@ def test_sigterm_ends_the_server_after_the_answers(registry, tmp_path):
         assert command.wait(300) == 0, command.text()
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{url}/health", timeout=5)
+    finally:
+        command.kill()
+
+
+SLOW = """
+import asyncio, signal, socket, sys
+from fastapi import FastAPI
+from fourfold_ops.server.command import run_application
+
+app = FastAPI()
+
+@app.middleware("http")
+async def through_streams(request, call_next):
+    return await call_next(request)
+
+@app.get("/")
+async def never():
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(600)
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+run_application(app, listener, patience=1)
+"""
+
+
+def test_request_that_the_end_of_the_server_cancels_is_answered_without_a_traceback():
+    command = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        port = int(command.stdout.readline())
+        answer = requests.get(f"http://127.0.0.1:{port}/", timeout=120)
+        assert (answer.status_code, answer.json()) == (503, {"error": STOPPING})
+        _, errors = command.communicate(timeout=120)
+        assert command.returncode == 0 and "Traceback" not in errors, errors
     finally:
         command.kill()
