@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -16,6 +17,9 @@ from fourfold_ops.hooks.threads import limit_idle_threads
 
 skip_flushes()
 limit_idle_threads()  # before a test module imports torch
+# The same examples each time: a test fails because of a change, not by chance. CONTRIBUTING.md says how to search further.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background processes so, and programs inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -51,6 +51,8 @@ def archives(draw):
         for name in draw(st.lists(PATHS, min_size=bool(records), max_size=6)):
             member = tarfile.TarInfo(name)
             member.type = draw(st.sampled_from(KINDS))
+            if member.type == tarfile.AREGTYPE and len(name.encode()) > tarfile.LENGTH_NAME:
+                member.type = tarfile.REGTYPE  # tarfile reads a folder if the part of the name in the header ends with a slash
             content = draw(st.binary(max_size=1_500)) if member.isreg() else b""
             member.size, member.linkname = len(content), draw(PATHS) if member.issym() or member.islnk() else ""
             member.pax_headers = {"comment": draw(NAMES), "mtime": "1.5"} if kind == tarfile.PAX_FORMAT else {}
@@ -59,6 +61,17 @@ def archives(draw):
             except ValueError:  # a name too long for ustar
                 assert kind == tarfile.USTAR_FORMAT
     return buffer.getvalue()
+
+
+def test_long_name_whose_start_ends_with_a_slash_is_a_file():
+    """The old type of a file with a slash at the end is a folder, but the part of a long name in the header says nothing."""
+    buffer = io.BytesIO()
+    name = "a" * (tarfile.LENGTH_NAME - 1) + "/x.png"
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.size = tarfile.AREGTYPE, 3
+        archive.addfile(member, io.BytesIO(b"abc"))
+    assert ours(buffer.getvalue()) == [(name, True, b"abc")]
 
 
 @settings(max_examples=150, deadline=None)
