@@ -97,14 +97,14 @@ def _add_service_routes(app: FastAPI, batcher: Batcher, metrics: Metrics) -> Non
     @app.get("/ready", summary="Whether the model is loaded")
     async def ready() -> Response:
         if batcher.process is None:
-            return answer_json(503, {"error": LOADING}, {"Retry-After": "5"})
+            return _being_loaded()
         return answer_json(200, {"status": "ready"})
 
     @app.get("/model", summary="Version, inputs, outputs and parameters of the model")
     async def model() -> Response:
         process = batcher.process
         if process is None:
-            return answer_json(503, {"error": LOADING}, {"Retry-After": "5"})
+            return _being_loaded()
         return answer_json(200, {"name": process.name, "version": process.number, **process.description})
 
     @app.get("/metrics", summary="Metrics for Prometheus")
@@ -112,18 +112,20 @@ def _add_service_routes(app: FastAPI, batcher: Batcher, metrics: Metrics) -> Non
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+def _being_loaded() -> Response:
+    return answer_json(503, {"error": LOADING}, {"Retry-After": "5"})
+
+
 async def _answer(route: str, request: Request, batcher: Batcher) -> Response:
     if batcher.process is None:
-        return answer_json(503, {"error": LOADING}, {"Retry-After": "5"})
+        return _being_loaded()
     body = await read_body(request, batcher.limits.max_body_bytes)
     if isinstance(body, Response):
         return body
     try:
         status, content = await batcher.submit(route, body)
     except QueueFullError as full:
-        return answer_json(
-            503, {"error": f"Too many requests wait. Try again in {full.seconds} s."}, {"Retry-After": str(full.seconds)}
-        )
+        return answer_json(503, {"error": str(full)}, {"Retry-After": str(full.seconds)})
     except TimeoutError:
         return answer_json(504, {"error": LATE})
     return Response(content, status, media_type=JSON)

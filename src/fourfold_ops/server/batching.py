@@ -33,7 +33,7 @@ class QueueFullError(Exception):
     """Raised for a request that finds the queue full; `seconds` is when to try again."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__()
+        super().__init__(f"Too many requests wait. Try again in {seconds} s.")
         self.seconds = seconds
 
 

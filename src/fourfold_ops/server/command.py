@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import json
 import logging
 import os
 import signal
@@ -88,6 +87,7 @@ def _without_cancelled_requests(app: Any) -> Any:
 
     uvicorn would print a traceback for each of them.
     """
+    from fourfold_ops.server.app import answer_json
 
     async def served(scope: Any, receive: Any, send: Any) -> None:
         begun = False
@@ -102,9 +102,7 @@ def _without_cancelled_requests(app: Any) -> Any:
         except asyncio.CancelledError:
             if scope["type"] != "http" or begun:
                 raise
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body", "body": json.dumps({"error": STOPPING}).encode()})
+            await answer_json(503, {"error": STOPPING}, {"Connection": "close"})(scope, receive, send)
 
     return served
 

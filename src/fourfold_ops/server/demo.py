@@ -96,7 +96,7 @@ def _add_routes(app: FastAPI, pool: Pool, page: Page) -> None:
         try:
             status, content = await pool.predict(id, body)
         except QueueFullError as full:
-            return answer_json(503, {"error": f"Too many requests wait. Try again in {full.seconds} s."})
+            return answer_json(503, {"error": str(full)})
         except TimeoutError:
             return answer_json(504, {"error": LATE})
         if status != 200:

@@ -15,7 +15,6 @@ from fourfold.evaluation.benchmarks.object_measures import Question
 from fourfold.evaluation.report.transfer_tables import transfer_tables
 from fourfold.plugins import load_plugins
 from fourfold.training.run_context import RunContext
-from fourfold.transfer.arms import PretrainedModel
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
 from fourfold.transfer.benchmarks.answers import AnswerVocabulary
 from fourfold.transfer.benchmarks.streaming import random_box
@@ -25,7 +24,6 @@ from fourfold.transfer.learners import answer_loss
 from fourfold.transfer.tasks import TRANSFER_TASKS, TransferData, select_tasks
 from tests.fourfold.transfer import benchmark_sets
 from tests.fourfold.transfer.benchmark_sets import WNIDS
-from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text, transfer_data
 
 pytestmark = pytest.mark.numeric
 MAKE = {
@@ -41,17 +39,6 @@ ARMS = set(RATES)
 @pytest.fixture(autouse=True)
 def plugin():
     load_plugins(["fourfold.transfer.benchmarks"])  # tests/conftest.py forgets it
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return transfer_data(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def pretrained():
-    text = tiny_text()
-    return PretrainedModel(tiny_model(text), text, "tiny")
 
 
 def settings(name, root, steps=40, rates=RATES, **others):

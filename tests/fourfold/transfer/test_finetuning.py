@@ -21,18 +21,13 @@ from fourfold.transfer.learners import TextLearner
 from fourfold.transfer.runs import Run, tabulate
 from fourfold.transfer.tasks import TRANSFER_TASKS, Examples, load_examples
 from tests.fourfold.killing import files_of, kill_in_step
-from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text, transfer_data
+from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text
 
 pytestmark = pytest.mark.numeric
 # Exact comparisons must not depend on the resolution of `auto` on this machine.
 TINY = TransferConfig(
     num_labels=(8, 16), num_seeds=1, steps=1, batch_size=8, max_tokens=8, num_selection=10, num_test=10, precision="fp32"
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return transfer_data(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from fourfold.model.config import ModelConfig
 from fourfold.model.fourm import FourM
 from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.run_context import RunContext
-from fourfold.transfer.arms import Draw, PretrainedModel, build_learner
+from fourfold.transfer.arms import Draw, build_learner
 from fourfold.transfer.backbones import FourMBackbone
 from fourfold.transfer.baselines import ClassBaseline, image_network, muon_matrices
 from fourfold.transfer.config import TransferConfig
@@ -25,24 +25,12 @@ from fourfold.transfer.heads.dpt import DptHead
 from fourfold.transfer.recipes import ArmConfig
 from fourfold.transfer.runs import Run
 from fourfold.transfer.tasks import TRANSFER_TASKS, Examples, load_examples
-from tests.fourfold.transfer.tiny_model import tiny_model, tiny_text, transfer_data
 
 SMALL = HeadsConfig(
     dense=DenseHeadConfig(width=16, depth=1),
     boxes=BoxHeadConfig(width=32, hidden=64, pool_side=5, anchor_cells=4, proposals=50, sampled_boxes=32),
 )
 NOTHING = Examples(np.zeros((0, 32, 32, 3), np.uint8), [], [], {})
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return transfer_data(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def pretrained():
-    text = tiny_text()
-    return PretrainedModel(tiny_model(text), text, "tiny")
 
 
 def test_the_block_is_that_of_torchvision_without_layer_scale():

@@ -22,7 +22,6 @@ POLL = 0.2
 
 @pytest.fixture(scope="module")
 def served(registry):
-    registry.champion(1)
     metrics = Metrics()
     batcher = Batcher(Limits(max_body_bytes=100_000), metrics)
     alias = RegistryAlias(registry.client, "echo", "champion")
