@@ -1,13 +1,10 @@
 """Commands that end a failure with one line: what failed, where, and what to do. The traceback goes to the log file."""
 
 import contextlib
-import functools
 import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,14 +13,13 @@ import click
 from kedro.utils import find_kedro_project
 
 from fourfold_ops import handover
+from fourfold_ops.cli.signals import Signals, Stopped
 from fourfold_ops.cli.terminal import WithoutTraceback
 from fourfold_ops.errors import EXIT_INTERRUPTED, EXIT_TRY_AGAIN, UserError, exit_code, location_of, one_line
 from fourfold_ops.secrets import Redacting, redact
 from fourfold_ops.suggestions import did_you_mean
 
 LOG_FILE = "data/run.log"  # relative to the project
-RESEND_SECONDS = 0.02
-_received: list[int] = []  # signals to end that the command in progress got
 NOT_A_PARAMETER = "must contain a key and a value separated by `=`"  # Kedro's words about a part of --params
 
 
@@ -44,15 +40,12 @@ def with_clear_errors(command: click.Command) -> click.Command:
         def invoke(self, context: click.Context) -> Any:
             """Run the command; on an exception log the traceback, print one line and exit with `exit_code`."""
             keep_log_file()
-            _received.clear()
-            signal.signal(signal.SIGTERM, _stop)
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if it is ignored
-                signal.signal(signal.SIGINT, _interrupt)
-            sys.unraisablehook = functools.partial(_send_again, sys.unraisablehook)
+            signals = Signals()
+            signals.install()
             try:
                 _check_environment(context.params)
                 return super().invoke(context)
-            except _Stopped:
+            except Stopped:
                 _end(signal.SIGTERM)
             except KeyboardInterrupt:
                 _end(signal.SIGINT)
@@ -61,11 +54,13 @@ def with_clear_errors(command: click.Command) -> click.Command:
             except Exception as error:
                 # A library may lose the exception of a signal: OmegaConf fails while it restores a list that is not complete,
                 # torch reports that an argument has no length. What is said on purpose, e.g. what Ctrl-C left, stays.
-                if _received and not isinstance(error, UserError):
+                if signals.received and not isinstance(error, UserError):
                     log_traceback(error)
-                    _end(_received[-1])
+                    _end(signals.received[-1])
                 _report(error)
                 sys.exit(exit_code(error))
+            finally:
+                signals.end()
 
     return ClearCommand(name=command.name, callback=command.callback, params=command.params, help=command.help)
 
@@ -117,24 +112,6 @@ def _report(error: Exception) -> None:
     click.secho(f"Failed{location}: {redact(one_line(error))} [details: {os.path.relpath(log_file)}]", fg="red", err=True)
 
 
-class _Stopped(SystemExit):
-    """Raised by `_stop`: an exception, so that clean-up runs and the MLflow run is not left in status "RUNNING"."""
-
-    def __init__(self) -> None:
-        super().__init__(EXIT_TRY_AGAIN)
-
-
-def _stop(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
-    _received.append(number)
-    raise _Stopped
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    _received.append(number)
-    raise KeyboardInterrupt
-
-
 def _end(number: int) -> NoReturn:
     """End the process after SIGTERM or Ctrl-C."""
     if number == signal.SIGTERM:
@@ -142,20 +119,6 @@ def _end(number: int) -> NoReturn:
         sys.exit(EXIT_TRY_AGAIN)
     click.secho("Interrupted. Run the same command to continue.", fg="yellow", err=True)
     sys.exit(EXIT_INTERRUPTED)
-
-
-def _send_again(otherwise: Callable[[Any], Any], ignored: Any) -> None:
-    """Send a signal again whose exception Python ignored, as it does in finalizers and in callbacks of weak references."""
-    numbers = {_Stopped: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
-    if ignored.exc_type not in numbers:
-        otherwise(ignored)
-        return
-    number = numbers[ignored.exc_type]
-    if number == signal.SIGTERM:
-        signal.signal(signal.SIGTERM, _stop)
-    timer = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), number))  # by then the callback has ended
-    timer.daemon = True
-    timer.start()
 
 
 def _check_environment(options: dict[str, Any]) -> None:

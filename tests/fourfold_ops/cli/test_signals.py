@@ -13,11 +13,17 @@ from click.testing import CliRunner
 from omegaconf import ListConfig, OmegaConf
 
 from fourfold_ops import errors
+from fourfold_ops.cli import signals
 from fourfold_ops.cli.failures import with_clear_errors
 
 
 class Target:
     """An object that a weak reference can point to."""
+
+
+@pytest.fixture
+def quick_looks(monkeypatch):
+    monkeypatch.setattr(signals, "LOOK_SECONDS", 0.05)
 
 
 both_signals = pytest.mark.parametrize(
@@ -26,7 +32,7 @@ both_signals = pytest.mark.parametrize(
 
 
 @both_signals
-def test_signal_in_a_callback_of_a_weak_reference_ends_the_command(number, code, monkeypatch, tmp_path):
+def test_signal_in_a_callback_of_a_weak_reference_ends_the_command(number, code, monkeypatch, tmp_path, quick_looks):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "unraisablehook", lambda ignored: pytest.fail(f"shown: {ignored.exc_value!r}"))
     reached = []
@@ -86,6 +92,47 @@ def test_signal_that_a_library_loses_before_it_fails_ends_the_command(number, co
     assert result.exit_code == code, result.output
     assert "Run the same command to continue." in result.stderr and "Failed" not in result.stderr
     assert "UntypedStorage" in (tmp_path / "data/run.log").read_text()
+
+
+@both_signals
+def test_signal_that_a_library_loses_without_an_error_ends_the_command(number, code, monkeypatch, tmp_path, quick_looks):
+    monkeypatch.chdir(tmp_path)
+
+    @click.command()
+    def run():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), number)
+            time.sleep(0.001)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    result = CliRunner().invoke(with_clear_errors(run))
+    assert result.exit_code == code, result.output
+    assert "Run the same command to continue." in result.stderr
+
+
+@both_signals
+def test_signal_is_not_sent_again_during_the_clean_up(number, code, monkeypatch, tmp_path, quick_looks):
+    monkeypatch.chdir(tmp_path)
+    cleaned = []
+
+    @contextlib.contextmanager
+    def cleaning():
+        try:
+            yield
+        finally:
+            time.sleep(20 * signals.LOOK_SECONDS)
+            cleaned.append(True)
+
+    @click.command()
+    def run():
+        with cleaning():
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    result = CliRunner().invoke(with_clear_errors(run))
+    assert result.exit_code == code and cleaned, result.output
 
 
 def test_error_after_a_signal_of_an_earlier_command_is_reported(monkeypatch, tmp_path):
