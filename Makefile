@@ -38,7 +38,7 @@ $(info This folder was moved from $(INSTALLED_AT): .venv is made again.)
 $(shell rm -rf .venv)
 endif
 
-.PHONY: help setup run repro teachers img2dataset push test test-precision torture lint docs bench ui demo viz clean browser-install cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
+.PHONY: help setup run repro teachers img2dataset push test test-slow test-precision torture lint docs bench ui demo viz clean browser-install cluster-install cluster-build cluster-up cluster-down test-cluster bench-cluster
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -65,8 +65,12 @@ push: $(READY) ## Push data and models of dvc.lock to the DVC remote; ARGS for o
 
 # One thread per process: more throughput than one process with several threads. One process more than cores, because many
 # tests wait for commands that they have started.
-test: $(READY) ## Run the tests in parallel; ARGS="-n 0 PATH" for one process
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder $(ARGS)
+PARALLEL := -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
+test: $(READY) ## Run all tests but the slow ones in parallel; ARGS="-n 0 PATH" for one file in one process, slow or not
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(findstring tests/,$(ARGS)),,-m "not slow") $(ARGS)
+
+test-slow: $(READY) ## Run the slow tests in parallel: whole pipelines, and what takes half a minute or more
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
 
 # Only the files with the marker: to collect all others takes a minute.
 test-precision: $(READY) ## Run the numeric tests as if bfloat16 were fast here, and as if it were not; ASSUMED=1 for one of both

@@ -77,6 +77,7 @@ def content(client, run, folder: Path):
     }
 
 
+@pytest.mark.slow
 def test_offline_runs_arrive_whole_and_once(project, tmp_path, empty_store, monkeypatch):
     # 1) Without the server, a run names the way out; with the option it is recorded here
     with pytest.raises(UserError) as error:

@@ -11,6 +11,15 @@ from shared import made_once
 from tiny import ENVIRONMENT, tiny_clone
 
 LIMIT = 600  # seconds of the run
+FOLDER = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need the finished run as slow."""
+    for item in items:
+        if item.path.parent == FOLDER and "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from fourfold.modalities import LABELS, TOKEN_MODALITIES
 from fourfold.tokenizers.formats import DENSE_FORMATS
 from pipelines.demo import notice
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/guides/use-medical-scans.md"
 CONF = ROOT / "conf/medical/parameters.yml"

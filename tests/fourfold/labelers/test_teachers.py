@@ -216,6 +216,7 @@ def test_labelers_leave_the_batch_unchanged(data: Data, trained: TeacherSet) -> 
     np.testing.assert_array_equal(batch["rgb"], before["rgb"])
 
 
+@pytest.mark.slow
 def test_labels_in_a_bucket_are_those_of_a_folder(data, tiny, trained, labels, bucket, tmp_path, one_thread):
     """In several processes, and as two shares of the work: each shard is uploaded once."""
     wanted, report = integrate_labels(labels, data[0], tiny, tmp_path / "local")

@@ -15,6 +15,7 @@ from fourfold_ops.registry.promotion import decide, promote, rollback
 from fourfold_ops.registry.transfer import copy_version, open_registry
 from fourfold_ops.registry.versions import ModelVersions
 
+pytestmark = pytest.mark.slow
 ROUNDS = 3
 
 

@@ -139,6 +139,7 @@ def real_pods(tmp_path):
     pods.close()
 
 
+@pytest.mark.slow
 def test_after_each_kill_both_pods_resume_even_if_one_is_computing(real_pods):
     real_pods.start(0, 1)
     for killed, step in ((0, 3), (1, 5)):
