@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def verbs(tmp_path):
-    """A function that returns what one call of `make` would run, with each program on a line of its own."""
+    """A function that returns what one call of `make` would run, a line for each program."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("photos", "smoke"):
         (tmp_path / "conf" / name).mkdir(parents=True)

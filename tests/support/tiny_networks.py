@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from fourfold.digests import record_digests
+from fourfold.labelers.packaged import edges
 from fourfold.labelers.packaged.boxes import BOXES, CATEGORIES, INPUT, SCORES
 from fourfold.labelers.packaged.conse import CLASSES_FILE
 from fourfold.labelers.packaged.efficientnet import LITE2_REPEATS
 from fourfold.labelers.packaged.graphs import GRAPH_FILE, WEIGHTS_FILE
-from fourfold.labelers.packaged.networks import ABOUT_FILE, DEEPLAB, EFFICIENTNET, MINILM, SSDLITE, Network, about
+from fourfold.labelers.packaged.networks import ABOUT_FILE, DEEPLAB, EFFICIENTNET, HED, MINILM, SSDLITE, Network, about
 from fourfold.labelers.packaged.sentences import SentenceEncoder
 
 WIDTH = 24  # of the sentence embeddings
@@ -37,6 +38,9 @@ def write_networks(folder: Path) -> Path:
     embeddings = torch.randn(1000, WIDTH, generator=torch.Generator().manual_seed(0))
     save_file({"embeddings": embeddings}, sentences / CLASSES_FILE)
     _finished(folder, MINILM, sentences)
+    (folder / HED.name).mkdir()
+    save_file(edge_weights(), folder / HED.name / edges.WEIGHTS_FILE)
+    _finished(folder, HED, folder / HED.name)
     return folder
 
 
@@ -106,6 +110,19 @@ def classifier_weights(widths: tuple[int, ...], repeats: tuple[int, ...], num_cl
     generator = torch.Generator().manual_seed(0)
     weights |= {"_fc.weight": torch.randn(num_classes, 16, generator=generator), "_fc.bias": torch.zeros(num_classes)}
     return weights
+
+
+def edge_weights(width: int = 4) -> dict[str, torch.Tensor]:
+    """Return weights of a HED with narrow layers that finds an edge wherever the image is dark."""
+    weights: dict[str, torch.Tensor] = {}
+    for block, count in enumerate(edges.CONVOLUTIONS, 1):
+        for index in range(1, count + 1):
+            inputs = 3 if block == index == 1 else width
+            kernel = torch.zeros(width, inputs, 3, 3)
+            kernel[:, 0, 1, 1] = 1
+            weights |= {f"block{block}.{index}.kernel": kernel, f"block{block}.{index}.bias": torch.zeros(width)}
+        weights |= {f"side{block}.kernel": torch.full((1, width, 1, 1), -1.0), f"side{block}.bias": torch.ones(1)}
+    return weights | {"fuse.kernel": torch.full((1, 5, 1, 1), 0.2), "fuse.bias": torch.zeros(1)}
 
 
 def sentence_encoder(width: int = WIDTH, layers: int = 2) -> SentenceEncoder:

