@@ -235,11 +235,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} does not exist. FID needs the published Inception network: take {WEIGHTS_FILE} from {SITE}.")
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has errors of its own
+    except Exception as error:  # the readers raise different errors
         raise ValueError(
             f"{path} cannot be read as tensors ({str(error).splitlines()[0]}). Allowed: {WEIGHTS_FILE} from {SITE}, or its "
             "tensors as .safetensors."
         ) from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{path} has other things than tensors by name. Take {WEIGHTS_FILE} from {SITE}.")
+        raise ValueError(
+            f"{path} has other things than tensors by name. Allowed: {WEIGHTS_FILE} from {SITE}, or its tensors as "
+            ".safetensors."
+        )
     return found
