@@ -205,14 +205,14 @@ class InceptionFeatures:
         if not self.is_published:
             logger.warning("%s is not the published file %s: SHA-256 %s.", path, WEIGHTS_FILE, self.sha256)
         self._network = Inception()
-        own = {name: value for name, value in self._network.state_dict().items() if not name.endswith("num_batches_tracked")}
-        given = {name: v for name, v in tensors.items() if name not in UNUSED and not name.endswith("num_batches_tracked")}
-        wrong = [name for name in sorted(own.keys() | given.keys()) if shape_of(own.get(name)) != shape_of(given.get(name))]
+        own, given = _used(self._network.state_dict()), _used(tensors)
+        shapes = {name: (_shape(given, name), _shape(own, name)) for name in sorted(own.keys() | given.keys())}
+        wrong = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
         if wrong:
+            name, (found, expected) = next(iter(wrong.items()))
             raise ValueError(
-                f"{path} has not the weights of FID's Inception network: {len(wrong)} tensors differ in name or shape, first "
-                f"{wrong[0]} ({shape_of(given.get(wrong[0])) or 'none'} in the file, {shape_of(own.get(wrong[0])) or 'none'} "
-                f"expected). Take {WEIGHTS_FILE} from {SITE}."
+                f"{path} does not have the weights of FID's Inception network: {len(wrong)} tensors differ in name or shape, "
+                f"first {name} ({found} in the file, {expected} expected). Take {WEIGHTS_FILE} from {SITE}."
             )
         self._network.load_state_dict(given, strict=False)
         self._network.eval().requires_grad_(False).to(device)
@@ -225,9 +225,12 @@ class InceptionFeatures:
         return self._network(x_BCHW).cpu().numpy()
 
 
-def shape_of(tensor: Tensor | None) -> tuple[int, ...] | None:
-    """Return the shape of a tensor; None without one."""
-    return None if tensor is None else tuple(tensor.shape)
+def _used(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: v for name, v in tensors.items() if name not in UNUSED and not name.endswith("num_batches_tracked")}
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(tensors[name].shape)) if name in tensors else "none"
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -236,9 +239,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise different errors
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{path} cannot be read as tensors ({str(error).splitlines()[0]}). Allowed: {WEIGHTS_FILE} from {SITE}, or its "
-            "tensors as .safetensors."
+            f"{path} cannot be read as tensors ({reason}). Allowed: {WEIGHTS_FILE} from {SITE}, or its tensors as .safetensors."
         ) from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(

@@ -15,7 +15,7 @@ MAX_SCALE = 4  # of large-scale jitter: the resized image has at most 16 times t
 class RandAugmentConfig(Config):
     """RandAugment (Cubuk et al. 2019, arXiv 1909.13719) as timm defines it: the defaults are its `rand-m9-mstd0.5-inc1`.
 
-    `operations`, `magnitude`, `magnitude_std` and `probability` are timm's n, m, mstd and p.
+    `operations`, `magnitude` and `magnitude_std` are its n, m and mstd.
     """
 
     operations: int = Field(2, ge=1, le=15)  # that are drawn for each image, with replacement
