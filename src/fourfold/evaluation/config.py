@@ -35,6 +35,7 @@ class BenchmarkConfig(Config):
     max_depth: float | None = Field(None, gt=0)  # meters
     normal_signs: tuple[int, int, int] = (1, 1, 1)  # turn the axes of the true normals to x right, y down, z into the scene
     class_names: dict[str, str] = Field(default_factory=dict)  # of the model → of the benchmark, where they differ
+    fid_weights: Path | None = None  # of generated images: file of FID's Inception network; None: FID is left out
     batch_size: int = Field(16, ge=1)  # images that are predicted at once
 
     @field_validator("scales")

@@ -1,13 +1,27 @@
 """Settings of a public benchmark that is learned: its folder, and how it is scored."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from fourfold.configuration import Config
 
 BENCHMARK = "benchmark"  # the source of these tasks, as `TransferTask.truth`
+MAX_MAGNITUDE = 10  # of RandAugment, as timm counts
+MAX_SCALE = 4  # of large-scale jitter: the resized image has at most 16 times the pixels of the model's
+
+
+class RandAugmentConfig(Config):
+    """RandAugment (Cubuk et al. 2019, arXiv 1909.13719) as timm defines it: the defaults are its `rand-m9-mstd0.5-inc1`.
+
+    `operations`, `magnitude` and `magnitude_std` are its n, m and mstd.
+    """
+
+    operations: int = Field(2, ge=1, le=15)  # that are drawn for each image, with replacement
+    magnitude: float = Field(9.0, ge=0, le=MAX_MAGNITUDE)  # 10: e.g. up to 30 degrees, 45 % of the width, or inverted levels
+    magnitude_std: float = Field(0.5, ge=0, le=MAX_MAGNITUDE)  # of normal noise that each operation adds to its magnitude
+    probability: float = Field(0.5, gt=0, le=1)  # that a drawn operation is applied
 
 
 class TrainedBenchmarkConfig(Config):
@@ -24,7 +38,10 @@ class TrainedBenchmarkConfig(Config):
 
     # What is drawn of an image each time that it is learned, for all arms
     random_crop: tuple[float, float] | None = None  # a part with a share of the area between these, e.g. [0.08, 1]; None: off
+    # Large-scale jitter instead: the longer side, as a factor of the model's side, e.g. [0.1, 2]; gray and ignored outside
+    scale_jitter: tuple[float, float] | None = None
     mirror: bool = False  # half of the images; not for questions about left and right
+    rand_augment: RandAugmentConfig | None = None  # after all others; moves and recolors, so not for maps
 
     # None: what the benchmark prescribes; see fourfold.evaluation.benchmarks.views
     view: Literal["squash", "crop", "windows"] | None = None
@@ -37,3 +54,22 @@ class TrainedBenchmarkConfig(Config):
         if value is not None and not 0 < value[0] <= value[1] <= 1:
             raise ValueError(f"random_crop is {list(value)}; allowed: two shares of the area, 0 < first ≤ second ≤ 1.")
         return value
+
+    @field_validator("scale_jitter")
+    @classmethod
+    def _are_factors(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= MAX_SCALE:
+            raise ValueError(
+                f"scale_jitter is {list(value)}; allowed: two factors of the side of the model's images, "
+                f"0 < first ≤ second ≤ {MAX_SCALE}, e.g. [0.1, 2.0]."
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_to_crop(self) -> Self:
+        if self.random_crop is not None and self.scale_jitter is not None:
+            raise ValueError(
+                f"random_crop is {list(self.random_crop)} and scale_jitter {list(self.scale_jitter)}; both choose which part "
+                "of an image is seen. Remove one of them."
+            )
+        return self

@@ -151,6 +151,10 @@ class Measure(ABC):
         """Return more numbers as JSON values, e.g. by class."""
         return {}
 
+    def left_out(self) -> dict[str, str]:
+        """Return why metrics of the benchmark are not in `scores`, by metric."""
+        return {}
+
     def write(self, example: Example, answer: Any, folder: Path) -> None:  # noqa: B027  (optional)
         """Write one answer in the official format of result files."""
 
@@ -210,8 +214,8 @@ def score_official(benchmark: OfficialBenchmark, run: Run) -> dict[str, Any]:
 
     Returns:
         `title`, `split`, `protocol`, `samples`, `complete` (whether the split has its published size; None if unknown),
-        `without_truth`, `scores` (value and interval by metric), `details`, `metrics`, `published`, and `failures` for
-        `render_failures`.
+        `without_truth`, `scores` (value and interval by metric), `details`, `metrics`, `published`, `failures` for
+        `render_failures`, and, if there are any, `left_out`, the metrics that are not there with the reason.
 
     Raises:
         ValueError: data are missing or damaged, or the model has no answers of this kind.
@@ -250,6 +254,7 @@ def score_official(benchmark: OfficialBenchmark, run: Run) -> dict[str, Any]:
         "metrics": [vars(metric) for metric in benchmark.metrics],
         "published": [vars(each) for each in benchmark.published],
         "failures": failures.entries(),
+        **({"left_out": reasons} if (reasons := measure.left_out()) else {}),
     }
 
 

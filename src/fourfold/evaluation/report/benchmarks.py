@@ -60,6 +60,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         found.append(f"Only {result['samples']:,} samples, not the whole split: the numbers are not comparable.")
     if result["without_truth"]:
         found.append(f"{result['without_truth']:,} samples without anything to compare.")
+    metrics = [Metric(**metric) for metric in result["metrics"]]
+    found += [f"{find_metric(metrics, name).title} is left out: {why}" for name, why in result.get("left_out", {}).items()]
     if result["published"]:
         found.append("Published numbers are those of their sources, whose protocols may differ.")
     return found

@@ -1,19 +1,17 @@
 """Official benchmarks with a training split as transfer tasks."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from fourfold.evaluation.benchmarks import BENCHMARKS, OfficialBenchmark
 from fourfold.evaluation.benchmarks.dense_measures import SegmentationMeasure
 from fourfold.evaluation.benchmarks.object_measures import ClassMeasure, QuestionMeasure
-from fourfold.evaluation.benchmarks.official import Run
 from fourfold.evaluation.benchmarks.sets.imagenet import IMAGENET
-from fourfold.metrics.running import Bootstrap
 from fourfold.transfer.benchmark_settings import BENCHMARK, TrainedBenchmarkConfig
 from fourfold.transfer.benchmarks.answers import AnswerVocabulary
-from fourfold.transfer.benchmarks.stream import CLASS, BenchmarkStream, checked
+from fourfold.transfer.benchmarks.stream import CLASS, BenchmarkStream, checked, measure_of
 from fourfold.transfer.examples import Targets
 from fourfold.transfer.heads.dense import SegmentationHead
 from fourfold.transfer.tasks import TRANSFER_TASKS, TransferTask
@@ -55,7 +53,7 @@ def opened(task: TransferTask, benchmark: OfficialBenchmark, settings: TrainedBe
         ValueError: data are missing, too few examples are left to learn, or the scored split is the one that is learned.
     """
     stream = BenchmarkStream(benchmark, settings)
-    measure = benchmark.measure(Run(cast(Any, None), stream.config, Bootstrap(replicates=0)))
+    measure = measure_of(benchmark, stream.config)
     task = replace(task, stream=stream, resolve=None)
     if isinstance(measure, SegmentationMeasure):
         head = SegmentationHead(measure.table.num_classes)

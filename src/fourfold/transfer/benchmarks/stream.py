@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fourfold.evaluation.benchmarks import OfficialBenchmark
+from fourfold.evaluation.benchmarks.dense_measures import SegmentationMeasure
 from fourfold.evaluation.benchmarks.object_measures import GAP
-from fourfold.evaluation.benchmarks.official import Run, StoredExamples, score_official
+from fourfold.evaluation.benchmarks.official import Measure, Run, StoredExamples, score_official
 from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
 from fourfold.evaluation.benchmarks.views import View
 from fourfold.evaluation.config import BenchmarkConfig
@@ -31,7 +32,8 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
     """Return how a benchmark is scored, after a look at its folder.
 
     Raises:
-        ValueError: data are missing, or the split that is scored is unknown or the one that is learned.
+        ValueError: data are missing, the split that is scored is unknown or the one that is learned, or maps have
+            `rand_augment`.
     """
     assert benchmark.train_split is not None
     values = settings.model_dump(include=SCORING, exclude_none=True)
@@ -41,7 +43,17 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
         raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
     for split in (benchmark.train_split, config.split):
         benchmark.check(settings.path, str(split))
+    if settings.rand_augment is not None and isinstance(measure_of(benchmark, config), SegmentationMeasure):
+        raise ValueError(
+            f"{benchmark.title}: rand_augment moves an image and not its map. Remove finetuning.benchmarks.{benchmark.name}."
+            "rand_augment; scale_jitter, random_crop and mirror keep both together."
+        )
     return config
+
+
+def measure_of(benchmark: OfficialBenchmark, config: BenchmarkConfig) -> Measure:
+    """Return the measure of a benchmark without a model: its kind, and the names of classes."""
+    return benchmark.measure(Run(cast(Any, None), config, Bootstrap(replicates=0)))
 
 
 class BenchmarkStream:

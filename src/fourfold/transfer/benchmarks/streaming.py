@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from fourfold.data.cursor import Cursor
-from fourfold.evaluation.benchmarks.official import StoredExamples
+from fourfold.evaluation.benchmarks.official import Example, StoredExamples
 from fourfold.evaluation.benchmarks.views import Box, View, nearest, resized
 from fourfold.seeds import numpy_generator
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
+from fourfold.transfer.benchmarks.augmentation import draw_jitter, rand_augmented
 from fourfold.transfer.examples import Examples, IndexBatches
 from fourfold.transfer.tasks import TransferTask
 
@@ -73,14 +74,24 @@ class StreamedExamples:
     def _read(self, index: int, epoch: int, seed: int) -> tuple[np.ndarray, Any]:
         """Return an input uint8 (S, S, 3), and the truth about it: of maps that of the part that is seen, uint8 (S, S)."""
         example, rng = self.examples[index], numpy_generator(seed, "part", epoch, index)
-        rgb, side = example.rgb, self.view.side
-        top, left, height, width = self._box(rgb.shape[0], rgb.shape[1], rng)
-        part = slice(top, top + height), slice(left, left + width)
-        seen = resized(rgb[part], side)
-        truth = nearest(example.truth[part], side, side) if self.task.kind == "labels" else example.truth
-        if self.settings.mirror and rng.random() < 0.5:
-            return seen[:, ::-1], truth[:, ::-1] if self.task.kind == "labels" else truth
+        is_map, settings = self.task.kind == "labels", self.settings
+        seen, truth = self._part(example, is_map, rng)
+        if settings.mirror and rng.random() < 0.5:
+            seen, truth = seen[:, ::-1], truth[:, ::-1] if is_map else truth
+        if settings.rand_augment is not None:
+            seen = rand_augmented(seen, settings.rand_augment, numpy_generator(seed, "rand_augment", epoch, index))
         return seen, truth
+
+    def _part(self, example: Example, is_map: bool, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+        """Return a part of an image as uint8 (S, S, 3), and the truth about it."""
+        rgb, side = example.rgb, self.view.side
+        height, width, _ = rgb.shape
+        if self.settings.scale_jitter is not None:
+            jitter = draw_jitter((height, width), side, self.settings.scale_jitter, rng)
+            return jitter.image(rgb), jitter.map(example.truth) if is_map else example.truth
+        top, left, height, width = self._box(height, width, rng)
+        part = slice(top, top + height), slice(left, left + width)
+        return resized(rgb[part], side), nearest(example.truth[part], side, side) if is_map else example.truth
 
     def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """Return the part of an image that is learned: a random crop, or one of the parts that scoring sees."""

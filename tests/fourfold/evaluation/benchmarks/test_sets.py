@@ -6,16 +6,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 
 from fourfold.evaluation.benchmarks import BENCHMARKS, OFFICIAL
 from fourfold.evaluation.benchmarks.official import OfficialBenchmark, Run, score_official
+from fourfold.evaluation.benchmarks.views import View
 from fourfold.evaluation.config import BenchmarkConfig
+from fourfold.evaluation.report.benchmarks import benchmark_page, text_table
+from fourfold.evaluation.report.page import format_number
 from fourfold.metrics.running import Bootstrap
 from fourfold.modalities.class_table import ClassTable
 from tests.fourfold.evaluation.benchmarks import tiny_sets
 from tests.fourfold.evaluation.benchmarks.tiny_sets import WNIDS, Given, flat, halves
+from tests.support.inception import random_weights
 
 
 def score(name, path, model, encoder=None, table=None, folder=None, **settings):
@@ -184,6 +189,54 @@ def test_coco_generation_reads_its_own_images_back(tmp_path):
     assert value(result, "frechet_encoder") == pytest.approx(0, abs=1e-6)
     assert value(result, "self_consistency") == pytest.approx((1 + 2 / 3) / 2, abs=1e-6)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"7.png", "8.png"}
+    assert "fid" not in result["scores"]
+    reason = "FID is left out: it needs the published Inception network. Set fid_weights to the file pt_inception-2015"
+    assert reason in text_table(result) and reason in benchmark_page({"coco_generation": result})
+    with pytest.raises(ValueError, match=r"none\.pth does not exist\. .* take pt_inception"):
+        score("coco_generation", tmp_path, model, Seeing(), fid_weights=tmp_path / "none.pth")
+
+
+def test_fid_of_coco_generation_equals_torch_fidelity(tmp_path):
+    from torch_fidelity import calculate_metrics
+
+    rng = np.random.default_rng(0)
+    entries = [{"id": i, "file_name": f"{i}.jpg"} for i in range(6)]
+    for entry in entries:
+        tiny_sets.save(tmp_path / "val2017" / entry["file_name"], rng.integers(0, 256, (40, 80, 3), dtype=np.uint8))
+    captions = [{"image_id": i, "id": i, "caption": f"noise {i}"} for i in range(6)]
+    tiny_sets.write_json(tmp_path / "annotations/captions_val2017.json", {"images": entries, "annotations": captions})
+    weights = tmp_path / "inception.pth"
+    torch.save(random_weights(), weights)
+
+    class Painter(Given):
+        def predict(self, conditions, targets, *, preset="greedy", seed=0):
+            if targets == ["caption"]:
+                return {"caption": ["noise"] * len(conditions["rgb"])}
+            return {"rgb": rng.integers(0, 180, (len(conditions["caption"]), 24, 24, 3), dtype=np.uint8)}
+
+    class Seeing(Words):
+        def encode_image(self, rgb):
+            return None, rgb.mean(axis=(1, 2))[:, :2]
+
+        def encode_text(self, texts):
+            return np.ones((len(texts), 2))
+
+    result = score("coco_generation", tmp_path, Painter(), Seeing(), folder=tmp_path / "made", fid_weights=weights)
+    view = View("crop", Painter().image_side("rgb"))
+    for entry in entries:
+        shown = view.main_input(np.asarray(Image.open(tmp_path / "val2017" / entry["file_name"])))
+        tiny_sets.save(tmp_path / f"real/{entry['id']}.png", shown)
+    judge = calculate_metrics(
+        input1=str(tmp_path / "made"), input2=str(tmp_path / "real"), fid=True, feature_extractor_weights_path=str(weights),
+        cuda=False, cache=False, verbose=False, save_cpu_ram=True,
+    )  # fmt: skip
+    expected = judge["frechet_inception_distance"]
+    assert value(result, "fid") == pytest.approx(expected, rel=1e-6)
+    assert f"FID ↓ {format_number(expected)}\n" in text_table(result)
+    details = result["details"]
+    assert details["fid_network"].startswith("not the published file; SHA-256 ") and "left_out" not in result
+    assert details["fid_images"].startswith("6 generated of 24 × 24 pixels, 6 real ones resized to 16 × 16")
+    assert "Published numbers use 30,000" in details["fid_images"]
 
 
 def test_coco_panoptic_as_classes(tmp_path):

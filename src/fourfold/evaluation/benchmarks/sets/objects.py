@@ -34,6 +34,7 @@ CAPTION_METRICS = (
 GENERATION_METRICS = (
     Metric("clip_score", "CLIP score", "100 times the cosine of image and caption, by the text encoder of the run"),
     Metric("self_consistency", "self-consistency", "ROUGE-L of the caption and the one predicted from the generated image"),
+    Metric("fid", "FID", "Fréchet distance of real and generated images, by features of the published Inception network", True),
     Metric("frechet_encoder", "Fréchet distance", "of real and generated images, by features of the text encoder", True),
 )
 RETRIEVAL_METRICS = tuple(
