@@ -24,6 +24,7 @@ from upath import UPath
 from fourfold.configuration import Config
 from fourfold.data.facts import ENDING, facts_path, shard_digest
 from fourfold.digests import (
+    damage_of,
     difference,
     forget_digests,
     is_intact,
@@ -39,6 +40,7 @@ PLACE_FILE = "shards_at.json"
 HERE = "here"  # instead of a place: in the folder of the set
 CACHE_VARIABLE = "FOURFOLD_SHARD_CACHE"  # a folder that keeps a copy of each shard that was read from a bucket
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # an object of these is whole or absent, whatever is killed
+REMEDY = "Restore it with `dvc checkout --force`, or run its stage again with `shards_at` set to its place."
 AGAIN = "Make it again with `kedro run --pipelines=STAGE`, where STAGE writes this set: equal work gives the same object."
 
 
@@ -68,7 +70,8 @@ class ShardStore:
         elif is_address or not Path(place).is_absolute():
             raise ValueError(
                 f"Shards cannot be kept at {place!r}; allowed: an absolute path, a bucket ({', '.join(BUCKETS)}) such as "
-                f"s3://bucket/prefix, or {HERE!r} for the folder of the set. Correct the entry `shards_at` of conf/*/catalog.yml."
+                f"s3://bucket/prefix, or {HERE!r} for the folder of the set. Correct the "
+                "entry `shards_at` of conf/*/catalog.yml."
             )
         return cls(place)
 
@@ -169,13 +172,12 @@ def read_place(path: Any, expected: Sequence[str] = ()) -> ShardStore:
     Raises:
         ValueError: the file is damaged; the message has both digests.
     """
-    remedy = "Restore it with `dvc checkout --force`, or run its stage again with `shards_at` set."
     try:
         if expected and (damage := difference(path, sha256_file(path), expected)):
-            raise ValueError(f"{damage} {remedy}")
+            raise ValueError(f"{damage} {REMEDY}")
         return ShardStore.at(Place.model_validate(read_json(path)).place)
     except ValidationError as error:
-        raise ValueError(f"{path} does not name a place: {error}. {remedy}") from error
+        raise ValueError(f"{path} does not name a place: {error}. {REMEDY}") from error
 
 
 def is_written(path: Path, store: ShardStore | None) -> bool:
@@ -236,19 +238,29 @@ def _move_to(root: Path, wanted: ShardStore) -> bool:
 
 def _bring_back(root: Path) -> bool:
     """Write the shards of a set into its folder, and forget the store, whose objects stay; return whether there was one."""
-    found = _readable(root)
-    moving = sorted(map(_shard_of, root.glob(f"*/*/shard-*{ENDING}"))) if found else []
-    for path in progress(moving, f"moving to {root}", unit="shard"):
-        sha256 = shard_digest(facts_path(path))
-        if found is None or sha256 is None or (path.is_file() and sha256_file(path) == sha256):  # of a killed call
-            continue
-        if (content := _content(found, sha256, path)) is not None:
-            write_bytes(path, content)
-    # The record first: from then on readers take the files, which are all there
-    forget_digests(root, [PLACE_FILE])
+    record = recorded_digests(root)
+    if PLACE_FILE in record:
+        # Without the place, all shards would have to be made again: so a lost one is an error, also in the next run
+        if damage := damage_of(root, PLACE_FILE, record):
+            raise ValueError(f"{damage} {REMEDY}")
+        found = read_place(root / PLACE_FILE)
+        moving = sorted(map(_shard_of, root.glob(f"*/*/shard-*{ENDING}")))
+        for path in progress(moving, f"moving to {root}", unit="shard"):
+            _bring(path, found)
+        # The record first: from then on readers take the files, which are all there
+        forget_digests(root, [PLACE_FILE])
+        logger.info("%s: %d shards are in it again; their objects stay at %s.", root, len(moving), found.place)
     (root / PLACE_FILE).unlink(missing_ok=True)
-    logger.info("%s: %d shards are in it again; their objects stay at %s.", root, len(moving), found.place if found else "it")
     return True
+
+
+def _bring(path: Path, found: ShardStore) -> None:
+    """Write one shard of a store to its path, unless a killed call did; of a damaged one the facts go: it is made again."""
+    sha256 = shard_digest(facts_path(path))
+    if sha256 is None or (path.is_file() and sha256_file(path) == sha256):
+        return
+    if (content := _content(found, sha256, path)) is not None:
+        write_bytes(path, content)
 
 
 def open_address(url: str) -> UPath:
@@ -286,7 +298,7 @@ def _move(path: Path, found: ShardStore | None, wanted: ShardStore) -> None:
 
 
 def _content(found: ShardStore, sha256: str, path: Path) -> bytes | None:
-    """Return the bytes of a shard; None if its object is missing or damaged: its facts are then forgotten, and it is made again.
+    """Return the bytes of a shard; None if its object is missing or damaged: its facts are removed, so it is made again.
 
     Raises:
         ValueError: the store cannot be reached.

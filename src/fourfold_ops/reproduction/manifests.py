@@ -79,7 +79,7 @@ def disagreements(folder: Path, content: Content) -> dict[str, Disagreement]:
 def _place(folder: Path, content: Content, record: str) -> str:
     """Return where the set of a manifest keeps its shards; "" for other records, and if they are beside it."""
     path = PurePosixPath(record)
-    if path.name != MANIFEST_FILE or len(path.parents) < 3:  # noqa: PLR2004  <split>/<modality>/, and the set itself
+    if path.name != MANIFEST_FILE or len(path.parents) < 3:  # the split and the modality, in the folder of the set
         return ""
     name = (path.parents[2] / PLACE_FILE).as_posix()
     table = _read(folder / name) if name in content.files else None

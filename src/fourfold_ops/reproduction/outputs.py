@@ -114,7 +114,7 @@ def _notes(out: Entry, content: Content, listing: dict[str, str] | None, wrong: 
     """Return what the digests mean together: a lock that was edited looks unlike a file that was changed."""
     notes = []
     if any(one.is_elsewhere for one in wrong.values()):
-        notes.append("shards are missing or damaged where the set keeps them: run its stage again, which makes and uploads them")
+        notes.append("shards are missing or damaged where the set keeps them: run its stage again, which makes them")
     if content.md5 == out.md5:
         if not all(one.is_elsewhere for one in wrong.values()):
             notes.append("dvc.lock has these bytes, but digests.json or a manifest has others: changed before it was recorded")

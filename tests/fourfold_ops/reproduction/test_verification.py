@@ -155,7 +155,7 @@ def test_shards_that_a_set_keeps_elsewhere_are_read_there(project):
     comparison, text = verified(project)
     assert comparison.verdict == DIFFERS and f"{SHARD}: different (SHA-256 " in text
     assert f"{SHARD.replace('-1', '-0')}: missing (SHA-256 absent in {store}, train/rgb/manifest.json has" in text
-    assert "run its stage again, which makes and uploads them" in text and "changed before it was recorded" not in text
+    assert "run its stage again, which makes them" in text and "changed before it was recorded" not in text
     (folder / "shards_at.json").write_text('{"place": "s9://nowhere/x"}')
     with pytest.raises(UserError, match=r"s9://nowhere/x/.*\.tar cannot be read \("):
         verified(project)
