@@ -125,7 +125,7 @@ def find_storage(root: Path, parameters: Mapping[str, Any], catalog: Mapping[str
     head = f"Storage of the configured data, {about} of {configured.image_size} pixels ({_origin(of_data)}):"
     smaller = [keep for keep in KEPT[KEPT.index(configured.keep) + 1 :] if totals[keep] < 0.9 * totals[configured.keep]]
     advice = f"With pseudo_labeling.keep: {smaller[-1]} it is {readable(totals[smaller[-1]])}." if smaller else ""
-    values = {"images": counted, "bytes_for_images": images, "measured": sorted(of_data), "bytes": stored}
+    values: dict[str, Any] = {"images": counted, "bytes_for_images": images, "measured": sorted(of_data), "bytes": stored}
     lines = [head, *_table(stored, configured.keep, copies)]
     if place:
         lines += table_apart(apart, place, configured.keep)
