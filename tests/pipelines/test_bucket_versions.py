@@ -109,12 +109,10 @@ def test_a_fresh_clone_pulls_each_recorded_version_and_reads_its_shards_from_the
             assert named(other) == version and not list(other.glob("data/0[1-3]*/**/shard-*.tar"))
             assert len(done(other, "kedro", "verify").splitlines()) == len(list(other.glob("data/*/*/*/*/manifest.json")))
             assert "Nothing to do" in done(other, "kedro", "run", *CONFIGURED, "--only-changed")
-            assert "is as the working tree recorded it" in done(other, "kedro", "reproduce", "--verify-only")
-        # 3) A stage that is called reads from the bucket, and changes nothing
-        text = done(other, "kedro", "run", f"--env={ENVIRONMENT}", "--pipelines=tokenizer_training")
-        assert "Completed node: tokenize_shards" in text and bucket.uploads() == uploads
-        assert not git(other, "status", "--porcelain")
-        # 4) What the bucket has lost is named
-        lost = next(iter(versions[1].keys() - versions[0].keys()))
+        assert bucket.uploads() == uploads and not git(other, "status", "--porcelain")
+        # 3) What the bucket has lost is named, and nothing else
+        manifest = json.loads((other / "data/03_tokens/shards/train/tok_rgb/manifest.json").read_text())
+        lost = manifest["shards"][0]["sha256"]
         bucket.store.client.delete_object(Bucket=bucket.store.bucket, Key=f"some/prefix/{lost[:2]}/{lost}.tar")
-        assert f"SHA-256 absent in {bucket.place}" in done(other, "kedro", "reproduce", "--verify-only", code=65)
+        text = done(other, "kedro", "reproduce", "--verify-only", code=65)
+        assert text.count(f"SHA-256 absent in {bucket.place}") == text.count("SHA-256 absent") == 1
