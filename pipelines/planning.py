@@ -63,12 +63,12 @@ class Project:
         if "ingestion" in stages:
             check_paths(parameters.get("ingestion") or {})
 
-    def storage(self, root: Path, parameters: Mapping[str, Any]) -> Storage | None:
-        """Return the bytes of images, labels and tokens of the configured source."""
+    def storage(self, root: Path, parameters: Mapping[str, Any], catalog: Mapping[str, Any]) -> Storage | None:
+        """Return the bytes of images, labels and tokens of the configured source, on the disk and in a bucket."""
         from pipelines.storage import find_storage
 
         try:
-            return find_storage(root, parameters)
+            return find_storage(root, parameters, catalog)
         except (ValueError, TypeError):  # settings of a wrong type; they are a problem of the plan, with all their names
             return None
 

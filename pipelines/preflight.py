@@ -5,11 +5,14 @@ import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fourfold.data.ingestion.ingest import HASHED_SPLITS, expected_samples
 from fourfold.modalities import SOURCE_LABELS
 from pipelines.parameters import Parameters
+from pipelines.places import is_on_disk_of, shards_place
+from pipelines.sizes import SETS
 from pipelines.sources import check_paths
 
 DATA, CACHE = Path("data"), Path(".dvc")
@@ -20,12 +23,13 @@ MIN_CODEBOOK_USE = 0.2  # on `val`; less stops the run after tokenizer training 
 MEMBER_BYTES = 1024  # of a tar: a header of 512 bytes, and content that is padded to 512
 
 
-def check(stages: Collection[str], parameters: dict[str, Any]) -> None:
+def check(stages: Collection[str], parameters: dict[str, Any], catalog: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Check what a run reads from outside, and that its splits and its disk are large enough.
 
     Args:
         stages: the stages of the run.
         parameters: all parameters; they are valid.
+        catalog: the configuration of the catalog, which says where shards are kept.
 
     Raises:
         ValueError: a labeler, a source or a public benchmark that is learned is missing, a split is too small for the settings,
@@ -43,7 +47,8 @@ def check(stages: Collection[str], parameters: dict[str, Any]) -> None:
     values = Parameters.model_validate(parameters)
     if (sizes := expected_samples(values.ingestion)) is not None:
         check_sizes(stages, values, sizes)
-        check_space(needed_bytes(stages, values, sizes), sum(sizes.values()))
+        place = shards_place(catalog, DATA / SETS["images"])
+        check_space(_needed_on_disk(stages, values, sizes, place), sum(sizes.values()), place)
 
 
 def check_labelers(values: Parameters) -> None:
@@ -116,16 +121,35 @@ def _rounded_up(number: float) -> int:
     return math.ceil(number - 1e-9)  # 0.2 * 15 is a little more than 3
 
 
-def needed_bytes(stages: Collection[str], values: Parameters, sizes: Mapping[str, int]) -> int:
-    """Return the bytes that shards, labels and tokens of a run take at least, without DVC's cache."""
+def _needed_on_disk(stages: Collection[str], values: Parameters, sizes: Mapping[str, int], place: str) -> int:
+    """Return the bytes that a run needs on the disk of `data/` at least.
+
+    Of shards in a bucket this is what ingestion stages: all images and captions, until they are in shards. If a folder on the
+    same disk keeps them, each equal shard is there once, and DVC has no copy.
+    """
+    if not place:
+        return len(_places()) * needed_bytes(stages, values, sizes)
+    staged = needed_bytes(["ingestion"], values, sizes)
+    return max(staged, needed_bytes(stages, values, sizes, label_copies=1)) if is_on_disk_of(place, DATA) else staged
+
+
+def needed_bytes(stages: Collection[str], values: Parameters, sizes: Mapping[str, int], label_copies: int = 2) -> int:
+    """Return the bytes that shards, labels and tokens of a run take at least, without DVC's cache.
+
+    Args:
+        stages: the stages of the run.
+        values: all parameters.
+        sizes: number of samples of each split, at most.
+        label_copies: how often a label is stored: as the labeler returned it, and combined with the others.
+    """
     pixels = values.ingestion.image_size**2
     labels = values.pseudo_labeling.labelers
     total = sum(sizes.values())
     stored = _member("rgb", pixels) if values.ingestion.storage.format == "png" else MEMBER_BYTES
     needed = total * (stored + MEMBER_BYTES)
-    if "pseudo_labeling" in stages:  # each label twice: as the labeler returned it, and combined with the others
+    if "pseudo_labeling" in stages:
         labeled = total - sizes.get(values.pseudo_labeling.annotated_split, 0) - _not_stored(values, sizes)
-        needed += 2 * labeled * sum(_member(name, pixels) for name in labels)
+        needed += label_copies * labeled * sum(_member(name, pixels) for name in labels)
     if "tokenizer_training" in stages:  # tokens of all labels and of the image, and the captions
         needed += (sizes.get("train", 0) + sizes.get("val", 0)) * MEMBER_BYTES * (len(labels) + 2)
     return needed
@@ -137,23 +161,31 @@ def _not_stored(values: Parameters, sizes: Mapping[str, int]) -> int:
     return {"all": 0, "sample": max(0, training - labeling.sample_size), "none": training}[labeling.keep]
 
 
-def check_space(needed: int, num_samples: int) -> None:
+def _places() -> list[Path]:
+    """Return the folders on the disk of `data/` that have a copy of the results: DVC keeps one in its cache."""
+    shares_disk = CACHE.is_dir() and DATA.is_dir() and CACHE.stat().st_dev == DATA.stat().st_dev
+    return [DATA, CACHE] if shares_disk else [DATA]
+
+
+def check_space(needed: int, num_samples: int, place: str = "") -> None:
     """Raise ValueError if the disk of `data/` is too small, even if every present result is replaced.
 
     Args:
-        needed: bytes of the results.
+        needed: bytes on this disk, with copies.
         num_samples: number of samples that they are for, for the message.
+        place: where shards are kept, if not in `data/`.
     """
     if not DATA.is_dir():
         return
-    shares_disk = CACHE.is_dir() and CACHE.stat().st_dev == DATA.stat().st_dev
-    places = [DATA, CACHE] if shares_disk else [DATA]
-    needed *= len(places)  # DVC keeps a copy in its cache
+    places = _places()
     free = shutil.disk_usage(DATA).free
     if needed <= free or needed <= free + sum(map(_used_bytes, places)):
         return
+    where = f"in {' and '.join(map(str, places))}"
+    if place:
+        where = f"in {DATA} and {place}" if is_on_disk_of(place, DATA) else f"in {DATA} while images are ingested"
     raise ValueError(
-        f"The run needs at least {_readable(needed)} for {num_samples:,} samples in {' and '.join(map(str, places))}, and "
+        f"The run needs at least {_readable(needed)} for {num_samples:,} samples {where}, and "
         f"{_readable(free)} are free at {DATA.resolve()}. Free space, move the project to a larger disk, or ingest fewer "
         "samples; nothing was changed."
     )

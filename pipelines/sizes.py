@@ -1,28 +1,57 @@
 """`kedro sizes`: bytes and hours for any number of images, scaled up from the shards and times of the last run."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fourfold_ops.errors import UserError
+from pipelines.places import recorded_place
 
 DATA = Path("data")
 SETS = {"images": "01_raw/shards", "raw labels": "02_labels/raw", "labels": "02_labels/shards", "tokens": "03_tokens/shards"}
 TIMED = {"ingest_images": ("ingestion", "images"), "label_images": ("pseudo_labeling", "raw labels")}
 TIMED |= {"tokenize_shards": ("tokenizer_training", "tokens")}
 KEPT = ("all", "sample", "none")  # pseudo_labeling.keep
+FACTS = "facts"  # beside the shards of all modalities; they stay in data/, wherever the shards are
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Bytes of sets whose shards are in a bucket or another folder."""
+
+    shards: float  # there, each equal shard once
+    disk: float  # facts in `data/`
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes a sample by set and modality, and seconds a sample by node."""
+    """Bytes a sample by set and modality, and seconds a sample by node.
+
+    Attributes:
+        bytes: bytes a sample by set, and by modality; facts beside the shards are under "facts".
+        seconds: seconds a sample by node.
+        repeated: by set, the share of the bytes of its shards that are shards of an earlier set, or of itself, once more.
+        places: where sets keep their shards, if that is not `data/`.
+    """
 
     bytes: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    repeated: dict[str, float] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
+
+    def apart(self, stored: Mapping[str, float]) -> Apart:
+        """Return what takes space where, if all sets keep their shards at one place.
+
+        Args:
+            stored: the bytes of each set, see `stored`.
+        """
+        shares = {name: found.get(FACTS, 0) / max(1, sum(found.values())) for name, found in self.bytes.items()}
+        shards = {name: size * (1 - shares[name]) * (1 - self.repeated.get(name, 0)) for name, size in stored.items()}
+        return Apart(sum(shards.values()), sum(size * shares[name] for name, size in stored.items()))
 
     def stored(self, images: int, keep: str, sample_size: int, held_out: float) -> dict[str, float]:
         """Return the bytes of each set.
@@ -58,11 +87,13 @@ def sizes(images: int, sample_size: int, held_out: float) -> None:  # noqa: D103
 
 def measured(data: Path) -> Measured:
     """Return what the last run wrote and took; raises UserError if there are no shards."""
-    counts, found = dict[str, int](), dict[str, dict[str, float]]()
+    counts, found, repeated = dict[str, int](), dict[str, dict[str, float]](), dict[str, float]()
+    known = set[str]()  # SHA-256 of the shards so far
     for name, place in SETS.items():
-        totals, samples = _totals(data / place)
+        totals, samples, again = _totals(data / place, known)
         if samples:
             counts[name], found[name] = samples, {modality: size / samples for modality, size in totals.items()}
+            repeated[name] = again / max(1, sum(totals.values()) - totals[FACTS])
     if not found:
         raise UserError(f"{data} has no shards, so nothing can be scaled up.", "Run a small sample first: kedro run.")
     path = data / "seconds.json"
@@ -72,19 +103,29 @@ def measured(data: Path) -> Measured:
         for node, (stage, name) in TIMED.items()
         if name in counts and node in seconds.get(stage, {})
     }
-    return Measured(found, taken)
+    places = dict.fromkeys(filter(None, (recorded_place(data / place) for place in SETS.values())))
+    return Measured(found, taken, repeated, tuple(places))
 
 
-def _totals(root: Path) -> tuple[dict[str, int], int]:
-    """Return the bytes of each modality of a set with the facts beside the shards, and the number of samples."""
-    totals, samples = dict[str, int](), dict[str, int]()
+def _totals(root: Path, known: set[str]) -> tuple[dict[str, int], int, int]:
+    """Return the bytes of each modality of a set and of all facts, the number of samples, and the bytes of known shards.
+
+    Args:
+        root: the folder of the set; its shards may be elsewhere, the manifests have their sizes.
+        known: SHA-256 of shards of other sets; those of this set are added.
+    """
+    totals, samples, again = {FACTS: 0}, dict[str, int](), 0
     for manifest in sorted(root.glob("*/*/manifest.json")):
         content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
         modality, split = content["modality"], manifest.parts[-3]
-        files = [manifest.with_name(one["name"]) for shard in content["shards"] for one in (shard, shard["facts"])]
-        totals[modality] = totals.get(modality, 0) + sum(file.stat().st_size for file in files if file.is_file())
+        facts = [manifest.with_name(shard["facts"]["name"]) for shard in content["shards"]]
+        totals[FACTS] += sum(file.stat().st_size for file in facts if file.is_file())
+        totals[modality] = totals.get(modality, 0) + sum(shard["bytes"] for shard in content["shards"])
+        for shard in content["shards"]:
+            again += shard["bytes"] if shard["sha256"] in known else 0
+            known.add(shard["sha256"])
         samples[split] = sum(shard["samples"] for shard in content["shards"])
-    return totals, sum(samples.values())
+    return totals, sum(samples.values()), again
 
 
 def table(found: Measured, images: int, sample_size: int, held_out: float) -> Iterator[str]:
@@ -100,9 +141,27 @@ def table(found: Measured, images: int, sample_size: int, held_out: float) -> It
         stored = found.stored(images, keep, sample_size, held_out)
         yield f"  {keep:<8}{columns([*stored.values(), sum(stored.values())])}"
     yield ""
+    if found.places:
+        kept = {keep: found.apart(found.stored(images, keep, sample_size, held_out)) for keep in KEPT}
+        yield from table_apart(kept, ", ".join(found.places))
+        yield ""
     for node, seconds in found.seconds.items():
         again = ", with keep: sample or none while tokens are made" if node == "label_images" else ""
         yield f"  {node:<16}{seconds * 1000:>10,.2f} ms a sample{images * seconds / 3600:>12,.1f} h{again}"
+
+
+def table_apart(kept: Mapping[str, Apart], place: str, chosen: str = "") -> Iterator[str]:
+    """Yield lines that say how much is where, for each value of `keep`.
+
+    Args:
+        kept: by value of `keep`.
+        place: where the shards are kept.
+        chosen: the configured value, which gets a star.
+    """
+    yield f"  of these, shards at {place}, each equal one once, and facts on the disk:"
+    yield f"  {'keep':<10}{'shards there':>14}{'disk':>14}"
+    for keep, apart in kept.items():
+        yield f"  {keep + ' *' * (keep == chosen):<10}{columns([apart.shards, apart.disk])}"
 
 
 def columns(counts: Sequence[float]) -> str:

@@ -6,8 +6,9 @@ else is arithmetic on sizes of arrays, without compression.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -20,7 +21,8 @@ from fourfold_ops.errors import UserError
 from fourfold_ops.planning.layout import read_stages
 from fourfold_ops.planning.project import Storage
 from fourfold_ops.planning.records import read_records, record_of_lock
-from pipelines.sizes import KEPT, SETS, Measured, columns, measured, readable
+from pipelines.places import is_on_disk_of, shards_place
+from pipelines.sizes import FACTS, KEPT, SETS, Measured, columns, measured, readable, table_apart
 
 DATA, CACHE = "data", ".dvc"
 STAGES = ("ingestion", "pseudo_labeling", "tokenizer_training")  # that write the sets
@@ -30,6 +32,7 @@ KEEP, SAMPLE_SIZE, FORMAT = "all", 20_000, "png"
 UNKNOWN = 1_000_000  # images that are shown if nobody knows how many there are
 SCENES = 12_600  # of all splits
 SCENES_TRAIN = 8_000
+REPEATED = {"labels": 1.0}  # combining labels leaves nearly all of them as they are; measured where there are shards
 # Bytes of a pixel of a photograph; img2dataset at 256 pixels: 29.9 kB as JPEG and 23.8 as WebP at quality 95, 98 to 188 as PNG
 IMAGE_BYTES = {"png": 2.2, "jpeg": 0.46, "webp": 0.37}
 PIXEL_BYTES = {"image": 3, "depth": 2, "normals": 3, "classes": 1, "edges": 1}  # of a label, by its kind
@@ -79,7 +82,7 @@ class Configured:
         tokens = {target_of(name).name: self._token_bytes(name) for name in ("rgb", "caption", *known)}
         images = {"rgb": image, "caption": _member(TEXT_BYTES)}
         sets = dict(zip(SETS, (images, labels, labels, tokens), strict=True))
-        return {name: {**of_modality, "facts": FACTS_BYTES} for name, of_modality in sets.items() if of_modality}
+        return {name: {**of_modality, FACTS: FACTS_BYTES} for name, of_modality in sets.items() if of_modality}
 
     def _label_bytes(self, name: str) -> int:
         label, pixels = LABELS[name], self.image_size**2
@@ -96,28 +99,38 @@ class Configured:
         return _member(NPY_HEADER + TOKEN_BYTES * tokens)
 
 
-def find_storage(root: Path, parameters: Mapping[str, Any]) -> Storage:
-    """Return what the configured data takes on disk; for a million images if their number cannot be told.
+def find_storage(root: Path, parameters: Mapping[str, Any], catalog: Mapping[str, Any] = MappingProxyType({})) -> Storage:
+    """Return what the configured data takes on disk and in a bucket; for a million images if their number cannot be told.
 
     Args:
         root: the project.
         parameters: all parameters, as `conf/` gives them.
+        catalog: the configuration of the catalog, which says where shards are kept.
     """
     counted, configured = count_images(root, parameters), Configured.of(parameters)
     images = counted or UNKNOWN
     # 1) Bytes of each set for each value of `keep`; DVC keeps a copy in its cache
-    found, of_data = sample_bytes(root, parameters, configured)
-    sizes, copies = Measured(found, {}), 2 if (root / CACHE).is_dir() else 1
+    sizes, of_data = sample_bytes(root, parameters, configured)
+    copies, place = 2 if (root / CACHE).is_dir() else 1, shards_place(catalog)
     stored = {keep: sizes.stored(images, keep, configured.sample_size, configured.held_out) for keep in KEPT}
+    apart = {keep: sizes.apart(of_set) for keep, of_set in stored.items()}
+    # 2) Of shards at another place only the facts are on the disk of the project, and what ingestion stages until it is in
+    # shards; or one copy, if the place is on this disk, too
     totals = {keep: round(copies * sum(of_set.values())) for keep, of_set in stored.items()}
-    # 2) In words and as values
+    if place:
+        is_here, staged = is_on_disk_of(place, root), stored[configured.keep]["images"]
+        totals = {keep: round(copies * one.disk + max(staged, is_here * one.shards)) for keep, one in apart.items()}
+    # 3) In words and as values
     about = f"about {images:,} images" if counted else f"for each {images:,} images, as their number is not known yet,"
     head = f"Storage of the configured data, {about} of {configured.image_size} pixels ({_origin(of_data)}):"
     smaller = [keep for keep in KEPT[KEPT.index(configured.keep) + 1 :] if totals[keep] < 0.9 * totals[configured.keep]]
     advice = f"With pseudo_labeling.keep: {smaller[-1]} it is {readable(totals[smaller[-1]])}." if smaller else ""
-    values = {"images": counted, "bytes_for_images": images, "measured": sorted(of_data), "bytes": stored}
-    lines = (head, *_table(stored, configured.keep, copies))
-    return Storage(lines, totals[configured.keep] if counted else 0, STAGES, advice, values)
+    values: dict[str, Any] = {"images": counted, "bytes_for_images": images, "measured": sorted(of_data), "bytes": stored}
+    lines = [head, *_table(stored, configured.keep, copies)]
+    if place:
+        lines += table_apart(apart, place, configured.keep)
+        values |= {"place": place, "apart": {keep: asdict(one) for keep, one in apart.items()}}
+    return Storage(tuple(lines), totals[configured.keep] if counted else 0, STAGES, advice, values)
 
 
 def _table(stored: Mapping[str, Mapping[str, float]], chosen: str, copies: int) -> Iterator[str]:
@@ -141,17 +154,17 @@ def count_images(root: Path, parameters: Mapping[str, Any]) -> int | None:
     return sum(map(shards.num_samples, shards.splits())) if record and is_same else None
 
 
-def sample_bytes(
-    root: Path, parameters: Mapping[str, Any], configured: Configured
-) -> tuple[dict[str, dict[str, float]], frozenset[str]]:
-    """Return bytes of a sample by set and modality, and the names of the sets that were measured on shards in `data/`."""
+def sample_bytes(root: Path, parameters: Mapping[str, Any], configured: Configured) -> tuple[Measured, frozenset[str]]:
+    """Return bytes of a sample by set and modality, and the names of the sets that were measured on shards of `data/`."""
     computed, usable = configured.computed(), _usable(root, parameters, configured)
     try:
-        of_shards = measured(root / DATA).bytes if usable else {}
+        shards = measured(root / DATA) if usable else Measured({}, {})
     except (UserError, OSError, ValueError, KeyError):  # no shards, or not of this version
-        of_shards = {}
-    found = {name: of_shards[name] if name in usable and name in of_shards else one for name, one in computed.items()}
-    return found, frozenset(usable & of_shards.keys())
+        shards = Measured({}, {})
+    known = usable & shards.bytes.keys()
+    found = {name: shards.bytes[name] if name in known else one for name, one in computed.items()}
+    repeated = {name: (shards.repeated if name in known else REPEATED).get(name, 0.0) for name in computed}
+    return Measured(found, {}, repeated), frozenset(known)
 
 
 def _usable(root: Path, parameters: Mapping[str, Any], configured: Configured) -> set[str]:

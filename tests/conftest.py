@@ -33,6 +33,7 @@ LONGEST = (
     "fourfold/pretraining/test_distributed.py",
     "fourfold_ops/registry/test_postgres_server.py",
     "fourfold/pretraining/test_pretrain.py",
+    "pipelines/test_bucket_versions.py",
     "fourfold_ops/reproduction/test_reproduce.py",
     "pipelines/test_plan_and_run.py",
     "pipelines/test_released_model.py",

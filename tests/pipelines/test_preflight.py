@@ -8,8 +8,9 @@ import pytest
 import yaml
 from kedro.config import OmegaConfigLoader
 
+from fourfold.data import shard_store
 from fourfold.data.ingestion.ingest import expected_samples
-from pipelines import preflight, sources
+from pipelines import places, preflight, sources
 from pipelines.parameters import Parameters
 from pipelines.settings import CONFIG_LOADER_ARGS
 
@@ -197,6 +198,38 @@ def test_disk_that_is_too_small_is_refused(project):
         preflight.check(ALL, parameters())
     Path("data/present").write_bytes(bytes(1000))  # will be replaced
     preflight.check(ALL, parameters())
+
+
+def test_shards_that_go_to_a_bucket_need_no_disk(project):
+    values = Parameters.model_validate(parameters())
+    sizes = expected_samples(values.ingestion)
+    staged = preflight.needed_bytes(["ingestion"], values, sizes)
+    local, once = (preflight.needed_bytes(ALL, values, sizes, label_copies=copies) for copies in (2, 1))
+    assert staged < once < local
+    folder, cache = str(Path("data/x").absolute()), "in data and .dvc"
+    for place, needed, where in (
+        (None, 2 * local, cache),
+        ("here", 2 * local, cache),
+        ("s3://bucket/x", staged, "in data while images are ingested"),
+        (folder, once, f"in data and {folder}"),
+    ):
+        catalog = {"shards_at": {"type": "fourfold_ops.datasets.PlaceDataset", "place": place}}
+        project.free = needed
+        preflight.check(ALL, parameters(), catalog)
+        project.free = needed - 1
+        with pytest.raises(ValueError, match=f"needs at least .* for 12,600 samples {where}, and"):
+            preflight.check(ALL, parameters(), catalog)
+    # Without a setting, as in a clone, a set that is in a bucket stays there
+    project.free = staged + 1000
+    Path("data/01_raw/shards").mkdir(parents=True)
+    Path("data/01_raw/shards/shards_at.json").write_text('{"place": "s3://bucket/x"}')
+    preflight.check(ALL, parameters(), {"shards_at": {"place": None}})
+    with pytest.raises(ValueError, match="needs at least"):
+        preflight.check(ALL, parameters(), {"shards_at": {"place": "here"}})
+
+
+def test_names_of_the_store_are_those_of_the_library():
+    assert (places.HERE, places.PLACE_FILE) == (shard_store.HERE, shard_store.PLACE_FILE)
 
 
 def test_estimate_is_below_a_measured_run():

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from pydantic import TypeAdapter
 
 from fourfold.data.ingestion.ingest import IngestionConfig
 from fourfold.data.ingestion.sources import SOURCES, AnySourceConfig
-from fourfold.data.shards import finish_split, shard_name, write_columns
+from fourfold.data.shard_store import keep_at
+from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns
 from fourfold.labelers.config import LabelingConfig
 from fourfold.scenes.world.config import DEFAULT_NUM_SAMPLES
 from fourfold.tokenizers.config import TokenizersConfig
-from pipelines import storage
+from pipelines import sizes, storage
 from pipelines.planning import PROJECT
 from pipelines.sizes import SETS
 from pipelines.storage import Configured, count_images, find_storage
@@ -115,8 +117,8 @@ def test_without_a_count_the_table_is_for_a_million_images_and_nothing_is_missin
 
 def test_settings_of_a_wrong_type_are_left_to_the_checks_of_the_plan(tmp_path):
     (tmp_path / "dvc.yaml").write_text("stages: {}")
-    assert PROJECT.storage(tmp_path, {"ingestion": {"source": {"kind": "scenes"}, "image_size": "large"}}) is None
-    assert PROJECT.storage(tmp_path, {"ingestion": [], "pseudo_labeling": {"labelers": 3, "keep": "most"}}).needed == 0
+    assert PROJECT.storage(tmp_path, {"ingestion": {"source": {"kind": "scenes"}, "image_size": "large"}}, {}) is None
+    assert PROJECT.storage(tmp_path, {"ingestion": [], "pseudo_labeling": {"labelers": 3, "keep": "most"}}, {}).needed == 0
 
 
 def test_compressed_and_damaged_tars_give_no_wrong_count(tmp_path):
@@ -161,3 +163,43 @@ def test_what_is_kept_changes_the_sum_and_the_advice_names_it(tmp_path):
     # the labels of a sample, as docs/large-data.md has them: 503,808 bytes
     labels = Configured.of(parameters).computed()["labels"]
     assert sum(labels.values()) == pytest.approx(503_808, rel=0.02)
+
+
+def test_shards_in_a_bucket_are_no_disk(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("stages: {}")
+    (tmp_path / ".dvc").mkdir()
+    parameters = yaml.safe_load((ROOT / "conf/cc12m/parameters.yml").read_text())
+    parameters["ingestion"]["source"] = sources(tmp_path)["folder"]
+    places = (None, "s3://b/x", str(tmp_path / "store"))
+    local, there, folder = (find_storage(tmp_path, parameters, {"shards_at": {"place": place}}) for place in places)
+    # 1) The sets are the same; in the bucket, labels that their combination leaves unchanged are once
+    per_set = {name: sum(found.values()) for name, found in Configured.of(parameters).computed().items()}
+    facts = 30 * storage.FACTS_BYTES
+    wanted = 30 * (per_set["images"] + per_set["labels"] + per_set["tokens"]) - 3 * facts
+    assert there.values["bytes"] == local.values["bytes"] and "apart" not in local.values
+    assert there.values["apart"]["all"] == pytest.approx({"shards": wanted, "disk": 4 * facts})
+    assert any(line.startswith("  of these, shards at s3://b/x") for line in there.lines)
+    # 2) The disk needs the facts, which DVC copies, and room for the images while they are ingested
+    assert there.needed == pytest.approx(2 * 4 * facts + 30 * per_set["images"], abs=1) and local.needed > 10 * there.needed
+    assert folder.needed == pytest.approx(2 * 4 * facts + wanted, abs=1)  # on the same disk
+    assert find_storage(tmp_path, parameters, {"shards_at": {"place": "here"}}) == local
+
+
+def test_equal_shards_that_are_elsewhere_are_measured_once(finished, tmp_path):
+    """Sizes are those of the manifests, so nothing changes when the shards move."""
+    ignored = shutil.ignore_patterns("mlflow*", "04_models", "05_reports")
+    data = shutil.copytree(finished / "data", tmp_path / "data", ignore=ignored)
+    before = sizes.measured(data)
+    for place in SETS.values():
+        keep_at(data / place, str(tmp_path / "store"))
+    found = sizes.measured(data)
+    assert found.places == (str(tmp_path / "store"),) and found.bytes == before.bytes and found.repeated == before.repeated
+    assert 0.5 < found.repeated["labels"] <= 1
+    sets = {name: ShardSet(data / place) for name, place in SETS.items()}
+    samples = {name: sum(map(one.num_samples, one.splits())) for name, one in sets.items()}
+    apart = found.apart({name: samples[name] * sum(of_set.values()) for name, of_set in found.bytes.items()})
+    assert apart.shards == pytest.approx(sum(path.stat().st_size for path in (tmp_path / "store").rglob("*.tar")))
+    files = [path for place in SETS.values() for path in (data / place).rglob("*.facts.parquet")]
+    assert apart.disk == pytest.approx(sum(path.stat().st_size for path in files))
+    assert any(f"shards at {tmp_path / 'store'}" in line for line in sizes.table(found, 1000, 10, 0.1))
+    assert not any("shards at" in line for line in sizes.table(before, 1000, 10, 0.1))

@@ -23,14 +23,24 @@ from upath import UPath
 
 from fourfold.configuration import Config
 from fourfold.data.facts import ENDING, facts_path, shard_digest
-from fourfold.digests import difference, is_intact, sha256_file, write_recorded_json
+from fourfold.digests import (
+    damage_of,
+    difference,
+    forget_digests,
+    is_intact,
+    recorded_digests,
+    sha256_file,
+    write_recorded_json,
+)
 from fourfold.progress import progress
 from fourfold.storage import PARTIAL_MARK, atomic_path, read_json, scratch_path, write_bytes
 
 logger = logging.getLogger(__name__)
 PLACE_FILE = "shards_at.json"
+HERE = "here"  # instead of a place: in the folder of the set
 CACHE_VARIABLE = "FOURFOLD_SHARD_CACHE"  # a folder that keeps a copy of each shard that was read from a bucket
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # an object of these is whole or absent, whatever is killed
+REMEDY = "Restore it with `dvc checkout --force`, or run its stage again with `shards_at` set to its place."
 AGAIN = "Make it again with `kedro run --pipelines=STAGE`, where STAGE writes this set: equal work gives the same object."
 
 
@@ -59,8 +69,9 @@ class ShardStore:
             _ = open_address(place).fs
         elif is_address or not Path(place).is_absolute():
             raise ValueError(
-                f"Shards cannot be kept at {place!r}; allowed: an absolute path, or a bucket ({', '.join(BUCKETS)}) such as "
-                "s3://bucket/prefix. Correct the entry `shards_at` of conf/*/catalog.yml."
+                f"Shards cannot be kept at {place!r}; allowed: an absolute path, a bucket ({', '.join(BUCKETS)}) such as "
+                f"s3://bucket/prefix, or {HERE!r} for the folder of the set. Correct the "
+                "entry `shards_at` of conf/*/catalog.yml."
             )
         return cls(place)
 
@@ -161,13 +172,12 @@ def read_place(path: Any, expected: Sequence[str] = ()) -> ShardStore:
     Raises:
         ValueError: the file is damaged; the message has both digests.
     """
-    remedy = "Restore it with `dvc checkout --force`, or run its stage again with `shards_at` set."
     try:
         if expected and (damage := difference(path, sha256_file(path), expected)):
-            raise ValueError(f"{damage} {remedy}")
+            raise ValueError(f"{damage} {REMEDY}")
         return ShardStore.at(Place.model_validate(read_json(path)).place)
     except ValidationError as error:
-        raise ValueError(f"{path} does not name a place: {error}. {remedy}") from error
+        raise ValueError(f"{path} does not name a place: {error}. {REMEDY}") from error
 
 
 def is_written(path: Path, store: ShardStore | None) -> bool:
@@ -188,11 +198,12 @@ def written_shards(folder: Path, store: ShardStore | None) -> Iterator[tuple[Pat
 def keep_at(root: Path, place: str | None, shared: bool = False) -> bool:
     """Keep the shards of a set at a place from now on: those that are elsewhere, e.g. in its folder, move there.
 
-    A call that was killed is completed by the next one.
+    Objects of a store stay in it. A call that was killed is completed by the next one.
 
     Args:
         root: the folder of the set, claimed by this work.
-        place: an absolute path or the address of a bucket. None: where they are, which for a new set is its own folder.
+        place: an absolute path or the address of a bucket; "here": the folder of the set, which then is byte for byte that of a
+            set that never was elsewhere. None: where they are, which for a new set is its own folder.
         shared: several processes do their shares of the work in this folder at the same time.
 
     Returns:
@@ -201,22 +212,55 @@ def keep_at(root: Path, place: str | None, shared: bool = False) -> bool:
     Raises:
         ValueError: the place is not allowed, cannot be reached, or a shard cannot be moved.
     """
-    if place is None:
+    if place is None or (place == HERE and not (root / PLACE_FILE).is_file() and PLACE_FILE not in recorded_digests(root)):
         return False
-    wanted, lock = ShardStore.at(place), root.parent / f"{PARTIAL_MARK}place-{root.name}"
+    lock = root.parent / f"{PARTIAL_MARK}place-{root.name}"
     with FileLock(lock):
-        found = _readable(root)
-        moving = list(root.glob("*/*/shard-*.tar"))
-        if found != wanted:  # also those that have no file here: in another store, or of a killed call
-            moving = sorted({*moving, *map(_shard_of, root.glob(f"*/*/shard-*{ENDING}"))})
-        for path in progress(moving, f"moving to {wanted.place}", unit="shard"):
-            _move(path, found, wanted)
-        write_recorded_json(root, PLACE_FILE, Place(place=wanted.place).model_dump())
+        is_changed = _bring_back(root) if place == HERE else _move_to(root, ShardStore.at(place))
     if not shared:
         lock.unlink(missing_ok=True)
+    return is_changed
+
+
+def _move_to(root: Path, wanted: ShardStore) -> bool:
+    """Move the shards of a set to a store; return whether something changed."""
+    found = _readable(root)
+    moving = list(root.glob("*/*/shard-*.tar"))
+    if found != wanted:  # also those that have no file here: in another store, or of a killed call
+        moving = sorted({*moving, *map(_shard_of, root.glob(f"*/*/shard-*{ENDING}"))})
+    for path in progress(moving, f"moving to {wanted.place}", unit="shard"):
+        _move(path, found, wanted)
+    write_recorded_json(root, PLACE_FILE, Place(place=wanted.place).model_dump())
     if moving:
         logger.info("%s: %d shards are now at %s.", root, len(moving), wanted.place)
     return bool(moving) or found != wanted
+
+
+def _bring_back(root: Path) -> bool:
+    """Write the shards of a set into its folder, and forget the store, whose objects stay; return whether there was one."""
+    record = recorded_digests(root)
+    if PLACE_FILE in record:
+        # Without the place, all shards would have to be made again: so a lost one is an error, also in the next run
+        if damage := damage_of(root, PLACE_FILE, record):
+            raise ValueError(f"{damage} {REMEDY}")
+        found = read_place(root / PLACE_FILE)
+        moving = sorted(map(_shard_of, root.glob(f"*/*/shard-*{ENDING}")))
+        for path in progress(moving, f"moving to {root}", unit="shard"):
+            _bring(path, found)
+        # The record first: from then on readers take the files, which are all there
+        forget_digests(root, [PLACE_FILE])
+        logger.info("%s: %d shards are in it again; their objects stay at %s.", root, len(moving), found.place)
+    (root / PLACE_FILE).unlink(missing_ok=True)
+    return True
+
+
+def _bring(path: Path, found: ShardStore) -> None:
+    """Write one shard of a store to its path, unless a killed call did; of a damaged one the facts go: it is made again."""
+    sha256 = shard_digest(facts_path(path))
+    if sha256 is None or (path.is_file() and sha256_file(path) == sha256):
+        return
+    if (content := _content(found, sha256, path)) is not None:
+        write_bytes(path, content)
 
 
 def open_address(url: str) -> UPath:
@@ -245,11 +289,28 @@ def _move(path: Path, found: ShardStore | None, wanted: ShardStore) -> None:
             facts_path(path).unlink(missing_ok=True)
         path.unlink()
     elif sha256 is not None and found is not None:
-        with scratch_path(path) as temporary:
-            temporary.write_bytes(found.read(sha256, path))
-            wanted.put(temporary, sha256)
+        if (content := _content(found, sha256, path)) is not None:
+            with scratch_path(path) as temporary:
+                temporary.write_bytes(content)
+                wanted.put(temporary, sha256)
     elif sha256 is None or wanted.found(sha256) != sha256:
         facts_path(path).unlink()  # a process was killed before it wrote the shard
+
+
+def _content(found: ShardStore, sha256: str, path: Path) -> bytes | None:
+    """Return the bytes of a shard; None if its object is missing or damaged: its facts are removed, so it is made again.
+
+    Raises:
+        ValueError: the store cannot be reached.
+    """
+    try:
+        return found.read(sha256, path)
+    except ValueError as error:
+        if found.found(sha256) == sha256:  # raises if the store cannot be reached
+            raise
+        logger.warning("%s", error)
+        facts_path(path).unlink()
+        return None
 
 
 def _readable(root: Path) -> ShardStore | None:

@@ -160,7 +160,7 @@ def make_plan(planned: Planned, options: dict[str, Any]) -> WholePlan:
     jobs = planned.jobs.get(options.get("runner") or "", "")
 
     def start() -> subprocess.Popen[str]:
-        return validation.start(present.project_path, names, present.parameters, jobs, options)
+        return validation.start(present, names, jobs, options)
 
     # what needs the libraries of the stages is checked in a second process, and only if something changed since it passed
     process = start() if jobs or has_new_parameters(present, names) else None
@@ -168,7 +168,7 @@ def make_plan(planned: Planned, options: dict[str, Any]) -> WholePlan:
     if process is None and any(change.kind in NEEDS_LIBRARIES for stage in whole.running for change in stage.changes):
         process = start()
     problems, notes = checks.find_problems(present, whole.stages, tracking), checks.find_notes(present, whole.stages)
-    storage = present.project.storage(present.project_path, present.parameters)
+    storage = present.project.storage(present.project_path, present.parameters, present.catalog)
     notes += [note for note in [checks.storage_note(present, whole.stages, storage)] if note]
     found = validation.result_of(process) if process else validation.Findings()
     if found.problem and found.problem not in [problem.text for problem in problems]:

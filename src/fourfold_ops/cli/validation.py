@@ -13,6 +13,7 @@ from typing import Any
 
 from fourfold_ops.errors import UserError, one_line
 from fourfold_ops.loading import load_object
+from fourfold_ops.planning.plan import Present
 
 SECONDS = 120  # to import the libraries on a busy machine
 
@@ -26,26 +27,25 @@ class Findings:
 
 
 def start(
-    project_path: Path,
+    present: Present,
     stages: Iterable[str],
-    parameters: Mapping[str, Any],
     jobs: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[str]:
     """Start the process; it checks while the caller works.
 
     Args:
-        project_path: The project.
+        present: The project, with its parameters and its catalog.
         stages: The stages that will run.
-        parameters: All parameters.
         jobs: Dotted path of a function, (options of `kedro run`) → one line for each Job; "": nothing is submitted.
         options: The options for `jobs`.
     """
-    request = {"project": str(project_path), "stages": sorted(stages), "parameters": parameters}
-    text = json.dumps({**request, "jobs": jobs, "options": options or {}}, default=str)
+    request = {"project": str(present.project_path), "stages": sorted(stages), "parameters": present.parameters}
+    request |= {"catalog": present.catalog, "jobs": jobs, "options": options or {}}
+    text = json.dumps(request, default=str)
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", __name__],
-        cwd=project_path,
+        cwd=present.project_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ def main() -> None:
     request = json.loads(sys.stdin.read())
     bootstrap_project(Path(request["project"]))
     try:
-        _check(set(request["stages"]), request["parameters"])
+        _check(set(request["stages"]), request["parameters"], request["catalog"])
         for line in load_object(request["jobs"])(request["options"]) if request["jobs"] else ():
             print(line)
         print(" ")
@@ -84,7 +84,7 @@ def main() -> None:
         print(f" {one_line(error)}")
 
 
-def _check(stages: set[str], parameters: dict[str, Any]) -> None:
+def _check(stages: set[str], parameters: dict[str, Any], catalog: dict[str, Any]) -> None:
     from kedro.framework.project import settings
 
     from fourfold_ops.hooks.parameters import ParametersHook
@@ -95,7 +95,7 @@ def _check(stages: set[str], parameters: dict[str, Any]) -> None:
             hook.check(parameters)
     for hook in settings.HOOKS:
         if isinstance(hook, PreflightHook):
-            hook.check(stages, parameters)
+            hook.check(stages, parameters, catalog)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class PlaceDataset(AbstractDataset[None, str | None]):
     _EPHEMERAL = True
 
     def __init__(self, place: str | None = None, metadata: dict[str, Any] | None = None) -> None:
-        """Create the data set; `place` is an address such as s3://bucket/prefix, or an absolute path."""
+        """Create the data set; `place` is an address such as s3://bucket/prefix, an absolute path, or a word of the node."""
         self.metadata = metadata
         self._place = place
 

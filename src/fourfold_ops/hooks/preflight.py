@@ -19,7 +19,10 @@ class PreflightHook:
     """
 
     def __init__(self, check: str) -> None:
-        """Create the hook for a function, given by its dotted path: (stages, parameters) → None, or ValueError."""
+        """Create the hook for a function, given by its dotted path: (stages, parameters, catalog) → None, or ValueError.
+
+        The catalog is its configuration, as in conf/.
+        """
         self._check = check
         self._context: KedroContext
 
@@ -33,11 +36,12 @@ class PreflightHook:
         """Raise UserError if the function refuses; a step on another machine relies on the check of its driver."""
         if handover.received():
             return
-        self.check({stage_of(node) for node in pipeline.nodes}, self._context.config_loader["parameters"])
+        loader = self._context.config_loader
+        self.check({stage_of(node) for node in pipeline.nodes}, loader["parameters"], loader["catalog"])
 
-    def check(self, stages: set[str], parameters: dict[str, Any]) -> None:
-        """Raise UserError if the function refuses these stages with these parameters; `kedro plan` calls it too."""
+    def check(self, stages: set[str], parameters: dict[str, Any], catalog: dict[str, Any]) -> None:
+        """Raise UserError if the function refuses these stages with this configuration; `kedro plan` calls it too."""
         try:
-            load_object(self._check)(stages, parameters)
+            load_object(self._check)(stages, parameters, catalog)
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -31,7 +31,7 @@ class Storage:
 
     Attributes:
         lines: A table for people.
-        needed: Bytes, with copies.
+        needed: Bytes on the disk of the project, with copies; those in a bucket are not among them.
         stages: The stages that write these results.
         advice: A sentence on how they would be smaller; may be empty.
         values: The table as JSON values.
@@ -79,11 +79,12 @@ class PlannedProject(Protocol):
         """Raise ValueError if a path that these stages read does not exist."""
         ...
 
-    def storage(self, root: Path, parameters: Mapping[str, Any]) -> Storage | None:
+    def storage(self, root: Path, parameters: Mapping[str, Any], catalog: Mapping[str, Any]) -> Storage | None:
         """Return what the results of the configured data take on disk; None if that cannot be told.
 
         Args:
             root: The project.
             parameters: All parameters.
+            catalog: The configuration of the catalog, which may name another place for large results.
         """
         ...

@@ -7,12 +7,11 @@ from pathlib import Path
 from fourfold_ops.reproduction.archives import KeyDifference, different_keys
 from fourfold_ops.reproduction.content import Content, Reader
 from fourfold_ops.reproduction.lock import Entry, Lock
-from fourfold_ops.reproduction.manifests import disagreements
+from fourfold_ops.reproduction.manifests import ABSENT, ARCHIVE, Disagreement, disagreements
 from fourfold_ops.reproduction.objects import Objects
 from fourfold_ops.versioning.hashes import FOLDER
 
 SAME, DIFFERENT, MISSING, ADDITIONAL = "same", "different", "missing", "additional"
-ARCHIVE = ".tar"
 MAX_FILES = 200  # named for each output; the count has all
 MAX_ARCHIVES = 20  # of which the samples are compared, for each output
 
@@ -63,12 +62,12 @@ def _compared(reader: Reader, stage: str, out: Entry, objects: Objects) -> Outpu
     listing = _listing(out, content, objects)
     changes = [] if content.md5 == out.md5 else _changes(listing, content)
     names = {name for name, _ in changes}
-    changes += [(name, DIFFERENT if name in content.files else MISSING) for name in wrong if name not in names]
+    changes += [(name, MISSING if one.found == ABSENT else DIFFERENT) for name, one in wrong.items() if name not in names]
     changes.sort()
     recorded = {name: md5 for name, md5 in (listing or {}).items() if name in content.files and md5 != content.files[name].md5}
     keys = _keys_of_archives(recorded, reader.root / out.path, objects)
     described = [
-        FileChange(f"{out.path}/{name}".rstrip("/"), status, wrong.get(name, ""), keys.get(name))
+        FileChange(f"{out.path}/{name}".rstrip("/"), status, wrong[name].text if name in wrong else "", keys.get(name))
         for name, status in changes[:MAX_FILES]
     ]
     is_same = content.md5 == out.md5 and not wrong
@@ -111,15 +110,15 @@ def _keys_of_archives(recorded: dict[str, str], folder: Path, objects: Objects) 
     return found
 
 
-def _notes(out: Entry, content: Content, listing: dict[str, str] | None, wrong: dict[str, str]) -> list[str]:
+def _notes(out: Entry, content: Content, listing: dict[str, str] | None, wrong: dict[str, Disagreement]) -> list[str]:
     """Return what the digests mean together: a lock that was edited looks unlike a file that was changed."""
-    if content.md5 == out.md5:
-        return (
-            ["dvc.lock has these bytes, but digests.json or a manifest has others: changed before it was recorded"]
-            if wrong
-            else []
-        )
     notes = []
+    if any(one.is_elsewhere for one in wrong.values()):
+        notes.append("shards are missing or damaged where the set keeps them: run its stage again, which makes them")
+    if content.md5 == out.md5:
+        if not all(one.is_elsewhere for one in wrong.values()):
+            notes.append("dvc.lock has these bytes, but digests.json or a manifest has others: changed before it was recorded")
+        return notes
     if listing is None:
         notes.append(f"neither cache nor remote of DVC has the listing {out.md5}, so files cannot be compared one by one")
     if not wrong and out.md5.endswith(FOLDER):

@@ -20,10 +20,11 @@ from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_re
 from fourfold.data.ingestion.sources.webdataset import WebdatasetConfig
 from fourfold.data.open_shards import OpenShard
 from fourfold.data.resuming import ResumedShards
-from fourfold.data.shard_store import CACHE_VARIABLE, PLACE_FILE, ShardStore, keep_at
+from fourfold.data.shard_store import CACHE_VARIABLE, HERE, PLACE_FILE, ShardStore, keep_at
 from fourfold.data.shards import ShardSet, finish_split, shard_name, write_columns, write_shard
 from fourfold.data.tars import size_of
 from fourfold.seeds import numpy_generator
+from fourfold.storage import write_bytes
 from fourfold_ops.errors import EXIT_DIFFERS
 from pipelines.verify import verify
 from tests.fourfold.data.crawls import members_of, write_tar
@@ -211,6 +212,72 @@ def test_a_move_that_was_killed_is_completed(tmp_path, monkeypatch):
     assert samples_of(write_set(tmp_path / "set", store)) == wanted
 
 
+def files_of(root):
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@each_place
+def test_shards_that_are_brought_back_leave_the_folder_of_a_local_run(tmp_path, place, monkeypatch, caplog):
+    local = write_set(tmp_path / "local", None)
+    shards = write_set(tmp_path / "set", place)
+    objects = {str(path): path.read_bytes() for path in UPath(place).glob("*/*")}
+    with monkeypatch.context() as killed:  # after the first shard, then after the last one
+        for count in (1, 4):
+
+            def write(path, content, count=count):
+                if len(list((tmp_path / "set").rglob("*.tar"))) == count:
+                    raise KeyboardInterrupt
+                write_bytes(path, content)
+
+            killed.setattr("fourfold.data.shard_store.write_bytes", write)
+            killed.setattr("fourfold.data.shard_store.forget_digests", lambda *_: write(None, None))
+            with pytest.raises(KeyboardInterrupt):
+                keep_at(tmp_path / "set", HERE)
+            assert samples_of(shards) == samples_of(local)
+    killed_at = (tmp_path / "set/train/caption/shard-00000.tar").stat().st_mtime_ns
+    (tmp_path / "set/train/tok_rgb/shard-00001.tar").write_bytes(b"damaged meanwhile")
+    assert keep_at(tmp_path / "set", HERE) and not keep_at(tmp_path / "set", HERE)
+    assert files_of(tmp_path / "set") == files_of(tmp_path / "local")
+    assert (tmp_path / "set/train/caption/shard-00000.tar").stat().st_mtime_ns == killed_at  # not written again
+    assert {str(path): path.read_bytes() for path in UPath(place).glob("*/*")} == objects
+    assert "their objects stay at" in caplog.text and samples_of(shards) == samples_of(local)
+    # A kill between the record and the file; then the way back to the store
+    (tmp_path / "set" / PLACE_FILE).write_text(json.dumps({"place": place}))
+    assert keep_at(tmp_path / "set", HERE) and files_of(tmp_path / "set") == files_of(tmp_path / "local")
+    assert samples_of(write_set(tmp_path / "set", place)) == samples_of(local) and not list((tmp_path / "set").rglob("*.tar"))
+
+
+@pytest.mark.parametrize("target", [HERE, "elsewhere"])
+def test_a_shard_whose_object_is_lost_is_made_again_where_the_set_moves(tmp_path, target, caplog):
+    store = tmp_path / "store"
+    shards = write_set(tmp_path / "set", str(store))
+    wanted, victim = samples_of(shards), ShardStore(str(store)).path(shards.manifest("train", "caption").shards[1].sha256)
+    victim.write_bytes(b"damaged")
+    place = HERE if target == HERE else str(tmp_path / target)
+    assert samples_of(write_set(tmp_path / "set", place)) == wanted
+    assert "is damaged" in caplog.text and "Making it again" in caplog.text
+    ShardSet(tmp_path / "set").verify()
+    assert len(list((tmp_path / ("set" if target == HERE else target)).rglob("*.tar"))) == 4
+
+
+class Away:
+    """An object of a store that refuses."""
+
+    def open(self, *arguments):
+        raise PermissionError("no access")
+
+    read_bytes = open
+
+
+def test_a_store_that_is_away_stops_the_move_and_nothing_is_forgotten(tmp_path, monkeypatch):
+    write_set(tmp_path / "set", str(tmp_path / "store"))
+    before = files_of(tmp_path / "set")
+    monkeypatch.setattr(ShardStore, "path", lambda self, sha256: Away())
+    with pytest.raises(ValueError, match=r"cannot be read \(PermissionError: no access\)"):
+        keep_at(tmp_path / "set", HERE)
+    assert files_of(tmp_path / "set") == before
+
+
 def test_a_cache_serves_epochs_and_never_hides_damage(tmp_path, bucket, monkeypatch, caplog):
     shards, cache = write_set(tmp_path / "set", bucket.place), tmp_path / "cache"
     monkeypatch.setenv(CACHE_VARIABLE, str(cache))
@@ -232,6 +299,9 @@ def test_a_damaged_or_lost_record_of_the_place_is_an_error_and_written_again(tmp
     wanted = samples_of(shards)
     for damage in (lambda path: path.write_text('{"place": "/elsewhere"}'), Path.unlink):
         damage(tmp_path / PLACE_FILE)
+        for _ in range(2):  # nothing that was forgotten lets the next run make all shards again
+            with pytest.raises(ValueError, match=r"shards_at.json .*expected.*dvc checkout --force"):
+                keep_at(tmp_path, HERE)
         with pytest.raises(ValueError, match=r"shards_at.json .*expected.*dvc checkout --force"):
             shards.verify()
         assert samples_of(write_set(tmp_path, bucket.place)) == wanted
@@ -240,7 +310,7 @@ def test_a_damaged_or_lost_record_of_the_place_is_an_error_and_written_again(tmp
 
 @pytest.mark.parametrize("place", ["relative/folder", "ftp://host/x", "s3://", "memory://x"])
 def test_a_place_that_cannot_keep_shards_is_an_error(tmp_path, place):
-    with pytest.raises(ValueError, match=r"allowed: an absolute path, or a bucket .*conf/\*/catalog.yml"):
+    with pytest.raises(ValueError, match=r"allowed: an absolute path, a bucket .*, or 'here' .*conf/\*/catalog.yml"):
         keep_at(tmp_path, place)
 
 
@@ -270,6 +340,9 @@ def test_ingestion_into_a_bucket_gives_the_same_set_and_its_damage_is_repaired(t
     tars = {one["contentUrl"]: one["sha256"] for one in described if one.get("encodingFormat") == "application/x-tar"}
     assert {f"s3://{bucket.store.bucket}/{name}" for name in bucket.store.names()} == tars.keys()
     assert all(digest in url for url, digest in tars.items())
+    shutil.copytree(tmp_path / "stored", tmp_path / "back")
+    ingest(config, 0, tmp_path / "back", shards_at=HERE)
+    assert files_of(tmp_path / "back") == files_of(tmp_path / "local")
     uploads = bucket.uploads()
     victim = bucket.store.names()[0]
     bucket.store.client.put_object(Bucket=bucket.store.bucket, Key=victim, Body=b"damaged")

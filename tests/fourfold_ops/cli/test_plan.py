@@ -53,7 +53,7 @@ class Project:
         if parameters["making"].get("note"):
             raise ValueError("making.note is not empty. Remove it.")
 
-    def storage(self, root, parameters):
+    def storage(self, root, parameters, catalog):
         table = ("Storage:", "  a table")
         needed = 10**18 if parameters["making"].get("note") else 0
         return Storage(table, needed, ("judging",), "Judge less.", {"images": 3})

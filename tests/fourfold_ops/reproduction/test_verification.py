@@ -138,6 +138,29 @@ def test_without_cache_and_remote_files_are_named_by_their_manifests(project):
     assert f"{SHARD}: different (SHA-256 " in text and "neither cache nor remote of DVC has the listing" in text
 
 
+def test_shards_that_a_set_keeps_elsewhere_are_read_there(project):
+    store, folder = project.folder.parent / "store", project.folder / "data/01_made"
+    objects = {}
+    for shard in sorted(folder.rglob("*.tar")):
+        digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+        objects[shard.name] = store / digest[:2] / f"{digest}.tar"
+        objects[shard.name].parent.mkdir(parents=True, exist_ok=True)
+        shard.rename(objects[shard.name])
+    (folder / "shards_at.json").write_text(json.dumps({"place": str(store)}))
+    with Repo(str(project.folder)) as repo:
+        repo.commit(force=True)
+    assert verified(project)[0].holds
+    flip(objects["shard-1.tar"], 512)
+    objects["shard-0.tar"].unlink()
+    comparison, text = verified(project)
+    assert comparison.verdict == DIFFERS and f"{SHARD}: different (SHA-256 " in text
+    assert f"{SHARD.replace('-1', '-0')}: missing (SHA-256 absent in {store}, train/rgb/manifest.json has" in text
+    assert "run its stage again, which makes them" in text and "changed before it was recorded" not in text
+    (folder / "shards_at.json").write_text('{"place": "s9://nowhere/x"}')
+    with pytest.raises(UserError, match=r"s9://nowhere/x/.*\.tar cannot be read \("):
+        verified(project)
+
+
 def test_missing_output_and_selected_stages(project):
     (project.folder / "data/03_judged").rename(project.folder / "data/away")
     comparison, text = verified(project)
