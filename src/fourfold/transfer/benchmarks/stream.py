@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from fourfold.evaluation.benchmarks import OfficialBenchmark
-from fourfold.evaluation.benchmarks.dense_measures import SegmentationMeasure
+from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, SegmentationMeasure
 from fourfold.evaluation.benchmarks.object_measures import GAP
 from fourfold.evaluation.benchmarks.official import Measure, Run, StoredExamples, score_official
 from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
@@ -20,6 +20,7 @@ from fourfold.metrics.running import Bootstrap
 from fourfold.seeds import numpy_generator
 from fourfold.storage import write_bytes
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
+from fourfold.transfer.benchmarks.parts import ClassMaps, DepthMaps, Labels, WholeImage
 from fourfold.transfer.benchmarks.streaming import StreamedExamples
 from fourfold.transfer.examples import Examples
 from fourfold.transfer.tasks import Scoring, TransferTask
@@ -43,9 +44,9 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
         raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
     for split in (benchmark.train_split, config.split):
         benchmark.check(settings.path, str(split))
-    if settings.rand_augment is not None and isinstance(measure_of(benchmark, config), SegmentationMeasure):
+    if settings.rand_augment is not None and (left := labels_of(measure_of(benchmark, config)).moved_by_rand_augment):
         raise ValueError(
-            f"{benchmark.title}: rand_augment moves an image and not its map. Remove finetuning.benchmarks.{benchmark.name}."
+            f"{benchmark.title}: rand_augment moves an image and not its {left}. Remove finetuning.benchmarks.{benchmark.name}."
             "rand_augment; scale_jitter, random_crop and mirror keep both together."
         )
     return config
@@ -54,6 +55,15 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
 def measure_of(benchmark: OfficialBenchmark, config: BenchmarkConfig) -> Measure:
     """Return the measure of a benchmark without a model: its kind, and the names of classes."""
     return benchmark.measure(Run(cast(Any, None), config, Bootstrap(replicates=0)))
+
+
+def labels_of(measure: Measure) -> Labels:
+    """Return what becomes of the truth that a measure reads when a part of an image is learned."""
+    if isinstance(measure, SegmentationMeasure):
+        return ClassMaps()
+    if isinstance(measure, DepthMeasure):
+        return DepthMaps(measure.protocol.min_depth, measure.protocol.max_depth)
+    return WholeImage()
 
 
 class BenchmarkStream:
@@ -67,6 +77,7 @@ class BenchmarkStream:
         """
         self.benchmark, self.settings, self.held_out = benchmark, settings, settings.held_out
         self.config = checked(benchmark, settings)
+        self.measure = measure_of(benchmark, self.config)
         assert benchmark.train_split is not None
         self.train = self._examples(benchmark.train_split)
         if len(self.train) < self.held_out + 2:
@@ -96,7 +107,8 @@ class BenchmarkStream:
     def pool(self, task: TransferTask, side: int, seed: int) -> StreamedExamples:
         """Return the examples that may be learned; see `fourfold.transfer.tasks.Stream`."""
         view = View(self.config.view or "squash", side, overlap=self.config.overlap)
-        return StreamedExamples(self.train.subset(np.sort(self._order(seed)[self.held_out :])), task, view, self.settings)
+        examples = self.train.subset(np.sort(self._order(seed)[self.held_out :]))
+        return StreamedExamples(examples, task, view, self.settings, labels_of(self.measure))
 
     def _order(self, seed: int) -> np.ndarray:
         """Return a random order of the training split, int64 (N,); those that are held out come first."""
@@ -137,7 +149,7 @@ class FineTuned:
     def predict(
         self, conditions: dict[str, Any], targets: Sequence[str], *, preset: Any = "greedy", seed: int = 0
     ) -> dict[str, Any]:
-        """Return logits (B, K), answers, or maps uint8 (B, S, S) as the one target; nothing is drawn."""
+        """Return logits (B, K), answers, or what a head predicts of each image as the one target; nothing is drawn."""
         (target,) = targets
         questions = [text.removesuffix(f" {GAP}") for text in conditions.get("caption", ())]
         examples = Examples(conditions["rgb"], questions, [], {})
