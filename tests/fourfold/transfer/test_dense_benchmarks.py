@@ -1,6 +1,8 @@
-"""Fine-tuning on public benchmarks of depth: the loss, labels that follow their images, and the official score."""
+"""Fine-tuning on public benchmarks of depth and boxes: the loss, labels that follow their images, and the official score."""
 
+import json
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +14,15 @@ from PIL import Image
 
 from fourfold.data.cursor import index_batches
 from fourfold.evaluation.benchmarks import BENCHMARKS
+from fourfold.evaluation.benchmarks.sets.segmentation import VOC_CLASSES
 from fourfold.evaluation.benchmarks.views import View
 from fourfold.metrics.depth import DepthProtocol, depth_errors
+from fourfold.metrics.detection import CocoScorer, Detections, TrueBoxes, VocScorer
+from fourfold.metrics.running import Bootstrap
 from fourfold.plugins import load_plugins
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.benchmarks.augmentation import draw_jitter
-from fourfold.transfer.benchmarks.parts import Crop, DepthMaps
+from fourfold.transfer.benchmarks.parts import BoxLabels, Crop, DepthMaps
 from fourfold.transfer.benchmarks.streaming import random_box
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.examples import Examples
@@ -192,3 +197,88 @@ def test_other_maps_of_these_data_can_be_learned(tmp_path):
     task, pool = opened("diode_depth", tmp_path / "diode")
     assert task.head == DepthHead(1e-3, 300.0) and len(pool) == 2
     assert [sorted(np.unique(label)) for label in pool.labels] == [[0, 4], [0, 8]]  # outside of the mask, and on it
+
+
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    side=st.integers(4, 48),
+    jitter=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_boxes_are_those_of_the_painted_pixels(size, side, jitter, seed):
+    """A box of painted pixels, and the painted pixels of its map, are at the same place of the part, also mirrored."""
+    rng = np.random.default_rng(seed)
+    part = draw_jitter(size, side, (0.3, 2.0), rng) if jitter else Crop(random_box(*size, (0.3, 1.0), rng), side)
+    edges = [np.sort(rng.integers(0, length + 1, (2, 2)), axis=1) for length in size]  # of two boxes: y, then x
+    box = np.array([[edges[1][i, 0], edges[0][i, 0], edges[1][i, 1], edges[0][i, 1]] for i in range(2)], float)
+    truth = TrueBoxes(box, np.array([1, 0]), np.ones(2), np.array([False, True]))
+    labels = BoxLabels(("cat", "dog"))
+    found = labels.of_part(truth, part, size, (0, 0, *size))["instances"]
+    assert len(found) <= 1  # the other is a crowd
+    painted = np.zeros(size, np.uint8)
+    painted[edges[0][0, 0] : edges[0][0, 1], edges[1][0, 0] : edges[1][0, 1]] = 1
+    rows, columns = np.nonzero(part.map(painted, 0))
+    if not found:
+        assert len(set(rows)) <= 1 or len(set(columns)) <= 1  # less than a pixel is seen of its height or width
+        return
+    (one,) = found
+    x0, y0, x1, y1 = np.array(one["box"]) * side
+    assert one["class_name"] == "dog" and 0 <= x0 <= x1 - 0.999 and x1 <= side and 0 <= y0 <= y1 - 0.999 and y1 <= side
+    # The painted pixels are those whose center is in the box
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert (x0, y0, x1, y1) == pytest.approx(expected, abs=0.5 + 1e-6)
+    (mirrored,) = labels.mirrored({"instances": found})["instances"]
+    assert np.array(mirrored["box"]) * side == pytest.approx([side - x1, y0, side - x0, y1])
+
+
+def test_boxes_of_coco_and_voc_are_learned_and_scored_by_the_official_measure(pretrained, world, tmp_path):
+    tiny_sets.coco(tmp_path / "coco")
+    shutil.copytree(tmp_path / "coco/val2017", tmp_path / "coco/train2017")
+    shutil.copy(*(tmp_path / f"coco/annotations/instances_{split}2017.json" for split in ("val", "train")))
+    tiny_sets.voc(tmp_path / "voc", 2012)
+    shutil.copy(*(tmp_path / f"voc/VOCdevkit/VOC2012/ImageSets/Main/{split}.txt" for split in ("val", "train")))
+    heads = {"boxes": {"width": 8, "hidden": 16, "pool_side": 3, "proposals": 20, "sampled_boxes": 16, "min_score": 0}}
+    for name, root, classes, boxes in (("coco_boxes", "coco", 3, [1, 1, 0]), ("voc2012_boxes", "voc", 20, [1, 1])):
+        config = settings(name, tmp_path / root, scale_jitter=(0.8, 1.2), mirror=True)
+        config = config.model_copy(update={"heads": HeadsConfig.model_validate(heads)})
+        task, pool = opened(name, tmp_path / root)
+        assert len(task.head.classes) == classes and task.kind == "labels"
+        assert [len(label["instances"]) for label in pool.labels] == boxes  # without crowds and difficult objects
+        folder = tmp_path / f"runs_{name}"
+        found = finetune(pretrained, replace(world, benchmarks=config.benchmarks), config, RunContext(0, folder))
+        ((run, official),) = found["benchmarks"].items()
+        scorer = CocoScorer(Bootstrap(replicates=0)) if name == "coco_boxes" else VocScorer(Bootstrap(replicates=0), False)
+        written = read_boxes(folder / run / "predictions")
+        assert sum(map(len, written.values())) > 0
+        for example in BENCHMARKS.get(name).read(tmp_path / root, official["split"]):
+            rows = np.array(written.get(example.key, []), float).reshape(-1, 6)
+            scorer.add(Detections(rows[:, :4], rows[:, 4].astype(int), rows[:, 5]), example.truth)
+        for metric, score in scorer.scores().items():
+            if np.isfinite(score.value):
+                assert official["scores"][metric]["value"] == pytest.approx(score.value, abs=1e-4)
+
+
+def read_boxes(folder):
+    """Return the rows xmin, ymin, xmax, ymax, class, score of each image in official result files."""
+    rows = defaultdict(list)
+    if (folder / "detections.json").is_file():
+        ids = [1, 18, 90]
+        for entry in json.loads((folder / "detections.json").read_text()):
+            x, y, width, height = entry["bbox"]
+            rows[str(entry["image_id"])].append([x, y, x + width, y + height, ids.index(entry["category_id"]), entry["score"]])
+        return rows
+    for index, name in enumerate(VOC_CLASSES[1:]):
+        for line in (folder / f"comp4_det_test_{name}.txt").read_text().splitlines():
+            key, score, *box = line.split()
+            rows[key].append([*(float(edge) - 1 for edge in box), index, float(score)])
+    return rows
+
+
+def test_rand_augment_moves_an_image_and_not_its_boxes(tmp_path):
+    tiny_sets.voc(tmp_path, 2007)
+    main = tmp_path / "VOCdevkit/VOC2007/ImageSets/Main"
+    shutil.copy(main / "test.txt", main / "trainval.txt")
+    with pytest.raises(
+        ValueError, match=r"rand_augment moves an image and not its boxes\. Remove .*voc2007_boxes.rand_augment"
+    ):
+        opened("voc2007_boxes", tmp_path, rand_augment={})

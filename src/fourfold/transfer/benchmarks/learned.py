@@ -7,13 +7,14 @@ import numpy as np
 
 from fourfold.evaluation.benchmarks import BENCHMARKS, OfficialBenchmark
 from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, SegmentationMeasure
-from fourfold.evaluation.benchmarks.object_measures import ClassMeasure, QuestionMeasure
+from fourfold.evaluation.benchmarks.object_measures import ClassMeasure, DetectionMeasure, QuestionMeasure
 from fourfold.evaluation.benchmarks.sets.imagenet import IMAGENET
 from fourfold.transfer.benchmark_settings import BENCHMARK, TrainedBenchmarkConfig
 from fourfold.transfer.benchmarks.answers import AnswerVocabulary
 from fourfold.transfer.benchmarks.stream import CLASS, BenchmarkStream, checked
 from fourfold.transfer.examples import Targets
 from fourfold.transfer.heads.dense import DepthHead, SegmentationHead
+from fourfold.transfer.heads.detection import BoxHead
 from fourfold.transfer.tasks import TRANSFER_TASKS, TransferTask
 
 MIN_QUESTIONS = 9  # of VQAv2 (Teney et al. 2017, arXiv 1708.02711: more than 8)
@@ -61,6 +62,8 @@ def opened(task: TransferTask, benchmark: OfficialBenchmark, settings: TrainedBe
     if isinstance(measure, DepthMeasure):
         limits = measure.protocol
         return replace(task, head=DepthHead(limits.min_depth, limits.max_depth, settings.depth_scale), make_targets=_labels)
+    if isinstance(measure, DetectionMeasure):
+        return replace(task, head=BoxHead(tuple(measure.names)), make_targets=_labels)
     if isinstance(measure, ClassMeasure):
         return replace(task, choices={CLASS: tuple(measure.names)}, make_targets=_classes)
     if isinstance(measure, QuestionMeasure):
@@ -69,7 +72,7 @@ def opened(task: TransferTask, benchmark: OfficialBenchmark, settings: TrainedBe
         return replace(task, answers=known.answers, make_targets=known.make_targets)
     raise ValueError(
         f"{benchmark.title} has a train_split and {type(measure).__name__}, which cannot be learned. Allowed: ClassMeasure, "
-        "DepthMeasure, QuestionMeasure, SegmentationMeasure. Remove train_split, or add a task in a plug-in."
+        "DepthMeasure, DetectionMeasure, QuestionMeasure, SegmentationMeasure. Remove train_split, or add a task in a plug-in."
     )
 
 

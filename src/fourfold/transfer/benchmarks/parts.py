@@ -1,19 +1,26 @@
 """The part of an image that is learned, and what becomes of its labels: maps of classes, depth and boxes follow the image."""
 
-# H W size of an image, S side of the model
+# H W size of an image, S side of the model, G boxes
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from fourfold.evaluation.benchmarks.views import NO_CLASS, Box, nearest, resized
+from fourfold.metrics.detection import TrueBoxes
 
+MIN_SIDE = 1.0  # pixels of the model's image: boxes of which less is seen are not learned
 Size = tuple[int, int]  # height and width of an image in pixels
 
 
 class Part(Protocol):
     """Which part of an image a model sees, as a square of S pixels; `augmentation.Jitter` is another one."""
+
+    @property
+    def side(self) -> int:
+        """S."""
 
     def image(self, rgb_HW3: np.ndarray) -> np.ndarray:
         """Return the part of an image as uint8 (S, S, 3)."""
@@ -135,3 +142,39 @@ class DepthMaps:
     def mirrored(self, label: np.ndarray) -> np.ndarray:
         """Return depth (S, S)."""
         return label[:, ::-1]
+
+
+@dataclass(frozen=True)
+class BoxLabels:
+    """Boxes as the head learns them (`fourfold.transfer.heads.detection.Boxes`), with coordinates from 0 to 1 of the part.
+
+    They are cut to the part. Those of which less than a pixel of its height or width is left are not learned, nor are those
+    that the measure ignores: crowds of COCO, difficult objects of VOC.
+    """
+
+    names: Sequence[str]  # of the classes
+    moved_by_rand_augment: str | None = "boxes"
+    has_windows = False
+
+    def of_part(self, truth: TrueBoxes, part: Part, size: Size, scored: Box) -> dict[str, Any]:
+        """Return `{"instances": [{"box": [xmin, ymin, xmax, ymax], "class_name": str}]}`."""
+        a, b, c, d = part.affine(size)
+        # A box ends with its image, of which a small one covers a part of the square
+        height, width = (min(part.side, scale * length + shift) for scale, length, shift in ((a, size[0], c), (b, size[1], d)))
+        seen_G4 = np.clip(truth.box_G4 * (b, a, b, a) + (d, c, d, c), 0, (width, height, width, height))
+        is_large_G = (seen_G4[:, 2:] - seen_G4[:, :2] >= MIN_SIDE).all(axis=1)
+        chosen = np.flatnonzero(is_large_G & ~truth.ignored_G)
+        return {
+            "instances": [
+                {"box": (seen_G4[i] / part.side).tolist(), "class_name": self.names[int(truth.class_G[i])]} for i in chosen
+            ]
+        }
+
+    def mirrored(self, label: dict[str, Any]) -> dict[str, Any]:
+        """Return the boxes of a mirrored part."""
+
+        def turned(box: list[float]) -> list[float]:
+            x0, y0, x1, y1 = box
+            return [1 - x1, y0, 1 - x0, y1]
+
+        return {"instances": [{**one, "box": turned(one["box"])} for one in label["instances"]]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from fourfold.evaluation.benchmarks import OfficialBenchmark
 from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, SegmentationMeasure
-from fourfold.evaluation.benchmarks.object_measures import GAP
+from fourfold.evaluation.benchmarks.object_measures import GAP, DetectionMeasure
 from fourfold.evaluation.benchmarks.official import Measure, Run, StoredExamples, score_official
 from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
 from fourfold.evaluation.benchmarks.views import View
@@ -20,9 +20,10 @@ from fourfold.metrics.running import Bootstrap
 from fourfold.seeds import numpy_generator
 from fourfold.storage import write_bytes
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
-from fourfold.transfer.benchmarks.parts import ClassMaps, DepthMaps, Labels, WholeImage
+from fourfold.transfer.benchmarks.parts import BoxLabels, ClassMaps, DepthMaps, Labels, WholeImage
 from fourfold.transfer.benchmarks.streaming import StreamedExamples
 from fourfold.transfer.examples import Examples
+from fourfold.transfer.heads.detection import BoxHead
 from fourfold.transfer.tasks import Scoring, TransferTask
 
 CLASS = "class"  # the attribute of classification tasks
@@ -33,8 +34,8 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
     """Return how a benchmark is scored, after a look at its folder.
 
     Raises:
-        ValueError: data are missing, the split that is scored is unknown or the one that is learned, or maps have
-            `rand_augment`.
+        ValueError: data are missing, the split that is scored is unknown or the one that is learned, maps or
+            boxes have `rand_augment`, or torchvision is missing, which finds boxes.
     """
     assert benchmark.train_split is not None
     values = settings.model_dump(include=SCORING, exclude_none=True)
@@ -44,7 +45,10 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
         raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
     for split in (benchmark.train_split, config.split):
         benchmark.check(settings.path, str(split))
-    if settings.rand_augment is not None and (left := labels_of(measure_of(benchmark, config)).moved_by_rand_augment):
+    measure = measure_of(benchmark, config)
+    if isinstance(measure, DetectionMeasure):
+        BoxHead(tuple(measure.names)).require()
+    if settings.rand_augment is not None and (left := labels_of(measure).moved_by_rand_augment):
         raise ValueError(
             f"{benchmark.title}: rand_augment moves an image and not its {left}. Remove finetuning.benchmarks.{benchmark.name}."
             "rand_augment; scale_jitter, random_crop and mirror keep both together."
@@ -63,6 +67,8 @@ def labels_of(measure: Measure) -> Labels:
         return ClassMaps()
     if isinstance(measure, DepthMeasure):
         return DepthMaps(measure.protocol.min_depth, measure.protocol.max_depth)
+    if isinstance(measure, DetectionMeasure):
+        return BoxLabels(measure.names)
     return WholeImage()
 
 
