@@ -1,8 +1,6 @@
 """Fine-tuning on public benchmarks of depth and boxes: the loss, labels that follow their images, and the official score."""
 
-import json
 import shutil
-from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -14,20 +12,21 @@ from PIL import Image
 
 from fourfold.data.cursor import index_batches
 from fourfold.evaluation.benchmarks import BENCHMARKS
-from fourfold.evaluation.benchmarks.sets.segmentation import VOC_CLASSES
 from fourfold.evaluation.benchmarks.views import View
 from fourfold.metrics.depth import DepthProtocol, depth_errors
 from fourfold.metrics.detection import CocoScorer, Detections, TrueBoxes, VocScorer
 from fourfold.metrics.running import Bootstrap
 from fourfold.plugins import load_plugins
+from fourfold.training.optimizers import OptimizerConfig
 from fourfold.training.run_context import RunContext
 from fourfold.transfer.benchmarks.augmentation import draw_jitter
 from fourfold.transfer.benchmarks.parts import BoxLabels, Crop, DepthMaps
+from fourfold.transfer.benchmarks.stream import FineTuned
 from fourfold.transfer.benchmarks.streaming import random_box
 from fourfold.transfer.config import TransferConfig
 from fourfold.transfer.examples import Examples
 from fourfold.transfer.finetuning import finetune
-from fourfold.transfer.head_sizes import DenseHeadConfig, HeadsConfig
+from fourfold.transfer.head_sizes import BoxHeadConfig, DenseHeadConfig, HeadsConfig
 from fourfold.transfer.heads.dense import DepthHead
 from fourfold.transfer.tasks import TransferData, select_tasks
 from tests.fourfold.evaluation.benchmarks import tiny_sets
@@ -231,47 +230,44 @@ def test_boxes_are_those_of_the_painted_pixels(size, side, jitter, seed):
     assert np.array(mirrored["box"]) * side == pytest.approx([side - x1, y0, side - x0, y1])
 
 
-def test_boxes_of_coco_and_voc_are_learned_and_scored_by_the_official_measure(pretrained, world, tmp_path):
+def test_boxes_of_coco_and_voc_are_learned_and_scored_by_the_official_measure(pretrained, world, tmp_path, monkeypatch):
     tiny_sets.coco(tmp_path / "coco")
     shutil.copytree(tmp_path / "coco/val2017", tmp_path / "coco/train2017")
     shutil.copy(*(tmp_path / f"coco/annotations/instances_{split}2017.json" for split in ("val", "train")))
     tiny_sets.voc(tmp_path / "voc", 2012)
     shutil.copy(*(tmp_path / f"voc/VOCdevkit/VOC2012/ImageSets/Main/{split}.txt" for split in ("val", "train")))
-    heads = {"boxes": {"width": 8, "hidden": 16, "pool_side": 3, "proposals": 20, "sampled_boxes": 16, "min_score": 0}}
-    for name, root, classes, boxes in (("coco_boxes", "coco", 3, [1, 1, 0]), ("voc2012_boxes", "voc", 20, [1, 1])):
-        config = settings(name, tmp_path / root, scale_jitter=(0.8, 1.2), mirror=True)
-        config = config.model_copy(update={"heads": HeadsConfig.model_validate(heads)})
+    heads = HeadsConfig(
+        boxes=BoxHeadConfig(width=32, hidden=64, pool_side=5, anchor_cells=4, proposals=50, sampled_boxes=32, min_score=0)
+    )
+    optimizer = OptimizerConfig(learning_rate=6e-3, muon_learning_rate=0.06)
+    predicted, predict = [], FineTuned.predict
+
+    def recorded(self, conditions, targets, **others):
+        found = predict(self, conditions, targets, **others)
+        predicted.extend(found["det"])
+        return found
+
+    monkeypatch.setattr(FineTuned, "predict", recorded)
+    coco, voc = (scorer(Bootstrap(replicates=0), *others) for scorer, *others in ((CocoScorer,), (VocScorer, False)))
+    sets = (("coco_boxes", "coco", 4, coco, [1, 1, 0]), ("voc2012_boxes", "voc", 90, voc, [1, 1]))
+    for name, root, steps, scorer, boxes in sets:
+        config = settings(name, tmp_path / root, steps, scale_jitter=(0.9, 1.1), mirror=root == "coco")
+        config = config.model_copy(update={"heads": heads, "optimizer": optimizer})
         task, pool = opened(name, tmp_path / root)
-        assert len(task.head.classes) == classes and task.kind == "labels"
         assert [len(label["instances"]) for label in pool.labels] == boxes  # without crowds and difficult objects
-        folder = tmp_path / f"runs_{name}"
-        found = finetune(pretrained, replace(world, benchmarks=config.benchmarks), config, RunContext(0, folder))
-        ((run, official),) = found["benchmarks"].items()
-        scorer = CocoScorer(Bootstrap(replicates=0)) if name == "coco_boxes" else VocScorer(Bootstrap(replicates=0), False)
-        written = read_boxes(folder / run / "predictions")
-        assert sum(map(len, written.values())) > 0
-        for example in BENCHMARKS.get(name).read(tmp_path / root, official["split"]):
-            rows = np.array(written.get(example.key, []), float).reshape(-1, 6)
-            scorer.add(Detections(rows[:, :4], rows[:, 4].astype(int), rows[:, 5]), example.truth)
-        for metric, score in scorer.scores().items():
-            if np.isfinite(score.value):
-                assert official["scores"][metric]["value"] == pytest.approx(score.value, abs=1e-4)
-
-
-def read_boxes(folder):
-    """Return the rows xmin, ymin, xmax, ymax, class, score of each image in official result files."""
-    rows = defaultdict(list)
-    if (folder / "detections.json").is_file():
-        ids = [1, 18, 90]
-        for entry in json.loads((folder / "detections.json").read_text()):
-            x, y, width, height = entry["bbox"]
-            rows[str(entry["image_id"])].append([x, y, x + width, y + height, ids.index(entry["category_id"]), entry["score"]])
-        return rows
-    for index, name in enumerate(VOC_CLASSES[1:]):
-        for line in (folder / f"comp4_det_test_{name}.txt").read_text().splitlines():
-            key, score, *box = line.split()
-            rows[key].append([*(float(edge) - 1 for edge in box), index, float(score)])
-    return rows
+        predicted.clear()
+        data = replace(world, benchmarks=config.benchmarks)
+        found = finetune(pretrained, data, config, RunContext(0, tmp_path / f"runs_{root}"))
+        (official,) = found["benchmarks"].values()
+        examples = list(BENCHMARKS.get(name).read(tmp_path / root, official["split"]))
+        for example, answer in zip(examples, predicted, strict=True):  # the same predictions, scored by themselves
+            height, width, _ = example.rgb.shape
+            rows = [(*one["box"], task.head.classes.index(one["class_name"]), one["score"]) for one in answer["instances"]]
+            table = np.array(rows, float).reshape(-1, 6) * (width, height, width, height, 1, 1)
+            scorer.add(Detections(table[:, :4], table[:, 4].astype(int), table[:, 5]), example.truth)
+        scores = {metric: score.value for metric, score in scorer.scores().items() if np.isfinite(score.value)}
+        assert {metric: each["value"] for metric, each in official["scores"].items()} == pytest.approx(scores, abs=1e-6)
+    assert official["scores"]["ap50"]["value"] > 0.3  # it has learned the boxes of VOC
 
 
 def test_rand_augment_moves_an_image_and_not_its_boxes(tmp_path):

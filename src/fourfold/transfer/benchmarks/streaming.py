@@ -98,7 +98,9 @@ class StreamedExamples:
         """Return the part of an image that is learned: a random one, or one of the parts that scoring sees."""
         side = self.view.side
         if self.settings.scale_jitter is not None:
-            return draw_jitter((height, width), side, self.settings.scale_jitter, rng)
+            # Where scoring squashes an image to a square, it is also learned with this ratio of its sides
+            size = (side, side) if self._view.name == "squash" else (height, width)
+            return draw_jitter(size, side, self.settings.scale_jitter, rng)
         if self.settings.random_crop is not None:
             return Crop(random_box(height, width, self.settings.random_crop, rng), side)
         boxes = self._view.boxes(height, width)
