@@ -271,7 +271,7 @@ def test_boxes_of_coco_and_voc_are_learned_and_scored_by_the_official_measure(pr
     assert official["scores"]["ap50"]["value"] > 0.3  # it has learned the boxes of VOC
 
 
-def test_rand_augment_moves_an_image_and_not_its_boxes(tmp_path):
+def test_boxes_need_whole_images_and_no_rand_augment(tmp_path):
     tiny_sets.voc(tmp_path, 2007)
     main = tmp_path / "VOCdevkit/VOC2007/ImageSets/Main"
     shutil.copy(main / "test.txt", main / "trainval.txt")
@@ -279,3 +279,5 @@ def test_rand_augment_moves_an_image_and_not_its_boxes(tmp_path):
         ValueError, match=r"rand_augment moves an image and not its boxes\. Remove .*voc2007_boxes.rand_augment"
     ):
         opened("voc2007_boxes", tmp_path, rand_augment={})
+    with pytest.raises(ValueError, match=r"view is 'crop', and the official boxes .* Allowed: squash\. Change .*boxes.view"):
+        opened("voc2007_boxes", tmp_path, view="crop")

@@ -34,8 +34,8 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
     """Return how a benchmark is scored, after a look at its folder.
 
     Raises:
-        ValueError: data are missing, the split that is scored is unknown or the one that is learned, maps or
-            boxes have `rand_augment`, or torchvision is missing, which finds boxes.
+        ValueError: data are missing, the split that is scored is unknown or the one that is learned, maps or boxes have
+            `rand_augment`, boxes have the view `crop`, or torchvision is missing, which finds boxes.
     """
     assert benchmark.train_split is not None
     values = settings.model_dump(include=SCORING, exclude_none=True)
@@ -48,6 +48,11 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
     measure = measure_of(benchmark, config)
     if isinstance(measure, DetectionMeasure):
         BoxHead(tuple(measure.names)).require()
+        if config.view == "crop":
+            raise ValueError(
+                f"{benchmark.title}: view is 'crop', and the official boxes are those of whole images. Allowed: squash. Change "
+                f"finetuning.benchmarks.{benchmark.name}.view."
+            )
     if settings.rand_augment is not None and (left := labels_of(measure).moved_by_rand_augment):
         raise ValueError(
             f"{benchmark.title}: rand_augment moves an image and not its {left}. Remove finetuning.benchmarks.{benchmark.name}."
