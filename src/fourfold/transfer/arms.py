@@ -77,8 +77,7 @@ def _baseline(text: TextCodec, task: TransferTask, config: TransferConfig, arm: 
 def with_head(backbone: Any, task: TransferTask, config: TransferConfig, labeled: ExampleSource) -> HeadLearner:
     """Return a network (`fourfold.transfer.backbones`) with the head of a task."""
     assert task.head is not None
-    # Of a stream there are maps of classes only, whose head does not read the labels
-    head = task.head.build(backbone.width, config.heads, labeled)  # type: ignore[arg-type]
+    head = task.head.build(backbone.width, config.heads, labeled)
     return HeadLearner(backbone, head, labeled.size)  # what it predicts has the size of the stored images
 
 

@@ -35,13 +35,16 @@ class TrainedBenchmarkConfig(Config):
     # a benchmark with one answer for each question
     min_questions: PositiveInt | None = None
     batch_size: int = Field(16, ge=1)  # images that are predicted at once
+    # What is learned of depth: meters or their logarithm. An error of 1 m counts the same everywhere, or one of 10 % does
+    depth_scale: Literal["linear", "log"] = "linear"
 
     # What is drawn of an image each time that it is learned, for all arms
     random_crop: tuple[float, float] | None = None  # a part with a share of the area between these, e.g. [0.08, 1]; None: off
-    # Large-scale jitter instead: the longer side, as a factor of the model's side, e.g. [0.1, 2]; gray and ignored outside
+    # Large-scale jitter instead: the longer side, as a factor of the model's side, e.g. [0.1, 2]; gray and ignored outside.
+    # The ratio of the sides is that of the image, and with the view `squash` that of a square
     scale_jitter: tuple[float, float] | None = None
     mirror: bool = False  # half of the images; not for questions about left and right
-    rand_augment: RandAugmentConfig | None = None  # after all others; moves and recolors, so not for maps
+    rand_augment: RandAugmentConfig | None = None  # after all others; moves and recolors, so not for maps and boxes
 
     # None: what the benchmark prescribes; see fourfold.evaluation.benchmarks.views
     view: Literal["squash", "crop", "windows"] | None = None

@@ -80,6 +80,10 @@ class ExampleSource(Protocol):
     def classes(self) -> dict[str, np.ndarray]:
         """Classes by attribute, int64 (N,); empty where these are not known without reading files."""
 
+    @property
+    def labels(self) -> Sequence[Any]:
+        """Labels of a task with a head: all, or those of some examples where files must be read."""
+
     def __len__(self) -> int: ...
 
     def subset(self, indices: np.ndarray) -> "ExampleSource":

@@ -79,7 +79,7 @@ class Head(Protocol):
     def require(self) -> None:
         """Raise ValueError when an optional package is missing that the head needs."""
 
-    def build(self, width: int, config: HeadsConfig, labeled: Examples) -> Any:
+    def build(self, width: int, config: HeadsConfig, labeled: ExampleSource) -> Any:
         """Return a module with `num_maps`, `loss(maps, labels)` and `predict(maps, size)`.
 
         `maps` are `num_maps` tensors (B, width, h, w), the output of the network last; `size` is that of the labels.

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import scipy.io
 from PIL import Image
 
 COLORS = ((220, 30, 30), (30, 200, 60), (40, 60, 220))
@@ -96,4 +98,45 @@ def voc(root: Path, train: int = 8, val: int = 3) -> Path:
             labels.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
             (folder / "SegmentationClass").mkdir(exist_ok=True)
             labels.save(folder / f"SegmentationClass/{name}.png")
+    return root
+
+
+DEPTHS = (2.0, 6.0)  # meters: red is near, blue is far
+
+
+def near_and_far(index: int, height: int, width: int, left: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image uint8 (height, width, 3), red on the left of a column and blue on its right, and its depth in meters."""
+    rgb, depth = colored(0, index, height, width), np.full((height, width), DEPTHS[0])
+    rgb[:, left:], depth[:, left:] = colored(2, index, height, width)[:, left:], DEPTHS[1]
+    return rgb, depth
+
+
+def nyu(root: Path, train: int = 8, test: int = 2) -> Path:
+    """Write scenes of 480 x 640 pixels whose depth is that of their colors; the sensor has none in the first 60 rows."""
+    root.mkdir(parents=True, exist_ok=True)
+    scenes = [near_and_far(i, 480, 640, 200 + 40 * (i % 6)) for i in range(train + test)]
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:  # MATLAB stores arrays transposed
+        file["images"] = np.stack([rgb.transpose(2, 1, 0) for rgb, _ in scenes])
+        depth = np.stack([depth.T for _, depth in scenes]).astype(np.float32)
+        depth[..., :60] = 0
+        file["rawDepths"] = depth
+    order = np.arange(1, train + test + 1)
+    scipy.io.savemat(root / "splits.mat", {"trainNdxs": order[:train, None], "testNdxs": order[train:, None]})
+    return root
+
+
+def kitti(root: Path, train: int = 5, test: int = 2) -> Path:
+    """Write wide frames of which a third of the pixels has a depth; the last one of the training list has no file of depth."""
+    drive, name = "2011_09_26/2011_09_26_drive_0001_sync", "2011_09_26_drive_0001_sync"
+    lines: dict[str, list[str]] = {"eigen_train": [], "eigen_test": []}
+    for index in range(train + test):
+        rgb, depth = near_and_far(index, 36, 110, 40 + 6 * (index % 5))
+        image, truth = f"{drive}/image_02/data/{index:010d}.png", f"{name}/proj_depth/groundtruth/image_02/{index:010d}.png"
+        save(root / image, rgb)
+        depth[np.add.outer(np.arange(36), np.arange(110)) % 3 > 0] = 0
+        save(root / "train" / truth, (depth * 256).astype(np.uint16))
+        lines["eigen_train" if index < train else "eigen_test"].append(f"{image} {truth} 721.5")
+    lines["eigen_train"].append(f"{drive}/image_02/data/0000000099.png {name}/proj_depth/groundtruth/image_02/0000000099.png 1")
+    for split, rows in lines.items():
+        (root / f"{split}_files.txt").write_text("\n".join(rows))
     return root

@@ -51,8 +51,8 @@ class DetectionMeasure(Measure):
             year: of VOC, whose metric is then used; None: COCO.
         """
         super().__init__(run)
-        self._ids, self._names, self._year = list(names), list(names.values()), year
-        self._index = {plain(name): index for index, name in enumerate(self._names)}
+        self._ids, self.names, self._year = list(names), list(names.values()), year
+        self._index = {plain(name): index for index, name in enumerate(self.names)}
         self._scorer = CocoScorer(run.bootstrap) if year is None else VocScorer(run.bootstrap, eleven_points=year < 2010)
         self._unknown: dict[str, int] = {}
         self._results: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ class DetectionMeasure(Measure):
     def details(self) -> dict[str, Any]:
         """Return AP of each class (of COCO: the mean over IoU), and the boxes of classes that the benchmark does not have."""
         each = self._scorer.precision_of_classes()
-        by_class = {self._names[index]: round(float(np.mean(ap)), 6) for index, ap in each.items()}
+        by_class = {self.names[index]: round(float(np.mean(ap)), 6) for index, ap in each.items()}
         return {"ap_of_classes": by_class, "boxes_of_unknown_classes": dict(sorted(self._unknown.items()))}
 
     def write(self, example: Example, answer: Any, folder: Path) -> None:
@@ -100,7 +100,7 @@ class DetectionMeasure(Measure):
         if self._year is None:
             write_json(folder / "detections.json", [self._coco_entry(result) for result in self._results])
             return
-        for index, name in enumerate(self._names):
+        for index, name in enumerate(self.names):
             mine = [result for result in self._results if result["index"] == index]
             lines = [f"{r['image']} {r['score']:.6f} " + " ".join(f"{edge + 1:.1f}" for edge in r["box"]) for r in mine]
             write_bytes(folder / f"comp4_det_test_{name}.txt", "".join(f"{line}\n" for line in lines).encode())
@@ -113,12 +113,12 @@ class DetectionMeasure(Measure):
 
     def draw(self, example: Example, answer: Any) -> list[tuple[str, np.ndarray | str]]:
         """Show predicted and true boxes."""
-        table = ClassTable(names=tuple(self._names))
+        table = ClassTable(names=tuple(self.names))
         size = np.tile([example.rgb.shape[1], example.rgb.shape[0]], 2)
 
         def drawn(boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
             pairs = zip((boxes / size).tolist(), classes.tolist(), strict=True)
-            return images.box_image(example.rgb, [{"box": box, "class_name": self._names[int(k)]} for box, k in pairs], table)
+            return images.box_image(example.rgb, [{"box": box, "class_name": self.names[int(k)]} for box, k in pairs], table)
 
         shown = (("prediction", answer.box_D4, answer.class_D), ("truth", example.truth.box_G4, example.truth.class_G))
         return [("image", example.rgb), *((title, drawn(boxes, classes)) for title, boxes, classes in shown)]

@@ -134,11 +134,15 @@ class Jitter:
         resized = Image.fromarray(np.ascontiguousarray(rgb_HW3)).resize((self.width, self.height), BICUBIC)
         return self._placed(np.asarray(resized), GRAY)
 
-    def map(self, ids_HW: np.ndarray) -> np.ndarray:
-        """Return the class of each pixel (side, side) in the type of `ids_HW`, without interpolation; 255, ignored, outside."""
-        return self._placed(nearest(ids_HW, self.height, self.width), NO_CLASS)
+    def map(self, values_HW: np.ndarray, outside: float = NO_CLASS) -> np.ndarray:
+        """Return a map (side, side) in the type of `values_HW`, without interpolation; `outside` where there is no image."""
+        return self._placed(nearest(values_HW, self.height, self.width), outside)
 
-    def _placed(self, resized: np.ndarray, outside: int) -> np.ndarray:
+    def affine(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return where the points of an image of `size` (H, W) are seen; see `fourfold.transfer.benchmarks.parts.Part`."""
+        return self.height / size[0], self.width / size[1], -float(self.top), -float(self.left)
+
+    def _placed(self, resized: np.ndarray, outside: float) -> np.ndarray:
         seen = resized[self.top : self.top + self.side, self.left : self.left + self.side]
         placed = np.full((self.side, self.side, *resized.shape[2:]), outside, resized.dtype)
         placed[: seen.shape[0], : seen.shape[1]] = seen

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from fourfold.evaluation.benchmarks import OfficialBenchmark
-from fourfold.evaluation.benchmarks.dense_measures import SegmentationMeasure
-from fourfold.evaluation.benchmarks.object_measures import GAP
+from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, SegmentationMeasure
+from fourfold.evaluation.benchmarks.object_measures import GAP, DetectionMeasure
 from fourfold.evaluation.benchmarks.official import Measure, Run, StoredExamples, score_official
 from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
 from fourfold.evaluation.benchmarks.views import View
@@ -20,8 +20,10 @@ from fourfold.metrics.running import Bootstrap
 from fourfold.seeds import numpy_generator
 from fourfold.storage import write_bytes
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
+from fourfold.transfer.benchmarks.parts import BoxLabels, ClassMaps, DepthMaps, Labels, WholeImage
 from fourfold.transfer.benchmarks.streaming import StreamedExamples
 from fourfold.transfer.examples import Examples
+from fourfold.transfer.heads.detection import BoxHead
 from fourfold.transfer.tasks import Scoring, TransferTask
 
 CLASS = "class"  # the attribute of classification tasks
@@ -32,8 +34,8 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
     """Return how a benchmark is scored, after a look at its folder.
 
     Raises:
-        ValueError: data are missing, the split that is scored is unknown or the one that is learned, or maps have
-            `rand_augment`.
+        ValueError: data are missing, the split that is scored is unknown or the one that is learned, maps or boxes have
+            `rand_augment`, boxes have the view `crop`, or torchvision is missing, which finds boxes.
     """
     assert benchmark.train_split is not None
     values = settings.model_dump(include=SCORING, exclude_none=True)
@@ -43,9 +45,17 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
         raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
     for split in (benchmark.train_split, config.split):
         benchmark.check(settings.path, str(split))
-    if settings.rand_augment is not None and isinstance(measure_of(benchmark, config), SegmentationMeasure):
+    measure = measure_of(benchmark, config)
+    if isinstance(measure, DetectionMeasure):
+        BoxHead(tuple(measure.names)).require()
+        if config.view == "crop":
+            raise ValueError(
+                f"{benchmark.title}: view is 'crop', and the official boxes are those of whole images. Allowed: squash. Change "
+                f"finetuning.benchmarks.{benchmark.name}.view."
+            )
+    if settings.rand_augment is not None and (left := labels_of(measure).moved_by_rand_augment):
         raise ValueError(
-            f"{benchmark.title}: rand_augment moves an image and not its map. Remove finetuning.benchmarks.{benchmark.name}."
+            f"{benchmark.title}: rand_augment moves an image and not its {left}. Remove finetuning.benchmarks.{benchmark.name}."
             "rand_augment; scale_jitter, random_crop and mirror keep both together."
         )
     return config
@@ -54,6 +64,17 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
 def measure_of(benchmark: OfficialBenchmark, config: BenchmarkConfig) -> Measure:
     """Return the measure of a benchmark without a model: its kind, and the names of classes."""
     return benchmark.measure(Run(cast(Any, None), config, Bootstrap(replicates=0)))
+
+
+def labels_of(measure: Measure) -> Labels:
+    """Return what becomes of the truth that a measure reads when a part of an image is learned."""
+    if isinstance(measure, SegmentationMeasure):
+        return ClassMaps()
+    if isinstance(measure, DepthMeasure):
+        return DepthMaps(measure.protocol.min_depth, measure.protocol.max_depth)
+    if isinstance(measure, DetectionMeasure):
+        return BoxLabels(measure.names)
+    return WholeImage()
 
 
 class BenchmarkStream:
@@ -67,6 +88,7 @@ class BenchmarkStream:
         """
         self.benchmark, self.settings, self.held_out = benchmark, settings, settings.held_out
         self.config = checked(benchmark, settings)
+        self.measure = measure_of(benchmark, self.config)
         assert benchmark.train_split is not None
         self.train = self._examples(benchmark.train_split)
         if len(self.train) < self.held_out + 2:
@@ -96,7 +118,8 @@ class BenchmarkStream:
     def pool(self, task: TransferTask, side: int, seed: int) -> StreamedExamples:
         """Return the examples that may be learned; see `fourfold.transfer.tasks.Stream`."""
         view = View(self.config.view or "squash", side, overlap=self.config.overlap)
-        return StreamedExamples(self.train.subset(np.sort(self._order(seed)[self.held_out :])), task, view, self.settings)
+        examples = self.train.subset(np.sort(self._order(seed)[self.held_out :]))
+        return StreamedExamples(examples, task, view, self.settings, labels_of(self.measure))
 
     def _order(self, seed: int) -> np.ndarray:
         """Return a random order of the training split, int64 (N,); those that are held out come first."""
@@ -137,7 +160,7 @@ class FineTuned:
     def predict(
         self, conditions: dict[str, Any], targets: Sequence[str], *, preset: Any = "greedy", seed: int = 0
     ) -> dict[str, Any]:
-        """Return logits (B, K), answers, or maps uint8 (B, S, S) as the one target; nothing is drawn."""
+        """Return logits (B, K), answers, or what a head predicts of each image as the one target; nothing is drawn."""
         (target,) = targets
         questions = [text.removesuffix(f" {GAP}") for text in conditions.get("caption", ())]
         examples = Examples(conditions["rgb"], questions, [], {})

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 
 from fourfold.data.cursor import Cursor
-from fourfold.evaluation.benchmarks.official import Example, StoredExamples
-from fourfold.evaluation.benchmarks.views import Box, View, nearest, resized
+from fourfold.evaluation.benchmarks.official import StoredExamples
+from fourfold.evaluation.benchmarks.views import Box, View
 from fourfold.seeds import numpy_generator
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
 from fourfold.transfer.benchmarks.augmentation import draw_jitter, rand_augmented
+from fourfold.transfer.benchmarks.parts import Crop, Labels, Part
 from fourfold.transfer.examples import Examples, IndexBatches
 from fourfold.transfer.tasks import TransferTask
+
+SAMPLED = 64  # examples of which `labels` are read
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class StreamedExamples:
     task: TransferTask
     view: View  # how an image becomes an input of the model
     settings: TrainedBenchmarkConfig
+    kind: Labels  # of the truth
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -46,6 +50,12 @@ class StreamedExamples:
     def classes(self) -> dict[str, np.ndarray]:
         """The class of each example of a classification task, int64 (N,)."""
         return self.task.make_targets(list(self.examples.truths), 0).classes if self.task.choices else {}
+
+    @property
+    def labels(self) -> list[Any]:
+        """Labels of up to 64 examples at equal distances, as they are learned, for statistics; their files are read."""
+        chosen = np.linspace(0, len(self) - 1, min(len(self), SAMPLED)).round().astype(int)
+        return self.task.make_targets([self._read(int(index), 0, 0)[1] for index in chosen], 0).labels
 
     def subset(self, indices: np.ndarray) -> "StreamedExamples":
         """Return some of the examples, in the order of `indices`."""
@@ -72,35 +82,35 @@ class StreamedExamples:
             readers.shutdown(cancel_futures=True)
 
     def _read(self, index: int, epoch: int, seed: int) -> tuple[np.ndarray, Any]:
-        """Return an input uint8 (S, S, 3), and the truth about it: of maps that of the part that is seen, uint8 (S, S)."""
+        """Return an input uint8 (S, S, 3), and the truth about it: of maps and boxes that of the part that is seen."""
         example, rng = self.examples[index], numpy_generator(seed, "part", epoch, index)
-        is_map, settings = self.task.kind == "labels", self.settings
-        seen, truth = self._part(example, is_map, rng)
+        settings, (height, width, _) = self.settings, example.rgb.shape
+        part = self._part(height, width, rng)
+        seen = part.image(example.rgb)
+        truth = self.kind.of_part(example.truth, part, (height, width), self._view.boxes(height, width)[0])
         if settings.mirror and rng.random() < 0.5:
-            seen, truth = seen[:, ::-1], truth[:, ::-1] if is_map else truth
+            seen, truth = seen[:, ::-1], self.kind.mirrored(truth)
         if settings.rand_augment is not None:
             seen = rand_augmented(seen, settings.rand_augment, numpy_generator(seed, "rand_augment", epoch, index))
         return seen, truth
 
-    def _part(self, example: Example, is_map: bool, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
-        """Return a part of an image as uint8 (S, S, 3), and the truth about it."""
-        rgb, side = example.rgb, self.view.side
-        height, width, _ = rgb.shape
+    def _part(self, height: int, width: int, rng: np.random.Generator) -> Part:
+        """Return the part of an image that is learned: a random one, or one of the parts that scoring sees."""
+        side = self.view.side
         if self.settings.scale_jitter is not None:
-            jitter = draw_jitter((height, width), side, self.settings.scale_jitter, rng)
-            return jitter.image(rgb), jitter.map(example.truth) if is_map else example.truth
-        top, left, height, width = self._box(height, width, rng)
-        part = slice(top, top + height), slice(left, left + width)
-        return resized(rgb[part], side), nearest(example.truth[part], side, side) if is_map else example.truth
-
-    def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
-        """Return the part of an image that is learned: a random crop, or one of the parts that scoring sees."""
+            # Where scoring squashes an image to a square, it is also learned with this ratio of its sides
+            size = (side, side) if self._view.name == "squash" else (height, width)
+            return draw_jitter(size, side, self.settings.scale_jitter, rng)
         if self.settings.random_crop is not None:
-            return random_box(height, width, self.settings.random_crop, rng)
-        # Windows are those of maps: a class and an answer belong to the whole image
-        view = replace(self.view, name="squash") if self.view.name == "windows" and self.task.kind != "labels" else self.view
-        boxes = view.boxes(height, width)
-        return boxes[int(rng.integers(len(boxes)))]
+            return Crop(random_box(height, width, self.settings.random_crop, rng), side)
+        boxes = self._view.boxes(height, width)
+        return Crop(boxes[int(rng.integers(len(boxes)))], side)
+
+    @property
+    def _view(self) -> View:
+        """Windows are those of maps: a class, an answer and boxes belong to the whole image."""
+        is_whole = self.view.name == "windows" and not self.kind.has_windows
+        return replace(self.view, name="squash") if is_whole else self.view
 
     def _together(self, parts: Sequence[tuple[np.ndarray, Any]], seed: int) -> Examples:
         targets = self.task.make_targets([truth for _, truth in parts], seed)

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional
 from fourfold.transfer.head_sizes import DenseHeadConfig, HeadsConfig
 from fourfold.transfer.heads.convnext import ConvNeXtHead
 from fourfold.transfer.heads.dpt import DptHead
-from fourfold.transfer.tasks import Examples
+from fourfold.transfer.tasks import ExampleSource
 
 IGNORED = -100  # target of pixels that do not count
 BERHU_SHARE = 0.2  # of the largest error, where the loss becomes quadratic
@@ -33,7 +34,7 @@ class SegmentationHead:
     def require(self) -> None:
         """Need nothing."""
 
-    def build(self, width: int, config: HeadsConfig, labeled: Examples) -> "SegmentationModule":
+    def build(self, width: int, config: HeadsConfig, labeled: ExampleSource) -> "SegmentationModule":
         """Return the module of this head; see `fourfold.transfer.tasks.Head`."""
         return SegmentationModule(dense_head(width, self.num_classes, config.dense), self.num_classes)
 
@@ -66,14 +67,15 @@ class DepthHead:
 
     min_depth: float = 1e-3  # meters
     max_depth: float = float("inf")  # meters; e.g. that of the far plane
+    scale: Literal["linear", "log"] = "linear"  # of what the network predicts: meters, or their natural logarithm
 
     def require(self) -> None:
         """Need nothing."""
 
-    def build(self, width: int, config: HeadsConfig, labeled: Examples) -> "DepthModule":
+    def build(self, width: int, config: HeadsConfig, labeled: ExampleSource) -> "DepthModule":
         """Return the module of this head; see `fourfold.transfer.tasks.Head`."""
         known = [depth_HW[self.is_valid(depth_HW)].astype(np.float64) for depth_HW in labeled.labels]
-        pixels = np.concatenate(known) if known else np.zeros(0)
+        pixels = self.scaled(np.concatenate(known)) if known else np.zeros(0)
         mean, deviation = (float(pixels.mean()), float(pixels.std())) if len(pixels) else (0.0, 1.0)
         return DepthModule(dense_head(width, 1, config.dense), self, mean, max(deviation, 1e-6))
 
@@ -82,9 +84,17 @@ class DepthHead:
         with np.errstate(invalid="ignore"):
             return (depth_HW >= self.min_depth) & (depth_HW < self.max_depth)
 
+    def scaled(self, depth: np.ndarray) -> np.ndarray:
+        """Return what the network learns of depth inside the limits, before it is standardized."""
+        return np.log(depth) if self.scale == "log" else depth
+
+    def meters(self, scaled: Tensor) -> Tensor:
+        """Return depth in meters, inside the limits; the inverse of `scaled`."""
+        return (scaled.exp() if self.scale == "log" else scaled).clamp(self.min_depth, self.max_depth)
+
 
 class DepthModule(nn.Module):
-    """Depth that is standardized by the mean and the deviation of the labels, interpolated to their size."""
+    """Depth, or its logarithm, standardized by the mean and the deviation of the labels, interpolated to their size."""
 
     def __init__(self, maps_to_depth: ConvNeXtHead | DptHead, head: DepthHead, mean: float, deviation: float) -> None:
         super().__init__()
@@ -95,7 +105,9 @@ class DepthModule(nn.Module):
         """Return the reverse Huber loss of the pixels that count; 0 if none does."""
         depth_BHW = np.stack(labels).astype(np.float32)
         keep_BHW = self.limits.is_valid(depth_BHW)
-        wanted_BHW = (np.where(keep_BHW, depth_BHW, self.mean) - self.mean) / self.deviation
+        # Pixels that do not count have any depth, so that its logarithm is finite
+        scaled_BHW = self.limits.scaled(np.where(keep_BHW, depth_BHW, 1.0))
+        wanted_BHW = np.where(keep_BHW, (scaled_BHW - self.mean) / self.deviation, 0)
         found_BHW = resized(self.head(maps).float(), depth_BHW.shape[1:])[:, 0]
         device = found_BHW.device
         return berhu(found_BHW - torch.from_numpy(wanted_BHW).float().to(device), torch.from_numpy(keep_BHW).to(device))
@@ -103,7 +115,7 @@ class DepthModule(nn.Module):
     def predict(self, maps: list[Tensor], size: tuple[int, int]) -> list[np.ndarray]:
         """Return the depth of each image in meters, float32 (H, W), inside the limits."""
         depth_BHW = resized(self.head(maps).float(), size)[:, 0] * self.deviation + self.mean
-        return list(depth_BHW.clamp(self.limits.min_depth, self.limits.max_depth).detach().cpu().numpy())
+        return list(self.limits.meters(depth_BHW).detach().cpu().numpy())
 
 
 def berhu(error: Tensor, keep: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fourfold.labelers.extras import require_package
 from fourfold.transfer.head_sizes import BoxHeadConfig, HeadsConfig
-from fourfold.transfer.tasks import Examples
+from fourfold.transfer.tasks import ExampleSource
 
 CELL = 16  # pixels of a cell of the network's map
 STRIDES = (4, 8, 16, 32)  # pixels of a cell of each level
@@ -74,7 +74,7 @@ class BoxHead:
         """Raise ValueError when torchvision is not installed."""
         require_package("torchvision", "hub")
 
-    def build(self, width: int, config: HeadsConfig, labeled: Examples) -> "BoxModule":
+    def build(self, width: int, config: HeadsConfig, labeled: ExampleSource) -> "BoxModule":
         """Return the module of this head; see `fourfold.transfer.tasks.Head`."""
         return BoxModule(width, self.classes, config.boxes)
 

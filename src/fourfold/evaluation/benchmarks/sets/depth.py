@@ -4,7 +4,8 @@ NYUv2 (Silberman et al. 2012) is read from the official MATLAB files, KITTI (Gei
 improved ground truth (Uhrig et al. 2017), DIODE (Vasiljevic et al. 2019, arXiv 1908.00463) from its folders.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 import scipy.io
 
 from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, NormalMeasure
-from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published
+from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, StoredExamples
 from fourfold.evaluation.benchmarks.sets.reading import read_ids, read_lines, read_rgb, same_size
 from fourfold.metrics.depth import DepthProtocol
 from fourfold.metrics.metric import Metric
 
+logger = logging.getLogger(__name__)
 DEPTH_METRICS = (
     Metric("abs_rel", "AbsRel", "mean relative error of depth, averaged over images", lower_is_better=True),
     Metric("rmse", "RMSE", "meters, averaged over images", lower_is_better=True),
@@ -39,7 +41,7 @@ NORMAL_METRICS = (
     Metric("within_30", "30°", "share of pixels below"),
 )
 NYU_FILE, NYU_SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
-KITTI_LIST = "eigen_test_files.txt"
+KITTI_LIST = "{split}_files.txt"
 
 
 def nyu_indices(folder: Path, split: str) -> np.ndarray:
@@ -51,35 +53,67 @@ def nyu_indices(folder: Path, split: str) -> np.ndarray:
         raise ValueError(f"{folder / NYU_SPLITS} has no list of split {split!r} ({error}). Download it again.") from error
 
 
-def open_hdf5(path: Path) -> Any:
-    """Return a MATLAB 7.3 file opened by h5py; raises ValueError if h5py is absent or the file damaged."""
+def require_h5py() -> Any:
+    """Return the module h5py; raises ValueError if it is not installed."""
     try:
         import h5py
     except ImportError as error:
         raise ValueError(
             "NYUv2 is an HDF5 file: h5py is needed. Install it with `pip install fourfold[benchmarks]`."
         ) from error
+    return h5py
+
+
+def open_hdf5(path: Path) -> Any:
+    """Return a MATLAB 7.3 file opened by h5py; raises ValueError if h5py is absent or the file damaged."""
+    h5py = require_h5py()
     try:
         return h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} cannot be read as HDF5: {error}. Download it again.") from error
 
 
-def read_nyu_depth(folder: Path, split: str) -> Iterator[Example]:
-    """Yield images with raw depth in meters, 0 where the sensor has none; arrays of the file are transposed."""
-    with open_hdf5(folder / NYU_FILE) as file:
-        for index in nyu_indices(folder, split):
-            rgb = np.transpose(file["images"][index], (2, 1, 0))
-            yield Example(f"{index + 1:04d}", rgb, np.transpose(file["rawDepths"][index]).astype(np.float64))
+def read_nyu_depth(folder: Path, split: str) -> StoredExamples:
+    """Return images with raw depth in meters, 0 where the sensor has none."""
+    return read_nyu(folder, split, "rawDepths", lambda depth_HW: depth_HW.astype(np.float64))
 
 
-def read_kitti(folder: Path, split: str) -> Iterator[Example]:
-    """Yield the frames of the Eigen list that have improved ground truth, in meters, 0 where there is none."""
-    for line in read_lines(folder / KITTI_LIST):
-        image, truth = kitti_paths(line, folder / KITTI_LIST)
-        if truth is not None and (path := _existing(folder, truth)) is not None:
-            rgb = read_rgb(folder / image)
-            yield Example(image.removesuffix(".png"), rgb, same_size(read_ids(path) / 256.0, rgb, path))
+def read_nyu(folder: Path, split: str, kind: str, truth: Callable[[np.ndarray], np.ndarray]) -> StoredExamples:
+    """Return images with an array of the file; arrays of the file are transposed.
+
+    Args:
+        folder: of NYUv2.
+        split: `train` or `test`.
+        kind: name of the array in the file.
+        truth: changes the array (H, W) of an image.
+
+    Raises:
+        ValueError: h5py is absent, or the list of splits is damaged.
+    """
+    require_h5py()
+
+    def load(index: int) -> Example:
+        # Opened for each image: processes and threads that share an open HDF5 file would disturb each other
+        with open_hdf5(folder / NYU_FILE) as file:
+            rgb, values = np.transpose(file["images"][index], (2, 1, 0)), np.transpose(file[kind][index])
+        return Example(f"{index + 1:04d}", rgb, truth(values))
+
+    return StoredExamples(nyu_indices(folder, split).tolist(), load)
+
+
+def read_kitti(folder: Path, split: str) -> StoredExamples:
+    """Return the frames of an Eigen list that have improved ground truth, in meters, 0 where there is none."""
+    source = folder / KITTI_LIST.format(split=split)
+    pairs = [kitti_paths(line, source) for line in read_lines(source)]
+    found = [(image, _existing(folder, truth) if truth else None) for image, truth in pairs]
+    known = [(image, path.relative_to(folder).as_posix()) for image, path in found if path is not None]
+    logger.info("%s: %d of %d frames have improved ground truth; the others are left out.", source, len(known), len(pairs))
+
+    def load(row: tuple[str, str]) -> Example:
+        rgb, path = read_rgb(folder / row[0]), folder / row[1]
+        return Example(row[0].removesuffix(".png"), rgb, same_size(read_ids(path) / 256.0, rgb, path))
+
+    return StoredExamples(known, load)
 
 
 def _existing(folder: Path, truth: str) -> Path | None:
@@ -108,8 +142,9 @@ def kitti_paths(line: str, source: Path) -> tuple[str, str | None]:
     )
 
 
-def _read_diode(folder: Path, split: str, kind: str) -> Iterator[Example]:
-    for path in sorted(folder.glob(f"{split}/*/scene_*/scan_*/*.png")):
+def _read_diode(folder: Path, split: str, kind: str) -> StoredExamples:
+    def load(name: str) -> Example:
+        path = folder / name
         rgb, base = read_rgb(path), path.with_suffix("")
         try:
             value = np.load(f"{base}_{kind}.npy", allow_pickle=False).astype(np.float64)
@@ -118,18 +153,19 @@ def _read_diode(folder: Path, split: str, kind: str) -> Iterator[Example]:
             raise ValueError(f"{base}_{kind}.npy cannot be read: {error}. Download it again.") from error
         value = value.squeeze(-1) if value.ndim == 3 and kind == "depth" else value
         value = same_size(value, rgb, Path(f"{base}_{kind}.npy"))
-        yield Example(
-            path.relative_to(folder).with_suffix("").as_posix(), rgb, value if known is None else np.where(known, value, 0)
-        )
+        return Example(name.removesuffix(".png"), rgb, value if known is None else np.where(known, value, 0))
+
+    paths = sorted(folder.glob(f"{split}/*/scene_*/scan_*/*.png"))
+    return StoredExamples([path.relative_to(folder).as_posix() for path in paths], load)
 
 
-def read_diode_depth(folder: Path, split: str) -> Iterator[Example]:
-    """Yield images with depth in meters, 0 outside of the mask."""
+def read_diode_depth(folder: Path, split: str) -> StoredExamples:
+    """Return images with depth in meters, 0 outside of the mask."""
     return _read_diode(folder, split, "depth")
 
 
-def read_diode_normals(folder: Path, split: str) -> Iterator[Example]:
-    """Yield images with normals as stored, zero where there is none."""
+def read_diode_normals(folder: Path, split: str) -> StoredExamples:
+    """Return images with normals as stored, zero where there is none."""
     return _read_diode(folder, split, "normal")
 
 
@@ -146,6 +182,7 @@ DEPTH_BENCHMARKS = (
         protocol="Eigen crop, raw depth, 0.001 to 10 m, mean over 654 images (as BTS)",
         split="test",
         splits=("train", "test"),
+        train_split="train",
         sizes={"train": 795, "test": 654},
         published=(
             Published("DenseDepth, DenseNet-169", "abs_rel", 0.123, "arXiv 1812.11941"),
@@ -157,14 +194,15 @@ DEPTH_BENCHMARKS = (
     OfficialBenchmark(
         name="kitti_depth",
         title="KITTI depth, Eigen split",
-        site="the KITTI Vision Benchmark Suite (cvlibs.net); the list is that of BTS or Monodepth2",
+        site="the KITTI Vision Benchmark Suite (cvlibs.net); the lists are those of BTS or Monodepth2",
         layout=(KITTI_LIST, "20*_*_*"),
         read=read_kitti,
         measure=lambda run: DepthMeasure(run, DepthProtocol("garg", max_depth=80.0), scale=256),
         metrics=DEPTH_METRICS,
         protocol="Garg crop, improved ground truth, 0.001 to 80 m, mean over 652 images (as BTS)",
         split="eigen_test",
-        splits=("eigen_test",),
+        splits=("eigen_train", "eigen_test"),
+        train_split="eigen_train",
         view="windows",
         sizes={"eigen_test": 652},
         published=(
@@ -182,6 +220,7 @@ DEPTH_BENCHMARKS = (
         metrics=DEPTH_METRICS,
         protocol="all pixels of the mask, 0.001 to 300 m, mean over images",
         splits=("train", "val"),
+        train_split="train",
     ),
     OfficialBenchmark(
         name="diode_normals",

@@ -10,7 +10,7 @@ import numpy as np
 
 from fourfold.evaluation.benchmarks.generation_measures import GenerationMeasure
 from fourfold.evaluation.benchmarks.object_measures import CaptionMeasure, DetectionMeasure, RetrievalMeasure
-from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run
+from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
 from fourfold.evaluation.benchmarks.sets.reading import read_json_file, read_lines, read_rgb
 from fourfold.evaluation.benchmarks.sets.segmentation import VOC_CLASSES
 from fourfold.metrics.detection import TrueBoxes
@@ -60,14 +60,30 @@ def coco_boxes(annotations: list[dict[str, Any]], index_of: dict[int, int]) -> T
     )
 
 
-def read_coco_boxes(folder: Path, split: str) -> Iterator[Example]:
-    """Yield all images by id, also those without objects."""
+def read_coco_boxes(folder: Path, split: str) -> StoredExamples:
+    """Return all images by id, also those without objects; boxes in memory take 56 bytes each."""
     content = read_json_file(folder / f"annotations/instances_{split}.json")
     index_of = {category: index for index, category in enumerate(coco_categories(content))}
     grouped = _by_image(content["annotations"])
-    for image in sorted(content["images"], key=lambda each: each["id"]):
-        rgb = read_rgb(folder / split / image["file_name"])
-        yield Example(str(image["id"]), rgb, coco_boxes(grouped.get(image["id"], []), index_of))
+    images = sorted(content["images"], key=lambda each: each["id"])
+    names = [(image["id"], image["file_name"]) for image in images]
+    packed = [_packed(coco_boxes(grouped.get(number, []), index_of)) for number, _ in names]
+
+    def load(row: tuple[int, str, bytes]) -> Example:
+        number, name, boxes = row
+        return Example(str(number), read_rgb(folder / split / name), _unpacked(boxes))
+
+    return StoredExamples([(*name, boxes) for name, boxes in zip(names, packed, strict=True)], load)
+
+
+def _packed(boxes: TrueBoxes) -> bytes:
+    columns = (boxes.box_G4, boxes.class_G[:, None], boxes.area_G[:, None], boxes.ignored_G[:, None])
+    return np.hstack(columns).astype(np.float64).tobytes()
+
+
+def _unpacked(content: bytes) -> TrueBoxes:
+    rows_G7 = np.frombuffer(content).reshape(-1, 7)
+    return TrueBoxes(rows_G7[:, :4], rows_G7[:, 4].astype(int), rows_G7[:, 5], rows_G7[:, 6] > 0)
 
 
 def read_coco_captions(folder: Path, split: str) -> Iterator[Example]:
@@ -94,10 +110,13 @@ def _by_image(annotations: list[dict[str, Any]]) -> dict[int, list[dict[str, Any
     return grouped
 
 
-def read_voc_boxes(root: Path, split: str) -> Iterator[Example]:
-    """Yield a split of one year of VOC; boxes count pixels from 1, here from 0."""
-    for name in read_lines(root / f"ImageSets/Main/{split}.txt"):
-        yield Example(name, read_rgb(root / f"JPEGImages/{name}.jpg"), voc_boxes(root / f"Annotations/{name}.xml"))
+def read_voc_boxes(root: Path, split: str) -> StoredExamples:
+    """Return a split of one year of VOC; boxes count pixels from 1, here from 0."""
+
+    def load(name: str) -> Example:
+        return Example(name, read_rgb(root / f"JPEGImages/{name}.jpg"), voc_boxes(root / f"Annotations/{name}.xml"))
+
+    return StoredExamples(read_lines(root / f"ImageSets/Main/{split}.txt"), load)
 
 
 def voc_boxes(path: Path) -> TrueBoxes:
@@ -126,7 +145,7 @@ def _coco_measure(run: Run) -> DetectionMeasure:
 
 
 def _voc_benchmark(
-    year: int, split: str, splits: tuple[str, ...], sizes: dict[str, int], published: tuple
+    year: int, train_split: str, split: str, splits: tuple[str, ...], sizes: dict[str, int], published: tuple
 ) -> OfficialBenchmark:
     metric = "11 recall points" if year < 2010 else "area under the curve"
     root = f"VOCdevkit/VOC{year}"
@@ -141,6 +160,7 @@ def _voc_benchmark(
         metrics=(Metric("ap50", "AP50", f"at IoU 0.5, {metric}, difficult objects ignored"),),
         protocol=f"AP50 of VOC {year}: {metric}",
         split=split,
+        train_split=train_split,
         splits=splits,
         sizes=sizes,
         published=published,
@@ -159,6 +179,7 @@ OBJECT_BENCHMARKS = (
         protocol="COCO's AP: 100 detections, areas of masks, crowds ignored",
         split="val2017",
         splits=("train2017", "val2017"),
+        train_split="train2017",
         sizes={"train2017": 118287, "val2017": 5000},
         published=(
             Published("Faster R-CNN R50-FPN", "ap", 0.370, "torchvision"),
@@ -225,6 +246,7 @@ OBJECT_BENCHMARKS = (
     ),
     _voc_benchmark(
         2007,
+        "trainval",
         "test",
         ("trainval", "test"),
         {"trainval": 5011, "test": 4952},
@@ -233,5 +255,5 @@ OBJECT_BENCHMARKS = (
             Published("SSD300 (07+12)", "ap50", 0.778, "ChainerCV"),
         ),
     ),
-    _voc_benchmark(2012, "val", ("train", "val", "trainval"), {"trainval": 11540}, ()),
+    _voc_benchmark(2012, "train", "val", ("train", "val", "trainval"), {"trainval": 11540}, ()),
 )

@@ -13,7 +13,7 @@ import scipy.io
 
 from fourfold.evaluation.benchmarks.dense_measures import SegmentationMeasure
 from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
-from fourfold.evaluation.benchmarks.sets.depth import NYU_FILE, NYU_SPLITS, nyu_indices, open_hdf5
+from fourfold.evaluation.benchmarks.sets.depth import NYU_FILE, NYU_SPLITS, read_nyu
 from fourfold.evaluation.benchmarks.sets.reading import read_ids, read_json_file, read_lines, read_rgb, same_size
 from fourfold.labelers.cityscapes.classes import CITYSCAPES_CLASSES, train_ids
 from fourfold.metrics.metric import Metric
@@ -85,16 +85,13 @@ def read_voc_segmentation(folder: Path, split: str) -> StoredExamples:
     return StoredExamples(read_lines(root / f"ImageSets/Segmentation/{split}.txt"), load)
 
 
-def read_nyu_segmentation(folder: Path, split: str) -> Iterator[Example]:
-    """Yield NYUv2 with its 40 classes."""
+def read_nyu_segmentation(folder: Path, split: str) -> StoredExamples:
+    """Return NYUv2 with its 40 classes."""
     try:
         to_40 = np.append(0, scipy.io.loadmat(folder / NYU_MAP)["mapClass"].ravel()).astype(np.int64)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder / NYU_MAP} has no mapClass ({error}). Download it again.") from error
-    with open_hdf5(folder / NYU_FILE) as file:
-        for index in nyu_indices(folder, split):
-            labels = np.transpose(file["labels"][index]).astype(np.int64)
-            yield Example(f"{index + 1:04d}", np.transpose(file["images"][index], (2, 1, 0)), without_zero(to_40[labels]))
+    return read_nyu(folder, split, "labels", lambda ids_HW: without_zero(to_40[ids_HW.astype(np.int64)]))
 
 
 def coco_panoptic(folder: Path, split: str) -> dict[str, Any]:
@@ -207,6 +204,7 @@ SEGMENTATION_BENCHMARKS = (
         protocol="mIoU of 40 classes at 480 x 640, 0 ignored",
         split="test",
         splits=("train", "test"),
+        train_split="train",
         sizes={"train": 795, "test": 654},
         published=(
             Published("4M-21 B, fine-tuned, RGB", "miou", 0.587, "arXiv 2406.09406, table 3"),
