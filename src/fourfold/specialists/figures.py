@@ -10,7 +10,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 from PIL import Image, ImageDraw, ImageFont
 
 from fourfold import images
@@ -28,6 +30,7 @@ STYLES = {  # kind of a row → marker, color
 }
 PANEL = (4.2, 3.4)  # inches
 DOTS = 110  # per inch
+TITLE_PLACES = ((6, 5), (6, -11), (6, 15), (6, -21))  # of the title of a point, in points from it; the first that is free
 CELL, GAP, MARGIN, ROW_TITLE = 128, 8, 20, 150  # pixels
 SHOWN_SCORE = 0.3  # boxes with a lower score are not drawn
 INK, PAPER = (34, 34, 40), (255, 255, 255)
@@ -40,6 +43,7 @@ def chart_png(metrics: Mapping[str, Any], table: Mapping[str, Any]) -> bytes:
         figure = Figure(figsize=(PANEL[0] * max(1, len(main)), PANEL[1]), dpi=DOTS, layout="constrained")
         for axes, (pair, metric) in zip(np.atleast_1d(figure.subplots(1, max(1, len(main)))), main.items(), strict=False):
             _draw_panel(axes, pair, metric, metrics["rows"], table["values"])
+        _separate_titles(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -64,7 +68,19 @@ def _draw_panel(axes: Any, pair: str, metric: Metric, rows: Mapping[str, Any], v
         if entry["ci95"] is not None:
             axes.plot([latency] * 2, entry["ci95"], color=color, linewidth=1)
         axes.plot([latency], [entry["value"]], marker, color=color, markersize=7)
-        axes.annotate(row["title"], (latency, entry["value"]), (6, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(row["title"], (latency, entry["value"]), TITLE_PLACES[0], textcoords="offset points", fontsize=8)
+
+
+def _separate_titles(figure: Figure) -> None:
+    """Move the titles of points that would cover an earlier one; the last place is taken if none is free."""
+    figure.draw_without_rendering()  # places everything
+    for axes in figure.axes:
+        taken: list[Bbox] = []
+        for title in (text for text in axes.texts if isinstance(text, Annotation)):
+            for title.xyann in TITLE_PLACES:
+                if not any(title.get_window_extent().overlaps(other) for other in taken):
+                    break
+            taken.append(title.get_window_extent())
 
 
 @dataclass(frozen=True)
