@@ -1,5 +1,6 @@
 """What the verbs of the Makefile run, as `make -n` prints it."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+OF_MAKE = {"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "ARGS", "ENV"}
 
 
 @pytest.fixture
@@ -18,8 +20,12 @@ def verbs(tmp_path):
         (tmp_path / "conf" / name / "parameters.yml").touch()
 
     def run(*arguments: str) -> list[str]:
+        # `make test` gives its own options and variables to every `make` that it starts
+        environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
         command = ["make", "--dry-run", "--old-file=.venv/.ready", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
 
     return run
 

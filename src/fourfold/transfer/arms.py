@@ -61,7 +61,7 @@ class Draw:
 
 
 def _baseline(text: TextCodec, task: TransferTask, config: TransferConfig, arm: ArmConfig, draw: Draw) -> nn.Module:
-    image = image_network(arm.network, draw.labeled.size[0])
+    image = image_network(arm.network, arm.image_size or draw.labeled.size[0])
     if task.kind == "classes":
         return ClassBaseline(task.choices, draw.seed, image)
     if task.kind == "labels":

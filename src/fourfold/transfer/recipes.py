@@ -39,9 +39,7 @@ class Recipe(Config):
     lora: LoraConfig | None = None  # trains these matrices and the head only
     probe: bool = False  # trains the head only (linear probing of a classification task)
     pooling: Pooling = "mean_and_max"  # of a classification task: of patches, standardized; `mean`: layer norm, as in 4M
-    image_size: int | None = Field(
-        None, ge=1
-    )  # pixels to which images are resized; positions are interpolated; None: as they are
+    image_size: int | None = Field(None, ge=1)  # pixels, to which images are resized; a transformer interpolates positions
 
     @property
     def mixes(self) -> bool:
@@ -77,13 +75,13 @@ class ArmConfig(Recipe):
             raise ValueError(f"`network` is {self.network!r}; only an arm with `start: baseline` has one.")
         transformer_only = {
             name: getattr(self, name)
-            for name in ("layer_decay", "drop_path", "lora", "probe", "pooling", "image_size")
+            for name in ("layer_decay", "drop_path", "lora", "probe", "pooling")
             if getattr(self, name) != Recipe.model_fields[name].default
         }
         if self.start == "baseline" and transformer_only:
             raise ValueError(
                 f"A baseline has no {', '.join(f'`{name}`' for name in transformer_only)}: they change the transformer. "
-                "Allowed: label_smoothing, mixup, cutmix, average_decay."
+                "Allowed: label_smoothing, mixup, cutmix, average_decay, image_size."
             )
         if self.network != "cnn":
             require_package("torchvision", "hub")

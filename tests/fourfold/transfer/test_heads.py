@@ -111,11 +111,12 @@ def test_a_few_maps_can_be_memorized(world, pretrained, start, name, metric, bet
 def test_maps_are_compared_at_another_image_size_too(world, pretrained, tmp_path):
     config = TransferConfig(
         tasks=("segmentation", "depth"),
-        arms={"pretrained": {"start": "pretrained"}, "larger": {"start": "pretrained", "image_size": 48}},
+        arms={"pretrained": {"start": "pretrained"}, "larger": {"start": "pretrained", "image_size": 48},
+              "baseline": {"start": "baseline", "image_size": 48}},
         num_labels=(8,), num_seeds=1, steps=1, batch_size=8, num_selection=10, num_test=10, heads=SMALL,
     )  # fmt: skip
     found = finetune(pretrained, world, config, RunContext(0, tmp_path))["transfer"]
-    assert set(found["segmentation_8"]["miou"]) == {"pretrained", "larger"}
+    assert set(found["segmentation_8"]["miou"]) == {"pretrained", "larger", "baseline"}
     assert set(found["depth_8"]) == {"delta1", "abs_rel"}
 
 
