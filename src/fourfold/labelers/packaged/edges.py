@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from skimage.morphology import skeletonize
 from torch import Tensor
 
-from fourfold.labelers.packaged.labeler import PackagedLabeler
+from fourfold.labelers.packaged.labeler import PackagedLabeler, with_longer_side
 from fourfold.labelers.packaged.networks import HED, PackagedConfig
 from fourfold.labelers.protocol import Batch
 
@@ -78,11 +78,9 @@ class PackagedEdges(PackagedLabeler):
         return [self._contours(Image.fromarray(np.asarray(rgb_HW3))) for rgb_HW3 in batch["rgb"]]
 
     def _contours(self, image: Image.Image) -> np.ndarray:
-        scale = self.config.side / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
+        resized_hw3 = np.asarray(with_longer_side(image, self.config.side))
         with torch.inference_mode():
-            resized_HW3 = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-            probable_hw = self.network.probabilities(resized_HW3[None])[0].numpy()
+            probable_hw = self.network.probabilities(resized_hw3[None])[0].numpy()
         probable_HW = np.asarray(Image.fromarray(probable_hw).resize(image.size, Image.Resampling.BILINEAR))
         return np.where(skeletonize(probable_HW >= self.config.threshold), 255, 0).astype(np.uint8)
 

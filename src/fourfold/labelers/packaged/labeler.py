@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+from PIL import Image
+
 from fourfold.labelers.packaged.networks import Network, PackagedConfig, network_folder, origin_of, require_networks
 from fourfold.labelers.protocol import Labeler, LabelingContext
 
@@ -24,3 +26,10 @@ class PackagedLabeler(Labeler):
 
     def origin(self) -> dict[str, Any]:  # noqa: D102
         return origin_of(self.config, *self.networks)
+
+
+def with_longer_side(image: Image.Image, side: int) -> Image.Image:
+    """Return an image whose longer side is resized to `side` pixels, bicubic; the ratio of the sides stays."""
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)

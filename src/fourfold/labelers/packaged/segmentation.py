@@ -11,7 +11,7 @@ from pydantic import Field
 from fourfold.labelers.certainty import class_certainty
 from fourfold.labelers.class_names import coco_name, table_of_names
 from fourfold.labelers.packaged.graphs import Graph
-from fourfold.labelers.packaged.labeler import PackagedLabeler
+from fourfold.labelers.packaged.labeler import PackagedLabeler, with_longer_side
 from fourfold.labelers.packaged.networks import DEEPLAB, PackagedConfig
 from fourfold.labelers.protocol import Batch, Rated
 from fourfold.modalities.class_table import ClassTable
@@ -59,11 +59,9 @@ class PackagedSegmentation(PackagedLabeler):
         return [self._segment(Image.fromarray(np.asarray(rgb_HW3))) for rgb_HW3 in batch["rgb"]]
 
     def _segment(self, image: Image.Image) -> Rated:
-        scale = self.config.side / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        resized = image.resize((width, height), Image.Resampling.BICUBIC) if scale != 1 else image
+        resized = with_longer_side(image, self.config.side)
         found = self.predict(np.asarray(resized))
-        if scale == 1:
+        if resized.size == image.size:
             return found
         return Rated(np.asarray(Image.fromarray(found.value).resize(image.size, Image.Resampling.NEAREST)), found.confidence)
 
