@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from checkout import ROOT, clone
+from checkout import ROOT, clone, git
 from preloaded import run
 from shard_bucket import ShardBucket, shard_bucket
 from tiny import VQVAE
@@ -39,12 +38,6 @@ def done(folder: Path, *command: str, code: int = 0) -> str:
     found = run([*command], folder, environment)
     assert found.returncode == code, found.stdout[-3000:] + found.stderr[-3000:]
     return found.stdout + found.stderr
-
-
-def git(folder: Path, *arguments: str) -> str:
-    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    found = subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return found.stdout.strip()
 
 
 def settings_of(path: str, steps: int) -> str:

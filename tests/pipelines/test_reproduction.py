@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import preloaded
+from checkout import git
 
 from fourfold_ops.reproduction.comparison import DIFFERS, IDENTICAL
 from fourfold_ops.reproduction.origin import find_original
@@ -23,11 +23,6 @@ STAGES = ("ingestion", "pseudo_labeling", "tokenizer_training", "pretraining", "
 LIMIT = 600  # seconds of a run
 SHARD = "data/02_labels/shards/val/depth/shard-00000.tar"
 WEIGHTS = "data/04_models/pretraining/best/model.safetensors"
-
-
-def git(folder: Path, *arguments: str) -> None:
-    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    subprocess.run(["git", *author, *arguments], cwd=folder, check=True)
 
 
 @pytest.fixture(scope="module")

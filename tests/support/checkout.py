@@ -29,10 +29,16 @@ def clone(target: Path, keep: Callable[[str], bool] = lambda name: True, files: 
     for name, text in (files or {}).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(text)
-    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "clone"]):
-        subprocess.run(["git", *command], cwd=target, check=True)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
+        git(target, *command)
     return target
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder, with the name of a test as author, and return what it prints."""
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
+    found = subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return found.stdout.strip()
 
 
 def start_run(folder: Path, *options: str) -> Command:

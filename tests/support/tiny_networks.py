@@ -1,6 +1,7 @@
 """Stand-ins for the packaged networks, in the form in which `make teachers` leaves them: random weights, real formats."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,21 @@ from fourfold.labelers.packaged.boxes import BOXES, CATEGORIES, INPUT, SCORES
 from fourfold.labelers.packaged.conse import CLASSES_FILE
 from fourfold.labelers.packaged.efficientnet import LITE2_REPEATS
 from fourfold.labelers.packaged.graphs import GRAPH_FILE, WEIGHTS_FILE
-from fourfold.labelers.packaged.networks import ABOUT_FILE, DEEPLAB, EFFICIENTNET, HED, MINILM, SSDLITE, Network, about
+from fourfold.labelers.packaged.networks import (
+    ABOUT_FILE,
+    DEEPLAB,
+    DEFAULT_FOLDER,
+    EFFICIENTNET,
+    HED,
+    MINILM,
+    SSDLITE,
+    Network,
+    about,
+)
 from fourfold.labelers.packaged.sentences import SentenceEncoder
 
+# Where `make teachers` has put the real networks. Without them, the tests on photographs are skipped.
+FETCHED = Path(os.environ.get("FOURFOLD_TEACHERS", Path(__file__).parents[2] / DEFAULT_FOLDER))
 WIDTH = 24  # of the sentence embeddings
 WORDS = ("[PAD]", "[UNK]", "a", "photo", "of", "cat", "photograph", "an", "astronaut", "cup", "coffee", "rocket", "flower")
 

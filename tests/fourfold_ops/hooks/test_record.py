@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+from checkout import git
 from records import results_of
 
 from fourfold_ops.errors import EXIT_NOT_RECORDED, UserError
@@ -60,11 +61,6 @@ stages:
     deps: [CODE, data/02_tuned]
     outs: [data/03_judged: {persist: true}]
 """
-
-
-def git(folder, *arguments):
-    command = ["git", "-c", "user.name=test", "-c", "user.email=t@example.invalid", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def edit(project, path, old, new):

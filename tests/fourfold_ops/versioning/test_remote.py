@@ -1,9 +1,9 @@
 """Pushing to a folder, and what the page on operations says about older commits."""
 
 import os
-import subprocess
 
 import pytest
+from checkout import git
 from object_store import KEYS, object_store
 
 from fourfold_ops.errors import UserError
@@ -11,11 +11,6 @@ from fourfold_ops.versioning.remote import check_remote, push
 from fourfold_ops.versioning.repository import commit_stages
 
 DVC_YAML = "stages: {make: {cmd: 'true', outs: [out: {persist: true}]}}\n"
-
-
-def git(folder, *arguments):
-    command = ["git", "-c", "user.name=test", "-c", "user.email=t@example.invalid", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """HED: its network against VGG16 of torchvision, with weights that go through the file format of Keras."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,9 @@ from fourfold.labelers.packaged.edges import (
     PackagedEdges,
     convert_weights,
 )
-from fourfold.labelers.packaged.networks import DEFAULT_FOLDER, HED
-from tests.support.tiny_networks import write_networks
+from fourfold.labelers.packaged.networks import HED
+from tests.support.tiny_networks import FETCHED, write_networks
 
-FOLDER = Path(os.environ.get("FOURFOLD_TEACHERS", Path(__file__).parents[4] / DEFAULT_FOLDER))
 WIDTHS = (4, 6, 8, 10, 10)  # of the blocks; VGG16 has 64 to 512
 
 
@@ -75,11 +73,11 @@ def test_contours_have_the_size_of_any_image(shape, tmp_path):
     assert edges_HW.shape == shape and edges_HW.dtype == np.uint8 and set(np.unique(edges_HW)) <= {0, 255}
 
 
-@pytest.mark.skipif(not (FOLDER / HED.name).is_dir(), reason=f"no network in {FOLDER}; `make teachers` fetches it")
+@pytest.mark.skipif(not (FETCHED / HED.name).is_dir(), reason=f"no network in {FETCHED}; `make teachers` fetches it")
 def test_texture_of_a_photograph_has_fewer_contours_than_its_objects():
     from skimage import data
 
-    (contours,) = PackagedEdges(EdgeConfig(folder=str(FOLDER))).label({"rgb": [data.coffee()]})
+    (contours,) = PackagedEdges(EdgeConfig(folder=str(FETCHED))).label({"rgb": [data.coffee()]})
     (canny,) = CannyEdges(CannyConfig()).label({"rgb": [data.coffee()]})
 
     def kept(rows: slice, columns: slice) -> float:

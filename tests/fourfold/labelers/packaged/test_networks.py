@@ -1,7 +1,6 @@
 """The packaged networks: what is fetched is checked; the real ones, where they are, give the labels that one expects."""
 
 import hashlib
-import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +16,12 @@ from fourfold.labelers.packaged.boxes import CATEGORIES, PackagedBoxes, SsdConfi
 from fourfold.labelers.packaged.conse import ConseConfig, PackagedClip, PackagedClipVector, class_names, embed_classes, prepared
 from fourfold.labelers.packaged.edges import PackagedEdges
 from fourfold.labelers.packaged.efficientnet import EfficientNetLite
-from fourfold.labelers.packaged.networks import DEFAULT_FOLDER, EFFICIENTNET, NETWORKS, PackagedConfig, network_folder
+from fourfold.labelers.packaged.networks import EFFICIENTNET, NETWORKS, PackagedConfig, network_folder
 from fourfold.labelers.packaged.segmentation import DeepLabConfig, PackagedSegmentation
 from fourfold.tokenizers.text.vocabulary import COCO_CLASSES
-from tests.support.tiny_networks import WORDS, classifier_weights, sentence_encoder, write_networks
+from tests.support.tiny_networks import FETCHED, WORDS, classifier_weights, sentence_encoder, write_networks
 
-# Where `make teachers` has put the networks. Without them, the tests on photographs are skipped.
-FOLDER = Path(os.environ.get("FOURFOLD_TEACHERS", Path(__file__).parents[4] / DEFAULT_FOLDER))
-with_networks = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no networks in {FOLDER}; `make teachers` fetches them")
+with_networks = pytest.mark.skipif(not FETCHED.is_dir(), reason=f"no networks in {FETCHED}; `make teachers` fetches them")
 PHOTOS = ("astronaut", "chelsea", "coffee")
 
 
@@ -37,7 +34,7 @@ def photo(name: str, side: int = 224) -> np.ndarray:
 
 @with_networks
 def test_photographs_are_segmented() -> None:
-    labeler = PackagedSegmentation(DeepLabConfig(folder=str(FOLDER)))
+    labeler = PackagedSegmentation(DeepLabConfig(folder=str(FETCHED)))
     rated = labeler.label({"rgb": [photo(name) for name in PHOTOS]})
     maps = [one.value for one in rated]
     assert all(0.6 < one.confidence < 1 for one in rated)
@@ -49,7 +46,7 @@ def test_photographs_are_segmented() -> None:
 
 @with_networks
 def test_objects_in_photographs_are_found() -> None:
-    labeler = PackagedBoxes(SsdConfig(folder=str(FOLDER), batch_size=2))
+    labeler = PackagedBoxes(SsdConfig(folder=str(FETCHED), batch_size=2))
     found = labeler.label({"rgb": [photo(name) for name in PHOTOS]})
     best = [one["instances"][0]["class_name"] for one in found]
     assert best == ["person", "cat", "cup"]
@@ -60,7 +57,7 @@ def test_objects_in_photographs_are_found() -> None:
 
 @with_networks
 def test_images_lie_near_the_sentences_that_describe_them() -> None:
-    config = ConseConfig(folder=str(FOLDER))
+    config = ConseConfig(folder=str(FETCHED))
     labeler, images = PackagedClip(config), [photo(name) for name in PHOTOS[1:]]
     features_BhwC, vectors_BC = labeler.encode_image(images)
     similarities = vectors_BC @ labeler.encode_text(["a cat", "a cup of coffee", "a sports car"]).T
@@ -72,7 +69,7 @@ def test_images_lie_near_the_sentences_that_describe_them() -> None:
 
 @with_networks
 def test_the_kind_and_its_origin() -> None:
-    sections = {name: {"kind": "packaged", "folder": str(FOLDER)} for name in ("semseg", "det", "clip")}
+    sections = {name: {"kind": "packaged", "folder": str(FETCHED)} for name in ("semseg", "det", "clip")}
     config = LabelingConfig.model_validate({"labelers": {**sections, "depth": None}})
     assert config.labelers == {"semseg": "packaged_semseg", "det": "packaged_det", "clip": "packaged_clip"}
     tables = config.class_tables()
