@@ -110,6 +110,16 @@ class CheckpointWriter:
         if pending is not None:
             pending.result()
 
+    def close(self) -> None:
+        """End the background thread, so that nothing writes into the folder afterwards; log the error of a failed write.
+
+        For runs that fail with another error. Shares of a sharded checkpoint are not waited for: the processes that
+        write the others may be gone.
+        """
+        self._thread.shutdown()
+        if self._pending is not None and self._pending.done() and (error := self._pending.exception()):
+            logger.error("A checkpoint could not be written to %s: %s", self.folder, error)
+
     def _write(self, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         path = _path(self.folder, step).with_suffix(SUFFIX)
         _save_file(tensors, path, {HEADER_KEY: json.dumps(header, sort_keys=True)})

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -133,6 +133,7 @@ def train(
     # 3) Train
     trace = (run.folder or Path()) / TRACE_FILE.format(run.processes.rank)
     with (
+        closing(loop),
         subnormals_as_zero(),
         deterministic_kernels(loop.meter.device),
         noticing_termination(can_save=run.folder is not None) as termination,
@@ -278,6 +279,11 @@ class _Loop:
         message = f"{self.description}: stopped by SIGTERM; step {self.state.step} is saved. Run the same command to resume."
         logger.warning(message)
         raise Preempted(message)
+
+    def close(self) -> None:
+        """Wait for the checkpoint in progress after an error, too: the next training in this process may claim the folder."""
+        if self.writer:
+            self.writer.close()
 
     def keep_trace(self, path: Path) -> None:
         """Hand a finished profiler trace to the log."""

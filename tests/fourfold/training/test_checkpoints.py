@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -50,6 +51,24 @@ def test_an_error_while_writing_is_raised_by_the_next_wait(tmp_path):
     writer.save(Checkpoint(1, {"model": {"a": torch.ones(2)}}))
     with pytest.raises(OSError, match="run"):
         writer.wait()
+
+
+def test_closing_waits_for_the_checkpoint_in_progress_and_logs_a_failure(tmp_path, monkeypatch, caplog):
+    def slow(tensors, path, metadata):
+        time.sleep(0.3)
+        original(tensors, path, metadata)
+
+    original = checkpoints._save_file
+    monkeypatch.setattr(checkpoints, "_save_file", slow)
+    for folder in (tmp_path / "run", tmp_path / "file"):
+        writer = CheckpointWriter(folder)
+        if folder.name == "file":
+            folder.write_text("a file where a folder should be")
+        writer.save(Checkpoint(1, {"model": {"a": torch.ones(2)}}))
+        writer.close()
+    assert names(tmp_path / "run") == {"step-00000001.safetensors"}
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert f"A checkpoint could not be written to {tmp_path / 'file'}: " in caplog.text
 
 
 def test_updates_during_writing_do_not_change_a_checkpoint(tmp_path):

@@ -2,6 +2,7 @@ import gzip
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from fourfold.data.cursor import Cursor, index_batches
 from fourfold.digests import DIGESTS_FILE
 from fourfold.reuse import FINGERPRINT_FILE
+from fourfold.training import checkpoints
 from fourfold.training.checkpoints import CheckpointWriter
 from fourfold.training.config import LoopConfig, ScheduleConfig
 from fourfold.training.histories import read_history
@@ -38,17 +40,17 @@ def test_a_run_killed_twice_equals_an_uninterrupted_run(tmp_path):
     assert resumed["weights"] == unbroken["weights"]
     assert resumed["state"] == unbroken["state"]
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
-    checkpoints = {"step-00000016.safetensors", "step-00000015.safetensors"}
-    assert {BEST_FILE, HISTORY_FILE, FINGERPRINT_FILE, DIGESTS_FILE} | checkpoints == set(files_of(tmp_path / "broken"))
+    kept = {"step-00000016.safetensors", "step-00000015.safetensors"}
+    assert {BEST_FILE, HISTORY_FILE, FINGERPRINT_FILE, DIGESTS_FILE} | kept == set(files_of(tmp_path / "broken"))
     assert unbroken["state"]["skipped_steps"] == 1
 
 
 def test_a_killed_run_with_damaged_files_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
     """A checkpoint that changed is not resumed from, and best weights that changed are computed again."""
     tiny_run.run(tmp_path, ("unbroken", -1), ("broken", 14))
-    checkpoints = sorted(path.name for path in (tmp_path / "broken").glob("step-*"))
-    *_, before, newest = checkpoints  # there may be a third one, which the run had no time to remove
-    for number, damaged in enumerate(([newest], checkpoints, [BEST_FILE], [DIGESTS_FILE])):
+    kept = sorted(path.name for path in (tmp_path / "broken").glob("step-*"))
+    *_, before, newest = kept  # there may be a third one, which the run had no time to remove
+    for number, damaged in enumerate(([newest], kept, [BEST_FILE], [DIGESTS_FILE])):
         copy = f"damaged{number}"
         shutil.copytree(tmp_path / "broken", tmp_path / copy)
         for name in damaged:
@@ -77,6 +79,20 @@ def test_checkpoints_by_time_take_a_hundredth_of_the_time_at_most(tmp_path, monk
     monkeypatch.setattr("fourfold.training.loop.time.monotonic", lambda: next(now))
     _, steps = timed_run(tmp_path, 60, monkeypatch)
     assert steps == [4, 8, 10]  # the next one by time would come after 700 s, a hundred steps
+
+
+def test_an_error_leaves_nothing_that_still_writes_into_the_folder(tmp_path, monkeypatch):
+    save = checkpoints._save_file
+    monkeypatch.setattr(checkpoints, "_save_file", lambda *one: (time.sleep(0.3), save(*one)))
+
+    def fails_at_the_fourth_step(model, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return model.weight.square().sum(), {}
+
+    with pytest.raises(KeyboardInterrupt):
+        small_run(fails_at_the_fourth_step, RunContext(0, tmp_path), checkpoint_every=3)
+    assert sorted(files_of(tmp_path)) == [DIGESTS_FILE, "step-00000003.safetensors"]
 
 
 def timed_run(folder, seconds, monkeypatch):
