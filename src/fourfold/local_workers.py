@@ -7,6 +7,7 @@ than their share. A piece computes with one thread wherever it runs, so the numb
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import pickle
@@ -125,12 +126,13 @@ def _forked(
                     if listener:
                         listener(message.value)
                     continue
-                yield worker.answer_in(message)
+                found = worker.answer_in(message)
                 index = next(waiting, None)
                 if index is None:
                     del busy[worker.connection]
                 else:
                     worker.send(index)
+                yield found  # what is done with it does not keep the worker waiting
     finally:
         for worker in workers:
             worker.stop()
@@ -239,6 +241,7 @@ def _serve(answer: Callable[[Any, Emit], Any], connection: Connection, parent: i
         signal.signal(number, signal.SIG_IGN)
     use_lines()
     torch.set_num_threads(1)
+    gc.freeze()  # looking through what the parent holds would copy its pages
     while True:
         request = connection.recv()
         try:

@@ -35,6 +35,10 @@ class TextSet:
         self._database.execute("BEGIN")
         Path(name).unlink()
 
+    def close(self) -> None:
+        """Give the space on the disk back."""
+        self._database.close()
+
     def add(self, text: str) -> bool:
         """Add a text; return whether it is new."""
         added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_digest(text),))

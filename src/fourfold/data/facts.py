@@ -25,6 +25,7 @@ from fourfold.storage import atomic_path
 
 Fact = dict[str, Any]
 ENDING = ".facts.parquet"  # instead of ".tar"
+MAX_SIZE_OF_UINT8_SUM = (2**32 - 1) // 255  # values whose sum fits uint32
 MADE_FROM = b"made_from"  # metadata of the file: the shard and the class table that its facts are about
 TYPES = {  # column → Arrow type; all may be null, where a fact is not defined
     "key": "string",
@@ -256,7 +257,13 @@ def array_facts(value: np.ndarray) -> Fact:
     lowest, highest = float(wide.min()), float(wide.max())
     # NaN is both the minimum and the maximum of values with a NaN.
     finite = math.isfinite(lowest) and math.isfinite(highest)
-    return shape | {"min": lowest, "max": highest, "mean": float(wide.mean()), "finite": finite}
+    return shape | {"min": lowest, "max": highest, "mean": _mean(wide), "finite": finite}
+
+
+def _mean(value: np.ndarray) -> float:
+    if value.dtype == np.uint8 and value.size <= MAX_SIZE_OF_UINT8_SUM:  # the exact sum, in half the time of a float64 one
+        return int(value.sum(dtype=np.uint32)) / value.size
+    return float(value.mean())
 
 
 def _class_facts(value: np.ndarray, class_table: ClassTable) -> Fact:

@@ -30,23 +30,24 @@ class ResumedShards:
         A shard that differs from its manifest was damaged after it was finished: it is deleted, so that it is made again. Of
         one in a store the facts are deleted, and writing replaces the damaged object.
         """
-        return [modality for modality in self.modalities if not self._is_there(split, modality, name)]
+        return [modality for modality in self.modalities if self.is_missing(split, modality, name)]
 
-    def _is_there(self, split: str, modality: str, name: str) -> bool:
+    def is_missing(self, split: str, modality: str, name: str) -> bool:
+        """Return whether a modality of shard `name` is not there; a damaged one is deleted, as by `missing`."""
         path, manifest = self.root / split / modality / name, self._manifest(split, modality)
         expected, store = manifest.sha256_by_shard.get(name) if manifest else None, store_of(self.root)
         if not is_written(path, store):
             if expected:
                 logger.warning("%s is missing, though it was finished. Making it again.", path)
-            return False
+            return True
         found = expected and self._found(path, expected, store)
         if found != expected:
             at = path if store is None else f"{store.path(str(expected))}, the shard {path},"
             what = f"changed after it was written: SHA-256 {found}" if found else "is missing"
             logger.warning("%s %s, expected %s. Making it again.", at, what, expected)
             (path if store is None else facts_path(path)).unlink()
-            return False
-        return True
+            return True
+        return False
 
     @staticmethod
     def _found(path: Path, expected: str, store: ShardStore | None) -> str | None:

@@ -26,14 +26,13 @@ VARIATION_SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 class CleanSample:
     """One image, uint8 (image_size, image_size, 3), with its caption or `Captions`.
 
-    `digest` is a hash of the pixels; `drops` are captions that are left out, where others are kept. The caption is "" where
-    there is none and captions are optional. `metadata` is that of the raw sample.
+    `drops` are captions that are left out, where others are kept. The caption is "" where there is none and captions are
+    optional. `metadata` is that of the raw sample.
     """
 
     key: str
     rgb_HW3: np.ndarray
     caption: str
-    digest: str
     drops: tuple[Drop, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -45,8 +44,7 @@ def clean(raw: RawSample, config: CleaningConfig, image_size: int) -> CleanSampl
         rgb_HW3 = clean_image(raw.image, config, image_size)
     except Unusable as reason:
         return Drop(raw.name, str(reason))
-    digest = hashlib.blake2b(rgb_HW3.tobytes(), digest_size=16).hexdigest()
-    return CleanSample(raw.key, rgb_HW3, caption, digest, drops, raw.metadata)
+    return CleanSample(raw.key, rgb_HW3, caption, drops, raw.metadata)
 
 
 def _clean_captions(raw: RawSample, config: CleaningConfig) -> tuple[str, tuple[Drop, ...]]:
@@ -82,20 +80,33 @@ def clean_caption(content: bytes, config: CleaningConfig) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unusable("caption is not UTF-8") from None
-    printed = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", text))
+    is_plain = text.isascii() and text.isprintable()  # as most captions: no character has to be looked up
+    printed = text if is_plain else _printed(text)
     caption = " ".join(printed.split())
     if not caption:
         raise Unusable("caption empty")
+    num_invisible = 0 if is_plain else _count_invisible(text, caption)
+    if len(caption) - num_invisible < config.min_caption_length:
+        raise Unusable("caption too short")
+    if len(caption) > config.max_caption_length:
+        raise Unusable("caption too long")
+    return caption
+
+
+def _printed(text: str) -> str:
+    """Return a text in Unicode NFC with spaces for its control characters and separators of lines."""
+    normal = unicodedata.normalize("NFC", text)
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in normal)
+
+
+def _count_invisible(text: str, caption: str) -> int:
+    """Return how many characters of a caption, besides spaces, leave no ink; raises Unusable where all do, or it is no text."""
     controls = sum(c not in NO_CONTROLS and unicodedata.category(c) == "Cc" for c in text)
     if controls > MAX_CONTROL_SHARE * len(text.strip()):
         raise Unusable("caption is not UTF-8 (control characters, as in UTF-16, UTF-32 or data that is no text)")
     if all(map(_is_invisible, caption)):
         raise Unusable("caption of invisible characters")
-    if sum(c == " " or not _is_invisible(c) for c in caption) < config.min_caption_length:
-        raise Unusable("caption too short")
-    if len(caption) > config.max_caption_length:
-        raise Unusable("caption too long")
-    return caption
+    return sum(c != " " and _is_invisible(c) for c in caption)
 
 
 def split_of(key: str, shares: Mapping[str, float]) -> str:

@@ -1,38 +1,44 @@
 """Filling of shards from staged samples: unique keys and images, one shard for each full set of samples of a split."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fourfold.data import codecs
 from fourfold.data.annotations import ANNOTATIONS
 from fourfold.data.captions import is_list
-from fourfold.data.codecs import image_extension
 from fourfold.data.distinct import TextSet
-from fourfold.data.facts import content_facts, facts_of
+from fourfold.data.facts import Fact, facts_of
 from fourfold.data.ingestion.sources.files import safe_key
 from fourfold.data.ingestion.staging import StagedSample
 from fourfold.data.resuming import ResumedShards
 from fourfold.data.shard_store import store_of
 from fourfold.data.shards import shard_name, write_members
+from fourfold.modalities import SOURCE_LABELS
+from fourfold.storage import read_json
+
+Members = Sequence[tuple[str, str, bytes]]  # key, extension, stored bytes
 
 
 class ShardFiller:
     """Collects the samples of each split and writes a shard whenever one is full. Shards that exist are not written again.
 
     Which keys and images were seen is on disk; in memory are a cache of that, the samples of one shard for each split, and
-    the keys of one part.
+    the keys of one part. Annotations wait on disk until it is known whether any sample has one.
 
     Args:
         root: the folder of the shard set.
         samples_per_shard: of each split.
-        modalities: that are written.
         scratch: a folder for temporary files.
     """
 
-    def __init__(self, root: Path, samples_per_shard: int, modalities: Sequence[str], scratch: Path) -> None:
+    def __init__(self, root: Path, samples_per_shard: int, scratch: Path) -> None:
         self.root, self.samples_per_shard = root, samples_per_shard
-        self.resumed, self.store = ResumedShards(root, modalities), store_of(root)
+        self.resumed, self.store = ResumedShards(root, (*SOURCE_LABELS, ANNOTATIONS)), store_of(root)
+        self.notes = scratch / "notes"  # annotations by shard, `<split>/<name of the shard>`: JSON, [[key, annotations], ...]
+        self.has_annotations = False
         self.keys, self.digests = TextSet(scratch), TextSet(scratch)
         self.part, self.keys_of_part = (
             "",
@@ -41,6 +47,11 @@ class ShardFiller:
         # (split, source) → samples of its next shard; the source is "" unless there are several
         self.waiting: dict[tuple[str, str], list[StagedSample]] = defaultdict(list)
         self.num_shards: Counter[tuple[str, str]] = Counter()
+
+    def close(self) -> None:
+        """Remove the temporary files of the keys and images that were seen."""
+        self.keys.close()
+        self.digests.close()
 
     def unique(self, sample: StagedSample) -> StagedSample | str:
         """Return a sample under a key that no other has, or the reason why it is a duplicate of one that was added before.
@@ -72,21 +83,33 @@ class ShardFiller:
         self.keys.add(sample.key)
         self.digests.add(sample.digest)
 
-    def finish(self) -> None:
-        """Write the last shard of each split and source."""
+    def finish(self) -> tuple[str, ...]:
+        """Write the last shard of each split and source, and all annotations; return the modalities."""
         for split, source in sorted(self.waiting):
             self._write(split, source)
+        if not self.has_annotations:
+            return SOURCE_LABELS
+        for path in sorted(self.notes.glob("*/*")):
+            notes = [(key, "json", codecs.encode(ANNOTATIONS, note)) for key, note in read_json(path)]
+            self._write_members(path.parent.name, ANNOTATIONS, path.name, notes)
+        return (*SOURCE_LABELS, ANNOTATIONS)
 
     def _write(self, split: str, source: str) -> None:
         name, samples = shard_name(self.num_shards[split, source], source), self.waiting.pop((split, source))
-        columns = {
-            "rgb": [(sample.key, image_extension(sample.image), sample.image) for sample in samples],
-            "caption": [(sample.key, "json" if is_list(sample.caption) else "txt", sample.caption) for sample in samples],
-            ANNOTATIONS: [(sample.key, "json", sample.annotations) for sample in samples],
-        }
-        images = [{"key": sample.key, **content_facts(sample.image), **sample.facts} for sample in samples]
-        for modality in self.resumed.missing(split, name):
-            members = columns[modality]
-            facts = images if modality == "rgb" else [{"key": key, **facts_of(modality, text)} for key, _, text in members]
-            write_members(self.root / split / modality / name, members, facts, store=self.store)
+        images = [(one.key, codecs.image_extension(one.image), one.image) for one in samples]
+        facts = [{"key": one.key, "bytes": len(one.image), "sha256": bytes.fromhex(one.digest), **one.facts} for one in samples]
+        self._write_members(split, "rgb", name, images, facts)
+        captions = [(one.key, "json" if is_list(one.caption) else "txt", one.caption) for one in samples]
+        self._write_members(split, "caption", name, captions)
+        self.has_annotations |= any(one.annotations for one in samples)
+        notes = self.notes / split / name
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps([[one.key, one.annotations] for one in samples]))
         self.num_shards[split, source] += 1
+
+    def _write_members(
+        self, split: str, modality: str, name: str, members: Members, facts: Sequence[Fact] | None = None
+    ) -> None:
+        if self.resumed.is_missing(split, modality, name):
+            rows = facts or [{"key": key, **facts_of(modality, content)} for key, _, content in members]
+            write_members(self.root / split / modality / name, members, rows, store=self.store)

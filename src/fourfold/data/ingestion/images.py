@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
@@ -96,7 +96,7 @@ def _cleaned(content: bytes, config: CleaningConfig, image_size: int | None) -> 
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return any Pillow image as 8-bit RGB: wide grays are scaled, transparent pixels become white.
+    """Return any Pillow image as 8-bit RGB, itself if it is: wide grays are scaled, transparent pixels become white.
 
     Raises:
         Unusable: the pixels are floating-point numbers or 32-bit grays, whose range is unknown.
@@ -108,7 +108,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, (*BACKGROUND, 255)), layered).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _check_size(width: int, height: int, config: CleaningConfig) -> None:
@@ -125,7 +125,9 @@ def _upright(image: Image.Image) -> Image.Image:
     """Return the image rotated by its EXIF orientation; unreadable EXIF data is ignored."""
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        # `exif_transpose` copies what needs no rotation
+        is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return image if is_upright else ImageOps.exif_transpose(image)
     except Exception:  # the pixels are valid, only their metadata is not
         return image
 

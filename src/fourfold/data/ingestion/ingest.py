@@ -7,10 +7,12 @@ the key. If the source has exact labels, they are written beside the shards as t
 import errno
 import logging
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from filelock import FileLock
 from pydantic import Field, model_validator
 
 from fourfold.configuration import Config
-from fourfold.data.annotations import ANNOTATIONS, AnnotationConfig
+from fourfold.data.annotations import AnnotationConfig
 from fourfold.data.ingestion.cleaning import split_of
 from fourfold.data.ingestion.croissant import CardConfig
 from fourfold.data.ingestion.drops import Tally, check_drops, describe_losses, loss_report
@@ -39,7 +41,7 @@ from fourfold.data.ingestion.sources import (
 )
 from fourfold.data.ingestion.sources.files import FilesConfig
 from fourfold.data.ingestion.sources.several import each_source
-from fourfold.data.ingestion.staging import StagingRules, count_staged, stage, staged_chunks, staged_outlines
+from fourfold.data.ingestion.staging import StagedSample, StagingRules, stage, staged_chunks, staged_outlines
 from fourfold.data.ingestion.touched import resume_untouched, warn_of_touched_files
 from fourfold.data.shard_store import keep_at
 from fourfold.data.shards import ShardSet, finish_split, forget_splits
@@ -53,7 +55,6 @@ from fourfold.digests import (
     recorded_digests,
     write_recorded_json,
 )
-from fourfold.modalities import SOURCE_LABELS
 from fourfold.reuse import FINGERPRINT_FILE, SUPERSEDED_FOLDER, Fingerprint, claim, fingerprint, renew_fingerprint
 from fourfold.storage import PARTIAL_MARK, read_json, write_bytes
 
@@ -193,12 +194,13 @@ def ingest(
         resume_untouched(streams, work.digest, folder / SOURCE_FOLDER, lambda: _remove_others(shards.root, [FINGERPRINT_FILE]))
         keep_at(shards.root, shards_at)
         staging = {_staging(shards, stream): stream for stream in streams}
-        stage(staging, config.staging_rules())
-        has_annotations = any(count_staged(path, "annotated") for path in staging)
-        modalities = (*SOURCE_LABELS, ANNOTATIONS) if has_annotations else SOURCE_LABELS
-        outlines = partial(_outlines, streams, config, shards)
-        look_alikes = find_look_alikes(config.look_alike_rules(), outlines, shards.root / STAGING)
-        tallies = _fill_shards(streams, config, shards, modalities, look_alikes)
+        rules, scratch = config.look_alike_rules(), shards.root / STAGING
+        scratch.mkdir(parents=True, exist_ok=True)
+        with closing(stage(staging, config.staging_rules())) as slices:
+            staged: Iterable[Path] = list(slices) if rules.need_all else slices
+            outlines = partial(_outlines, streams, staged, config, shards)
+            look_alikes = find_look_alikes(rules, outlines, scratch)
+            tallies, modalities = _fill_shards(streams, staged, config, shards, look_alikes)
         _check_splits(config, shards)
         for split in _split_folders(shards.root):
             finish_split(shards.root, split, modalities)
@@ -226,7 +228,8 @@ def _clean_share(config: IngestionConfig, seed: int, folder: Path, work_split: W
             return
         claim(shards.root, work, shared=True)
         resume_untouched(streams, work.digest, folder / SOURCE_FOLDER, lambda: _remove_others(shards.root, [FINGERPRINT_FILE]))
-    stage({_staging(shards, stream): stream for stream in streams}, config.staging_rules(), work_split)
+    for _ in stage({_staging(shards, stream): stream for stream in streams}, config.staging_rules(), work_split):
+        pass
 
 
 def _fingerprint(opened: Sequence[OpenedSource], config: IngestionConfig, seed: int) -> Fingerprint:
@@ -344,48 +347,80 @@ def _is_finished(folder: Path, shards: ShardSet, work: Fingerprint) -> bool:
 
 
 def _fill_shards(
-    streams: list[SampleStream],
+    streams: Sequence[SampleStream],
+    slices: Iterable[Path],
     config: IngestionConfig,
     shards: ShardSet,
-    modalities: Sequence[str],
     look_alikes: LookAlikes,
-) -> dict[str, Tally]:
-    """Copy staged samples into the shards of their splits, without duplicates, and check how much was lost."""
-    filler = ShardFiller(shards.root, config.samples_per_shard, modalities, shards.root / STAGING)
+) -> tuple[dict[str, Tally], tuple[str, ...]]:
+    """Copy staged samples into the shards of their splits, without duplicates, and check how much was lost.
+
+    Args:
+        streams: in order.
+        slices: the folders of their slices in order, each complete when it is yielded.
+        config: what is ingested.
+        shards: to fill.
+        look_alikes: what is left out.
+
+    Returns:
+        What was lost by stream, and the modalities.
+    """
     tallies = {stream.name: Tally() for stream in streams}
-    for stream in streams:
-        tally = tallies[stream.name]
-        for samples, drops in staged_chunks(_staging(shards, stream)):
-            for drop in drops:
-                tally.drop(drop.name, drop.reason, drop.what)
-            for sample in samples:
-                unique = filler.unique(sample)
-                if isinstance(unique, str):
-                    tally.drop(sample.key, unique)
-                    continue
-                split = stream.split or split_of(stream.split_by(unique.key), config.shares)
-                reason = look_alikes.removal(unique.key, unique.hash) if split == SPLIT_WITHOUT_TRUTH else None
-                if reason:
-                    filler.note(unique)
-                    tally.drop(unique.key, reason, "removal")
-                    continue
-                tally.kept += 1
-                filler.add(unique, split, stream.source)
-        check_drops(tally, stream, config.max_drop_share)
-        _check_captions(tally, stream, count_staged(_staging(shards, stream), "captioned"))
-    filler.finish()
-    return tallies
+    with closing(ShardFiller(shards.root, config.samples_per_shard, shards.root / STAGING)) as filler:
+        for stream, folders in _by_stream(streams, slices):
+            tally, captioned = tallies[stream.name], 0
+            for samples, drops in chain.from_iterable(map(staged_chunks, folders)):
+                for drop in drops:
+                    tally.drop(drop.name, drop.reason, drop.what)
+                for sample in samples:
+                    captioned += bool(sample.caption)
+                    _fill(filler, sample, stream, config, look_alikes, tally)
+            check_drops(tally, stream, config.max_drop_share)
+            _check_captions(tally, stream, captioned)
+        return tallies, filler.finish()
 
 
-def _outlines(streams: list[SampleStream], config: IngestionConfig, shards: ShardSet) -> Iterator[tuple[str, int | None]]:
+def _fill(
+    filler: ShardFiller,
+    sample: StagedSample,
+    stream: SampleStream,
+    config: IngestionConfig,
+    look_alikes: LookAlikes,
+    tally: Tally,
+) -> None:
+    """Add a sample to the shards of its split, or count why it is left out."""
+    unique = filler.unique(sample)
+    if isinstance(unique, str):
+        tally.drop(sample.key, unique)
+        return
+    split = stream.split or split_of(stream.split_by(unique.key), config.shares)
+    reason = look_alikes.removal(unique.key, unique.hash) if split == SPLIT_WITHOUT_TRUTH else None
+    if reason:
+        filler.note(unique)
+        tally.drop(unique.key, reason, "removal")
+        return
+    tally.kept += 1
+    filler.add(unique, split, stream.source)
+
+
+def _outlines(
+    streams: Sequence[SampleStream], slices: Iterable[Path], config: IngestionConfig, shards: ShardSet
+) -> Iterator[tuple[str, int | None]]:
     """Yield split and perceptual hash of every sample, without exact duplicates."""
-    filler = ShardFiller(shards.root, config.samples_per_shard, (), shards.root / STAGING)
+    with closing(ShardFiller(shards.root, config.samples_per_shard, shards.root / STAGING)) as filler:
+        for stream, folders in _by_stream(streams, slices):
+            for outline in chain.from_iterable(map(staged_outlines, folders)):
+                unique = filler.unique(outline)
+                if not isinstance(unique, str):
+                    filler.note(unique)
+                    yield stream.split or split_of(stream.split_by(unique.key), config.shares), unique.hash
+
+
+def _by_stream(streams: Sequence[SampleStream], slices: Iterable[Path]) -> Iterator[tuple[SampleStream, Iterator[Path]]]:
+    """Yield each stream with the folders of its slices, out of those of all streams in order."""
+    folders = iter(slices)
     for stream in streams:
-        for outline in staged_outlines(_staging(shards, stream)):
-            unique = filler.unique(outline)
-            if not isinstance(unique, str):
-                filler.note(unique)
-                yield stream.split or split_of(stream.split_by(unique.key), config.shares), unique.hash
+        yield stream, islice(folders, len(stream.slices))
 
 
 def _check_captions(tally: Tally, stream: SampleStream, captioned: int) -> None:
@@ -455,3 +490,7 @@ def _explain_os_errors(folder: Path) -> Iterator[None]:
         reason = error.strerror or type(error).__name__
         advice = "Free some space" if error.errno in OUT_OF_SPACE else "Give this user access to it, or another folder"
         raise ValueError(f"Ingestion cannot work on {where}: {reason}. {advice}; the next run continues.") from error
+    except sqlite3.OperationalError as error:  # of the sets of keys and images that were seen
+        raise ValueError(
+            f"Ingestion cannot work on {folder}: {error}. Free some space, or give this user access; the next run continues."
+        ) from error

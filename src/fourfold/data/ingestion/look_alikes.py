@@ -29,6 +29,11 @@ class LookAlikeRules:
     cleaning: CleaningConfig
     image_size: int
 
+    @property
+    def need_all(self) -> bool:
+        """Whether all samples must be known before the first one is kept."""
+        return bool(self.leakage or self.near_duplicates)
+
 
 @dataclass(frozen=True)
 class LookAlikes:

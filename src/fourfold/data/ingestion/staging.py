@@ -1,21 +1,22 @@
 """Staging: resumable cleaning of a stream, chunk by chunk.
 
-A chunk is complete once the digests of its files are recorded, and a complete chunk is cleaned again only if its files changed
-since. Afterward the ingestion assigns splits,
-removes duplicates and fills shards from the staged chunks in order. That is cheap and a pure function of the staged data, so
-the resulting bytes do not depend on interruptions. Memory is bounded by one chunk of cleaned samples.
+A chunk is a tar of images and a record of the rest. It is complete once the digests of both are recorded, and a complete chunk
+is cleaned again only if its files changed since. The ingestion assigns splits, removes duplicates and fills shards from the
+staged chunks in order, while later slices are cleaned. That is cheap and a pure function of the staged data, so the resulting
+bytes do not depend on interruptions. Memory is bounded by one chunk of encoded samples.
 """
 
+import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fourfold.configuration import Config
 from fourfold.data import codecs
-from fourfold.data.annotations import ANNOTATIONS, AnnotationConfig
+from fourfold.data.annotations import AnnotationConfig
 from fourfold.data.facts import Fact, array_facts
 from fourfold.data.ingestion.cleaning import CleanSample, clean
 from fourfold.data.ingestion.filters import FilterConfig, broken
@@ -26,13 +27,12 @@ from fourfold.data.ingestion.sources.files import printable
 from fourfold.data.shards import read_members, write_members
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
 from fourfold.digests import is_intact, record_digests, write_recorded_json
-from fourfold.local_workers import run_all
-from fourfold.modalities import SOURCE_LABELS
+from fourfold.local_workers import results_of
 from fourfold.progress import progress
 from fourfold.storage import read_json, write_json
 
 SLICE_FILE = "slice.json"
-STAGED = (*SOURCE_LABELS, ANNOTATIONS)  # each in a separate tar
+IMAGES, RECORD = ".tar", ".json"  # the endings of the files of a chunk
 REMEDY = "Cleaning it again."
 
 
@@ -44,34 +44,51 @@ class StagedDrop(Config):
     what: str
 
 
-class ChunkRecord(Config):
-    """The result of one chunk: digests of the kept samples, in the order of the tars beside the record, and the drops.
-
-    `annotated` and `captioned` count samples that have an annotation, or a caption. `keys`, the perceptual `hashes` (see
-    `near_duplicates`; None where none is needed) and the facts about the images are in the order of the digests.
-    """
-
-    digests: tuple[str, ...]
-    drops: tuple[StagedDrop, ...]
-    annotated: int
-    captioned: int
-    keys: tuple[str, ...]
-    hashes: tuple[int | None, ...]
-    images: tuple[dict[str, Any], ...]
-
-
 @dataclass(frozen=True)
 class StagedSample:
-    """One cleaned sample, encoded as it will be stored in its shard."""
+    """One cleaned sample, encoded as it will be stored in its shard.
+
+    Attributes:
+        key: of the sample.
+        image: stored bytes; empty in an outline.
+        caption: stored bytes; empty where there is none.
+        digest: SHA-256 of the image. Equal pixels are stored as equal bytes.
+        part: name of its slice, e.g. of its archive.
+        annotations: see `fourfold.data.annotations`.
+        hash: perceptual, see `near_duplicates`.
+        facts: about the image before it is compressed, see `fourfold.data.facts`.
+    """
 
     key: str
     image: bytes
     caption: bytes
     digest: str
-    part: str = ""  # name of its slice, e.g. of its archive
-    annotations: bytes = b"{}"  # JSON, see `fourfold.data.annotations`
-    hash: int | None = None  # perceptual, see `near_duplicates`
-    facts: Fact = field(default_factory=dict)  # about the image before it is compressed, see `fourfold.data.facts`
+    part: str = ""
+    annotations: dict[str, Any] = field(default_factory=dict)
+    hash: int | None = None
+    facts: Fact = field(default_factory=dict)
+
+
+class ChunkRecord(Config):
+    """What was cleaned in one chunk: of each kept sample, in the order of the tar beside the record, and the drops.
+
+    `captions` are as they are stored; `digests` those of `StagedSample`; `hashes` perceptual ones (see `near_duplicates`), None
+    where none is needed; `images` the facts about the images.
+    """
+
+    keys: tuple[str, ...]
+    captions: tuple[str, ...]
+    annotations: tuple[dict[str, Any], ...]
+    digests: tuple[str, ...]
+    hashes: tuple[int | None, ...]
+    images: tuple[dict[str, Any], ...]
+    drops: tuple[StagedDrop, ...]
+
+    def samples(self, images: Iterable[bytes], part: str) -> Iterator[StagedSample]:
+        """Yield the samples with their images, of the slice `part`."""
+        rows = zip(self.keys, images, self.captions, self.digests, self.annotations, self.hashes, self.images, strict=True)
+        for key, image, caption, digest, notes, hash_, facts in rows:
+            yield StagedSample(key, image, caption.encode(), digest, part, notes, hash_, facts)
 
 
 @dataclass(frozen=True)
@@ -109,11 +126,14 @@ class StagingRules:
         return Drop(raw.name, reason, "removal") if reason else clean(raw, self.cleaning, self.image_size)
 
 
-def stage(streams: Mapping[Path, SampleStream], rules: StagingRules, work_split: WorkSplit = NO_SPLIT) -> None:
-    """Clean all of some streams; resumes where an interrupted call stopped.
+def stage(
+    streams: Mapping[Path, SampleStream], rules: StagingRules, work_split: WorkSplit = NO_SPLIT
+) -> Generator[Path, None, None]:
+    """Clean all of some streams; yield the folder of each slice, in order, once it is complete. Resumes where a call stopped.
 
-    Slices of local files are cleaned by several processes at once, which changes no byte (`fourfold.local_workers`). Others
-    are read here one after the other: the connections of a process do not survive a fork.
+    Slices of local files are cleaned by several processes at once, which changes no byte (`fourfold.local_workers`), also
+    while the caller works with those that are complete. Others are read here one after the other: the connections of a
+    process do not survive a fork.
 
     Args:
         streams: the samples to clean, by the staging folder of the stream.
@@ -131,48 +151,39 @@ def stage(streams: Mapping[Path, SampleStream], rules: StagingRules, work_split:
         for index, part in enumerate(stream.slices)
     ]
     share = work_split.of(slices)
-    waiting = [(folder, part, is_local) for folder, part, is_local in share if not _is_staged(folder)]
-    local = [(folder, part) for folder, part, is_local in waiting if is_local]
-    if len(local) > 1:
-        run_all(clean_slice, local, "cleaning", "part")
-    for folder, part, is_local in waiting:
-        if not is_local or len(local) == 1:
+    waiting = {folder: part for folder, part, _ in share if not _is_staged(folder)}
+    local = [(folder, part) for folder, part, is_local in share if is_local and folder in waiting]
+    at_once = local if len(local) > 1 else []
+    cleaned = progress(results_of(clean_slice, at_once), "cleaning", len(at_once), "part")
+    if len(waiting) > len(at_once):  # no connection is opened before the last fork
+        deque(cleaned, maxlen=0)
+    for folder, part, is_local in share:
+        if folder in waiting and is_local and at_once:
+            next(cleaned, None)
+        elif folder in waiting:
             clean_slice((folder, part))
+        yield folder
+    deque(cleaned, maxlen=0)  # ends the processes
 
 
-def staged_chunks(folder: Path) -> Iterator[tuple[list[StagedSample], tuple[StagedDrop, ...]]]:
-    """Yield the samples and drops of each staged chunk, in the order of the stream."""
-    for slice_folder in sorted(folder.glob("slice-*")):
-        part = read_json(slice_folder / SLICE_FILE)
-        for chunk in _chunks(slice_folder, part["chunks"]):
-            record = ChunkRecord.model_validate(read_json(chunk.with_suffix(".json")))
-            columns = (read_members(chunk.with_suffix(f".{modality}.tar")) for modality in STAGED)
-            rows = zip(*columns, record.digests, record.hashes, record.images, strict=True)
-            samples = [
-                StagedSample(key, image, text, digest, part["name"], notes, hash_, facts)
-                for (key, image), (_, text), (_, notes), digest, hash_, facts in rows
-            ]
-            yield samples, record.drops
+def staged_chunks(slice_folder: Path) -> Iterator[tuple[list[StagedSample], tuple[StagedDrop, ...]]]:
+    """Yield the samples and drops of each chunk of a complete slice, in order."""
+    for chunk, record, part in _records(slice_folder):
+        images = (image for _, image in read_members(chunk.with_suffix(IMAGES)))
+        yield list(record.samples(images, part)), record.drops
 
 
-def staged_outlines(folder: Path) -> Iterator[StagedSample]:
-    """Yield what the records hold of the staged samples of a stream, in order: all but image, caption and annotations."""
-    for slice_folder in sorted(folder.glob("slice-*")):
-        part = read_json(slice_folder / SLICE_FILE)
-        for chunk in _chunks(slice_folder, part["chunks"]):
-            record = ChunkRecord.model_validate(read_json(chunk.with_suffix(".json")))
-            for key, digest, hash_ in zip(record.keys, record.digests, record.hashes, strict=True):
-                yield StagedSample(key, b"", b"", digest, part["name"], hash=hash_)
+def staged_outlines(slice_folder: Path) -> Iterator[StagedSample]:
+    """Yield the samples of a complete slice, in order, without their images."""
+    for _, record, part in _records(slice_folder):
+        yield from record.samples([b""] * len(record.keys), part)
 
 
-def count_staged(folder: Path, what: Literal["annotated", "captioned"]) -> int:
-    """Return how many staged samples of a stream have an annotation, or a caption."""
-    chunks = (
-        chunk
-        for slice_folder in sorted(folder.glob("slice-*"))
-        for chunk in _chunks(slice_folder, read_json(slice_folder / SLICE_FILE)["chunks"])
-    )
-    return sum(read_json(chunk.with_suffix(".json"))[what] for chunk in chunks)
+def _records(slice_folder: Path) -> Iterator[tuple[Path, ChunkRecord, str]]:
+    """Yield path and record of each chunk of a complete slice, and the name of the slice."""
+    part = read_json(slice_folder / SLICE_FILE)
+    for chunk in _chunks(slice_folder, part["chunks"]):
+        yield chunk, ChunkRecord.model_validate(read_json(chunk.with_suffix(RECORD))), part["name"]
 
 
 def _chunks(slice_folder: Path, count: int) -> list[Path]:
@@ -181,8 +192,8 @@ def _chunks(slice_folder: Path, count: int) -> list[Path]:
 
 
 def _names(chunk: Path) -> list[str]:
-    """Return the names of the files of a chunk, the record last."""
-    return [f"{chunk.name}.{ending}" for ending in (*(f"{modality}.tar" for modality in STAGED), "json")]
+    """Return the names of the files of a chunk."""
+    return [f"{chunk.name}{ending}" for ending in (IMAGES, RECORD)]
 
 
 def _is_staged(slice_folder: Path) -> bool:
@@ -209,8 +220,8 @@ def _stage_slice(part: SourceSlice, rules: StagingRules, folder: Path) -> None:
 
 
 def _write_chunk(chunk: Path, results: Iterable[CleanSample | Drop], rules: StagingRules) -> None:
-    """Write the tars of a chunk, its record, and then the digests of all of them, which complete it."""
-    kept: dict[str, CleanSample] = {}
+    """Write the tar of a chunk, its record, and then the digests of both, which complete it."""
+    kept: dict[str, StagedSample] = {}
     drops: list[Drop] = []
     for result in results:
         if isinstance(result, Drop):
@@ -218,28 +229,32 @@ def _write_chunk(chunk: Path, results: Iterable[CleanSample | Drop], rules: Stag
         elif result.key in kept:
             drops.append(Drop(result.key, "duplicate key"))
         else:
-            kept[result.key] = result
+            kept[result.key] = _encoded(result, rules)
             drops += result.drops
-    images = ((key, codecs.encode_image(sample.rgb_HW3, *rules.encoding)) for key, sample in kept.items())
-    stored = ((key, codecs.image_extension(content), content) for key, content in images)
-    write_members(chunk.with_suffix(".rgb.tar"), stored)
-    captions = ((key, codecs.extension("caption", sample.caption), sample.caption) for key, sample in kept.items())
-    write_members(
-        chunk.with_suffix(".caption.tar"), ((key, kind, codecs.encode("caption", text)) for key, kind, text in captions)
-    )
-    notes = {key: rules.annotations.read(sample.metadata) for key, sample in kept.items()}
-    write_members(
-        chunk.with_suffix(f".{ANNOTATIONS}.tar"),
-        ((key, "json", codecs.encode(ANNOTATIONS, note)) for key, note in notes.items()),
-    )
+    samples = kept.values()
+    write_members(chunk.with_suffix(IMAGES), ((one.key, codecs.image_extension(one.image), one.image) for one in samples))
     record = ChunkRecord(
-        digests=tuple(sample.digest for sample in kept.values()),
-        drops=tuple(StagedDrop(name=printable(drop.name), reason=drop.reason, what=drop.what) for drop in drops),
-        annotated=sum(map(bool, notes.values())),
-        captioned=sum(bool(sample.caption) for sample in kept.values()),
         keys=tuple(kept),
-        hashes=tuple(perceptual_hash(sample.rgb_HW3) if rules.hashed else None for sample in kept.values()),
-        images=tuple(array_facts(sample.rgb_HW3) for sample in kept.values()),
+        captions=tuple(one.caption.decode() for one in samples),
+        annotations=tuple(one.annotations for one in samples),
+        digests=tuple(one.digest for one in samples),
+        hashes=tuple(one.hash for one in samples),
+        images=tuple(one.facts for one in samples),
+        drops=tuple(StagedDrop(name=printable(drop.name), reason=drop.reason, what=drop.what) for drop in drops),
     )
-    write_json(chunk.with_suffix(".json"), record.model_dump(mode="json"))
+    write_json(chunk.with_suffix(RECORD), record.model_dump(mode="json"))
     record_digests(chunk.parent, *_names(chunk))
+
+
+def _encoded(sample: CleanSample, rules: StagingRules) -> StagedSample:
+    """Return a sample as it is stored: JPEG takes a tenth of the memory of pixels."""
+    image = codecs.encode_image(sample.rgb_HW3, *rules.encoding)
+    return StagedSample(
+        sample.key,
+        image,
+        codecs.encode("caption", sample.caption),
+        hashlib.sha256(image).hexdigest(),
+        annotations=rules.annotations.read(sample.metadata),
+        hash=perceptual_hash(sample.rgb_HW3) if rules.hashed else None,
+        facts=array_facts(sample.rgb_HW3),
+    )

@@ -437,7 +437,7 @@ def test_shares_of_the_work_leave_the_bytes_of_one_process_and_nothing_to_clean(
     assert bytes_under(tmp_path / "shared") == bytes_under(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["chunk-00001.rgb.tar", "chunk-00000.caption.tar", "chunk-00001.json", "slice.json"])
+@pytest.mark.parametrize("name", ["chunk-00001.tar", "chunk-00000.tar", "chunk-00001.json", "slice.json"])
 def test_staged_chunks_that_changed_after_an_interruption_are_cleaned_again(tmp_path, monkeypatch, caplog, name):
     write_tar(tmp_path / "in" / "0.tar", members_of(range(40)))
     config = settings(tmp_path / "in", samples_per_shard=16)

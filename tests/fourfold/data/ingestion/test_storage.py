@@ -1,6 +1,7 @@
 """Images in shards as PNG, JPEG or WebP."""
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from fourfold.data import codecs
 from fourfold.data.ingestion.images import CleaningConfig
-from fourfold.data.ingestion.ingest import IngestionConfig, ingest
+from fourfold.data.ingestion.ingest import IngestionConfig, ingest, ingestion_report
 from fourfold.data.shards import ShardSet
 from fourfold.metrics.dense import psnr
 from tests.fourfold.data.ingestion.test_annotations import columns
@@ -31,6 +32,19 @@ def ingested(folder, out, **storage) -> ShardSet:
     shares = {"val_share": 0.2, "test_share": 0.2}
     config = IngestionConfig(source=source, cleaning=CleaningConfig(), image_size=64, storage=storage, **shares)
     return ingest(config, 0, out)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg"])
+def test_equal_pixels_in_other_files_are_duplicates(photographs, tmp_path, image_format):
+    copies = shutil.copytree(photographs, tmp_path / "photographs")
+    for number, path in enumerate(sorted(copies.rglob("*.jpg"))[:4]):
+        with Image.open(path) as image:
+            image.convert("RGB").save(copies / f"copy{number}.webp", lossless=True)
+            image.convert("RGB").rotate(180).save(copies / f"other{number}.png")
+        for name in (f"copy{number}", f"other{number}"):
+            (copies / f"{name}.txt").write_text("once more")
+    ingested(copies, tmp_path / "out", format=image_format)
+    assert ingestion_report(tmp_path / "out")["dropped"] == {"duplicate image": 4}
 
 
 @pytest.mark.parametrize(("image_format", "extension"), [("jpeg", "jpg"), ("webp", "webp")])

@@ -11,7 +11,7 @@ import gzip
 import json
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -199,11 +199,12 @@ def _read_members(path: Path, config: WebdatasetConfig) -> Iterator[tuple[str, s
 
     This is the boundary of an archive: whatever is raised inside becomes a counted loss that names the archive.
     """
+    roles = _roles(config)
     try:
         with open_archive(path) as archive:
             for member in archive:
                 if not member.is_folder:  # its files are members of their own, so nothing is lost
-                    yield _read_member(archive, member, config)
+                    yield _read_member(archive, member, config, roles)
     except ArchiveError as error:
         yield Drop(path.name, str(error), "archive")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -214,10 +215,12 @@ def _read_members(path: Path, config: WebdatasetConfig) -> Iterator[tuple[str, s
         yield Drop(path.name, f"archive cannot be read ({type(error).__name__})", "archive")
 
 
-def _read_member(archive: TarReader, member: Member, config: WebdatasetConfig) -> tuple[str, str, bytes] | Drop:
+def _read_member(
+    archive: TarReader, member: Member, config: WebdatasetConfig, roles: Mapping[str, str]
+) -> tuple[str, str, bytes] | Drop:
     path = PurePosixPath(member.name)
-    stem, extension = _split(path.name, config)
-    role = _roles(config).get(extension)
+    stem, extension = _split(path.name, config, roles)
+    role = roles.get(extension)
     if not member.is_file:
         return Drop(member.name, "member is not a plain file", "member")
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
@@ -237,10 +240,10 @@ def _roles(config: WebdatasetConfig) -> dict[str, str]:
     return ROLES | {extension.lower().lstrip("."): role for extension, role in own.items() if extension}
 
 
-def _split(name: str, config: WebdatasetConfig) -> tuple[str, str]:
+def _split(name: str, config: WebdatasetConfig, roles: Mapping[str, str]) -> tuple[str, str]:
     """Return the key and the extension, in lower case, of the file name of a member."""
     if config.dots_in_keys:
-        for extension in sorted(_roles(config), key=len, reverse=True):
+        for extension in sorted(roles, key=len, reverse=True):
             if name.lower().endswith(f".{extension}"):
                 return name[: -len(extension) - 1], extension
         stem, _, extension = name.rpartition(".")
