@@ -10,7 +10,7 @@ import numpy as np
 
 from fourfold.evaluation.benchmarks import OfficialBenchmark
 from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, SegmentationMeasure
-from fourfold.evaluation.benchmarks.object_measures import GAP, DetectionMeasure
+from fourfold.evaluation.benchmarks.object_measures import GAP, DetectionMeasure, QuestionMeasure
 from fourfold.evaluation.benchmarks.official import Measure, Run, StoredExamples, score_official
 from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
 from fourfold.evaluation.benchmarks.views import View
@@ -35,7 +35,8 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
 
     Raises:
         ValueError: data are missing, the split that is scored is unknown or the one that is learned, maps or boxes have
-            `rand_augment`, boxes have the view `crop`, or torchvision is missing, which finds boxes.
+            `rand_augment`, questions have `color_jitter` with other hues, boxes have the view `crop`, or torchvision is
+            missing, which finds boxes.
     """
     assert benchmark.train_split is not None
     values = settings.model_dump(include=SCORING, exclude_none=True)
@@ -57,6 +58,13 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
         raise ValueError(
             f"{benchmark.title}: rand_augment moves an image and not its {left}. Remove finetuning.benchmarks.{benchmark.name}."
             "rand_augment; scale_jitter, random_crop and mirror keep both together."
+        )
+    jitter = settings.color_jitter
+    if isinstance(measure, QuestionMeasure) and jitter is not None and (jitter.hue or jitter.gray):
+        raise ValueError(
+            f"{benchmark.title}: color_jitter has hue {jitter.hue:g} and gray {jitter.gray:g}, and questions ask about colors, "
+            "whose answers would be wrong. Allowed: hue 0 and gray 0. Change "
+            f"finetuning.benchmarks.{benchmark.name}.color_jitter."
         )
     return config
 
