@@ -36,7 +36,7 @@ class ColorJitterConfig(Config):
     saturation: float = Field(0.2, ge=0, le=1)
     hue: float = Field(0.1, ge=0, le=0.5)  # the shift is uniform in -value to value; 1 is once around the color circle
     probability: float = Field(0.5, gt=0, le=1)  # that these four are applied, in a random order
-    gray: float = Field(0.0, ge=0, le=1)  # probability that the image loses its colors afterwards
+    gray: float = Field(0.0, ge=0, le=1)  # probability that the image loses its colors afterwards, also without these four
 
 
 class TrainedBenchmarkConfig(Config):

@@ -35,9 +35,15 @@ class OfficialModel(Protocol):
         """Return the pixels per side of the model's input images."""
 
     def predict(
-        self, conditions: dict[str, Any], targets: Sequence[str], *, preset: str | GenerationConfig = "greedy", seed: int = 0
+        self,
+        conditions: dict[str, Any],
+        targets: Sequence[str],
+        *,
+        preset: str | GenerationConfig = "greedy",
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """Return the decoded targets of a batch of conditions."""
+        """Return the decoded targets of a batch of conditions; `seeds` are those of its samples, instead of `seed`."""
 
     def features(self, conditions: Mapping[str, Any]) -> np.ndarray:
         """Return encoder features (B, D), averaged over visible tokens."""
@@ -183,6 +189,8 @@ class OfficialBenchmark:
     splits: tuple[str, ...] = ("val",)
     train_split: str | None = None  # what fine-tuning learns from (fourfold.transfer.benchmarks); None: it does not
     view: str = "squash"  # the default of `BenchmarkConfig.view`
+    # Settings → examples, instead of `read`, where settings choose them, e.g. `caption_ids`; its `split` and `view` are set
+    choose: Callable[[BenchmarkConfig], Iterable[Example]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)  # number of images of complete splits
     published: tuple[Published, ...] = ()
 
@@ -226,7 +234,8 @@ def score_official(benchmark: OfficialBenchmark, run: Run) -> dict[str, Any]:
     benchmark.check(config.path, split)
     measure, failures = benchmark.measure(run), Failures()
     seen = without_truth = 0
-    examples = islice(benchmark.read(config.path, split), config.max_samples)
+    found = benchmark.read(config.path, split) if benchmark.choose is None else benchmark.choose(config)
+    examples = islice(found, config.max_samples)
     for batch in progress(batches(examples, config.batch_size), benchmark.name, unit="batch"):
         for example, answer in zip(batch, measure.answer(batch), strict=True):
             seen += 1

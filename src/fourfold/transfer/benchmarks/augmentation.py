@@ -137,7 +137,7 @@ def draw_colors(config: ColorJitterConfig, rng: np.random.Generator) -> list[tup
     """Return the operations of color jitter for one image, in their order, with their arguments; see `COLORS`.
 
     With `config.probability` all operations that are not turned off follow each other in a random order, as in albumentations
-    and torchvision. `("gray", 1.0)` comes last, with a probability of its own.
+    and torchvision. `("gray", 1.0)` comes last, with a separate probability.
     """
     # All are drawn whether or not they are used, so that one number does not depend on the settings of the others
     is_used, order = rng.random() < config.probability, rng.permutation(len(COLORS))

@@ -166,7 +166,13 @@ class FineTuned:
         return self._side
 
     def predict(
-        self, conditions: dict[str, Any], targets: Sequence[str], *, preset: Any = "greedy", seed: int = 0
+        self,
+        conditions: dict[str, Any],
+        targets: Sequence[str],
+        *,
+        preset: Any = "greedy",
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """Return logits (B, K), answers, or what a head predicts of each image as the one target; nothing is drawn."""
         (target,) = targets

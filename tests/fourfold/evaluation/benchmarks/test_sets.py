@@ -168,7 +168,7 @@ def test_coco_generation_reads_its_own_images_back(tmp_path):
     tiny_sets.coco(tmp_path)
 
     class Painter(Given):
-        def predict(self, conditions, targets, *, preset="greedy", seed=0):
+        def predict(self, conditions, targets, *, preset="greedy", seed=0, seeds=None):
             if targets == ["caption"]:
                 return super().predict(conditions, targets)
             self.given = conditions["caption"]
@@ -209,7 +209,7 @@ def test_fid_of_coco_generation_equals_torch_fidelity(tmp_path):
     torch.save(random_weights(), weights)
 
     class Painter(Given):
-        def predict(self, conditions, targets, *, preset="greedy", seed=0):
+        def predict(self, conditions, targets, *, preset="greedy", seed=0, seeds=None):
             if targets == ["caption"]:
                 return {"caption": ["noise"] * len(conditions["rgb"])}
             return {"rgb": rng.integers(0, 180, (len(conditions["caption"]), 24, 24, 3), dtype=np.uint8)}
@@ -235,7 +235,9 @@ def test_fid_of_coco_generation_equals_torch_fidelity(tmp_path):
     assert f"FID ↓ {format_number(expected)}\n" in text_table(result)
     details = result["details"]
     assert details["fid_network"].startswith("not the published file; SHA-256 ") and "left_out" not in result
-    assert details["fid_images"].startswith("6 generated of 24 × 24 pixels, 6 real ones resized to 16 × 16")
+    assert details["fid_images"].startswith(
+        "6 generated of 24 × 24 pixels, 6 real ones of the same captions, as in 4M's script, resized to 16"
+    )
     assert "Published numbers use 30,000" in details["fid_images"]
 
 

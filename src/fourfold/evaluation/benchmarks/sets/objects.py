@@ -11,6 +11,7 @@ import numpy as np
 from fourfold.evaluation.benchmarks.generation_measures import GenerationMeasure
 from fourfold.evaluation.benchmarks.object_measures import CaptionMeasure, DetectionMeasure, RetrievalMeasure
 from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
+from fourfold.evaluation.benchmarks.sets.drawn_captions import DRAWN, choice_of_captions, read_generation_captions
 from fourfold.evaluation.benchmarks.sets.reading import read_json_file, read_lines, read_rgb
 from fourfold.evaluation.benchmarks.sets.segmentation import VOC_CLASSES
 from fourfold.metrics.detection import TrueBoxes
@@ -232,17 +233,18 @@ OBJECT_BENCHMARKS = (
     ),
     OfficialBenchmark(
         name="coco_generation",
-        title="COCO 2017, caption to image",
+        title="COCO, caption to image",
         site=COCO_SITE,
         layout=("{split}/*.jpg", "annotations/captions_{split}.json"),
-        read=read_coco_captions,
-        measure=GenerationMeasure,
+        read=read_generation_captions,
+        choose=lambda config: read_generation_captions(config.path, str(config.split), config.caption_ids),
+        measure=lambda run: GenerationMeasure(run, choice_of_captions(run.config)),
         metrics=GENERATION_METRICS,
-        protocol="one image from the first caption of each image",
+        protocol="one image from one caption of each image: the first of 2017, of 2014 one that is drawn",
         split="val2017",
-        splits=("train2017", "val2017"),
+        splits=("train2017", "val2017", *DRAWN),
         view="crop",
-        sizes={"val2017": 5000},
+        sizes={"val2017": 5000, **DRAWN},
     ),
     _voc_benchmark(
         2007,
