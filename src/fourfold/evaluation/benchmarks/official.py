@@ -63,11 +63,19 @@ class StoredExamples(Sequence[Example]):
 
     Attributes:
         truths: what is known about each example without reading its files; empty if the truth is in files, too.
+        classes: names of the classes by their official ids, in the order of the class indices, where they are in the file of
+            annotations, so that nobody has to read it again; None: they are not.
     """
 
-    def __init__(self, items: Sequence[Any], load: Callable[[Any], Example], truths: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        items: Sequence[Any],
+        load: Callable[[Any], Example],
+        truths: Sequence[Any] = (),
+        classes: Mapping[int, str] | None = None,
+    ) -> None:
         """Take what identifies each example, e.g. a path, and a function that reads it."""
-        self._items, self._load, self.truths = items, load, truths
+        self._items, self._load, self.truths, self.classes = items, load, truths, classes
 
     def __len__(self) -> int:
         return len(self._items)
@@ -83,7 +91,7 @@ class StoredExamples(Sequence[Example]):
 
     def __getitem__(self, index: int | slice) -> "Example | StoredExamples":
         if isinstance(index, slice):
-            return StoredExamples(self._items[index], self._load, self.truths[index])
+            return StoredExamples(self._items[index], self._load, self.truths[index], self.classes)
         return self._load(self._items[index])
 
     def subset(self, indices: np.ndarray) -> "StoredExamples":
@@ -92,7 +100,8 @@ class StoredExamples(Sequence[Example]):
         def taken(column: Any) -> Sequence[Any]:
             return column[indices] if isinstance(column, np.ndarray) else [column[i] for i in indices]
 
-        return StoredExamples(taken(self._items), self._load, taken(self.truths) if len(self.truths) else ())
+        truths = taken(self.truths) if len(self.truths) else ()
+        return StoredExamples(taken(self._items), self._load, truths, self.classes)
 
     def digest(self) -> str:
         """Return a SHA-256 of the names of the examples and of what is known about them, in their order; not of their files."""
@@ -126,6 +135,7 @@ class Run:
     encoder: ImageTextEncoder | None = None
     class_table: ClassTable | None = None  # what the model's class ids mean; None: unknown
     seed: int = 0
+    classes: Mapping[int, str] | None = None  # those of the examples, see `StoredExamples`; None: the measure finds them
     folder: Path | None = None  # for predictions in the official format; None: not written
 
     @property
@@ -232,9 +242,11 @@ def score_official(benchmark: OfficialBenchmark, run: Run) -> dict[str, Any]:
     config = run.config.model_copy(update={"view": run.config.view or benchmark.view, "split": split})
     run = replace(run, config=config)
     benchmark.check(config.path, split)
+    found = benchmark.read(config.path, split) if benchmark.choose is None else benchmark.choose(config)
+    if isinstance(found, StoredExamples):
+        run = replace(run, classes=found.classes)
     measure, failures = benchmark.measure(run), Failures()
     seen = without_truth = 0
-    found = benchmark.read(config.path, split) if benchmark.choose is None else benchmark.choose(config)
     examples = islice(found, config.max_samples)
     for batch in progress(batches(examples, config.batch_size), benchmark.name, unit="batch"):
         for example, answer in zip(batch, measure.answer(batch), strict=True):
