@@ -109,8 +109,8 @@ def test_a_list_of_captions_replaces_the_draw(tmp_path):
     assert re.match(r"those of mine\.txt, SHA-256 [0-9a-f]{64}", result["details"]["captions"])
     assert result["scores"]["frechet_encoder"]["value"] == pytest.approx(0, abs=1e-6)
     for text, message in (
-        ("101\nx1", r"mine\.txt: 'x1' is no number\. Allowed: one `id` of its `annotations` per line, each once"),
-        ("101\n10", r"mine\.txt: '10' is no id of a caption in .*captions_val2014\.json\."),
+        ("101\nx1", r"mine\.txt: 'x1' is no number\. Allowed: ids of captions, not of images, one per line, each once"),
+        ("101\n10", r"mine\.txt: '10' is no id of a caption\. .* Use those of .*captions_val2014\.json\."),
         ("101\n99900", r"mine\.txt: '99900' is no id of a caption"),  # of an image that is not listed
         ("101\n101", r"mine\.txt: '101' is repeated"),
         ("", r"mine\.txt has no ids\. Write one .* or remove caption_ids"),

@@ -89,17 +89,17 @@ def _listed(captions: Iterable[Mapping[str, Any]], list_path: Path, path: Path) 
     found: dict[int, Mapping[str, Any]] = {}
     for line in read_lines(list_path):
         number = int(line) if line.isascii() and line.isdecimal() else None
-        if number is None or number not in known or number in found:
-            reason = (
-                "is repeated"
-                if number in found
-                else f"is no id of a caption in {path}"
-                if number is not None
-                else "is no number"
-            )
+        reason = ""
+        if number is None:
+            reason = "is no number"
+        elif number not in known:
+            reason = "is no id of a caption"
+        elif number in found:
+            reason = "is repeated"
+        if reason or number is None:
             raise ValueError(
-                f"{list_path}: {line!r} {reason}. Allowed: one `id` of its `annotations` per line, each once; these are ids of "
-                "captions, not of images."
+                f"{list_path}: {line!r} {reason}. Allowed: ids of captions, not of images, one per line, each once. Use those "
+                f"of the `annotations` in {path}."
             )
         found[number] = known[number]
     if not found:
