@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from fourfold.configuration import Config
 from fourfold.evaluation.tasks import PREDICTION_TASKS, ScoringConfig
-from fourfold.generation.config import GenerationConfig
+from fourfold.generation.config import GenerationConfig, find_preset
 
 
 class TaskGenerationConfig(Config):
@@ -35,6 +35,8 @@ class BenchmarkConfig(Config):
     max_depth: float | None = Field(None, gt=0)  # meters
     normal_signs: tuple[int, int, int] = (1, 1, 1)  # turn the axes of the true normals to x right, y down, z into the scene
     class_names: dict[str, str] = Field(default_factory=dict)  # of the model → of the benchmark, where they differ
+    caption_ids: Path | None = None  # of generated images: text file of ids of captions; None: see `sets/drawn_captions.py`
+    preset: str = "greedy"  # of generated images: a name of `PRESETS` (fourfold.generation.config)
     fid_weights: Path | None = None  # of generated images: file of FID's Inception network; None: FID is left out
     batch_size: int = Field(16, ge=1)  # images that are predicted at once
 
@@ -43,6 +45,12 @@ class BenchmarkConfig(Config):
     def _are_shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if wrong := [scale for scale in value if not 0.1 <= scale <= 1]:
             raise ValueError(f"scales has {wrong[0]}; allowed: 0.1 to 1, e.g. [1.0, 0.5].")
+        return value
+
+    @field_validator("preset")
+    @classmethod
+    def _is_preset(cls, value: str) -> str:
+        find_preset(value)
         return value
 
 

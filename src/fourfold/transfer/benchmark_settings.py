@@ -24,6 +24,21 @@ class RandAugmentConfig(Config):
     probability: float = Field(0.5, gt=0, le=1)  # that a drawn operation is applied
 
 
+class ColorJitterConfig(Config):
+    """Random colors: the defaults are those of MultiMAE's public code (Bachmann et al. 2022, arXiv 2204.01678) for ADE20K.
+
+    4M-21 (arXiv 2406.09406, appendix) names color jitter for ADE20K and NYUv2 without strengths.
+    """
+
+    # Factors are uniform in 1 - value to 1 + value; 0 turns an operation off
+    brightness: float = Field(0.4, ge=0, le=1)
+    contrast: float = Field(0.4, ge=0, le=1)
+    saturation: float = Field(0.2, ge=0, le=1)
+    hue: float = Field(0.1, ge=0, le=0.5)  # the shift is uniform in -value to value; 1 is once around the color circle
+    probability: float = Field(0.5, gt=0, le=1)  # that these four are applied, in a random order
+    gray: float = Field(0.0, ge=0, le=1)  # probability that the image loses its colors afterwards, also without these four
+
+
 class TrainedBenchmarkConfig(Config):
     """A public benchmark in a local folder, in its official layout, whose training split is learned."""
 
@@ -44,6 +59,7 @@ class TrainedBenchmarkConfig(Config):
     # The ratio of the sides is that of the image, and with the view `squash` that of a square
     scale_jitter: tuple[float, float] | None = None
     mirror: bool = False  # half of the images; not for questions about left and right
+    color_jitter: ColorJitterConfig | None = None  # of the whole image, before a part is taken; labels stay as they are
     rand_augment: RandAugmentConfig | None = None  # after all others; moves and recolors, so not for maps and boxes
 
     # None: what the benchmark prescribes; see fourfold.evaluation.benchmarks.views

@@ -1,4 +1,4 @@
-"""RandAugment and large-scale jitter: against timm and torchvision, the statistics of what is drawn, and maps that follow."""
+"""RandAugment, color and large-scale jitter: against timm and torchvision, what is drawn, and maps that follow."""
 
 import itertools
 import json
@@ -17,12 +17,14 @@ from fourfold.data.cursor import index_batches
 from fourfold.plugins import load_plugins
 from fourfold.seeds import numpy_generator
 from fourfold.training.run_context import RunContext
-from fourfold.transfer.benchmark_settings import RandAugmentConfig, TrainedBenchmarkConfig
+from fourfold.transfer.benchmark_settings import ColorJitterConfig, RandAugmentConfig, TrainedBenchmarkConfig
 from fourfold.transfer.benchmarks.augmentation import (
     MEAN_COLOR,
     NAMES,
     OPERATIONS,
     apply_operation,
+    color_jittered,
+    draw_colors,
     draw_jitter,
     draw_operations,
     rand_augmented,
@@ -146,6 +148,88 @@ def test_one_operation_at_a_fixed_magnitude_is_that_operation():
     assert len(seen) > 10
 
 
+COLOR_JUDGES = {
+    "brightness": judge.adjust_brightness,
+    "contrast": judge.adjust_contrast,
+    "saturation": judge.adjust_saturation,
+    "hue": judge.adjust_hue,
+    "gray": lambda image, _: judge.rgb_to_grayscale(image, 3),
+}
+
+
+@given(
+    jitter=st.builds(
+        ColorJitterConfig,
+        brightness=st.sampled_from([0, 0.4, 1]),
+        contrast=st.sampled_from([0, 0.4, 1]),
+        saturation=st.sampled_from([0, 0.2, 1]),
+        hue=st.sampled_from([0, 0.1, 0.5]),
+        gray=st.sampled_from([0, 0.5]),
+    ),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_color_jitter_equals_torchvision_with_the_same_factors(jitter, seed):
+    rgb = np.random.default_rng(seed).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    rgb[:6] = np.random.default_rng(seed).integers(0, 256, 3)  # also one color, and gray ones
+    rgb[6:8] = rgb[6:8, :, :1]
+    expected = Image.fromarray(rgb)
+    for name, value in draw_colors(jitter, np.random.default_rng(seed)):
+        expected = COLOR_JUDGES[name](expected, value)
+    found = color_jittered(rgb, jitter, np.random.default_rng(seed))
+    assert found.dtype == np.uint8 and np.array_equal(found, np.asarray(expected))
+
+
+def test_statistics_of_color_jitter():
+    rng, images = np.random.default_rng(0), 8000
+    jitter = ColorJitterConfig(brightness=0.4, contrast=0.3, saturation=0.2, hue=0.1, probability=0.5, gray=0.25)
+    drawn = [draw_colors(jitter, rng) for _ in range(images)]
+    is_gray = np.array([bool(each) and each[-1][0] == "gray" for each in drawn])
+    applied = [each[:-1] if gray else each for each, gray in zip(drawn, is_gray, strict=True)]
+    is_used = np.array([bool(each) for each in applied])
+    assert np.mean(is_used) == pytest.approx(0.5, abs=0.02) and np.mean(is_gray) == pytest.approx(0.25, abs=0.02)
+    assert np.mean(is_gray & is_used) == pytest.approx(0.125, abs=0.02)  # independent
+    orders = [tuple(name for name, _ in each) for each in applied if each]
+    expected = list(itertools.permutations(("brightness", "contrast", "saturation", "hue")))
+    shares = np.array([orders.count(order) for order in expected]) / len(orders)
+    assert shares == pytest.approx(np.full(24, 1 / 24), abs=0.015)
+    for name, low, high in (("brightness", 0.6, 1.4), ("contrast", 0.7, 1.3), ("saturation", 0.8, 1.2), ("hue", -0.1, 0.1)):
+        values = [dict(each)[name] for each in applied if each]
+        assert min(values) >= low and max(values) <= high
+        quarters = np.linspace(low, high, 5)
+        assert np.quantile(values, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx(quarters, abs=0.03 * (high - low))
+
+
+def test_an_operation_that_is_off_leaves_the_others_as_they_are():
+    full, without = ColorJitterConfig(probability=1, gray=0.5), ColorJitterConfig(probability=1, gray=0.5, contrast=0)
+    for seed in range(20):
+        expected = [each for each in draw_colors(full, np.random.default_rng(seed)) if each[0] != "contrast"]
+        assert draw_colors(without, np.random.default_rng(seed)) == expected
+    rgb = np.full((2, 2, 3), 7, np.uint8)
+    nothing = ColorJitterConfig(brightness=0, contrast=0, saturation=0, hue=0, probability=1)
+    assert np.array_equal(color_jittered(rgb, nothing, np.random.default_rng(0)), rgb)
+
+
+def test_color_jitter_changes_colors_of_images_and_nothing_else(tmp_path):
+    root = benchmark_sets.voc(tmp_path)
+    others = {"scale_jitter": (0.4, 1.5), "mirror": True}
+    colors = {"probability": 1, "gray": 0.3}
+    _, plain = opened("voc2012_semseg", root, **others)
+    _, pool = opened("voc2012_semseg", root, color_jitter=colors, **others)
+    changed = 0
+    for index in range(len(pool)):
+        (before, ids), (after, same) = plain._read(index, 2, 0), pool._read(index, 2, 0)
+        assert np.array_equal(ids, same)
+        surrounding = (ids == 255) & (before == 128).all(-1)
+        assert (after[surrounding] == 128).all()  # what surrounds the image stays gray
+        rgb, rng = pool.examples[index].rgb, numpy_generator(0, "color_jitter", 2, index)
+        part_rng = numpy_generator(0, "part", 2, index)
+        part = draw_jitter(rgb.shape[:2], 32, (0.4, 1.5), part_rng)
+        seen = part.image(color_jittered(rgb, ColorJitterConfig(**colors), rng))
+        assert np.array_equal(after, seen[:, ::-1] if part_rng.random() < 0.5 else seen)
+        changed += not np.array_equal(before, after)
+    assert changed == len(pool) > 4
+
+
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     side=st.integers(1, 48),
@@ -224,10 +308,11 @@ def share_of_equal(one, other):
     return np.mean([np.array_equal(one[key], other[key]) for key in common])
 
 
-def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(tmp_path):
+@pytest.mark.parametrize("name", ["rand_augment", "color_jitter"])
+def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(tmp_path, name):
     root = benchmark_sets.imagenet(tmp_path, train=8, val=1)
     _, plain = opened("imagenet", root)
-    _, pool = opened("imagenet", root, rand_augment={"probability": 1})
+    _, pool = opened("imagenet", root, **{name: {"probability": 1}})
     found = learned(pool, 7, 5)
     state = np.random.get_state()[1].copy()
     assert share_of_equal(found, learned(pool, 3, 5)) == 1  # whatever the batches
@@ -250,7 +335,7 @@ def test_crops_and_mirrors_do_not_depend_on_rand_augment(tmp_path):
     ("name", "make", "augmentation"),
     [
         ("imagenet", benchmark_sets.imagenet, {"rand_augment": {"probability": 1}}),
-        ("voc2012_semseg", benchmark_sets.voc, {"scale_jitter": (0.1, 2.0)}),
+        ("voc2012_semseg", benchmark_sets.voc, {"scale_jitter": (0.1, 2.0), "color_jitter": {"probability": 1}}),
     ],
 )
 def test_scored_images_are_never_augmented(pretrained, world, tmp_path, monkeypatch, name, make, augmentation):
@@ -287,3 +372,10 @@ def test_errors_of_augmentation_say_what_is_allowed(tmp_path):
         settings(random_crop=(0.1, 1.0), scale_jitter=(0.1, 2.0))
     with pytest.raises(ValueError, match=r"rand_augment moves an image and not its map\. Remove .*voc2012_semseg.rand_augment"):
         opened("voc2012_semseg", benchmark_sets.voc(tmp_path), rand_augment={})
+    with pytest.raises(ValueError, match=r"hue\n.*less than or equal to 0.5"):
+        settings(color_jitter={"hue": 0.6})
+    root = benchmark_sets.vqa(tmp_path / "vqa", train=10, val=1)
+    message = r"color_jitter has hue 0\.1 and gray 0, .*about colors.* Allowed: hue 0 and gray 0\. Change .*vqav2\.color_jitter"
+    with pytest.raises(ValueError, match=message):
+        opened("vqav2", root, color_jitter={})
+    opened("vqav2", root, color_jitter={"hue": 0}, min_questions=1)

@@ -1,5 +1,6 @@
 """Fine-tuning on public benchmarks of depth and boxes: the loss, labels that follow their images, and the official score."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from fourfold.data.cursor import index_batches
 from fourfold.evaluation.benchmarks import BENCHMARKS
+from fourfold.evaluation.benchmarks.sets import objects
+from fourfold.evaluation.benchmarks.sets.reading import read_json_file
 from fourfold.evaluation.benchmarks.views import View
 from fourfold.metrics.depth import DepthProtocol, depth_errors
 from fourfold.metrics.detection import CocoScorer, Detections, TrueBoxes, VocScorer
@@ -28,7 +31,7 @@ from fourfold.transfer.examples import Examples
 from fourfold.transfer.finetuning import finetune
 from fourfold.transfer.head_sizes import BoxHeadConfig, DenseHeadConfig, HeadsConfig
 from fourfold.transfer.heads.dense import DepthHead
-from fourfold.transfer.tasks import TransferData, select_tasks
+from fourfold.transfer.tasks import TRANSFER_TASKS, TransferData, select_tasks
 from tests.fourfold.evaluation.benchmarks import tiny_sets
 from tests.fourfold.transfer import benchmark_sets
 from tests.fourfold.transfer.benchmark_sets import DEPTHS
@@ -269,6 +272,43 @@ def test_boxes_of_coco_and_voc_are_learned_and_scored_by_the_official_measure(pr
         scores = {metric: score.value for metric, score in scorer.scores().items() if np.isfinite(score.value)}
         assert {metric: each["value"] for metric, each in official["scores"].items()} == pytest.approx(scores, abs=1e-6)
     assert official["scores"]["ap50"]["value"] > 0.3  # it has learned the boxes of VOC
+
+
+def test_annotations_of_coco_are_read_once_for_all_learning_rates(pretrained, world, tmp_path, monkeypatch):
+    tiny_sets.coco(tmp_path / "coco")
+    shutil.copytree(tmp_path / "coco/val2017", tmp_path / "coco/train2017")
+    shutil.copy(*(tmp_path / f"coco/annotations/instances_{split}2017.json" for split in ("val", "train")))
+
+    def counted(path):
+        with (tmp_path / "reads").open("a") as file:  # also those of other processes
+            file.write(f"{path.stem}\n")
+        return read_json_file(path)
+
+    monkeypatch.setattr(objects, "read_json_file", counted)
+    boxes = BoxHeadConfig(width=16, hidden=16, pool_side=3, anchor_cells=4, proposals=10, sampled_boxes=8, min_score=0)
+    config = settings("coco_boxes", tmp_path / "coco", held_out=1).model_copy(
+        update={"heads": HeadsConfig(boxes=boxes), "lr_multipliers": {"baseline": (1.0, 2.0, 3.0)}}
+    )
+    TRANSFER_TASKS.get("coco_boxes").check(config.benchmarks["coco_boxes"])  # before a run starts
+    assert not (tmp_path / "reads").exists()
+    data = replace(world, benchmarks=config.benchmarks)
+    found = finetune(pretrained, data, config, RunContext(0, tmp_path / "runs"))
+    assert len(found["benchmarks"]) == 1 and len(list((tmp_path / "runs").glob("*transfer_val.json"))) == 3
+    assert sorted((tmp_path / "reads").read_text().split()) == ["instances_train2017", "instances_val2017"]
+    opened("coco_boxes", tmp_path / "coco")[0].stream.digest()  # nothing stays in the process: another run reads them again
+    assert len((tmp_path / "reads").read_text().split()) == 4
+
+
+def test_classes_of_coco_must_be_those_that_are_learned(tmp_path):
+    tiny_sets.coco(tmp_path)
+    shutil.copytree(tmp_path / "val2017", tmp_path / "train2017")
+    content = json.loads((tmp_path / "annotations/instances_val2017.json").read_text())
+    content["categories"].append({"id": 95, "name": "kite"})
+    tiny_sets.write_json(tmp_path / "annotations/instances_train2017.json", content)
+    task, _ = opened("coco_boxes", tmp_path)
+    assert task.head.classes == ("person", "dog", "toothbrush", "kite")
+    with pytest.raises(ValueError, match=r"'train2017' has 4 classes and 'val2017' 3; .* must be equal\. Use the official"):
+        task.stream.digest()
 
 
 def test_boxes_need_whole_images_and_no_rand_augment(tmp_path):

@@ -13,10 +13,11 @@ from fourfold.metrics.captions import rouge_l, tokenize
 from fourfold.metrics.generation import ClipScorer, FeatureMoments, frechet_distance
 from fourfold.metrics.inception import NUM_FEATURES, SIDE, SITE, WEIGHTS_FILE, InceptionFeatures
 from fourfold.metrics.running import RunningSums, Score
+from fourfold.seeds import derive_seed
 from fourfold.storage import write_bytes
 from fourfold.training.precision import default_device
 
-PUBLISHED_IMAGES = 30_000  # captions of COCO 2014 val, in the number of 4M and most others
+PUBLISHED_IMAGES = 30_000  # captions of COCO 2014 val, in the number of 4M and most others: `split: val2014` has as many
 
 
 class FidScorer:
@@ -44,20 +45,32 @@ class FidScorer:
         """Return what must be stated with the number."""
         file = WEIGHTS_FILE if self._features.is_published else f"not the published file; SHA-256 {self._features.sha256}"
         sizes = [f"{height} × {width}" for height, width in self._sizes]
+        compared = (
+            "As many as published numbers on COCO use, whose captions and resizing differ"
+            if self._made.count == PUBLISHED_IMAGES
+            else f"Published numbers use {PUBLISHED_IMAGES:,}; FID of fewer images is larger"
+        )
         few = f", and of {NUM_FEATURES} or fewer its covariances are singular" if self._made.count <= NUM_FEATURES else ""
         return {
             "fid_network": file,
-            "fid_images": f"{self._made.count:,} generated of {sizes[1]} pixels, {self._real.count:,} real ones resized to "
-            f"{sizes[0]} (bicubic); all resized to {SIDE} × {SIDE} as TensorFlow 1.x does. Published numbers use "
-            f"{PUBLISHED_IMAGES:,}; FID of fewer images is larger{few}.",
+            "fid_images": f"{self._made.count:,} generated of {sizes[1]} pixels, {self._real.count:,} real ones of the same "
+            f"captions, as in 4M's script, resized to {sizes[0]} (bicubic); all resized to {SIDE} × {SIDE} as TensorFlow 1.x "
+            f"does. {compared}{few}.",
         }
 
 
 class GenerationMeasure(Measure):
-    """Images from the first caption of each example; the truth is a list of captions."""
+    """Images from the first caption of each example; the truth is a list of captions.
 
-    def __init__(self, run: Run) -> None:
+    Memory does not grow with the examples: means and covariances of features are summed up, images are written and forgotten.
+    """
+
+    def __init__(self, run: Run, captions: str = "the first of each image") -> None:
         """Start without examples.
+
+        Args:
+            run: the model, a text encoder and the settings.
+            captions: which these are, in words, for the report.
 
         Raises:
             ValueError: there is no text encoder, or `fid_weights` are not those of FID's network.
@@ -67,7 +80,7 @@ class GenerationMeasure(Measure):
             raise ValueError(
                 "Generated images need a text encoder to be scored, and there is none. Set evaluation.text_encoder."
             )
-        self._encoder, self._clip = run.encoder, ClipScorer(run.bootstrap)
+        self._encoder, self._clip, self._captions = run.encoder, ClipScorer(run.bootstrap), captions
         self._consistent = RunningSums(run.bootstrap)
         self._real, self._made = FeatureMoments(), FeatureMoments()
         weights = run.config.fid_weights
@@ -76,7 +89,10 @@ class GenerationMeasure(Measure):
     def answer(self, examples: Sequence[Example]) -> list[Any]:
         """Return generated images with the captions that the model predicts from them."""
         captions = [example.truth[0] for example in examples]
-        made = np.asarray(self.run.model.predict({"caption": captions}, ["rgb"], seed=self.run.seed)["rgb"])
+        # Equal seeds in all batches would draw the same numbers again and again
+        seeds = [derive_seed(self.run.seed, "caption to image", str(self.run.config.split), each.key) for each in examples]
+        preset = self.run.config.preset
+        made = np.asarray(self.run.model.predict({"caption": captions}, ["rgb"], preset=preset, seeds=seeds)["rgb"])
         again = self.run.model.predict({"rgb": made}, ["caption"], seed=self.run.seed)["caption"]
         real = whole_images(self.run, examples)
         if self._fid is not None:
@@ -104,7 +120,12 @@ class GenerationMeasure(Measure):
     def details(self) -> dict[str, Any]:
         """Return what the distances are about: FID is that of one network."""
         encoder = f"text encoder {type(self._encoder).__name__}"
-        found = {"features": f"of the {encoder}, not Inception's: the Fréchet distance is no FID", "images": self._made.count}
+        found = {
+            "features": f"of the {encoder}, not Inception's: the Fréchet distance is no FID",
+            "images": self._made.count,
+            "captions": self._captions,
+            "preset": f"{self.run.config.preset} (fourfold.generation.config), seed {self.run.seed}",
+        }
         return found | ({} if self._fid is None else self._fid.details())
 
     def left_out(self) -> dict[str, str]:

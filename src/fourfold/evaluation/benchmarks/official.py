@@ -35,9 +35,15 @@ class OfficialModel(Protocol):
         """Return the pixels per side of the model's input images."""
 
     def predict(
-        self, conditions: dict[str, Any], targets: Sequence[str], *, preset: str | GenerationConfig = "greedy", seed: int = 0
+        self,
+        conditions: dict[str, Any],
+        targets: Sequence[str],
+        *,
+        preset: str | GenerationConfig = "greedy",
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """Return the decoded targets of a batch of conditions."""
+        """Return the decoded targets of a batch of conditions; `seeds` are those of its samples, instead of `seed`."""
 
     def features(self, conditions: Mapping[str, Any]) -> np.ndarray:
         """Return encoder features (B, D), averaged over visible tokens."""
@@ -57,11 +63,19 @@ class StoredExamples(Sequence[Example]):
 
     Attributes:
         truths: what is known about each example without reading its files; empty if the truth is in files, too.
+        classes: names of the classes by their official ids, in the order of the class indices, where they are in the file of
+            annotations, so that nobody has to read it again; None: they are not.
     """
 
-    def __init__(self, items: Sequence[Any], load: Callable[[Any], Example], truths: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        items: Sequence[Any],
+        load: Callable[[Any], Example],
+        truths: Sequence[Any] = (),
+        classes: Mapping[int, str] | None = None,
+    ) -> None:
         """Take what identifies each example, e.g. a path, and a function that reads it."""
-        self._items, self._load, self.truths = items, load, truths
+        self._items, self._load, self.truths, self.classes = items, load, truths, classes
 
     def __len__(self) -> int:
         return len(self._items)
@@ -77,7 +91,7 @@ class StoredExamples(Sequence[Example]):
 
     def __getitem__(self, index: int | slice) -> "Example | StoredExamples":
         if isinstance(index, slice):
-            return StoredExamples(self._items[index], self._load, self.truths[index])
+            return StoredExamples(self._items[index], self._load, self.truths[index], self.classes)
         return self._load(self._items[index])
 
     def subset(self, indices: np.ndarray) -> "StoredExamples":
@@ -86,7 +100,8 @@ class StoredExamples(Sequence[Example]):
         def taken(column: Any) -> Sequence[Any]:
             return column[indices] if isinstance(column, np.ndarray) else [column[i] for i in indices]
 
-        return StoredExamples(taken(self._items), self._load, taken(self.truths) if len(self.truths) else ())
+        truths = taken(self.truths) if len(self.truths) else ()
+        return StoredExamples(taken(self._items), self._load, truths, self.classes)
 
     def digest(self) -> str:
         """Return a SHA-256 of the names of the examples and of what is known about them, in their order; not of their files."""
@@ -120,6 +135,7 @@ class Run:
     encoder: ImageTextEncoder | None = None
     class_table: ClassTable | None = None  # what the model's class ids mean; None: unknown
     seed: int = 0
+    classes: Mapping[int, str] | None = None  # those of the examples, see `StoredExamples`; None: the measure finds them
     folder: Path | None = None  # for predictions in the official format; None: not written
 
     @property
@@ -183,6 +199,8 @@ class OfficialBenchmark:
     splits: tuple[str, ...] = ("val",)
     train_split: str | None = None  # what fine-tuning learns from (fourfold.transfer.benchmarks); None: it does not
     view: str = "squash"  # the default of `BenchmarkConfig.view`
+    # Settings → examples, instead of `read`, where settings choose them, e.g. `caption_ids`; its `split` and `view` are set
+    choose: Callable[[BenchmarkConfig], Iterable[Example]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)  # number of images of complete splits
     published: tuple[Published, ...] = ()
 
@@ -224,9 +242,12 @@ def score_official(benchmark: OfficialBenchmark, run: Run) -> dict[str, Any]:
     config = run.config.model_copy(update={"view": run.config.view or benchmark.view, "split": split})
     run = replace(run, config=config)
     benchmark.check(config.path, split)
+    found = benchmark.read(config.path, split) if benchmark.choose is None else benchmark.choose(config)
+    if isinstance(found, StoredExamples):
+        run = replace(run, classes=found.classes)
     measure, failures = benchmark.measure(run), Failures()
     seen = without_truth = 0
-    examples = islice(benchmark.read(config.path, split), config.max_samples)
+    examples = islice(found, config.max_samples)
     for batch in progress(batches(examples, config.batch_size), benchmark.name, unit="batch"):
         for example, answer in zip(batch, measure.answer(batch), strict=True):
             seen += 1

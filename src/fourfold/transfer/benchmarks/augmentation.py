@@ -1,4 +1,4 @@
-"""RandAugment and large-scale jitter of training images; what is drawn depends on the given generator alone.
+"""RandAugment, color jitter and large-scale jitter of training images; what is drawn depends on the given generator alone.
 
 torchvision's and timm's transforms draw from global random states, and torchvision's `RandAugment` has other operations than
 the recipes of MAE and 4M. So the drawing is here, and Pillow applies the operations, as in timm.
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from fourfold.evaluation.benchmarks.views import NO_CLASS, nearest
-from fourfold.transfer.benchmark_settings import MAX_MAGNITUDE, RandAugmentConfig
+from fourfold.transfer.benchmark_settings import MAX_MAGNITUDE, ColorJitterConfig, RandAugmentConfig
 
 GRAY = 128  # around an image that was made smaller
 MEAN_COLOR = (124, 116, 104)  # of ImageNet: behind an image that was moved
@@ -114,6 +114,50 @@ def rand_augmented(rgb_HW3: np.ndarray, config: RandAugmentConfig, rng: np.rando
     for name, strength in draw_operations(config, rng):
         rgb_HW3 = apply_operation(rgb_HW3, name, strength)
     return rgb_HW3
+
+
+def _hue_shifted(image: Image.Image, value: float) -> Image.Image:
+    hue, *others = image.convert("HSV").split()
+    step = int(255 * value) % 256  # as torchvision, whose circle has 255 steps although Pillow's has 256
+    shifted = hue.point([(level + step) % 256 for level in range(256)])
+    return Image.merge("HSV", (shifted, *others)).convert("RGB")
+
+
+# Operations of color jitter with their argument: a factor, of which 1 changes nothing, or a share of the color circle
+COLORS: dict[str, Apply] = {
+    "brightness": lambda image, value: ImageEnhance.Brightness(image).enhance(value),
+    "contrast": lambda image, value: ImageEnhance.Contrast(image).enhance(value),
+    "saturation": lambda image, value: ImageEnhance.Color(image).enhance(value),
+    "hue": _hue_shifted,
+}
+GRAY_ONLY = "gray"
+
+
+def draw_colors(config: ColorJitterConfig, rng: np.random.Generator) -> list[tuple[str, float]]:
+    """Return the operations of color jitter for one image, in their order, with their arguments; see `COLORS`.
+
+    With `config.probability` all operations that are not turned off follow each other in a random order, as in albumentations
+    and torchvision. `("gray", 1.0)` comes last, with a separate probability.
+    """
+    # All are drawn whether or not they are used, so that one number does not depend on the settings of the others
+    is_used, order = rng.random() < config.probability, rng.permutation(len(COLORS))
+    strengths, is_gray = rng.uniform(-1, 1, len(COLORS)), rng.random() < config.gray
+    found = []
+    for name, strength in ((list(COLORS)[i], float(strengths[i])) for i in order):
+        if is_used and (limit := getattr(config, name)):
+            found.append((name, strength * limit + (name != "hue")))
+    return [*found, (GRAY_ONLY, 1.0)] if is_gray else found
+
+
+def color_jittered(rgb_HW3: np.ndarray, config: ColorJitterConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return an image uint8 (H, W, 3) after color jitter (Howard 2013, arXiv 1312.5402)."""
+    drawn = draw_colors(config, rng)
+    if not drawn:
+        return rgb_HW3
+    image = Image.fromarray(np.ascontiguousarray(rgb_HW3))
+    for name, value in drawn:
+        image = image.convert("L").convert("RGB") if name == GRAY_ONLY else COLORS[name](image, value)
+    return np.asarray(image)
 
 
 @dataclass(frozen=True)

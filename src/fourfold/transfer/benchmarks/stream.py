@@ -10,7 +10,7 @@ import numpy as np
 
 from fourfold.evaluation.benchmarks import OfficialBenchmark
 from fourfold.evaluation.benchmarks.dense_measures import DepthMeasure, SegmentationMeasure
-from fourfold.evaluation.benchmarks.object_measures import GAP, DetectionMeasure
+from fourfold.evaluation.benchmarks.object_measures import GAP, DetectionMeasure, QuestionMeasure
 from fourfold.evaluation.benchmarks.official import Measure, Run, StoredExamples, score_official
 from fourfold.evaluation.benchmarks.suite import PREDICTIONS, REPORT_FILE, without_images
 from fourfold.evaluation.benchmarks.views import View
@@ -35,7 +35,8 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
 
     Raises:
         ValueError: data are missing, the split that is scored is unknown or the one that is learned, maps or boxes have
-            `rand_augment`, boxes have the view `crop`, or torchvision is missing, which finds boxes.
+            `rand_augment`, questions have `color_jitter` with other hues, boxes have the view `crop`, or torchvision is
+            missing, which finds boxes.
     """
     assert benchmark.train_split is not None
     values = settings.model_dump(include=SCORING, exclude_none=True)
@@ -45,7 +46,7 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
         raise ValueError(f"{benchmark.title}: split {config.split!r} is learned, so it cannot be scored. Allowed: {others}.")
     for split in (benchmark.train_split, config.split):
         benchmark.check(settings.path, str(split))
-    measure = measure_of(benchmark, config)
+    measure = measure_of(benchmark, config, {})  # of its kind; names of classes may be in large files
     if isinstance(measure, DetectionMeasure):
         BoxHead(tuple(measure.names)).require()
         if config.view == "crop":
@@ -58,12 +59,25 @@ def checked(benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> B
             f"{benchmark.title}: rand_augment moves an image and not its {left}. Remove finetuning.benchmarks.{benchmark.name}."
             "rand_augment; scale_jitter, random_crop and mirror keep both together."
         )
+    jitter = settings.color_jitter
+    if isinstance(measure, QuestionMeasure) and jitter is not None and (jitter.hue or jitter.gray):
+        raise ValueError(
+            f"{benchmark.title}: color_jitter has hue {jitter.hue:g} and gray {jitter.gray:g}, and questions ask about colors, "
+            "whose answers would be wrong. Allowed: hue 0 and gray 0. Change "
+            f"finetuning.benchmarks.{benchmark.name}.color_jitter."
+        )
     return config
 
 
-def measure_of(benchmark: OfficialBenchmark, config: BenchmarkConfig) -> Measure:
-    """Return the measure of a benchmark without a model: its kind, and the names of classes."""
-    return benchmark.measure(Run(cast(Any, None), config, Bootstrap(replicates=0)))
+def measure_of(benchmark: OfficialBenchmark, config: BenchmarkConfig, classes: Mapping[int, str] | None) -> Measure:
+    """Return the measure of a benchmark without a model: its kind, and the names of classes.
+
+    Args:
+        benchmark: that is learned.
+        config: how it is scored.
+        classes: those of the examples, see `StoredExamples`.
+    """
+    return benchmark.measure(Run(cast(Any, None), config, Bootstrap(replicates=0), classes=classes))
 
 
 def labels_of(measure: Measure) -> Labels:
@@ -78,7 +92,10 @@ def labels_of(measure: Measure) -> Labels:
 
 
 class BenchmarkStream:
-    """The splits of a benchmark that are learned and scored; see `fourfold.transfer.tasks.Stream`."""
+    """The splits of a benchmark that are learned and scored; see `fourfold.transfer.tasks.Stream`.
+
+    The annotations of each split are read once; what is kept of them is in the examples.
+    """
 
     def __init__(self, benchmark: OfficialBenchmark, settings: TrainedBenchmarkConfig) -> None:
         """Open the training split.
@@ -88,9 +105,9 @@ class BenchmarkStream:
         """
         self.benchmark, self.settings, self.held_out = benchmark, settings, settings.held_out
         self.config = checked(benchmark, settings)
-        self.measure = measure_of(benchmark, self.config)
         assert benchmark.train_split is not None
         self.train = self._examples(benchmark.train_split)
+        self.measure = measure_of(benchmark, self.config, self.train.classes)
         if len(self.train) < self.held_out + 2:
             raise ValueError(
                 f"{benchmark.title}: {self.held_out} examples are held out of the {len(self.train)} of "
@@ -99,8 +116,18 @@ class BenchmarkStream:
 
     @cached_property
     def scored(self) -> StoredExamples:
-        """The official split; of it, `max_samples` examples are scored."""
-        return self._examples(str(self.config.split))
+        """The official split; of it, `max_samples` examples are scored.
+
+        Raises:
+            ValueError: its classes are not those that are learned.
+        """
+        found = self._examples(str(self.config.split))
+        if found.classes is not None and self.train.classes != found.classes:
+            raise ValueError(
+                f"{self.benchmark.title}: {self.benchmark.train_split!r} has {len(self.train.classes or ())} classes and "
+                f"{self.config.split!r} {len(found.classes)}; their ids and names must be equal. Use the official annotations."
+            )
+        return found
 
     def _examples(self, split: str) -> StoredExamples:
         found = self.benchmark.read(self.config.path, split)
@@ -158,7 +185,13 @@ class FineTuned:
         return self._side
 
     def predict(
-        self, conditions: dict[str, Any], targets: Sequence[str], *, preset: Any = "greedy", seed: int = 0
+        self,
+        conditions: dict[str, Any],
+        targets: Sequence[str],
+        *,
+        preset: Any = "greedy",
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """Return logits (B, K), answers, or what a head predicts of each image as the one target; nothing is drawn."""
         (target,) = targets

@@ -15,7 +15,7 @@ from fourfold.evaluation.benchmarks.official import StoredExamples
 from fourfold.evaluation.benchmarks.views import Box, View
 from fourfold.seeds import numpy_generator
 from fourfold.transfer.benchmark_settings import TrainedBenchmarkConfig
-from fourfold.transfer.benchmarks.augmentation import draw_jitter, rand_augmented
+from fourfold.transfer.benchmarks.augmentation import color_jittered, draw_jitter, rand_augmented
 from fourfold.transfer.benchmarks.parts import Crop, Labels, Part
 from fourfold.transfer.examples import Examples, IndexBatches
 from fourfold.transfer.tasks import TransferTask
@@ -86,7 +86,11 @@ class StreamedExamples:
         example, rng = self.examples[index], numpy_generator(seed, "part", epoch, index)
         settings, (height, width, _) = self.settings, example.rgb.shape
         part = self._part(height, width, rng)
-        seen = part.image(example.rgb)
+        rgb = example.rgb
+        if settings.color_jitter is not None:
+            # Of the whole image, as in MultiMAE: its contrast does not depend on the part, and what surrounds it stays gray
+            rgb = color_jittered(rgb, settings.color_jitter, numpy_generator(seed, "color_jitter", epoch, index))
+        seen = part.image(rgb)
         truth = self.kind.of_part(example.truth, part, (height, width), self._view.boxes(height, width)[0])
         if settings.mirror and rng.random() < 0.5:
             seen, truth = seen[:, ::-1], self.kind.mirrored(truth)

@@ -168,7 +168,7 @@ def test_coco_generation_reads_its_own_images_back(tmp_path):
     tiny_sets.coco(tmp_path)
 
     class Painter(Given):
-        def predict(self, conditions, targets, *, preset="greedy", seed=0):
+        def predict(self, conditions, targets, *, preset="greedy", seed=0, seeds=None):
             if targets == ["caption"]:
                 return super().predict(conditions, targets)
             self.given = conditions["caption"]
@@ -200,16 +200,16 @@ def test_fid_of_coco_generation_equals_torch_fidelity(tmp_path):
     from torch_fidelity import calculate_metrics
 
     rng = np.random.default_rng(0)
-    entries = [{"id": i, "file_name": f"{i}.jpg"} for i in range(6)]
+    entries = [{"id": i, "file_name": f"COCO_val2014_{i:012d}.jpg"} for i in range(8)]
     for entry in entries:
-        tiny_sets.save(tmp_path / "val2017" / entry["file_name"], rng.integers(0, 256, (40, 80, 3), dtype=np.uint8))
-    captions = [{"image_id": i, "id": i, "caption": f"noise {i}"} for i in range(6)]
-    tiny_sets.write_json(tmp_path / "annotations/captions_val2017.json", {"images": entries, "annotations": captions})
+        tiny_sets.save(tmp_path / "val2014" / entry["file_name"], rng.integers(0, 256, (40, 80, 3), dtype=np.uint8))
+    captions = [{"image_id": i // 5, "id": i, "caption": f"noise {i}"} for i in range(40)]
+    tiny_sets.write_json(tmp_path / "annotations/captions_val2014.json", {"images": entries, "annotations": captions})
     weights = tmp_path / "inception.pth"
     torch.save(random_weights(), weights)
 
     class Painter(Given):
-        def predict(self, conditions, targets, *, preset="greedy", seed=0):
+        def predict(self, conditions, targets, *, preset="greedy", seed=0, seeds=None):
             if targets == ["caption"]:
                 return {"caption": ["noise"] * len(conditions["rgb"])}
             return {"rgb": rng.integers(0, 180, (len(conditions["caption"]), 24, 24, 3), dtype=np.uint8)}
@@ -221,11 +221,14 @@ def test_fid_of_coco_generation_equals_torch_fidelity(tmp_path):
         def encode_text(self, texts):
             return np.ones((len(texts), 2))
 
-    result = score("coco_generation", tmp_path, Painter(), Seeing(), folder=tmp_path / "made", fid_weights=weights)
+    settings = {"split": "val2014", "max_samples": 6, "fid_weights": weights}
+    result = score("coco_generation", tmp_path, Painter(), Seeing(), folder=tmp_path / "made", **settings)
     view = View("crop", Painter().image_side("rgb"))
-    for entry in entries:
-        shown = view.main_input(np.asarray(Image.open(tmp_path / "val2017" / entry["file_name"])))
-        tiny_sets.save(tmp_path / f"real/{entry['id']}.png", shown)
+    chosen = {int(path.stem) // 5 for path in (tmp_path / "made").iterdir()}  # images of the captions
+    assert len(chosen) == 6
+    for image in chosen:
+        shown = view.main_input(np.asarray(Image.open(tmp_path / f"val2014/COCO_val2014_{image:012d}.jpg")))
+        tiny_sets.save(tmp_path / f"real/{image}.png", shown)
     judge = calculate_metrics(
         input1=str(tmp_path / "made"), input2=str(tmp_path / "real"), fid=True, feature_extractor_weights_path=str(weights),
         cuda=False, cache=False, verbose=False, save_cpu_ram=True,
@@ -235,7 +238,9 @@ def test_fid_of_coco_generation_equals_torch_fidelity(tmp_path):
     assert f"FID ↓ {format_number(expected)}\n" in text_table(result)
     details = result["details"]
     assert details["fid_network"].startswith("not the published file; SHA-256 ") and "left_out" not in result
-    assert details["fid_images"].startswith("6 generated of 24 × 24 pixels, 6 real ones resized to 16 × 16")
+    assert details["fid_images"].startswith(
+        "6 generated of 24 × 24 pixels, 6 real ones of the same captions, as in 4M's script, resized to 16"
+    )
     assert "Published numbers use 30,000" in details["fid_images"]
 
 

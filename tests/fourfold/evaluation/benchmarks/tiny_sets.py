@@ -40,7 +40,7 @@ class Given:
     def image_side(self, name: str) -> int:
         return SIDE
 
-    def predict(self, conditions, targets, *, preset="greedy", seed=0):
+    def predict(self, conditions, targets, *, preset="greedy", seed=0, seeds=None):
         self.asked.append(conditions)
         assert conditions["rgb"].dtype == np.uint8 and conditions["rgb"].shape[1:] == (SIDE, SIDE, 3)
         (target,) = targets
@@ -169,6 +169,19 @@ def coco(root: Path) -> None:
     save(root / "annotations/panoptic_val2017/000000000007.png", colors)
     found = [{"image_id": 7, "file_name": "000000000007.png", "segments_info": segments}]
     write_json(root / "annotations/panoptic_val2017.json", {"annotations": found, "categories": list(reversed(stuff))})
+
+
+def coco_2014(root: Path, images: int = 7) -> None:
+    """Write images with five captions each, one without captions, and captions of an image that is not listed."""
+    entries = [{"id": 3 * i + 1, "file_name": f"COCO_val2014_{3 * i + 1:012d}.jpg"} for i in range(images + 1)]
+    for index, image in enumerate(entries):
+        save(root / f"val2014/{image['file_name']}", gray_image(index % 8, 40, 60))
+    captions = [
+        {"image_id": image["id"], "id": 100 * image["id"] + n, "caption": f"image {image['id']} {n}"}
+        for n in range(5)
+        for image in [*entries[:-1], {"id": 999}]
+    ]
+    write_json(root / "annotations/captions_val2014.json", {"images": list(reversed(entries)), "annotations": captions})
 
 
 def karpathy(root: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from fourfold.evaluation.benchmarks.generation_measures import GenerationMeasure
 from fourfold.evaluation.benchmarks.object_measures import CaptionMeasure, DetectionMeasure, RetrievalMeasure
 from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
+from fourfold.evaluation.benchmarks.sets.drawn_captions import DRAWN, choice_of_captions, read_generation_captions
 from fourfold.evaluation.benchmarks.sets.reading import read_json_file, read_lines, read_rgb
 from fourfold.evaluation.benchmarks.sets.segmentation import VOC_CLASSES
 from fourfold.metrics.detection import TrueBoxes
@@ -63,7 +64,8 @@ def coco_boxes(annotations: list[dict[str, Any]], index_of: dict[int, int]) -> T
 def read_coco_boxes(folder: Path, split: str) -> StoredExamples:
     """Return all images by id, also those without objects; boxes in memory take 56 bytes each."""
     content = read_json_file(folder / f"annotations/instances_{split}.json")
-    index_of = {category: index for index, category in enumerate(coco_categories(content))}
+    classes = coco_categories(content)
+    index_of = {category: index for index, category in enumerate(classes)}
     grouped = _by_image(content["annotations"])
     images = sorted(content["images"], key=lambda each: each["id"])
     names = [(image["id"], image["file_name"]) for image in images]
@@ -73,7 +75,7 @@ def read_coco_boxes(folder: Path, split: str) -> StoredExamples:
         number, name, boxes = row
         return Example(str(number), read_rgb(folder / split / name), _unpacked(boxes))
 
-    return StoredExamples([(*name, boxes) for name, boxes in zip(names, packed, strict=True)], load)
+    return StoredExamples([(*name, boxes) for name, boxes in zip(names, packed, strict=True)], load, classes=classes)
 
 
 def _packed(boxes: TrueBoxes) -> bytes:
@@ -140,6 +142,8 @@ def voc_boxes(path: Path) -> TrueBoxes:
 
 
 def _coco_measure(run: Run) -> DetectionMeasure:
+    if run.classes is not None:
+        return DetectionMeasure(run, run.classes)  # of `train2017` the file has 450 MB
     content = read_json_file(run.config.path / f"annotations/instances_{run.config.split}.json")
     return DetectionMeasure(run, coco_categories(content))
 
@@ -232,17 +236,18 @@ OBJECT_BENCHMARKS = (
     ),
     OfficialBenchmark(
         name="coco_generation",
-        title="COCO 2017, caption to image",
+        title="COCO, caption to image",
         site=COCO_SITE,
         layout=("{split}/*.jpg", "annotations/captions_{split}.json"),
-        read=read_coco_captions,
-        measure=GenerationMeasure,
+        read=read_generation_captions,
+        choose=lambda config: read_generation_captions(config.path, str(config.split), config.caption_ids),
+        measure=lambda run: GenerationMeasure(run, choice_of_captions(run.config)),
         metrics=GENERATION_METRICS,
-        protocol="one image from the first caption of each image",
+        protocol="one image from one caption of each image: the first of 2017, of 2014 one that is drawn",
         split="val2017",
-        splits=("train2017", "val2017"),
+        splits=("train2017", "val2017", *DRAWN),
         view="crop",
-        sizes={"val2017": 5000},
+        sizes={"val2017": 5000, **DRAWN},
     ),
     _voc_benchmark(
         2007,
