@@ -145,7 +145,7 @@ def read_facts(path: Any, expected: str | None = None) -> FactsFile:
         if expected is not None and sha256 != expected:
             raise ValueError(f"{path} changed after it was written: SHA-256 {sha256}, expected {expected}. {tars.AGAIN}")
         # one thread: Arrow's own threads would not survive the fork of a worker
-        table = parquet.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
+        table = parquet.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path} cannot be read: {error}. {tars.AGAIN}") from error
     if not table.schema.equals(_schema()):
