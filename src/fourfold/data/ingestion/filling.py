@@ -40,10 +40,8 @@ class ShardFiller:
         self.notes = scratch / "notes"  # annotations by shard, `<split>/<name of the shard>`: JSON, [[key, annotations], ...]
         self.has_annotations = False
         self.keys, self.digests = TextSet(scratch), TextSet(scratch)
-        self.part, self.keys_of_part = (
-            "",
-            set[str](),
-        )  # the slice that is read, e.g. an archive, and its keys as they stand there
+        self.part = ""  # the slice that is read, e.g. an archive
+        self.keys_of_part: set[str] = set()  # as they stand there
         # (split, source) → samples of its next shard; the source is "" unless there are several
         self.waiting: dict[tuple[str, str], list[StagedSample]] = defaultdict(list)
         self.num_shards: Counter[tuple[str, str]] = Counter()
