@@ -14,11 +14,12 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,8 +38,11 @@ class WorkerDiedError(RuntimeError):
     """A worker process ended without a result."""
 
 
-def results_of(function: Callable[[T], R], items: Sequence[T], num_processes: int | None = None) -> Iterator[R]:
+def results_of(function: Callable[[T], R], items: Sequence[T], num_processes: int | None = None) -> Generator[R, None, None]:
     """Yield `function(item)` for each item, in the order of the items.
+
+    Close the generator (`contextlib.closing`) where the results are used in a way that can fail: the processes work on until
+    then.
 
     The processes are forked when the first result is asked for, so functions and items may be anything that this process
     holds; results are pickled. What a function changes in memory is lost; what it writes to disk stays.
@@ -180,6 +184,8 @@ class Worker:
         self.process: BaseProcess = context.Process(target=_serve, args=(answer, theirs, os.getpid()), daemon=True)
         self.process.start()
         theirs.close()
+        # At the exit of Python, before multiprocessing waits for its processes: they ignore its SIGTERM
+        self._at_exit = Finalize(None, self.process.kill, exitpriority=0)
 
     def send(self, request: Any) -> None:
         """Send a request."""
@@ -220,6 +226,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the process."""
+        self._at_exit.cancel()
         self.process.kill()
         self.process.join()
         self.connection.close()

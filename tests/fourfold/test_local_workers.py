@@ -111,7 +111,7 @@ import os, time
 from fourfold.local_workers import results_of
 
 def work(item):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: lines of two processes must not mix
     time.sleep(60)
 
 list(results_of(work, range(2), 2))
@@ -127,6 +127,20 @@ def test_processes_end_with_a_killed_parent():
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, pids))
+
+
+FAILING = """
+from fourfold.local_workers import results_of
+
+results = results_of(lambda item: item, range(20), 2)
+next(results)
+raise ValueError("the caller fails and still holds the results")
+"""
+
+
+def test_python_ends_although_a_failed_caller_holds_the_results():
+    ended = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and "still holds the results" in ended.stderr
 
 
 def test_one_thread_is_restored():

@@ -29,11 +29,16 @@ class TextSet:
         os.close(descriptor)
         self._database = sqlite3.connect(name, isolation_level=None)
         # The file is worth nothing after a crash: no journal, no flush
-        for pragma in (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._database.execute("BEGIN")
-        Path(name).unlink()
+        pragmas = (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
+        table = "CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID"
+        try:
+            for statement in (*(f"PRAGMA {pragma}" for pragma in pragmas), table, "BEGIN"):
+                self._database.execute(statement)
+        except sqlite3.Error:  # e.g. a full disk
+            self.close()
+            raise
+        finally:
+            Path(name).unlink()
 
     def close(self) -> None:
         """Give the space on the disk back."""

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,12 +80,13 @@ def integrate_labels(
         one, certainty = _Split(labels, split, config, ResumedShards(folder, modalities)), Certainty()
         names, of_split = labels.shard_names(split), LossCounts(labels.num_samples(split), 1.0)
         counts: Counter[str] = Counter({f"boxes/{outcome}": 0 for outcome in (KEPT, *REJECTION_REASONS)})
-        found = progress(results_of(one.integrate, names), f"integrating {split}", len(names), "shard")
-        for name, (of_shard, lost, values) in zip(names, found, strict=True):
-            counts.update(of_shard)
-            certainty.add(name, values)
-            for tally in (of_split, overall):
-                tally.add(split, of_shard["samples"], lost)
+        with closing(results_of(one.integrate, names)) as results:
+            found = progress(results, f"integrating {split}", len(names), "shard")
+            for name, (of_shard, lost, values) in zip(names, found, strict=True):
+                counts.update(of_shard)
+                certainty.add(name, values)
+                for tally in (of_split, overall):
+                    tally.add(split, of_shard["samples"], lost)
         is_part = config.keep != "all"
         finish_split(folder, split, one.resumed.modalities, shards, one.class_tables, origins=one.origins, is_part=is_part)
         report[split] = _summary(counts) | _missing(of_split) | {"certainty": certainty.report()}

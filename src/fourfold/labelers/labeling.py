@@ -3,7 +3,8 @@
 A sample on which a labeler fails costs only this label: what is stored instead is the reason (`fourfold.data.missing`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,9 @@ def label_shards(
         results = results_of(lambda at: write(at, label(at, read(at))), waiting)
     else:
         results = _in_one_process(waiting, read, label, write)
-    found = progress(results, "labeling", len(waiting), "shard")
-    for at, lost in zip(waiting, found, strict=True):
-        losses.add(at[0], sizes[at], lost)
+    with closing(results):
+        for at, lost in zip(waiting, progress(results, "labeling", len(waiting), "shard"), strict=True):
+            losses.add(at[0], sizes[at], lost)
     for split in splits if work_split.is_whole else ():
         origins, is_part = teachers.origins(), config.keep != "all"
         finish_split(folder, split, modalities, shards, tables, origins=origins, is_part=is_part)
@@ -113,7 +114,7 @@ def label_shards(
 
 def _in_one_process(
     waiting: Sequence[tuple[str, str]], read: Callable, label: Callable, write: Callable
-) -> Iterator[list[Loss]]:
+) -> Generator[list[Loss], None, None]:
     with one_thread():
         yield from overlapped(waiting, read, label, write)
 

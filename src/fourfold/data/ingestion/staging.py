@@ -155,7 +155,8 @@ def stage(
     local = [(folder, part) for folder, part, is_local in share if is_local and folder in waiting]
     at_once = local if len(local) > 1 else []
     cleaned = progress(results_of(clean_slice, at_once), "cleaning", len(at_once), "part")
-    if len(waiting) > len(at_once):  # no connection is opened before the last fork
+    cleaned = chain(list(islice(cleaned, 1)), cleaned)  # forks before the caller or a source opens a connection
+    if len(waiting) > len(at_once):
         deque(cleaned, maxlen=0)
     for folder, part, is_local in share:
         if folder in waiting and is_local and at_once:
