@@ -6,7 +6,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from postgres import free_port, mlflow_server
+from ports import free_port
+from postgres import mlflow_server
 
 from fourfold_ops import sending
 from fourfold_ops.errors import UserError, one_line

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from ports import free_port
+
 USER = 65534  # Postgres refuses to run as root
 START_SECONDS = 300
 ONE_SERVER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # or MLflow starts eight more processes, which nothing here uses
@@ -97,12 +99,6 @@ def running(
     finally:
         process.terminate()
         process.wait(120)
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+from ports import free_port
 
 
 def launch(size: int, logs: Path, work: Callable[[int], None]) -> list[int]:
@@ -15,9 +17,7 @@ def launch(size: int, logs: Path, work: Callable[[int], None]) -> list[int]:
 
     Their output is in `<logs>-<rank>.log`.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(size):
         child = os.fork()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 
 # Sums its ranks step by step and saves a checkpoint after each step. When it first reaches step 3, and then step 5, it does not
 # communicate for ten minutes, as if it computed.
@@ -74,8 +74,7 @@ class Pods:
         self.folder, self.running = folder, {}
         (folder / "training.py").write_text(TRAINING)
         (folder / "fake_torchrun.py").write_text(FAKE_TORCHRUN)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1] // 2 * 2
+        self.port = free_port(2)
         fake = ["-c", WITH_FAKE_TORCHRUN.format(program=str(folder / "fake_torchrun.py"))]
         self.program = [sys.executable, *(["-m", "fourfold_ops.kubernetes.in_pod.launch"] if real else fake)]
 

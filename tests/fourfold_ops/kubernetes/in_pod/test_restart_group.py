@@ -4,6 +4,7 @@ import socket
 import time
 
 import pytest
+from ports import free_port
 
 from fourfold_ops.kubernetes.in_pod import channel, restart_group
 from fourfold_ops.kubernetes.in_pod.channel import Channel
@@ -12,8 +13,7 @@ from fourfold_ops.kubernetes.in_pod.restart_group import Coordinator, Worker, jo
 
 @pytest.fixture
 def coordinator():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     coordinator = Coordinator("train-0.train", 3, port)
     coordinator.port = port
     yield coordinator
