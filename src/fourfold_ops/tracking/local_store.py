@@ -90,7 +90,8 @@ def _is_complete(database: Path) -> bool:
     if not database.exists() or not database.stat().st_size:
         return False
     try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        # Not read-only: a process that was killed in a transaction leaves a journal, which the next one must roll back
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True, timeout=30)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             # The last step of a creation adds the experiment "Default"; before it, no run can exist.
             return "experiments" in tables and bool(connection.execute("SELECT count(*) FROM experiments").fetchone()[0])

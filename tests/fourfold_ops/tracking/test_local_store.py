@@ -51,6 +51,19 @@ def test_creation_killed_at_any_moment_leaves_no_store(tmp_path):
     assert mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_experiment("0").name == "Default"
 
 
+def test_process_that_was_killed_in_a_transaction_leaves_a_usable_store(project):
+    database = project / "data/mlflow.db"
+    code = (
+        "import os, signal, sqlite3, sys\nconnection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('PRAGMA cache_size = 1')\nconnection.execute('BEGIN')\n"  # pages are written before the commit
+        "connection.execute('UPDATE experiments SET name = hex(zeroblob(100000))')\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, database], check=False).returncode == -signal.SIGKILL
+    assert database.with_name("mlflow.db-journal").stat().st_size
+    prepare(database, project / "data/mlflow_artifacts")
+    assert mlflow.MlflowClient(f"sqlite:///{database}").get_experiment("0").name == "Default"
+
+
 def test_store_that_was_not_created_completely_is_set_aside(project):
     database = project / "data/mlflow.db"
     with closing(sqlite3.connect(database)) as connection, connection:
