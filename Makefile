@@ -115,7 +115,7 @@ browser-install: $(READY) ## Install the browser with which pages are tested (De
 	@$(BIN)/python tests/support/browser.py
 
 bench-cluster: $(READY) ## Measure what the runner costs on a cluster
-	@$(CLUSTER) build && PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/bench.py $(ARGS)
+	@$(CLUSTER) build && PYTHONPATH=tests/cluster:tests/support $(BIN)/python tests/cluster/bench.py $(ARGS)
 
 cluster-up: $(READY) ## Start a cluster that stays, for tests and trials
 	@$(CLUSTER) build && $(CLUSTER) up

@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
+from ports import free_port
 from projects import Driver, Project, miniature
 from testcluster.cluster import Cluster, running
 from testcluster.machine import HOST_ADDRESS
@@ -60,8 +60,7 @@ def project(cluster: Cluster, number: int, driver: Path) -> Iterator[Project]:
 @contextlib.contextmanager
 def record_server() -> Iterator[str]:
     """Yield the address of an MLflow server on this machine that driver and pods can reach."""
-    with socket.create_server((HOST_ADDRESS, 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port(host=HOST_ADDRESS)
     address, folder = f"http://{HOST_ADDRESS}:{port}", Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "mlflow", "server", f"--host={HOST_ADDRESS}", f"--port={port}", "--workers=1"]
     command += [f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}", f"--artifacts-destination={folder / 'artifacts'}"]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from fourfold_ops.errors import UserError
 from fourfold_ops.server.listening import listen, next_free
@@ -16,19 +17,9 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def taken():
     """Two ports in a row that are in use."""
-    for _ in range(50):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            first.listen()
-            second.listen()
-            yield port
-            return
-    raise AssertionError("no two free ports in a row")
+    port = free_port(2)
+    with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 1)):
+        yield port
 
 
 def test_port_in_use_is_named_with_the_next_free_one(taken):

@@ -103,7 +103,7 @@ class IngestionConfig(Config):
     def staging_rules(self) -> StagingRules:
         """Return how raw samples become staged ones."""
         rules = StagingRules(self.cleaning, self.image_size, self.annotations, self.samples_per_shard)
-        return replace(rules, filters=self.filters, hashed=bool(self.leakage or self.near_duplicates), storage=self.storage)
+        return replace(rules, filters=self.filters, hashed=self.look_alike_rules().need_all, storage=self.storage)
 
     @model_validator(mode="after")
     def _filters_have_different_names(self) -> "IngestionConfig":
@@ -393,7 +393,7 @@ def _fill(
     if isinstance(unique, str):
         tally.drop(sample.key, unique)
         return
-    split = stream.split or split_of(stream.split_by(unique.key), config.shares)
+    split = _split(stream, unique.key, config)
     reason = look_alikes.removal(unique.key, unique.hash) if split == SPLIT_WITHOUT_TRUTH else None
     if reason:
         filler.note(unique)
@@ -413,7 +413,11 @@ def _outlines(
                 unique = filler.unique(outline)
                 if not isinstance(unique, str):
                     filler.note(unique)
-                    yield stream.split or split_of(stream.split_by(unique.key), config.shares), unique.hash
+                    yield _split(stream, unique.key, config), unique.hash
+
+
+def _split(stream: SampleStream, key: str, config: IngestionConfig) -> str:
+    return stream.split or split_of(stream.split_by(key), config.shares)
 
 
 def _by_stream(streams: Sequence[SampleStream], slices: Iterable[Path]) -> Iterator[tuple[SampleStream, Iterator[Path]]]:

@@ -31,7 +31,7 @@ class LookAlikeRules:
 
     @property
     def need_all(self) -> bool:
-        """Whether all samples must be known before the first one is kept."""
+        """Whether all samples must be known, with perceptual hashes, before the first one is kept."""
         return bool(self.leakage or self.near_duplicates)
 
 

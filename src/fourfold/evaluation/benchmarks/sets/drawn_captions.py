@@ -1,13 +1,12 @@
 """Captions of COCO from which images are generated: the first of each image, some that are drawn, or those of a list."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fourfold.evaluation.benchmarks.official import Example, StoredExamples
-from fourfold.evaluation.benchmarks.sets.reading import read_json_file, read_lines, read_rgb
+from fourfold.evaluation.benchmarks.sets.reading import by_image, read_json_file, read_lines, read_rgb
 from fourfold.evaluation.config import BenchmarkConfig
 from fourfold.seeds import numpy_generator
 
@@ -44,7 +43,7 @@ def read_generation_captions(folder: Path, split: str, caption_ids: Path | None 
     elif split in DRAWN:
         chosen = [(each["id"], each) for each in draw_captions(captions, split, DRAWN[split])]
     else:
-        grouped = _by_image(captions)
+        grouped = by_image(captions)
         chosen = [(number, grouped[number][0]) for number in sorted(grouped)]
 
     def load(row: tuple[int, str, str]) -> Example:
@@ -54,13 +53,13 @@ def read_generation_captions(folder: Path, split: str, caption_ids: Path | None 
     return StoredExamples([(key, names[each["image_id"]], each["caption"]) for key, each in chosen], load)
 
 
-def draw_captions(captions: Iterable[Mapping[str, Any]], split: str, count: int) -> list[Mapping[str, Any]]:
+def draw_captions(captions: Iterable[dict[str, Any]], split: str, count: int) -> list[dict[str, Any]]:
     """Return one caption of each of `count` different images, or of all if there are fewer, in a random order.
 
     What is drawn depends on the ids of captions and images and on the split, not on the order of the annotations or the seed
     of a run. Fewer captions are the first ones of more.
     """
-    grouped, rng = _by_image(captions), numpy_generator(SEED, "coco_generation", split)
+    grouped, rng = by_image(captions), numpy_generator(SEED, "coco_generation", split)
     images = sorted(grouped)
     order, places = rng.permutation(len(images)), rng.random(len(images))
     found = []
@@ -84,9 +83,9 @@ def choice_of_captions(config: BenchmarkConfig) -> str:
     return f"the first of each image of {config.split}"
 
 
-def _listed(captions: Iterable[Mapping[str, Any]], list_path: Path, path: Path) -> list[Mapping[str, Any]]:
+def _listed(captions: Iterable[dict[str, Any]], list_path: Path, path: Path) -> list[dict[str, Any]]:
     known = {each["id"]: each for each in captions}
-    found: dict[int, Mapping[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for line in read_lines(list_path):
         number = int(line) if line.isascii() and line.isdecimal() else None
         reason = ""
@@ -105,10 +104,3 @@ def _listed(captions: Iterable[Mapping[str, Any]], list_path: Path, path: Path) 
     if not found:
         raise ValueError(f"{list_path} has no ids. Write one id of a caption per line, or remove caption_ids.")
     return list(found.values())
-
-
-def _by_image(captions: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
-    grouped: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for each in captions:
-        grouped[each["image_id"]].append(each)
-    return grouped

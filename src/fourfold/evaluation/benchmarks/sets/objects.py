@@ -1,7 +1,6 @@
 """COCO 2017 and PASCAL VOC: boxes, captions and retrieval."""
 
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from fourfold.evaluation.benchmarks.generation_measures import GenerationMeasure
 from fourfold.evaluation.benchmarks.object_measures import CaptionMeasure, DetectionMeasure, RetrievalMeasure
 from fourfold.evaluation.benchmarks.official import Example, OfficialBenchmark, Published, Run, StoredExamples
 from fourfold.evaluation.benchmarks.sets.drawn_captions import DRAWN, choice_of_captions, read_generation_captions
-from fourfold.evaluation.benchmarks.sets.reading import read_json_file, read_lines, read_rgb
+from fourfold.evaluation.benchmarks.sets.reading import by_image, read_json_file, read_lines, read_rgb
 from fourfold.evaluation.benchmarks.sets.segmentation import VOC_CLASSES
 from fourfold.metrics.detection import TrueBoxes
 from fourfold.metrics.metric import Metric
@@ -66,7 +65,7 @@ def read_coco_boxes(folder: Path, split: str) -> StoredExamples:
     content = read_json_file(folder / f"annotations/instances_{split}.json")
     classes = coco_categories(content)
     index_of = {category: index for index, category in enumerate(classes)}
-    grouped = _by_image(content["annotations"])
+    grouped = by_image(content["annotations"])
     images = sorted(content["images"], key=lambda each: each["id"])
     names = [(image["id"], image["file_name"]) for image in images]
     packed = [_packed(coco_boxes(grouped.get(number, []), index_of)) for number, _ in names]
@@ -91,7 +90,7 @@ def _unpacked(content: bytes) -> TrueBoxes:
 def read_coco_captions(folder: Path, split: str) -> Iterator[Example]:
     """Yield the images that have captions, by id."""
     content = read_json_file(folder / f"annotations/captions_{split}.json")
-    grouped = _by_image(content["annotations"])
+    grouped = by_image(content["annotations"])
     for image in sorted(content["images"], key=lambda each: each["id"]):
         if captions := [each["caption"] for each in grouped.get(image["id"], [])]:
             yield Example(str(image["id"]), read_rgb(folder / split / image["file_name"]), captions)
@@ -103,13 +102,6 @@ def read_karpathy(folder: Path, split: str) -> Iterator[Example]:
         if image["split"] == split:
             rgb = read_rgb(folder / image["filepath"] / image["filename"])
             yield Example(str(image["cocoid"]), rgb, [sentence["raw"] for sentence in image["sentences"]])
-
-
-def _by_image(annotations: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for annotation in annotations:
-        grouped[annotation["image_id"]].append(annotation)
-    return grouped
 
 
 def read_voc_boxes(root: Path, split: str) -> StoredExamples:

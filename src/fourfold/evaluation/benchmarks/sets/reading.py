@@ -1,6 +1,8 @@
 """Reading of files in official layouts; a damaged or missing file is an error that names it."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,14 @@ def read_lines(path: Path) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, "text", error) from error
+
+
+def by_image(annotations: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """Return annotations of COCO by the id of their image, in their order."""
+    grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in annotations:
+        grouped[annotation["image_id"]].append(annotation)
+    return grouped
 
 
 def same_size(value_HW: np.ndarray, rgb_HW3: np.ndarray, path: Path) -> np.ndarray:
