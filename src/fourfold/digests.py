@@ -55,7 +55,12 @@ def write_recorded_json(folder: Path, name: str, value: Any) -> None:
 
 def record_digests(folder: Path, *names: str) -> None:
     """Record the SHA-256 of files of a folder, beside those that are recorded already."""
-    _update(folder, {name: sha256_file(folder / name) for name in names})
+    record_known_digests(folder, {name: sha256_file(folder / name) for name in names})
+
+
+def record_known_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Record digests by file name as `record_digests` does: those of the bytes that the caller wrote."""
+    _update(folder, digests)
 
 
 def forget_digests(folder: Path, names: Iterable[str]) -> None:
@@ -169,12 +174,12 @@ def _readable(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _update(folder: Path, new: dict[str, str], gone: Iterable[str] = ()) -> None:
+def _update(folder: Path, new: Mapping[str, str], gone: Iterable[str] = ()) -> None:
     """Add digests to the record, and remove those of the names in `gone`; other processes may do the same."""
     with _locked(folder):
         old = _readable(folder)
         dropped = {*gone, *(name + BEFORE for name in [*gone, *new])}
-        updated = {name: digest for name, digest in old.items() if name not in dropped} | new
+        updated = {name: digest for name, digest in old.items() if name not in dropped} | dict(new)
         if updated != old:
             write_json(folder / DIGESTS_FILE, updated)
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from fourfold.configuration import Config
 from fourfold.data import tars
-from fourfold.data.facts import FactsFile, facts_beside, facts_path
-from fourfold.data.shard_store import store_of, written_shards
+from fourfold.data.facts import FactsFile, facts_beside, facts_path, shard_digest
+from fourfold.data.shard_store import ShardStore, shard_paths, store_of
 from fourfold.digests import difference, is_intact, sha256_file, write_recorded_json
 from fourfold.modalities.class_table import ClassTable
 from fourfold.storage import read_json
@@ -127,17 +127,26 @@ def digest_of_keys(keys: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def describe(path: Path, sha256: str, facts: FactsFile) -> ShardInfo:
-    """Return the manifest entry of a shard with this path, this SHA-256 and these facts; the tar may be in a store."""
-    keys = facts.keys
-    return ShardInfo(
-        name=path.name,
-        sha256=sha256,
-        bytes=path.stat().st_size if path.exists() else tars.size_of(facts.table["bytes"].to_pylist()),
-        samples=len(keys),
-        keys_sha256=digest_of_keys(keys),
-        facts=FileInfo(name=facts_path(path).name, sha256=facts.sha256),
-    )
+@dataclass(frozen=True)
+class WrittenShard:
+    """What a manifest says of a shard, and how many captions its samples have at most."""
+
+    info: ShardInfo
+    max_captions: int
+
+    @classmethod
+    def of(cls, path: Path, sha256: str, facts: FactsFile) -> "WrittenShard":
+        """Return that of a shard with this path, this SHA-256 and these facts; the tar may be in a store."""
+        keys = facts.keys
+        info = ShardInfo(
+            name=path.name,
+            sha256=sha256,
+            bytes=path.stat().st_size if path.exists() else tars.size_of(facts.table["bytes"].to_pylist()),
+            samples=len(keys),
+            keys_sha256=digest_of_keys(keys),
+            facts=FileInfo(name=facts_path(path).name, sha256=facts.sha256),
+        )
+        return cls(info, facts.max_captions)
 
 
 def finished_manifest(root: Path, split: str, modality: str) -> Manifest | None:
@@ -156,15 +165,35 @@ def version_of(path: Any) -> str:
     return str(path.fs.ukey(path.path))
 
 
-def survey(folder: Path, modality: str, class_table: ClassTable | None = None) -> Manifest:
-    """Return the manifest of the shards in `folder` (`<root>/<split>/<modality>`); facts that are not there are written."""
-    shards, max_captions, store = [], 1, store_of(folder.parents[1])
-    for path, sha256 in written_shards(folder, store):
-        facts = facts_beside(path, modality, sha256, class_table, partial(store.read, sha256, path) if store else None)
-        shards.append(describe(path, sha256, facts))
-        max_captions = max(max_captions, facts.max_captions)
-    several = max_captions if max_captions > 1 else None
-    return Manifest(modality=modality, shards=tuple(shards), class_table=class_table, max_captions=several)
+def survey(
+    folder: Path,
+    modality: str,
+    class_table: ClassTable | None = None,
+    written: Mapping[str, WrittenShard] | None = None,
+) -> Manifest:
+    """Return the manifest of the shards in `folder` (`<root>/<split>/<modality>`); facts that are not there are written.
+
+    Args:
+        folder: of the shards.
+        modality: of the shards.
+        class_table: of class ids.
+        written: by name, the shards that this process wrote; the others are read.
+    """
+    known, store = written or {}, store_of(folder.parents[1])
+    found = [known.get(path.name) or _surveyed(path, modality, class_table, store) for path in shard_paths(folder, store)]
+    shards = [one for one in found if one is not None]
+    most = max((one.max_captions for one in shards), default=1)
+    several = most if most > 1 else None
+    return Manifest(modality=modality, shards=tuple(one.info for one in shards), class_table=class_table, max_captions=several)
+
+
+def _surveyed(path: Path, modality: str, class_table: ClassTable | None, store: ShardStore | None) -> WrittenShard | None:
+    """Return what a manifest says of a shard; None if it is not in the store."""
+    sha256 = sha256_file(path) if store is None else shard_digest(facts_path(path))
+    if sha256 is None:
+        return None
+    facts = facts_beside(path, modality, sha256, class_table, partial(store.read, sha256, path) if store else None)
+    return WrittenShard.of(path, sha256, facts)
 
 
 def require_aligned(wanted: Alignment, found: Alignment, where: str) -> None:

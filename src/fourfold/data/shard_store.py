@@ -185,14 +185,11 @@ def is_written(path: Path, store: ShardStore | None) -> bool:
     return path.exists() if store is None else shard_digest(facts_path(path)) is not None
 
 
-def written_shards(folder: Path, store: ShardStore | None) -> Iterator[tuple[Path, str]]:
-    """Yield path and SHA-256 of each shard of a modality that is written, in order; in a store there is no file at the path."""
+def shard_paths(folder: Path, store: ShardStore | None) -> list[Path]:
+    """Return the path of each shard of a modality, sorted; in a store there is no file at the path, but facts are beside it."""
     if store is None:
-        yield from ((path, sha256_file(path)) for path in sorted(folder.glob("shard-*.tar")))
-        return
-    for path in sorted(_shard_of(facts) for facts in folder.glob(f"shard-*{ENDING}")):
-        if sha256 := shard_digest(facts_path(path)):
-            yield path, sha256
+        return sorted(folder.glob("shard-*.tar"))
+    return sorted(_shard_of(facts) for facts in folder.glob(f"shard-*{ENDING}"))
 
 
 def keep_at(root: Path, place: str | None, shared: bool = False) -> bool:

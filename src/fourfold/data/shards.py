@@ -28,6 +28,7 @@ from fourfold.data.manifests import (
     Alignment,
     Manifest,
     ShardInfo,
+    WrittenShard,
     manifest_name,
     read_manifest,
     require_aligned,
@@ -96,41 +97,62 @@ def write_shard(
 def write_members(
     path: Path,
     members: Iterable[tuple[str, str, bytes]],
-    facts: Sequence[Fact] | None = None,
+    facts: Sequence[Fact],
     class_table: ClassTable | None = None,
     store: ShardStore | None = None,
-) -> None:
+) -> WrittenShard:
     """Write `(key, extension, stored bytes)` triples as one shard; like `write_shard`, for values that are encoded already.
 
     Args:
         path: the file.
         members: in order.
-        facts: a row of facts for each member, complete when the members were read; without, none are written.
+        facts: a row of facts for each member, complete when the members were read.
         class_table: that the facts were computed with.
-        store: where the shard is kept; without, at `path`. It needs facts.
+        store: where the shard is kept; without, at `path`.
+
+    Raises:
+        ValueError: a key is malformed or repeated.
     """
-    assert store is None or facts is not None, "the facts of a shard in a store have its digest"
-    keys, digest = set[str](), hashlib.sha256()
     with atomic_path(path) if store is None else scratch_path(path) as temporary:
-        with temporary.open("wb") as file:
-
-            def write(content: bytes) -> None:
-                file.write(content)
-                digest.update(content)
-
-            for key, extension, content in members:
-                if not KEY_PATTERN.fullmatch(key):
-                    raise ValueError(f"Key {key!r} is not allowed; use 1 to 90 of the characters A-Z a-z 0-9 _ -.")
-                if key in keys:
-                    raise ValueError(f"Key {key!r} is repeated in {path}; keys must be unique.")
-                keys.add(key)
-                write(tars.header(f"{key}.{extension}", len(content)) + content + bytes(-len(content) % tars.BLOCK))
-            write(bytes(2 * tars.BLOCK))
-            write(bytes(-file.tell() % tars.RECORD))
+        sha256 = _write_tar(temporary, members, path)
         if store is not None:  # before the facts: in a store, a shard that has facts is there
-            store.put(temporary, digest.hexdigest())
-        if facts is not None:  # before the tar gets its name: a shard that is there has its facts
-            write_facts(path, facts, digest.hexdigest(), class_table)
+            store.put(temporary, sha256)
+        # before the tar gets its name: a shard that is there has its facts
+        written = write_facts(path, facts, sha256, class_table)
+    return WrittenShard.of(path, sha256, written)
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, str, bytes]]) -> str:
+    """Write `(key, extension, stored bytes)` triples as a tar that is no shard: without facts; return its SHA-256.
+
+    Raises:
+        ValueError: a key is malformed or repeated.
+    """
+    with atomic_path(path) as temporary:
+        return _write_tar(temporary, members, path)
+
+
+def _write_tar(temporary: Path, members: Iterable[tuple[str, str, bytes]], path: Path) -> str:
+    """Write the bytes of a tar that will be at `path`; return their SHA-256."""
+    keys, digest = set[str](), hashlib.sha256()
+    with temporary.open("wb") as file:
+
+        def write(content: bytes) -> None:
+            file.write(content)
+            digest.update(content)
+
+        for key, extension, content in members:
+            if not KEY_PATTERN.fullmatch(key):
+                raise ValueError(f"Key {key!r} is not allowed; use 1 to 90 of the characters A-Z a-z 0-9 _ -.")
+            if key in keys:
+                raise ValueError(f"Key {key!r} is repeated in {path}; keys must be unique.")
+            keys.add(key)
+            write(tars.header(f"{key}.{extension}", len(content)))
+            write(content)
+            write(bytes(-len(content) % tars.BLOCK))
+        write(bytes(2 * tars.BLOCK))
+        write(bytes(-file.tell() % tars.RECORD))
+    return digest.hexdigest()
 
 
 def read_members(path: Path) -> list[tuple[str, bytes]]:
@@ -161,6 +183,7 @@ def finish_split(
     *,
     origins: Mapping[str, dict[str, Any]] | None = None,
     is_part: bool = False,
+    written: Mapping[str, Mapping[str, WrittenShard]] | None = None,
 ) -> None:
     """Write the manifests of a split once all its shards are there, and check that its modalities are aligned.
 
@@ -173,12 +196,13 @@ def finish_split(
         class_tables: by modality of class ids, what the ids mean; written into its manifest.
         origins: by modality, what is recorded about the teacher that made it; written into its manifest.
         is_part: whether the set may lack shards of `like`.
+        written: by modality and name, the shards that this process wrote; the others are read.
 
     Raises:
         ValueError: the modalities do not have the same keys in the same shards.
     """
-    tables = class_tables or {}
-    manifests = {m: survey(root / split / m, m, tables.get(m)) for m in modalities}
+    tables, known = class_tables or {}, written or {}
+    manifests = {m: survey(root / split / m, m, tables.get(m), known.get(m)) for m in modalities}
     found = {m: Alignment.of(manifest, partial(_stored_keys, root / split / m)) for m, manifest in manifests.items()}
     wanted = like.alignment(split) if like is not None else found[modalities[0]]
     if is_part:

@@ -11,7 +11,7 @@ import torch
 
 from fourfold.data.cursor import Cursor
 from fourfold.data.manifests import survey, write_manifest
-from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_members, write_shard
+from fourfold.data.shards import ShardSet, finish_split, read_members, shard_name, write_columns, write_shard, write_tar
 from fourfold.masking.masker import Masker
 from fourfold.model.batch import concatenate
 from fourfold.pretraining.loader import BatchOrder, Reader, TokenLoader, TokenSplit, fixed_batches
@@ -199,7 +199,7 @@ def test_the_error_for_differing_keys_names_key_and_shard(world, tmp_path):
     copy = shutil.copytree(world[0].root, tmp_path / "tokens")
     folder, name = copy / "train" / "tok_semseg", shard_name(1)
     members = read_members(folder / name)
-    write_members(folder / name, [(key, "npy", content) for key, content in members[::-1]])
+    write_tar(folder / name, [(key, "npy", content) for key, content in members[::-1]])
     keys = [key for key, _ in members]
     write_manifest(folder, survey(folder, "tok_semseg"))
     with pytest.raises(ValueError, match=rf"tok_semseg/{name}: not aligned .* sample 0 is '{keys[-1]}', not '{keys[0]}'"):

@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fourfold.data import codecs
@@ -13,6 +13,7 @@ from fourfold.data.distinct import TextSet
 from fourfold.data.facts import Fact, facts_of
 from fourfold.data.ingestion.sources.files import safe_key
 from fourfold.data.ingestion.staging import StagedSample
+from fourfold.data.manifests import WrittenShard
 from fourfold.data.resuming import ResumedShards
 from fourfold.data.shard_store import store_of
 from fourfold.data.shards import shard_name, write_members
@@ -22,11 +23,20 @@ from fourfold.storage import read_json
 Members = Sequence[tuple[str, str, bytes]]  # key, extension, stored bytes
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What shards were filled with: the modalities, and by split, modality and name the shards that were written."""
+
+    modalities: tuple[str, ...]
+    written: Mapping[str, Mapping[str, Mapping[str, WrittenShard]]]
+
+
 class ShardFiller:
     """Collects the samples of each split and writes a shard whenever one is full. Shards that exist are not written again.
 
-    Which keys and images were seen is on disk; in memory are a cache of that, the samples of one shard for each split, and
-    the keys of one part. Annotations wait on disk until it is known whether any sample has one.
+    Which keys and images were seen is on disk; in memory are a cache of that, the samples of one shard for each split, the keys
+    of one part, and the entry of each shard in its manifest. Annotations wait on disk until it is known whether any sample has
+    one.
 
     Args:
         root: the folder of the shard set.
@@ -45,6 +55,7 @@ class ShardFiller:
         # (split, source) → samples of its next shard; the source is "" unless there are several
         self.waiting: dict[tuple[str, str], list[StagedSample]] = defaultdict(list)
         self.num_shards: Counter[tuple[str, str]] = Counter()
+        self.written: dict[str, dict[str, dict[str, WrittenShard]]] = defaultdict(lambda: defaultdict(dict))
 
     def close(self) -> None:
         """Remove the temporary files of the keys and images that were seen."""
@@ -59,15 +70,16 @@ class ShardFiller:
         """
         if sample.part != self.part:
             self.part, self.keys_of_part = sample.part, set()
+        is_used = sample.key in self.keys
         if sample.digest in self.digests:
-            return "duplicate key" if sample.key in self.keys else "duplicate image"
-        key = sample.key
-        if key in self.keys and key not in self.keys_of_part:
-            key = safe_key(f"{sample.part}/{key}")
-        if key in self.keys:
-            return "duplicate key"
+            return "duplicate key" if is_used else "duplicate image"
+        unique = sample
+        if is_used:
+            unique = replace(sample, key=safe_key(f"{sample.part}/{sample.key}"))
+            if sample.key in self.keys_of_part or unique.key in self.keys:
+                return "duplicate key"
         self.keys_of_part.add(sample.key)
-        return replace(sample, key=key)
+        return unique
 
     def add(self, sample: StagedSample, split: str, source: str = "") -> None:
         """Add a sample to a split; `source` names one of several sources, which have their own shards."""
@@ -81,16 +93,16 @@ class ShardFiller:
         self.keys.add(sample.key)
         self.digests.add(sample.digest)
 
-    def finish(self) -> tuple[str, ...]:
-        """Write the last shard of each split and source, and all annotations; return the modalities."""
+    def finish(self) -> Filled:
+        """Write the last shard of each split and source, and all annotations."""
         for split, source in sorted(self.waiting):
             self._write(split, source)
         if not self.has_annotations:
-            return SOURCE_LABELS
+            return Filled(SOURCE_LABELS, self.written)
         for path in sorted(self.notes.glob("*/*")):
             notes = [(key, "json", codecs.encode(ANNOTATIONS, note)) for key, note in read_json(path)]
             self._write_members(path.parent.name, ANNOTATIONS, path.name, notes)
-        return (*SOURCE_LABELS, ANNOTATIONS)
+        return Filled((*SOURCE_LABELS, ANNOTATIONS), self.written)
 
     def _write(self, split: str, source: str) -> None:
         name, samples = shard_name(self.num_shards[split, source], source), self.waiting.pop((split, source))
@@ -110,4 +122,5 @@ class ShardFiller:
     ) -> None:
         if self.resumed.is_missing(split, modality, name):
             rows = facts or [{"key": key, **facts_of(modality, content)} for key, _, content in members]
-            write_members(self.root / split / modality / name, members, rows, store=self.store)
+            path = self.root / split / modality / name
+            self.written[split][modality][name] = write_members(path, members, rows, store=self.store)

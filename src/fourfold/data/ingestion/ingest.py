@@ -24,7 +24,7 @@ from fourfold.data.annotations import AnnotationConfig
 from fourfold.data.ingestion.cleaning import split_of
 from fourfold.data.ingestion.croissant import CardConfig
 from fourfold.data.ingestion.drops import Tally, check_drops, describe_losses, loss_report
-from fourfold.data.ingestion.filling import ShardFiller
+from fourfold.data.ingestion.filling import Filled, ShardFiller
 from fourfold.data.ingestion.filters import FilterConfig
 from fourfold.data.ingestion.images import CleaningConfig, StorageConfig
 from fourfold.data.ingestion.leakage import LeakageConfig, digest_of_images
@@ -200,10 +200,10 @@ def ingest(
             staged: Iterable[Path] = list(slices) if rules.need_all else slices
             outlines = partial(_outlines, streams, staged, config, shards)
             look_alikes = find_look_alikes(rules, outlines, scratch)
-            tallies, modalities = _fill_shards(streams, staged, config, shards, look_alikes)
+            tallies, filled = _fill_shards(streams, staged, config, shards, look_alikes)
         _check_splits(config, shards)
         for split in _split_folders(shards.root):
-            finish_split(shards.root, split, modalities)
+            finish_split(shards.root, split, filled.modalities, written=filled.written.get(split))
 
         # 3) Write the truth of the samples that were kept, then the report, which marks the work as finished
         _write_truth(opened, shards, config, seed, folder / "truth")
@@ -352,7 +352,7 @@ def _fill_shards(
     config: IngestionConfig,
     shards: ShardSet,
     look_alikes: LookAlikes,
-) -> tuple[dict[str, Tally], tuple[str, ...]]:
+) -> tuple[dict[str, Tally], Filled]:
     """Copy staged samples into the shards of their splits, without duplicates, and check how much was lost.
 
     Args:
@@ -363,7 +363,7 @@ def _fill_shards(
         look_alikes: what is left out.
 
     Returns:
-        What was lost by stream, and the modalities.
+        What was lost by stream, and what the shards were filled with.
     """
     tallies = {stream.name: Tally() for stream in streams}
     with closing(ShardFiller(shards.root, config.samples_per_shard, shards.root / STAGING)) as filler:

@@ -7,6 +7,7 @@ bytes do not depend on interruptions. Memory is bounded by one chunk of encoded 
 """
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +25,12 @@ from fourfold.data.ingestion.images import CleaningConfig, StorageConfig
 from fourfold.data.ingestion.near_duplicates import perceptual_hash
 from fourfold.data.ingestion.sources import Drop, RawSample, SampleStream, SourceSlice
 from fourfold.data.ingestion.sources.files import printable
-from fourfold.data.shards import read_members, write_members
+from fourfold.data.shards import read_members, write_tar
 from fourfold.data.work_split import NO_SPLIT, WorkSplit
-from fourfold.digests import is_intact, record_digests, write_recorded_json
+from fourfold.digests import is_intact, record_known_digests, write_recorded_json
 from fourfold.local_workers import results_of
 from fourfold.progress import progress
-from fourfold.storage import read_json, write_json
+from fourfold.storage import read_json, write_bytes
 
 SLICE_FILE = "slice.json"
 IMAGES, RECORD = ".tar", ".json"  # the endings of the files of a chunk
@@ -233,7 +234,8 @@ def _write_chunk(chunk: Path, results: Iterable[CleanSample | Drop], rules: Stag
             kept[result.key] = _encoded(result, rules)
             drops += result.drops
     samples = kept.values()
-    write_members(chunk.with_suffix(IMAGES), ((one.key, codecs.image_extension(one.image), one.image) for one in samples))
+    members = ((one.key, codecs.image_extension(one.image), one.image) for one in samples)
+    images_sha256 = write_tar(chunk.with_suffix(IMAGES), members)
     record = ChunkRecord(
         keys=tuple(kept),
         captions=tuple(one.caption.decode() for one in samples),
@@ -243,8 +245,11 @@ def _write_chunk(chunk: Path, results: Iterable[CleanSample | Drop], rules: Stag
         images=tuple(one.facts for one in samples),
         drops=tuple(StagedDrop(name=printable(drop.name), reason=drop.reason, what=drop.what) for drop in drops),
     )
-    write_json(chunk.with_suffix(RECORD), record.model_dump(mode="json"))
-    record_digests(chunk.parent, *_names(chunk))
+    # without an indent, with which Python's encoder takes three times as long
+    content = json.dumps(record.model_dump(mode="json"), sort_keys=True, allow_nan=False).encode()
+    write_bytes(chunk.with_suffix(RECORD), content)
+    found = (images_sha256, hashlib.sha256(content).hexdigest())
+    record_known_digests(chunk.parent, dict(zip(_names(chunk), found, strict=True)))
 
 
 def _encoded(sample: CleanSample, rules: StagingRules) -> StagedSample:

@@ -481,7 +481,7 @@ def test_versions_of_the_newest_works_are_kept(tmp_path):
         assert cleared[-1] == damage
 
 
-def _interrupt(*arguments):
+def _interrupt(*arguments, **settings):
     raise KeyboardInterrupt
 
 

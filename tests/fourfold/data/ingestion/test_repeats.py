@@ -137,7 +137,7 @@ def test_shares_of_the_work_and_interruptions_change_no_byte(photographs, tmp_pa
     for index in (1, 0):
         ingest(config, 0, tmp_path / "shares", WorkSplit(index, 2))
     with monkeypatch.context() as patch:
-        patch.setattr("fourfold.data.ingestion.ingest.finish_split", lambda *_: 1 / 0)
+        patch.setattr("fourfold.data.ingestion.ingest.finish_split", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ingest(config, 0, tmp_path / "shares")
     assert files_of(ingest(config, 0, tmp_path / "shares").root) == files_of(whole.root)
