@@ -16,12 +16,14 @@ from PIL import Image, ImageDraw
 from fourfold.metrics.dense import unit_normals
 from fourfold.modalities import label
 from fourfold.modalities.class_table import MAX_ID, ClassTable
+from fourfold.modalities.keypoints import LIMBS
 
 NEAR, FAR = 2.0, 10.0  # meters: the default ends of the depth colors
 DEPTH_COLORS = matplotlib.colormaps["magma_r"]  # near is light, far is dark: readable without color, perceptually uniform
 ANONYMOUS_CLASSES = ClassTable(names=tuple(f"class {i}" for i in range(MAX_ID + 1)))  # the colors of PASCAL VOC
 UNKNOWN_COLOR = (90, 90, 90)  # of boxes whose class is not in the class table
-BOX_SCALE = 3  # boxes are drawn on an image that is this much larger
+BOX_SCALE = 3  # boxes and joints are drawn on an image that is this much larger
+LEFT_COLOR, RIGHT_COLOR, JOINT_COLOR = (213, 94, 0), (0, 114, 178), (40, 40, 40)  # of limbs, and of the joints between them
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,7 @@ def class_image(classes_HW: np.ndarray, table: ClassTable) -> np.ndarray:
 
 def box_image(rgb_HWC: np.ndarray, instances: list[dict[str, Any]], table: ClassTable) -> np.ndarray:
     """Return the image, enlarged and faded, with boxes in the colors of their classes."""
-    faded = np.rint(rgb_HWC * 0.45 + 255 * 0.45).astype(np.uint8)
-    image = Image.fromarray(faded.repeat(BOX_SCALE, 0).repeat(BOX_SCALE, 1))
+    image = _faded(rgb_HWC)
     pen, colors = ImageDraw.Draw(image), dict(zip(table.names, table.palette.tolist(), strict=False))
     for instance in instances:
         edges = np.array(instance["box"]) * np.tile(image.size, 2)
@@ -81,6 +82,21 @@ def box_image(rgb_HWC: np.ndarray, instances: list[dict[str, Any]], table: Class
         color = tuple(colors.get(instance["class_name"], UNKNOWN_COLOR))
         # A predicted box may have its corners in the wrong order.
         pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=color, width=BOX_SCALE)
+    return np.asarray(image)
+
+
+def keypoint_image(rgb_HWC: np.ndarray, instances: list[dict[str, Any]]) -> np.ndarray:
+    """Return the image, enlarged and faded, with the joints of each person and lines between them; right limbs are blue."""
+    image = _faded(rgb_HWC)
+    pen = ImageDraw.Draw(image)
+    for instance in instances:
+        at = {joint: tuple(np.multiply(point, image.size).tolist()) for joint, point in instance["points"].items()}
+        for start, end in LIMBS:
+            if start in at and end in at:
+                color = RIGHT_COLOR if "right" in start + end and "left" not in start + end else LEFT_COLOR
+                pen.line((*at[start], *at[end]), fill=color, width=BOX_SCALE)
+        for x, y in at.values():
+            pen.ellipse((x - BOX_SCALE, y - BOX_SCALE, x + BOX_SCALE, y + BOX_SCALE), fill=JOINT_COLOR)
     return np.asarray(image)
 
 
@@ -191,9 +207,14 @@ def _features(value: np.ndarray, drawing: Drawing) -> np.ndarray:
     return feature_image(value, directions, drawing.size)
 
 
-def _boxes(value: dict[str, Any], drawing: Drawing) -> np.ndarray:
-    rgb = np.full((64, 64, 3), 128, np.uint8) if drawing.rgb is None else drawing.rgb
-    return box_image(rgb, value["instances"], drawing.classes)
+def _faded(rgb_HWC: np.ndarray) -> Image.Image:
+    """Return the ground of a drawing: `BOX_SCALE` times as large, and pale."""
+    faded_HWC = np.rint(rgb_HWC * 0.45 + 255 * 0.45).astype(np.uint8)
+    return Image.fromarray(faded_HWC.repeat(BOX_SCALE, 0).repeat(BOX_SCALE, 1))
+
+
+def _ground(drawing: Drawing) -> np.ndarray:
+    return np.full((64, 64, 3), 128, np.uint8) if drawing.rgb is None else drawing.rgb
 
 
 PAINTERS: dict[str, Callable[[Any, Drawing], np.ndarray]] = {  # by the kind of a label
@@ -202,7 +223,8 @@ PAINTERS: dict[str, Callable[[Any, Drawing], np.ndarray]] = {  # by the kind of 
     "normals": lambda value, drawing: normal_image(value),
     "classes": lambda value, drawing: class_image(value, drawing.classes),
     "features": _features,
-    "boxes": _boxes,
+    "boxes": lambda value, drawing: box_image(_ground(drawing), value["instances"], drawing.classes),
+    "keypoints": lambda value, drawing: keypoint_image(_ground(drawing), value["instances"]),
     "vector": lambda value, drawing: vector_image(value, drawing.size),
     "edges": lambda value, drawing: edge_image(value),
     "palette": lambda value, drawing: palette_image(value, drawing.size),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fourfold.images import Drawing, draw
+from fourfold.images import JOINT_COLOR, LEFT_COLOR, RIGHT_COLOR, Drawing, draw
 
 
 def test_edges_are_dark_on_white():
@@ -18,3 +18,13 @@ def test_a_palette_is_drawn_as_stripes_from_left_to_right():
     width = image.shape[1]
     assert [image[0, width * part // 6].tolist() for part in (1, 3, 5)] == palettes["3"]
     assert draw("color_palette", {}, Drawing()).mean() == 128
+
+
+def test_people_are_drawn_with_joints_and_the_limbs_between_them():
+    points = {"left_hip": [0.75, 0.25], "left_knee": [0.75, 0.75], "right_hip": [0.25, 0.25], "right_knee": [0.25, 0.75]}
+    person = {"box": [0, 0, 1, 1], "points": points | {"nose": [0.5, 0.9]}, "score": 1.0}
+    image = draw("keypoints", {"instances": [person]}, Drawing(rgb=np.full((32, 32, 3), 255, np.uint8)))
+    assert image.shape == (96, 96, 3)
+    assert tuple(image[48, 72]) == LEFT_COLOR and tuple(image[48, 24]) == RIGHT_COLOR  # halfway between hip and knee
+    assert all(tuple(image[int(96 * y), int(96 * x)]) == JOINT_COLOR for x, y in person["points"].values())
+    assert draw("keypoints", {"instances": []}, Drawing()).std() == 0

@@ -12,7 +12,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from fourfold.digests import record_digests
 from fourfold.labelers.packaged import edges
-from fourfold.labelers.packaged.boxes import BOXES, CATEGORIES, INPUT, SCORES
+from fourfold.labelers.packaged.boxes import (
+    BOXES,
+    CATEGORIES,
+    DETECTORS,
+    INPUT,
+    NANODET_BINS,
+    NANODET_OUTPUTS,
+    NANODET_SIDE,
+    NANODET_STRIDES,
+    SCORES,
+)
 from fourfold.labelers.packaged.conse import CLASSES_FILE
 from fourfold.labelers.packaged.efficientnet import LITE2_REPEATS
 from fourfold.labelers.packaged.graphs import GRAPH_FILE, WEIGHTS_FILE
@@ -23,11 +33,16 @@ from fourfold.labelers.packaged.networks import (
     EFFICIENTNET,
     HED,
     MINILM,
+    MOVENET,
+    NANODET,
     SSDLITE,
     Network,
     about,
 )
+from fourfold.labelers.packaged.poses import OUTPUT
 from fourfold.labelers.packaged.sentences import SentenceEncoder
+from fourfold.modalities.keypoints import JOINTS
+from fourfold.tokenizers.text.vocabulary import COCO_CLASSES
 
 # Where `make teachers` has put the real networks. Without them, the tests on photographs are skipped.
 FETCHED = Path(os.environ.get("FOURFOLD_TEACHERS", Path(__file__).parents[2] / DEFAULT_FOLDER))
@@ -39,6 +54,8 @@ def write_networks(folder: Path) -> Path:
     """Write all packaged networks into a folder, and return it."""
     _finished(folder, DEEPLAB, _graph(folder / DEEPLAB.name, *_brightest_channel()))
     _finished(folder, SSDLITE, _graph(folder / SSDLITE.name, *_two_boxes()))
+    _finished(folder, NANODET, _graph(folder / NANODET.name, [], _one_box()))
+    _finished(folder, MOVENET, _graph(folder / MOVENET.name, [], {OUTPUT: _standing_person()}))
     classifier = folder / EFFICIENTNET.name
     classifier.mkdir(parents=True)
     save_file(classifier_weights((8, 4, 4, 4, 4, 4, 4, 4), LITE2_REPEATS, 1000), classifier / "weights.safetensors")
@@ -99,6 +116,27 @@ def _two_boxes() -> tuple[list[Any], dict[str, np.ndarray]]:
         (BOXES, "Add", ["nothing", "boxes"], {}),
     ]
     return nodes, constants
+
+
+def _one_box() -> dict[str, np.ndarray]:
+    """A detector that sees a cup around the middle of each image, in the center of its coarsest grid."""
+    found: dict[str, np.ndarray] = {}
+    for grid, stride in enumerate(NANODET_STRIDES):
+        cells = (NANODET_SIDE // stride) ** 2
+        found[NANODET_OUTPUTS[grid]] = np.zeros((1, cells, len(COCO_CLASSES)), np.float32)
+        found[NANODET_OUTPUTS[len(NANODET_STRIDES) + grid]] = np.zeros((1, cells, 4 * NANODET_BINS), np.float32)
+    found[NANODET_OUTPUTS[2]][0, 84, DETECTORS["nanodet"].classes.index("cup")] = 0.9
+    found[NANODET_OUTPUTS[5]][0, 84].reshape(4, NANODET_BINS)[:, 2] = 100  # all sides are 2 cells away
+    return found
+
+
+def _standing_person() -> np.ndarray:
+    """What MoveNet sees in each image: a person, of whom the arms are hidden."""
+    found_11J3 = np.zeros((1, 1, len(JOINTS), 3), np.float32)
+    for index, joint in enumerate(JOINTS):
+        x = {"left": 0.625, "right": 0.375}.get(joint.partition("_")[0], 0.5)
+        found_11J3[0, 0, index] = (0.1 + 0.05 * index, x, 0.1 if "elbow" in joint or "wrist" in joint else 0.75)
+    return found_11J3
 
 
 def classifier_weights(widths: tuple[int, ...], repeats: tuple[int, ...], num_classes: int) -> dict[str, torch.Tensor]:

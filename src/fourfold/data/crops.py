@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fourfold.configuration import Config
 from fourfold.modalities import label
+from fourfold.modalities.keypoints import Points, mirrored
 
 GLOBAL_KINDS = ("text", "palette", "metadata", "vector", "embeddings")  # describe the whole image; no crop changes them
 NEAREST = ("classes", "depth", "edges")  # kinds whose values must not be averaged
@@ -68,7 +69,7 @@ def crop_values(name: str, values: Any, crops_B5: np.ndarray, image_size: tuple[
     if (crops_B5 == (0, 0, rows, columns, 0)).all():
         return values
     shares_B5 = (crops_B5 / (rows, columns, rows, columns, 1)).astype(np.float32)
-    if kind in ("boxes", "poses"):
+    if kind in ("boxes", "poses", "keypoints"):
         return [_crop_boxes(value, crop) for value, crop in zip(values, shares_B5, strict=True)]
     if kind == "instances":
         raise ValueError(f"{name!r} cannot be cropped: each of its codes is a whole mask. Set crops.num_crops to 1.")
@@ -145,5 +146,17 @@ def _crop_boxes(value: dict[str, Any], shares_5: np.ndarray) -> dict[str, Any]:
         visible = (xs[1] - xs[0]) * width * (ys[1] - ys[0]) * height
         if visible > 0 and visible >= MIN_VISIBLE * (xmax - xmin) * (ymax - ymin):
             xs = [1 - xs[1], 1 - xs[0]] if flip else xs
-            kept.append(instance | {"box": [xs[0], ys[0], xs[1], ys[1]]})
+            cropped = instance | {"box": [xs[0], ys[0], xs[1], ys[1]]}
+            kept.append(cropped | {"points": _crop_points(cropped["points"], shares_5)} if "points" in cropped else cropped)
     return {"instances": kept}
+
+
+def _crop_points(points: Points, shares_5: np.ndarray) -> Points:
+    """Return the joints that are inside a crop; in a mirrored one, left and right are exchanged."""
+    top, left, height, width, flip = shares_5.tolist()
+    kept = {}
+    for joint, (x, y) in points.items():
+        new_x, new_y = (x - left) / width, (y - top) / height
+        if 0 <= new_x <= 1 and 0 <= new_y <= 1:
+            kept[mirrored(joint) if flip else joint] = [1 - new_x if flip else new_x, new_y]
+    return kept

@@ -119,6 +119,8 @@ LABELS: dict[str, Label] = {
         Label("sam_instance", "instances", "json", "json", 0, "SAM (polygons, mask tokens)", None, "pixels as v0 to v3"),
         # not in 4M: a global feature of the default teacher, as 4M-21 has of DINOv2 and ImageBind
         Label("clip_global", "vector", "npy", "float16", 0, "teacher (image embedding)", "cosine", "unit length"),
+        # not in 4M: joints in the image, where 4M-21 has the parameters of a body model
+        Label("keypoints", "keypoints", "json", "json", 0, "teacher (joints 0-1)", None, "coordinates in bins of v0 and v1"),
     )
 }
 
@@ -148,6 +150,7 @@ TOKEN_MODALITIES: dict[str, TokenModality] = {
         TokenModality("sam_instance", "sam_instance", "sequence", 30000, 290),
         # not in 4M
         TokenModality("tok_clip_global", "clip_global", "grid", 8192, 16, learned_positions=True),
+        TokenModality("keypoints", "keypoints", "sequence", 30000, 120),
     )
 }
 FOUR_M_7 = ("rgb", "tok_rgb", "tok_depth", "tok_normal", "tok_semseg", "tok_clip", "caption", "det")

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fourfold.data.crops import CropConfig, crop_values, draw_crops
+from fourfold.data.crops import MIN_VISIBLE, CropConfig, crop_values, draw_crops
 from fourfold.seeds import numpy_generator
 
 CONFIG = CropConfig(num_crops=4, flip_probability=0.5)
@@ -56,6 +58,29 @@ def test_flip_mirrors_pixels_and_negates_x_of_normals():
     normals = crop_values("normal", values, row(0, 0, 8, 8, 1))
     np.testing.assert_array_equal(normals[..., 0], 255 - mirrored[..., 0])
     np.testing.assert_array_equal(normals[..., 1:], mirrored[..., 1:])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 7), min_size=4, max_size=4), st.integers(1, 8), st.integers(1, 8), st.booleans())
+def test_joints_stay_on_their_pixels(places, height, width, flip):
+    """Each joint is in the middle of a pixel that has its own class id; the crop enlarges to twice the pixels."""
+    top, left = min(places[0], 8 - height), min(places[1], 8 - width)
+    at = {"nose": (1, 2), "left_wrist": (places[2], 3), "right_wrist": (places[3], 5)}  # row and column
+    ids = np.zeros((1, 8, 8), np.uint8)
+    for number, (row_, column) in enumerate(at.values(), 1):
+        ids[0, row_, column] = number
+    points = {joint: [(column + 0.5) / 8, (row_ + 0.5) / 8] for joint, (row_, column) in at.items()}
+    person = {"box": [0.0, 0.0, 1.0, 1.0], "points": points, "score": 0.5}
+    crop = row(top, left, height, width, flip)
+    cropped = ids[0, top : top + height, left : left + width][:, :: -1 if flip else 1]
+    instances = crop_values("keypoints", [{"instances": [person]}], crop, (8, 8))[0]["instances"]
+    numbers = dict(zip(at, (1, 3, 2) if flip else (1, 2, 3), strict=True))  # left and right are exchanged
+    if not instances:  # less of the box than `MIN_VISIBLE` is left
+        assert height * width < 64 * MIN_VISIBLE
+        return
+    assert set(instances[0]["points"]) == {joint for joint, number in numbers.items() if number in cropped}
+    for joint, (x, y) in instances[0]["points"].items():
+        assert cropped[int(y * height), int(x * width)] == numbers[joint]
 
 
 def test_boxes_stay_around_their_pixels():

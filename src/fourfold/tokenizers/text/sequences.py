@@ -12,6 +12,7 @@ import numpy as np
 
 from fourfold.modalities import label
 from fourfold.modalities.metadata import METADATA_TYPES, metadata_bins, metadata_value
+from fourfold.tokenizers.text.keypoints import KeypointsFormat
 from fourfold.tokenizers.text.poses_and_instances import InstancesFormat, PosesFormat
 from fourfold.tokenizers.text.sequence_format import SequenceFormat, Value
 from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX, TextTokenizer
@@ -92,6 +93,7 @@ SEQUENCE_FORMATS: dict[str, type[SequenceFormat]] = {  # by the kind of a label
     "metadata": MetadataFormat,
     "poses": PosesFormat,
     "instances": InstancesFormat,
+    "keypoints": KeypointsFormat,
 }
 
 

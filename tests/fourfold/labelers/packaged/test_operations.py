@@ -68,6 +68,51 @@ def test_resize_aligns_corners_or_the_first_pixels() -> None:
     np.testing.assert_allclose(legacy.flatten(), [0, 0.5, 1, 1.5, 2, 2.5, 3, 3])
 
 
+def test_resize_with_centers_of_pixels_at_halves() -> None:
+    image = torch.from_numpy(RNG.normal(size=(1, 5, 4, 2)))
+    for size in ((10, 8), (3, 7)):
+        found = run("ResizeBilinear", image, list(size), align_corners=False, half_pixel_centers=True)
+        expected = F.interpolate(image.movedim(-1, 1), size, mode="bilinear", align_corners=False).movedim(1, -1)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_fused_convolution_is_its_parts() -> None:
+    image, kernel, bias = RNG.normal(size=(1, 4, 4, 2)), RNG.normal(size=(3, 3, 2, 2)), RNG.normal(size=2)
+    attributes = {"strides": [1, 1], "dilations": [1, 1], "padding": "SAME"}
+    sum_ = run("Conv2D", image, kernel, **attributes) + torch.from_numpy(bias)
+    fused = run("_FusedConv2D", image, kernel, bias, fused_ops=["BiasAdd", "Relu"], **attributes)
+    np.testing.assert_array_equal(fused, sum_.relu())
+    leaky = run("_FusedConv2D", image, kernel, bias, fused_ops=["BiasAdd", "LeakyRelu"], alpha=0.1, **attributes)
+    np.testing.assert_allclose(leaky, np.where(sum_ > 0, sum_, 0.1 * sum_))
+    depthwise = run("FusedDepthwiseConv2dNative", image, kernel[..., :1], bias, fused_ops=["BiasAdd"], **attributes)
+    np.testing.assert_array_equal(depthwise, run("DepthwiseConv2dNative", image, kernel[..., :1], **attributes) + bias)
+    with pytest.raises(ValueError, match="fused with Elu; known here: BiasAdd, LeakyRelu"):
+        run("_FusedConv2D", image, kernel, bias, fused_ops=["BiasAdd", "Elu"], **attributes)
+
+
+def test_the_largest_of_a_window_ignores_the_border() -> None:
+    image = -1 - torch.arange(25.0).view(1, 5, 5, 1)  # a border of zeros would be larger
+    found = run("MaxPool", image, ksize=[3, 3], strides=[2, 2], padding="SAME")[0, ..., 0]
+    assert found.tolist() == [[-1, -2, -4], [-6, -7, -9], [-16, -17, -19]]
+    assert run("MaxPool", image, ksize=[3, 3], strides=[2, 2], padding="VALID")[0, ..., 0].tolist() == [[-1, -3], [-11, -13]]
+
+
+def test_places_of_a_tensor() -> None:
+    values = torch.arange(24).view(2, 3, 4)
+    assert run("GatherNd", values, [[0, 1], [1, 2]]).tolist() == [[4, 5, 6, 7], [20, 21, 22, 23]]
+    assert run("GatherNd", values, [[[1, 0, 3]]]).tolist() == [[15]]
+    assert run("SparseToDense", [[0, 1], [1, 0]], [2, 2], [5, 6], 9).tolist() == [[9, 5], [6, 9]]
+    assert run("SparseToDense", [2], [3], 1, 0).tolist() == [0, 0, 1]
+    assert run("SparseToDense", torch.zeros((0, 1)), [2], torch.zeros(0), 7).tolist() == [7, 7]
+    assert run("PadV2", [[1]], [[1, 0], [0, 1]], -3).tolist() == [[-3, -3], [1, -3]]
+    assert [part.tolist() for part in OPERATIONS["SplitV"]([values[0, :1], torch.tensor([1, 3]), torch.tensor(1)], {})] == [
+        [[0]],
+        [[1, 2, 3]],
+    ]
+    assert run("FloorDiv", [-7, 7], [2, 2]).tolist() == [-4, 3]
+    assert run("SquaredDifference", [1.0], [4.0]).tolist() == [9] == run("Sqrt", [81.0]).tolist()
+
+
 def test_slices_and_shapes() -> None:
     values = torch.arange(24).view(2, 3, 4)
     assert run("StridedSlice", values, [0, 1, 0], [1, 3, 4], [1, 1, 2], shrink_axis_mask=1).tolist() == [[4, 6], [8, 10]]
@@ -151,3 +196,23 @@ def test_boxes_are_clipped_sorted_and_limited() -> None:
     found = boxes_of([[-0.1, 0, 0.5, 2], [0.5, 0.5, 0.5, 0.9], [0, 0, 1, 1]], ["a", "b", "c"], [0.1, 0.9, 0.5], 5)["instances"]
     assert [(one["class_name"], one["box"]) for one in found] == [("c", [0, 0, 1, 1]), ("a", [0, 0, 0.5, 1])]
     assert len(boxes_of([[0, 0, 1, 1]] * 3, ["a"] * 3, [1, 1, 1], 2)["instances"]) == 2
+
+
+def test_weights_stored_in_half_precision_are_read_and_codes_are_refused(tmp_path: Path) -> None:
+    values = RNG.normal(size=(2, 3)).astype("<f2")
+    (tmp_path / "part").write_bytes(values.tobytes() + np.int32(4).tobytes())
+    half = {"name": "half", "shape": [2, 3], "dtype": "float32", "quantization": {"dtype": "float16"}}
+    weights = [half, {"name": "four", "shape": [], "dtype": "int32"}]
+    node = {"name": "y", "op": "Mul", "input": ["half", "four"], "attr": {}}
+
+    def convert() -> None:
+        manifest = [{"paths": ["part"], "weights": weights}]
+        (tmp_path / "model.json").write_text(json.dumps({"modelTopology": {"node": [node]}, "weightsManifest": manifest}))
+        convert_graph(tmp_path / "model.json", tmp_path / "converted", [], ["y"])
+
+    convert()
+    (found,) = Graph.load(tmp_path / "converted").run({}, ["y"])
+    np.testing.assert_array_equal(found, values.astype(np.float32) * 4)
+    half["quantization"] = {"dtype": "uint8", "scale": 0.1, "min": -1.0}
+    with pytest.raises(ValueError, match="dtype float32, stored as uint8; only float32, stored as float32 or float16"):
+        convert()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourfold.data import codecs
+from fourfold.modalities.keypoints import JOINTS
 from fourfold.modalities.metadata import METADATA_NUMBERS, METADATA_TYPES, Range, metadata_bins, metadata_value
 from fourfold.model.config import ArchitectureConfig
 from fourfold.pretraining.pretrain import model_config
@@ -127,6 +128,43 @@ def test_poses_are_written_as_in_the_release():
     assert words(RELEASED, sequence_format("human_poses", RELEASED, 275).encode({"instances": []})) == "none"
 
 
+people = st.fixed_dictionaries(
+    {
+        "box": st.lists(shares, min_size=4, max_size=4),
+        "points": st.dictionaries(st.sampled_from(JOINTS), st.lists(shares, min_size=2, max_size=2)),
+    }
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(people, max_size=3), st.integers(0, 99))
+def test_joints_survive_within_half_a_bin_in_any_order(truth, seed):
+    form = sequence_format("keypoints", RELEASED, 200)
+    ids = form.encode({"instances": truth}, np.random.default_rng(seed))
+    assert len(ids) == (sum(5 + 3 * len(person["points"]) for person in truth) or 1)  # `human`, 4 sides, 3 for each joint
+    found = form.decode(ids)["instances"]
+    assert [person["points"].keys() for person in found] == [person["points"].keys() for person in truth]
+    for one, person in zip(found, truth, strict=True):
+        np.testing.assert_allclose(one["box"], person["box"], atol=0.5 / 999 + 1e-9)
+        for joint, point in person["points"].items():
+            np.testing.assert_allclose(one["points"][joint], point, atol=0.5 / 999 + 1e-9)
+    assert form.decode(form.encode({"instances": found})) == {"instances": found}
+
+
+def test_how_joints_are_written_and_what_is_left_out():
+    person = {"box": [0, 0.5, 1, 1], "points": {"right_ankle": [1, 0.5], "nose": [0, 1]}}
+    form = sequence_format("keypoints", RELEASED, 20)
+    written = "human v0=0 v1=500 v2=999 v3=999 v2=0 v0=0 v1=999 v2=16 v0=999 v1=500"
+    assert words(RELEASED, form.encode({"instances": [person]})) == written
+    assert words(RELEASED, form.encode({"instances": []})) == "none"
+    assert words(RELEASED, form.encode({"instances": [person] * 2})) == written  # 22 tokens are more than 20
+    # 1) A joint without its y, one that is repeated, and an index that no joint has
+    human, box, nose = form.ids(["human"]), form.ids([(0, 0), (1, 0), (2, 9), (3, 9)]), form.ids([(2, 0), (0, 0), (1, 999)])
+    broken = form.ids([(2, 3), (0, 7)]) + nose + form.ids([(2, 0), (0, 5), (1, 5), (2, 17), (0, 5), (1, 5)])
+    (found,) = form.decode(human + box[:2] + human + box + broken)["instances"]
+    assert found["points"] == {"nose": [0, 1]}
+
+
 @given(st.lists(st.integers(0, 1023), min_size=16, max_size=16), st.integers(0, 99))
 def test_masks_that_contain_a_query_point_are_decoded(codes, seed):
     left = {"polygon": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]], "box": [0, 0, 0.5, 1], "tokens": codes}
@@ -142,13 +180,13 @@ def test_masks_that_contain_a_query_point_are_decoded(codes, seed):
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 4300), max_size=60))
 def test_any_ids_decode_without_an_error(ids):
-    for name in ("color_palette", "metadata", "human_poses", "sam_instance", "caption", "det"):
+    for name in ("color_palette", "metadata", "human_poses", "sam_instance", "caption", "det", "keypoints"):
         form = sequence_format(name, RELEASED, 64)
         form.encode(form.decode(ids))
 
 
 def test_each_kind_of_sequence_has_a_format_and_dense_kinds_raise():
-    assert set(SEQUENCE_FORMATS) == {"text", "boxes", "palette", "metadata", "poses", "instances"}
+    assert set(SEQUENCE_FORMATS) == {"text", "boxes", "palette", "metadata", "poses", "instances", "keypoints"}
     with pytest.raises(ValueError, match="'depth' has kind depth, which is not a sequence"):
         sequence_format("depth", SMALL, 8)
     with pytest.raises(ValueError, match="'caption' is not allowed here"):
