@@ -54,7 +54,7 @@ run: $(READY) ## Run all six stages; ENV=smoke for the tiny world, ARGS for more
 repro: $(READY) ## Run the stages that a change affects (dvc repro); ARGS for its options
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro $(ARGS)
 
-teachers: $(READY) ## Fetch pretrained networks for photographs into data/00_teachers (190 MB; docs/guides/choose-teachers.md)
+teachers: $(READY) ## Fetch pretrained networks for photographs into data/00_teachers (330 MB; docs/guides/choose-teachers.md)
 	@$(FETCH) $(ARGS)
 
 img2dataset: .cache/uv/bin/uv ## Install img2dataset in a separate environment, for `kind: cc12m` (650 MB)

@@ -21,7 +21,6 @@ from fourfold.tokenizers.stored_values import (
     present_values,
     shards_of,
 )
-from fourfold.tokenizers.text.tokenizer import TOKENS_PER_BOX
 from fourfold.tokenizers.tokenizer_set import DecoderKind, TokenizerSet
 from fourfold.tokenizers.visual_tokenizer import VisualTokenizer
 
@@ -189,14 +188,11 @@ def _measure(name: str, decoded: np.ndarray, truth: np.ndarray, segmentation: Se
 
 
 def _cut_shares(tokenizers: TokenizerSet, shards: ShardSet, labels: ShardSet, split: str, max_samples: int) -> Metrics:
-    """Return the share of samples that are longer than their sequence may be; for boxes, that have too many boxes."""
+    """Return the share of samples that do not fit their sequence."""
     metrics: Metrics = {}
     for name, sequence in tokenizers.sequences.items():
         holder = captions_set(shards, labels, split) if name == CAPTION else shards_of(name, shards, labels)
         values = present_values(holder, split, name, max_samples)
-        if name == "det":  # the format drops surplus boxes instead of cutting the sequence
-            is_cut = [len(boxes["instances"]) * TOKENS_PER_BOX > sequence.max_tokens for boxes in values]
-        else:
-            is_cut = [len(sequence.encode(text)) > sequence.max_tokens for text in values]
+        is_cut = [not sequence.fits(one) for one in values]
         metrics |= {f"{name}/cut": float(np.mean(is_cut))} if is_cut else {}
     return metrics

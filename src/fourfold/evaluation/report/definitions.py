@@ -7,7 +7,7 @@ from fourfold.metrics.metric import Metric, find_metric
 
 LABEL_TITLES = {
     "rgb": "RGB", "normal": "normals", "semseg": "segmentation", "det": "boxes", "clip": "CLIP features",
-    "clip_global": "CLIP embedding", "canny_edge": "edges", "color_palette": "color palette",
+    "clip_global": "CLIP embedding", "canny_edge": "edges", "color_palette": "color palette", "keypoints": "joints",
 }  # fmt: skip
 COMPONENT_METRICS = (  # of tokenizers and teachers, beside those of the prediction tasks
     Metric("psnr", "PSNR", "decibels between pixels"),

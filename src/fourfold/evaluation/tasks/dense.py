@@ -11,6 +11,7 @@ from fourfold.evaluation.samples import Samples
 from fourfold.evaluation.tasks.protocol import PredictionTask, TaskContext
 from fourfold.metrics.boxes import average_precision_statistic
 from fourfold.metrics.dense import aligned_depth, depth_statistics, normal_statistics, segmentation_statistics, unit_normals
+from fourfold.metrics.keypoints import keypoint_statistics, mean_person
 from fourfold.metrics.metric import Metric
 from fourfold.metrics.statistics import Statistic
 from fourfold.modalities.class_table import MAX_ID, ClassTable
@@ -120,5 +121,18 @@ DENSE_TASKS = (
         truth=("det",),
         headline=True,
         gallery_title="Boxes",
+    ),
+    PredictionTask(
+        source="rgb",
+        target="keypoints",
+        metrics=(
+            Metric("oks", "OKS", "object keypoint similarity of COCO, a mean over the images with people"),
+            Metric("same_presence", "people or none", "share of images where people are predicted if there are any, else none"),
+        ),
+        score=lambda predicted, context: keypoint_statistics(predicted, context.samples.truth["keypoints"]),
+        trivial=lambda fitted: mean_person(fitted.truth["keypoints"]),
+        teacher=lambda context: context.samples.labels.get("keypoints"),
+        truth=("keypoints",),
+        gallery_title="Joints",
     ),
 )

@@ -15,7 +15,9 @@ from fourfold.modalities.class_table import ClassTable
 from fourfold.suggestions import unknown_name
 
 SOURCE = "source"  # the column with the name of the source of each image
-MODALITIES = ("depth", "normal", "semseg", "det", "clip", "clip_global", "dinov2", "dinov2_global", "canny_edge", "sam_edge")
+MODALITIES = (
+    "depth", "normal", "semseg", "det", "clip", "clip_global", "dinov2", "dinov2_global", "canny_edge", "sam_edge", "keypoints",
+)  # fmt: skip
 
 
 class BySourceConfig(Config):

@@ -53,6 +53,10 @@ class SequenceFormat(ABC):
     def decode(self, ids: Iterable[int]) -> Value:
         """Return the value of any ids up to EOS, as the shards hold it; skip what does not parse."""
 
+    def fits(self, value: Value) -> bool:
+        """Return whether a sequence of `max_tokens` holds the whole value."""
+        return len(self.encode(value)) <= self.max_tokens
+
     def ids(self, symbols: Iterable[Symbol]) -> list[int]:
         """Return the ids of words and numbers; a word may have several."""
         ids: list[int] = []

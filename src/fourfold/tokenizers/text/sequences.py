@@ -37,6 +37,10 @@ class BoxesFormat(SequenceFormat):
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
         return self.text.encode_boxes(value["instances"], self.max_tokens // TOKENS_PER_BOX)
 
+    def fits(self, value: Value) -> bool:
+        """Return whether all boxes fit."""
+        return len(value["instances"]) * TOKENS_PER_BOX <= self.max_tokens
+
     def decode(self, ids: Iterable[int]) -> Value:  # noqa: D102
         return {"instances": self.text.decode_boxes(ids)}
 

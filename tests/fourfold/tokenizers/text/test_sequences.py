@@ -141,7 +141,7 @@ people = st.fixed_dictionaries(
 def test_joints_survive_within_half_a_bin_in_any_order(truth, seed):
     form = sequence_format("keypoints", RELEASED, 200)
     ids = form.encode({"instances": truth}, np.random.default_rng(seed))
-    assert len(ids) == (sum(5 + 3 * len(person["points"]) for person in truth) or 1)  # `human`, 4 sides, 3 for each joint
+    assert len(ids) == sum(4 + 3 * len(person["points"]) for person in truth)
     found = form.decode(ids)["instances"]
     assert [person["points"].keys() for person in found] == [person["points"].keys() for person in truth]
     for one, person in zip(found, truth, strict=True):
@@ -153,15 +153,18 @@ def test_joints_survive_within_half_a_bin_in_any_order(truth, seed):
 
 def test_how_joints_are_written_and_what_is_left_out():
     person = {"box": [0, 0.5, 1, 1], "points": {"right_ankle": [1, 0.5], "nose": [0, 1]}}
-    form = sequence_format("keypoints", RELEASED, 20)
-    written = "human v0=0 v1=500 v2=999 v3=999 v2=0 v0=0 v1=999 v2=16 v0=999 v1=500"
+    form = sequence_format("keypoints", RELEASED, 55)
+    written = "v0=0 v1=500 v2=999 v3=999 v2=0 v0=0 v1=999 v2=16 v0=999 v1=500"
     assert words(RELEASED, form.encode({"instances": [person]})) == written
-    assert words(RELEASED, form.encode({"instances": []})) == "none"
-    assert words(RELEASED, form.encode({"instances": [person] * 2})) == written  # 22 tokens are more than 20
+    assert form.encode({"instances": []}) == []
+    assert form.fits({"instances": [person] * 5}) and not form.fits({"instances": [person] * 6})  # 10 tokens each
+    assert words(RELEASED, form.encode({"instances": [person] * 6})) == " ".join([written] * 5)
+    with pytest.raises(ValueError, match="has 54 tokens; a person needs 55"):
+        sequence_format("keypoints", RELEASED, 54)
     # 1) A joint without its y, one that is repeated, and an index that no joint has
-    human, box, nose = form.ids(["human"]), form.ids([(0, 0), (1, 0), (2, 9), (3, 9)]), form.ids([(2, 0), (0, 0), (1, 999)])
+    box, nose = form.ids([(0, 0), (1, 0), (2, 9), (3, 9)]), form.ids([(2, 0), (0, 0), (1, 999)])
     broken = form.ids([(2, 3), (0, 7)]) + nose + form.ids([(2, 0), (0, 5), (1, 5), (2, 17), (0, 5), (1, 5)])
-    (found,) = form.decode(human + box[:2] + human + box + broken)["instances"]
+    (found,) = form.decode(nose + box[:2] + box + broken)["instances"]
     assert found["points"] == {"nose": [0, 1]}
 
 
