@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fourfold.metrics.statistics import Statistic, mean
+from fourfold.metrics.statistics import Statistic, f1, mean
 from fourfold.modalities.keypoints import JOINTS
 
 People = Mapping[str, Sequence[Mapping[str, Any]]]  # {"instances": [{"box": 0-1, "points": {"nose": [x, y], ...}}, ...]}
@@ -33,14 +33,14 @@ def keypoint_similarity(predicted: Mapping[str, Any], truth: Mapping[str, Any]) 
 
 
 def keypoint_statistics(predicted: Sequence[People], truth: Sequence[People]) -> dict[str, Statistic]:
-    """Return `oks` and `same_presence` of images.
+    """Return `oks` and `people_f1` of images.
 
     `oks` is the mean over the images with true people of the similarity of each of them to the predicted one that is most
-    similar; `same_presence` the share of all images where people are predicted if and only if there are any.
+    similar; `people_f1` the F1 of the images with predicted people against those with true people.
     """
     similarity = [_similarity(*pair) for pair in zip(predicted, truth, strict=True)]
-    same = [bool(ours["instances"]) == bool(theirs["instances"]) for ours, theirs in zip(predicted, truth, strict=True)]
-    return {"oks": mean(similarity, [bool(people["instances"]) for people in truth]), "same_presence": mean(same)}
+    ours, theirs = (np.array([bool(people["instances"]) for people in each], bool) for each in (predicted, truth))
+    return {"oks": mean(similarity, theirs), "people_f1": f1(ours & theirs, ours, theirs)}
 
 
 def _similarity(predicted: People, truth: People) -> float:

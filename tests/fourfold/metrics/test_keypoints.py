@@ -74,14 +74,15 @@ def test_equal_people_are_similar_and_others_less(seed, num_joints):
     assert keypoint_similarity(half, truth) == pytest.approx(num_joints // 2 / num_joints)
 
 
-def test_images_without_people_count_in_their_presence_alone():
+def test_images_without_people_have_no_similarity():
     rng = np.random.default_rng(0)
     one, two = ({"instances": [person(rng)]} for _ in range(2))
     both = {"instances": [*one["instances"], *two["instances"]]}
     found = values(keypoint_statistics([one, NOBODY, one, NOBODY], [both, one, NOBODY, NOBODY]))
-    assert found["same_presence"] == 0.5
+    assert found["people_f1"] == 0.5  # one image of two is found, and one of two predicted ones is right
     assert 0.25 <= found["oks"] < 0.5  # one of two people in the first image, none in the second
     assert np.isnan(values(keypoint_statistics([one], [NOBODY]))["oks"])
+    assert all(map(np.isnan, values(keypoint_statistics([NOBODY], [NOBODY])).values()))
 
 
 def test_the_mean_person_has_the_mean_of_each_joint():

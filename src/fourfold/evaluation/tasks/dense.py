@@ -127,7 +127,7 @@ DENSE_TASKS = (
         target="keypoints",
         metrics=(
             Metric("oks", "OKS", "object keypoint similarity of COCO, a mean over the images with people"),
-            Metric("same_presence", "people or none", "share of images where people are predicted if there are any, else none"),
+            Metric("people_f1", "people F1", "F1 of the images with people"),
         ),
         score=lambda predicted, context: keypoint_statistics(predicted, context.samples.truth["keypoints"]),
         trivial=lambda fitted: mean_person(fitted.truth["keypoints"]),

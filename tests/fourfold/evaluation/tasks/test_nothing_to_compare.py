@@ -27,7 +27,7 @@ def blank(name: str, count: int) -> Any:
     shapes = {"rgb": (SIZE, SIZE, 3), "normal": (SIZE, SIZE, 3), "clip": (GRID, GRID, len(WORDS)), "clip_global": (len(WORDS),)}
     if name == "caption":
         return [""] * count
-    if name == "det":
+    if name in ("det", "keypoints"):
         return [{"instances": []}] * count
     if name in ("color_palette", "metadata"):
         return [{}] * count
