@@ -40,7 +40,8 @@ def keypoint_statistics(predicted: Sequence[People], truth: Sequence[People]) ->
     """
     similarity = [_similarity(*pair) for pair in zip(predicted, truth, strict=True)]
     ours, theirs = (np.array([bool(people["instances"]) for people in each], bool) for each in (predicted, truth))
-    return {"oks": mean(similarity, theirs), "people_f1": f1(ours & theirs, ours, theirs)}
+    comparable = [any(person["points"] for person in people["instances"]) for people in truth]
+    return {"oks": mean(similarity, comparable), "people_f1": f1(ours & theirs, ours, theirs)}
 
 
 def _similarity(predicted: People, truth: People) -> float:
