@@ -1,14 +1,17 @@
 """People as boxes and joints, written as numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from fourfold.modalities.keypoints import JOINTS
+from fourfold.suggestions import unknown_name
 from fourfold.tokenizers.text.sequence_format import Number, SequenceFormat, Value
 from fourfold.tokenizers.text.tokenizer import SIDES, TextTokenizer
 
 BOX, JOINT = [0, 1, 2, 3], [2, 0, 1]  # families of the numbers of a box, and of a joint: its index, x, y
+FORM = '{"box": [xmin, ymin, xmax, ymax], "points": {"nose": [x, y], ...}}, all from 0 to 1'
+AXES, SHOWN = 2, 200  # of an image; characters of a wrong value
 MAX_TOKENS_PER_PERSON = SIDES + len(JOINT) * len(JOINTS)
 
 
@@ -35,6 +38,7 @@ class KeypointsFormat(SequenceFormat):
     def encode(self, value: Value, rng: np.random.Generator | None = None) -> list[int]:  # noqa: D102
         numbers: list[Number] = []
         for person in value["instances"]:
+            _require_person(person)
             if len(numbers) + self._length(person) > self.max_tokens:
                 break
             numbers += [(side, self.bin_index(edge, 0, 1)) for side, edge in enumerate(person["box"])]
@@ -66,6 +70,16 @@ class KeypointsFormat(SequenceFormat):
     @staticmethod
     def _length(person: Value) -> int:
         return len(BOX) + len(JOINT) * len(person["points"])
+
+
+def _require_person(person: Value) -> None:
+    """Raise ValueError unless a value is a person with a box and joints that are known."""
+    points, box = (person.get(field) if isinstance(person, Mapping) else None for field in ("points", "box"))
+    lengths = [(box, SIDES), *((place, AXES) for place in points.values())] if isinstance(points, Mapping) else [(None, 0)]
+    if any(not isinstance(numbers, Sequence) or len(numbers) != length for numbers, length in lengths):
+        raise ValueError(f"{str(person)[:SHOWN]} is no person. Allowed: {FORM}.")
+    if unknown := sorted(set(points or ()) - set(JOINTS)):
+        raise ValueError(unknown_name("joint", unknown[0], JOINTS))
 
 
 def _families(numbers: list[Number]) -> list[int]:

@@ -161,6 +161,11 @@ def test_how_joints_are_written_and_what_is_left_out():
     assert words(RELEASED, form.encode({"instances": [person] * 6})) == " ".join([written] * 5)
     with pytest.raises(ValueError, match="has 54 tokens; a person needs 55"):
         sequence_format("keypoints", RELEASED, 54)
+    for wrong in ({"box": [0, 0, 1], "points": {}}, {"box": [0, 0, 1, 1], "points": {"nose": [1]}}, {"foo": 1}, [1]):
+        with pytest.raises(ValueError, match=r"is no person\. Allowed: .*nose"):
+            form.encode({"instances": [wrong]})
+    with pytest.raises(ValueError, match=r"Unknown joint 'left_elbo'\. Did you mean 'left_elbow'"):
+        form.encode({"instances": [person | {"points": {"left_elbo": [0, 0]}}]})
     # 1) A joint without its y, one that is repeated, and an index that no joint has
     box, nose = form.ids([(0, 0), (1, 0), (2, 9), (3, 9)]), form.ids([(2, 0), (0, 0), (1, 999)])
     broken = form.ids([(2, 3), (0, 7)]) + nose + form.ids([(2, 0), (0, 5), (1, 5), (2, 17), (0, 5), (1, 5)])
