@@ -156,8 +156,8 @@ def test_all_labelers_run_on_networks_of_the_right_form(tmp_path: Path) -> None:
     (person,) = found["keypoints"][0]["instances"]
     assert len(person["points"]) == 13 and "left_wrist" not in person["points"] and person["score"] == 0.75
     assert person["box"] == pytest.approx([0.375, 0.1, 0.625, 0.9], abs=1e-6)
-    strict = PackagedKeypoints(PoseConfig(folder=folder, min_joints=14))
-    assert strict.label({"rgb": images[:1]}) == [{"instances": []}]
+    for limits in ({"min_joints": 14}, {"min_score": 0.8}, {"threshold": 0.8}):
+        assert PackagedKeypoints(PoseConfig(folder=folder, **limits)).label({"rgb": images[:1]}) == [{"instances": []}]
     assert [one.shape for one in found["clip"]] == [(8, 8, 24)] * 3
     assert [one.shape for one in found["canny_edge"]] == [(32, 32)] * 3 == [one.shape for one in found["sam_edge"]]
 
