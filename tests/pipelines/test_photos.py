@@ -63,7 +63,7 @@ def merged(base: dict, other: dict) -> dict:
 def networks(tmp_path_factory):
     """Stand-ins for what `make teachers` fetches."""
     folder = str(write_networks(tmp_path_factory.mktemp("networks")))
-    sections = {name: {"folder": folder} for name in ("semseg", "det", "clip")}
+    sections = {name: {"folder": folder} for name in ("semseg", "det", "clip", "keypoints")}
     sections["clip"]["grid"] = [4, 4]
     SMALL["pseudo_labeling"]["labelers"] = sections
 
@@ -134,7 +134,7 @@ def test_captioned_photographs_go_through_all_stages(tmp_path, monkeypatch):
     assert sum(ingested["kept"].values()) == 60 and ingested["by_source"]["source"]["captions_dropped"]["no caption"] > 5
     # 2) What is measured against what, beside the controls
     table = metrics["out_of_the_box"]
-    of_labels = {f"rgb->{name}" for name in ("semseg", "det", "clip", "canny_edge", "color_palette")}
+    of_labels = {f"rgb->{name}" for name in ("semseg", "det", "clip", "canny_edge", "color_palette", "keypoints")}
     assert {"rgb->caption", "caption->rgb"} | of_labels == set(table)
     assert set(metrics["references"]) == set(table)
     rows = [entry for entries in table.values() for entry in entries.values()]
@@ -155,7 +155,8 @@ def test_images_alone_go_through_all_stages(tmp_path):
     write_photographs(tmp_path / "in", 48, 32, captioned=0.0)
     changes = {"pseudo_labeling": {"labelers": {"clip": None}}, "evaluation": {"text_encoder": None}}
     metrics, transfer, page, _ = run(parameters({"kind": "folder", "path": str(tmp_path / "in")}, changes), tmp_path / "out")
-    assert set(metrics["out_of_the_box"]) == {f"rgb->{name}" for name in ("semseg", "det", "canny_edge", "color_palette")}
+    kept = ("semseg", "det", "canny_edge", "color_palette", "keypoints")
+    assert set(metrics["out_of_the_box"]) == {f"rgb->{name}" for name in kept}
     assert metrics["skipped"]["rgb->caption"] == "it requires captions" and not metrics["transfer"]
     assert not any(name.endswith("/caption") for name in metrics["pretraining"])  # never a target
     assert len(transfer["skipped"]) == 3 and "depth, normal, clip" in page
