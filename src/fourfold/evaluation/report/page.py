@@ -28,6 +28,7 @@ from fourfold.html import templates
 from fourfold.images import data_url
 from fourfold.metrics.label_efficiency import arm_titles
 from fourfold.metrics.metric import Metric, find_metric
+from fourfold.modalities import label
 
 MARK = "<!-- the record of the run -->"  # in the page, where a copy of it can say which run it belongs to
 
@@ -107,12 +108,17 @@ def render_images(gallery: Gallery, decoders: Sequence[DecoderRow] = ()) -> dict
     """
     environment = report_templates()
     shown = {
-        "gallery": {"gallery": gallery, "class_colors": _class_colors(gallery)} if gallery.rows else None,
+        "gallery": _gallery(gallery) if gallery.rows else None,
         "decoders": {"decoders": decoders} if decoders else None,
     }
     return {
         name: environment.get_template(f"{name}.html.jinja").render(values) if values else "" for name, values in shown.items()
     }
+
+
+def _gallery(gallery: Gallery) -> dict[str, Any]:
+    kinds = {label(name).kind for name in gallery.columns}
+    return {"gallery": gallery, "class_colors": _class_colors(gallery), "kinds": kinds}
 
 
 def report_templates() -> Environment:

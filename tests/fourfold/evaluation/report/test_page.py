@@ -180,6 +180,15 @@ def test_charts_put_the_better_value_to_the_right():
         ElementTree.fromstring(drawn)
 
 
+def test_the_gallery_explains_the_colors_of_what_it_shows():
+    everything = render_images(a_gallery(a_row()))["gallery"]
+    columns = {"semseg": "Segmentation", "keypoints": "Joints"}
+    some = render_images(Gallery([a_row()], columns, {}, CLASS_TABLE))["gallery"]
+    for words, where in (("far", everything), ("principal", everything), ("normals", everything), ("limbs", some)):
+        assert words in where and words not in (some if where is everything else everything)
+    assert "light is a wrong class; gray" in some and "a relative error of depth of 25 %, 60 degrees" in everything
+
+
 def test_the_gallery_has_the_same_bytes_every_time():
     gallery = a_gallery(a_row(), a_row("a very long caption " * 10))
     assert gallery_png(gallery) == gallery_png(gallery)
