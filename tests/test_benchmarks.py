@@ -132,7 +132,7 @@ def test_the_set_of_released_size_has_the_released_modalities():
     assert grids["tok_rgb@224"] == 16384 and grids["tok_semseg@224"] == 4096 and grids["tok_dinov2_global"] == 8192
     names = {name.partition("@")[0] for name in (*grids, *scale.others, *scale.texts)}
     learned = {name for name, entry in TOKEN_MODALITIES.items() if entry.kind in ("grid", "sequence") and entry.released_tokens}
-    assert names == (learned - {NOT_IN_4M}) | {"t5_caption"} and len(names) == 18
+    assert names == (learned - NOT_IN_4M) | {"t5_caption"} and len(names) == 18
 
 
 def test_the_convolutional_stem_is_counted(monkeypatch):

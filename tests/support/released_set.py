@@ -22,7 +22,7 @@ TRUNK = TrunkConfig(dim=12, depth=1, num_heads=3)
 COMMON = {"image_size": (SIDE, SIDE), "patch_size": PATCH, "encoder": TRUNK, "latent_width": 6}
 UNET = UNetConfig(patch_size=8, width=32, multipliers=(1,), blocks_per_level=1, attention_at=())
 MLP = VectorMlpConfig(num_blocks=1, width=16)
-NOT_IN_4M = "tok_clip_global"
+NOT_IN_4M = {"tok_clip_global", "keypoints"}
 # name in the model hub → modality, configuration
 TOKENIZERS: dict[str, tuple[str, VQConfig]] = {
     "4M_tokenizers_rgb_16k_224-448": (
@@ -93,7 +93,7 @@ def released_size() -> Scale:
         else:
             changes |= {"decoder": trunk, "channels": 512 if entry.feature_map else 64}
         sized[name] = (modality, type(entry).model_validate(entry.model_dump() | changes))
-    own = {modality.partition("@")[0] for modality, _ in sized.values()} | {NOT_IN_4M}
+    own = {modality.partition("@")[0] for modality, _ in sized.values()} | NOT_IN_4M
     grids = [entry for entry in TOKEN_MODALITIES.values() if entry.kind == "grid" and entry.name not in own]
     others = {
         entry.name if entry.learned_positions else f"{entry.name}@224": (
@@ -103,8 +103,8 @@ def released_size() -> Scale:
         if entry.released_grid and entry.released_vocabulary
     }  # fmt: skip
     others["t5_caption"] = ("vectors", 4096, 77, "")
-    texts = {entry.name: entry.released_tokens for entry in TOKEN_MODALITIES.values() if entry.kind == "sequence"}
-    texts = {name: length for name, length in texts.items() if length}
+    sequences = (entry for entry in TOKEN_MODALITIES.values() if entry.kind == "sequence" and entry.name not in own)
+    texts = {entry.name: entry.released_tokens for entry in sequences if entry.released_tokens}
     values = {"dim": 768, "encoder_depth": 12, "decoder_depth": 12, "num_heads": 12, "image_size": 224, "patch_size": 16}
     return Scale(sized, values, texts, others, vocabulary_size=30_000)
 
