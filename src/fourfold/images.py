@@ -21,6 +21,7 @@ from fourfold.modalities.keypoints import LIMBS
 NEAR, FAR = 2.0, 10.0  # meters: the default ends of the depth colors
 DEPTH_COLORS = matplotlib.colormaps["magma_r"]  # near is light, far is dark: readable without color, perceptually uniform
 ANONYMOUS_CLASSES = ClassTable(names=tuple(f"class {i}" for i in range(MAX_ID + 1)))  # the colors of PASCAL VOC
+IGNORED_COLOR = (128, 128, 128)  # of pixels whose class is not known
 UNKNOWN_COLOR = (90, 90, 90)  # of boxes whose class is not in the class table
 BOX_SCALE = 3  # boxes and joints are drawn on an image that is this much larger
 LEFT_COLOR, RIGHT_COLOR, JOINT_COLOR = (213, 94, 0), (0, 114, 178), (40, 40, 40)  # of limbs, and of the joints between them
@@ -68,12 +69,14 @@ def normal_image(normal_HWC: np.ndarray) -> np.ndarray:
 
 
 def class_image(classes_HW: np.ndarray, table: ClassTable) -> np.ndarray:
-    """Return class ids in the colors of the class table."""
-    return table.palette[classes_HW.astype(int)]
+    """Return class ids in the colors of the class table; pixels without a label are gray."""
+    image_HW3 = table.palette[classes_HW.astype(int)]
+    image_HW3[table.is_ignored(classes_HW)] = IGNORED_COLOR
+    return image_HW3
 
 
 def box_image(rgb_HWC: np.ndarray, instances: list[dict[str, Any]], table: ClassTable) -> np.ndarray:
-    """Return the image, enlarged and faded, with boxes in the colors of their classes."""
+    """Return the image, enlarged and faded, with boxes in the colors of their classes, and the names of these."""
     image = _faded(rgb_HWC)
     pen, colors = ImageDraw.Draw(image), dict(zip(table.names, table.palette.tolist(), strict=False))
     for instance in instances:
@@ -82,6 +85,8 @@ def box_image(rgb_HWC: np.ndarray, instances: list[dict[str, Any]], table: Class
         color = tuple(colors.get(instance["class_name"], UNKNOWN_COLOR))
         # A predicted box may have its corners in the wrong order.
         pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=color, width=BOX_SCALE)
+        corner = (min(x0, x1) + BOX_SCALE + 2, min(y0, y1) + BOX_SCALE)
+        pen.text(corner, instance["class_name"], fill=color, stroke_width=1, stroke_fill="white")
     return np.asarray(image)
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fourfold.images import JOINT_COLOR, LEFT_COLOR, RIGHT_COLOR, Drawing, draw
+from fourfold.images import IGNORED_COLOR, JOINT_COLOR, LEFT_COLOR, RIGHT_COLOR, Drawing, draw
+from fourfold.modalities import ClassTable
 
 
 def test_edges_are_dark_on_white():
@@ -28,3 +29,15 @@ def test_people_are_drawn_with_joints_and_the_limbs_between_them():
     assert tuple(image[48, 72]) == LEFT_COLOR and tuple(image[48, 24]) == RIGHT_COLOR  # halfway between hip and knee
     assert all(tuple(image[int(96 * y), int(96 * x)]) == JOINT_COLOR for x, y in person["points"].values())
     assert draw("keypoints", {"instances": []}, Drawing()).std() == 0
+
+
+def test_pixels_without_a_class_are_gray_and_boxes_have_names():
+    table = ClassTable(names=("sky", "cat"), ignored=(255,))
+    image = draw("semseg", np.array([[0, 1, 255]], np.uint8), Drawing(class_table=table))
+    assert image[0].tolist() == [*table.palette[:2].tolist(), list(IGNORED_COLOR)]
+    box = {"box": [0, 0, 1, 1], "class_name": "cat", "score": 1.0}
+    named, other = (
+        draw("det", {"instances": [box | {"class_name": name}]}, Drawing(class_table=ClassTable(names=(name,))))
+        for name in ("cat", "dog")
+    )
+    assert (named != other).any() and (named[20:, 40:] == other[20:, 40:]).all()  # only the name differs

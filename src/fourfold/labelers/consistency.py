@@ -115,12 +115,13 @@ def normal_angles_to_depth(normal_BHW3: np.ndarray, depth_BHW: np.ndarray, camer
     return np.degrees(np.arccos(cosine_Bhw)).mean((1, 2))
 
 
-def share_inside(ids_HW: np.ndarray, box: Sequence[float], class_id: int) -> float:
-    """Return the share of a box's pixels that have a class."""
+def share_inside(ids_HW: np.ndarray, box: Sequence[float], class_id: int, classes: ClassTable) -> float | None:
+    """Return the share of a box's pixels that have a class, among those with a label; None where none has one."""
     H, W = ids_HW.shape
     xmin, ymin, xmax, ymax = box
     inside = ids_HW[int(ymin * H) : max(int(np.ceil(ymax * H)), 1), int(xmin * W) : max(int(np.ceil(xmax * W)), 1)]
-    return float((inside == class_id).mean())
+    known = inside[~classes.is_ignored(inside)]
+    return float((known == class_id).mean()) if known.size else None
 
 
 def values_of(samples: Sequence[Sample], angles: Mapping[str, float], classes: ClassTable | None) -> Values:
@@ -150,8 +151,9 @@ def _values_of_boxes(sample: Sample, classes: ClassTable | None) -> Iterable[tup
         if "score" in instance:
             yield SCORE.name, Value(instance["score"], sample["__key__"], index)
         if classes is not None and not isinstance(ids_HW, Missing) and instance["class_name"] in classes.names:
-            share = share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]))
-            yield INSIDE.name, Value(share, sample["__key__"], index)
+            share = share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]), classes)
+            if share is not None:
+                yield INSIDE.name, Value(share, sample["__key__"], index)
 
 
 @dataclass

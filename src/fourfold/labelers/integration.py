@@ -273,8 +273,8 @@ def _rejection_reason(
     # A detector may have classes that the segmentation lacks; their boxes cannot be compared.
     if ids_HW is None or classes is None or instance["class_name"] not in classes.names:
         return None
-    share = share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]))
-    return "dropped_class" if share < config.min_class_overlap else None
+    share = share_inside(ids_HW, instance["box"], classes.id_of(instance["class_name"]), classes)
+    return "dropped_class" if share is not None and share < config.min_class_overlap else None
 
 
 def _summary(counts: Counter[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from fourfold.data.missing import Missing
 from fourfold.data.shards import ShardSet, finish_split, write_columns
 from fourfold.labelers import LabelingConfig, integrate_labels
-from fourfold.labelers.consistency import normal_angles_to_depth
+from fourfold.labelers.consistency import normal_angles_to_depth, share_inside
 from fourfold.modalities.camera import Camera
 from fourfold.modalities.class_table import ClassTable
 from fourfold.plugins import load_plugins
@@ -99,3 +99,12 @@ def test_true_normals_agree_with_true_depth() -> None:
     depth, normal = (np.stack(list(columns[name].values())) for name in ("depth", "normal"))
     angles = normal_angles_to_depth(normal, depth, Camera())
     assert angles.max() < 15
+
+
+def test_pixels_without_a_label_say_nothing_about_a_box():
+    table = ClassTable(names=("sky", "cat"), ignored=(255,))
+    ids = np.full((4, 4), 255, np.uint8)
+    ids[0, :2] = 1
+    ids[0, 2] = 0
+    assert share_inside(ids, [0, 0, 1, 1], 1, table) == pytest.approx(2 / 3)
+    assert share_inside(ids, [0, 0.5, 1, 1], 1, table) is None

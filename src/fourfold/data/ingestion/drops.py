@@ -29,7 +29,7 @@ class Tally:
     def __init__(self) -> None:
         self.kept = 0
         self.reasons: dict[str, Counter[str]] = defaultdict(Counter)  # `sources.DropUnit` → reason → number
-        self.examples: dict[str, list[str]] = defaultdict(list)
+        self.examples: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # as `reasons`
 
     def drop(self, name: str, reason: str, what: str = "sample") -> None:
         """Count one drop and keep the first names as examples.
@@ -42,8 +42,12 @@ class Tally:
         if reason not in self.reasons[what] and len(self.reasons[what]) >= MAX_REASONS:
             reason = OTHER_REASONS
         self.reasons[what][reason] += 1
-        if len(self.examples[reason]) < NUM_EXAMPLES:
-            self.examples[reason].append(name)
+        if len(self.examples[what][reason]) < NUM_EXAMPLES:
+            self.examples[what][reason].append(name)
+
+    def example(self, reason: str) -> str:
+        """Return the name of an item that was dropped for a reason."""
+        return next(found[reason][0] for found in self.examples.values() if reason in found)
 
     @property
     def seen(self) -> int:
@@ -65,7 +69,7 @@ def check_drops(tally: Tally, stream: SampleStream, max_drop_share: float) -> No
     reasons = tally.reasons["sample"] + tally.reasons["archive"]
     if not tally.kept:  # the reason may be anywhere, e.g. in rows of a table that name no image
         reasons = sum(tally.reasons.values(), Counter[str]())
-    counts = [f"{count} × {reason}, e.g. {tally.examples[reason][0]}" for reason, count in reasons.most_common(SHOWN_REASONS)]
+    counts = [f"{count} × {reason}, e.g. {tally.example(reason)}" for reason, count in reasons.most_common(SHOWN_REASONS)]
     details = "; ".join(counts) or "it is empty"
     advice = "Repair the source, loosen ingestion.cleaning, or raise ingestion.max_drop_share."
     if tally.drop_share > max_drop_share or not tally.kept:
@@ -86,7 +90,7 @@ def loss_report(shards: ShardSet, tallies: dict[str, Tally]) -> dict[str, Any]:
             "kept": tally.kept,
             "drop_share": tally.drop_share,
             **{f"{what}s_dropped": dict(reasons) for what, reasons in tally.reasons.items() if reasons},
-            "examples": dict(tally.examples),
+            "examples": {what: dict(found) for what, found in tally.examples.items()},
         }
         for stream, tally in tallies.items()
     }
@@ -123,7 +127,7 @@ class Loss:
 def losses(report: Mapping[str, Any]) -> list[Loss]:
     """Return what was left out by unit, reason and source, the most frequent first; see `loss_report`."""
     found = [
-        Loss(count, unit, reason, tuple(source["examples"][reason]), name)
+        Loss(count, unit, reason, tuple(source["examples"][unit][reason]), name)
         for name, source in report["by_source"].items()
         for unit in UNITS
         for reason, count in source.get(f"{unit}s_dropped", {}).items()

@@ -434,7 +434,7 @@ def _check_captions(tally: Tally, stream: SampleStream, captioned: int) -> None:
         reason, count = rows.most_common(1)[0]
         raise ValueError(
             f"No image of {stream.location} has a caption, although there is a caption table: {count} × {reason}, e.g. "
-            f"{tally.examples[reason][0]}. Correct the names in the table, or remove it to train without captions."
+            f"{tally.example(reason)}. Correct the names in the table, or remove it to train without captions."
         )
 
 

@@ -93,7 +93,7 @@ def gallery_image(gallery: Gallery, max_rows: int = 4) -> Image.Image:
     """
     if not gallery.rows:
         raise ValueError("The gallery is empty. Set evaluation.gallery_samples to 1 or more.")
-    titles = ["Image in", *gallery.columns.values(), "Caption out", "Image from caption"]
+    titles = ["Image in", *gallery.columns.values(), "Caption out", "From true caption"]
     caption_column = len(gallery.columns) + 1  # two cells wide
     rows = gallery.rows[:max_rows]
     width = 2 * MARGIN + (len(titles) + 1) * (CELL + GAP) - GAP

@@ -30,6 +30,11 @@ from fourfold.metrics.label_efficiency import arm_titles
 from fourfold.metrics.metric import Metric, find_metric
 from fourfold.modalities import label
 
+DROPPED = {  # why labelers' results were left out, in words, see `fourfold.labelers.integration`
+    "dropped_score": "low score",
+    "dropped_shape": "empty or outside the image",
+    "dropped_class": "the segmentation has another class there",
+}
 MARK = "<!-- the record of the run -->"  # in the page, where a copy of it can say which run it belongs to
 
 
@@ -210,7 +215,7 @@ def _dropped_labels(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         group, _, reason = name.partition("/")
         if count and (reason.startswith("dropped_") or reason == "disagree"):
             total = totals.get(f"{group}/kept", 0) + sum(n for key, n in totals.items() if key.startswith(f"{group}/dropped_"))
-            why = reason.removeprefix("dropped_").replace("_", " ")
+            why = DROPPED.get(reason, reason.removeprefix("dropped_").replace("_", " "))
             rows.append({"group": group, "reason": why, "count": count, "of": total or totals.get("samples", 0)})
     samples = totals.get("samples", 0)
     rows += [

@@ -46,7 +46,7 @@ def stage_cards(
         StageCard("Tokenizer training", "every modality becomes tokens", "components", _tokenizers(metrics)),
         StageCard("Pretraining", "one transformer learns all of them", "learning", _pretraining(metrics)),
         StageCard("Fine-tuning", "transfer to tasks with few labels", "transfer", _transfer(metrics, transfer_tasks)),
-        StageCard("Evaluation", "against what is known exactly", "predictions", _evaluation(metrics)),
+        StageCard("Evaluation", "on images that the model never saw", "predictions", _evaluation(metrics)),
     ]
     return [card for card in cards if card.facts]
 

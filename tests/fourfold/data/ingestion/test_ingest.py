@@ -191,7 +191,7 @@ def test_bad_inputs_are_dropped_and_counted_by_reason(tmp_path, caplog):
     kept = sum(report["kept"].values())
     assert report["seen"] == kept + sum(report["dropped"].values()) and 40 <= kept < 50
     assert kept == sum(shards.num_samples(split) for split in shards.splits())
-    assert report["by_source"]["source"]["examples"]["duplicate image"] == ["copy"]
+    assert report["by_source"]["source"]["examples"]["sample"]["duplicate image"] == ["copy"]
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(("x.", "pwned"))] and not Path("pwned").exists()
 
 
@@ -219,13 +219,15 @@ def test_losses_in_the_log_are_bounded_and_told_again_by_a_run_that_reuses_them(
     reasons = [f"reason {number:02d}" for number in range(30)]
     report = {
         "kept": {"train": 60}, "seen": 90,
-        "by_source": {"source": {"samples_dropped": dict.fromkeys(reasons, 1), "examples": {one: ["x"] for one in reasons}}},
+        "by_source": {
+            "source": {"samples_dropped": dict.fromkeys(reasons, 1), "examples": {"sample": {one: ["x"] for one in reasons}}}
+        },
     }  # fmt: skip
     lines = describe_losses(report).split("\n")
     assert len(lines) == 22 and lines[-1] == "  and 10 more reasons"
     card = data_card(settings(source, "folder"), report)
     assert card.count("| source |") == 20 and "\n\nAnd 10 more reasons.\n" in card
-    hostile = report["by_source"]["source"]["examples"]["reason 00"]
+    hostile = report["by_source"]["source"]["examples"]["sample"]["reason 00"]
     hostile[:] = ["a|b<img src=x>.png"]
     assert "| a\\|b&lt;img src=x>.png |" in data_card(settings(source, "folder"), report)
     (source / "phone.heic").write_bytes(b"x")
@@ -235,6 +237,13 @@ def test_losses_in_the_log_are_bounded_and_told_again_by_a_run_that_reuses_them(
         ingest(settings(source, "folder"), 0, tmp_path / "out")
     assert "  source: 1 sample left out: image format .heic is not read, e.g. phone.heic" in first
     assert caplog.messages[-1] == first
+
+
+def test_an_example_of_a_loss_is_of_its_unit():
+    tally = Tally()
+    tally.drop("a.txt", "link leads nowhere", "member")
+    tally.drop("b", "link leads nowhere", "folder")
+    assert tally.examples == {"member": {"link leads nowhere": ["a.txt"]}, "folder": {"link leads nowhere": ["b"]}}
 
 
 def test_many_reasons_are_counted_under_one_name():

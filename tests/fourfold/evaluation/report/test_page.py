@@ -224,9 +224,8 @@ def test_page_shows_what_ingestion_left_out_bounded_and_escaped():
         "archives_dropped": {"archive cut off": 2},
     }
     source["examples"] = {
-        **{one: ["x.png"] for one in reasons},
-        "image unreadable": ["<b>.jpg", "y.jpg"],
-        "archive cut off": ["0.tar"],
+        "sample": {**{one: ["x.png"] for one in reasons}, "image unreadable": ["<b>.jpg", "y.jpg"]},
+        "archive": {"archive cut off": ["0.tar"]},
     }
     page = page_of({}, ingestion={"seen": 3225, "kept": {"train": 1900, "val": 100}, "by_source": {"photos": source}})
     parsed(page)
@@ -263,7 +262,8 @@ def test_worst_cases_name_the_sample_and_how_many_more_there_are():
 def test_the_page_says_what_the_labelers_left_out():
     page = page_of(METRICS, labels=LABELS)
     row = '<th scope="row">boxes</th><td class="left">{}</td><td>{}</td><td>50</td><td>{} %</td>'
-    assert row.format("score", 8, "16.0") in page and row.format("class", 2, "4.0") in page and "shape" not in page
+    assert row.format("low score", 8, "16.0") in page and "outside the image" not in page
+    assert row.format("the segmentation has another class there", 2, "4.0") in page
     assert '<th scope="row">normals</th><td class="left">disagree</td><td>1</td><td>15</td>' in page
 
 

@@ -48,7 +48,8 @@ class FolderSource(Source):
         files, root = listing.files, listing.root
         images = [path for path in files if _extension(path) in IMAGE_EXTENSIONS]
         names = {normalized(path.relative_to(root).as_posix()) for path in images}
-        stems = names.union(_stem(path, root) for path in images)
+        described = (path for path in files if _extension(path) in IMAGE_EXTENSIONS | UNREAD_IMAGES)
+        stems = names.union(_stem(path, root) for path in described)
         folder = _Folder(root, config, _text_files(root, files), stems, read_tables(root, files, names, config, context.fields))
         runs = [files[start : start + FILES_PER_SLICE] for start in range(0, len(files), FILES_PER_SLICE)]
         slices = [SourceSlice(f"files from {printable(run[0].name)}", partial(folder.read, run)) for run in runs]
@@ -69,7 +70,7 @@ class _Folder:
     root: Path
     config: FolderConfig
     texts: dict[str, list[Path]]  # text files by name without the extension
-    stems: set[str]  # names of images with and without their extension
+    stems: set[str]  # names of images with and without their extension, also of images in formats that are not read
     tables: TableCaptions
 
     def read(self, files: Sequence[Path]) -> Iterator[RawSample | Drop]:

@@ -12,6 +12,7 @@ from upath import UPath
 from fourfold.data.ingestion.sources.files import FilesConfig, printable
 from fourfold.data.ingestion.sources.patterns import SPECIAL, is_pattern, split_pattern
 from fourfold.data.ingestion.sources.source import Drop, DropUnit
+from fourfold.storage import PARTIAL_MARK
 
 MAX_REASON = 300  # characters of the error of a file system in a message
 
@@ -133,12 +134,15 @@ class _Walk:
             for entry in sorted(entries, key=lambda one: one.name):
                 if entry.is_dir(follow_symlinks=False):
                     self.folders.append(folder / entry.name)
-                elif entry.name.startswith("."):
-                    continue
+                elif entry.name.startswith("."):  # others are of the system, such as .DS_Store, or unfinished
+                    if entry.name.lower().endswith(self.wanted) and not entry.name.startswith(PARTIAL_MARK):
+                        self._skip(folder / entry.name, "hidden file", "member")
                 elif entry.is_symlink():
                     self._follow(folder / entry.name)
                 elif entry.is_file(follow_symlinks=False):
                     self.found.files.append(folder / entry.name)
+                else:
+                    self._skip(folder / entry.name, "no regular file (a pipe, a socket or a device)", "member")
 
     def _follow(self, link: Path) -> None:
         unit: DropUnit = self.unit if link.name.lower().endswith(self.wanted) else "member"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import unicodedata
 
 import pytest
@@ -228,11 +229,14 @@ def test_text_files_in_other_spellings_are_read(tmp_path):
 
 def test_near_samples_are_counted(tmp_path):
     write_folder(tmp_path, [1])
-    for name in ("phone.heic", "vector.SVG", "phone.txt", "sheet.xlsx"):
+    for name in ("phone.heic", "vector.SVG", "phone.txt", "letter.txt", "sheet.xlsx", ".DS_Store", ".a.JPG", ".b.txt"):
         (tmp_path / name).write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.jpg")
     assert drops(read(tmp_path)) == [
+        (".a.JPG", "hidden file", "member"),
+        ("pipe.jpg", "no regular file (a pipe, a socket or a device)", "member"),
+        ("letter.txt", "text file without an image", "member"),  # that of phone.heic is lost with it
         ("phone.heic", "image format .heic is not read", "sample"),
-        ("phone.txt", "text file without an image", "member"),
         ("sheet.xlsx", "file of a kind that is not read", "member"),
         ("vector.SVG", "image format .svg is not read", "sample"),
     ]

@@ -135,7 +135,7 @@ def test_names_that_are_not_utf8_are_ingested(tmp_path):
     shards = ingest(config, 0, tmp_path / "out")
     assert sum(shards.num_samples(split) for split in shards.splits()) == 41
     examples = ingestion_report(tmp_path / "out")["by_source"]["source"]["examples"]
-    assert examples == {"no caption": ["caf\\udce9\\n\\x1b[31m2.png"]} and json.dumps(examples).isprintable()
+    assert examples == {"sample": {"no caption": ["caf\\udce9\\n\\x1b[31m2.png"]}} and json.dumps(examples).isprintable()
 
 
 def test_printable_names_are_unchanged_and_long_ones_cut():
