@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydantic import Field
 from fourfold.labelers.boxes import boxes_of, non_maximum_suppression
 from fourfold.labelers.class_names import NO_CLASS, box_table
 from fourfold.labelers.packaged.graphs import Graph
-from fourfold.labelers.packaged.labeler import PackagedLabeler
+from fourfold.labelers.packaged.labeler import GraphLabeler
 from fourfold.labelers.packaged.networks import NANODET, SSDLITE, Network, PackagedConfig
 from fourfold.labelers.protocol import Batch
 from fourfold.modalities.class_table import ClassTable
@@ -109,7 +108,7 @@ DETECTORS = {
 }
 
 
-class PackagedBoxes(PackagedLabeler):
+class PackagedBoxes(GraphLabeler):
     """Labels `det`."""
 
     name, title, modality = "packaged_det", "Boxes by SSDLite or NanoDet (COCO)", "det"
@@ -125,11 +124,6 @@ class PackagedBoxes(PackagedLabeler):
     def class_table(cls, config: Any) -> ClassTable:
         """Return COCO's object classes."""
         return box_table(CATEGORIES)
-
-    @cached_property
-    def graph(self) -> Graph:
-        """The network."""
-        return Graph.load(self.folders[0])
 
     def label(self, batch: Batch, output: Any = None) -> list[dict[str, Any]]:
         """Return `{"instances": [{"box": [xmin, ymin, xmax, ymax] in 0-1, "class_name", "score"}, ...]}`, best first."""

@@ -1,9 +1,11 @@
 """What labelers that use packaged networks share."""
 
+from functools import cached_property
 from typing import Any, ClassVar
 
 from PIL import Image
 
+from fourfold.labelers.packaged.graphs import Graph
 from fourfold.labelers.packaged.networks import Network, PackagedConfig, network_folder, origin_of, require_networks
 from fourfold.labelers.protocol import Labeler, LabelingContext
 
@@ -31,6 +33,15 @@ class PackagedLabeler(Labeler):
 
     def origin(self) -> dict[str, Any]:  # noqa: D102
         return origin_of(self.config, *self.networks_of(self.config))
+
+
+class GraphLabeler(PackagedLabeler):
+    """A labeler whose one network is a graph."""
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The network."""
+        return Graph.load(self.folders[0])
 
 
 def with_longer_side(image: Image.Image, side: int) -> Image.Image:

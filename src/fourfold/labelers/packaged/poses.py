@@ -1,6 +1,5 @@
 """Joints of the most prominent person by MoveNet (single pose, thunder), a CenterNet on MobileNetV2 (arXiv 1904.07850)."""
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,8 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from fourfold.labelers.packaged.graphs import Graph
-from fourfold.labelers.packaged.labeler import PackagedLabeler, with_longer_side
+from fourfold.labelers.boxes import DECIMALS
+from fourfold.labelers.packaged.labeler import GraphLabeler, with_longer_side
 from fourfold.labelers.packaged.networks import MOVENET, PackagedConfig
 from fourfold.labelers.protocol import Batch
 from fourfold.modalities.keypoints import JOINTS
@@ -18,7 +17,6 @@ from fourfold.modalities.keypoints import JOINTS
 
 SIDE = 256  # pixels, of the network's input
 INPUT, OUTPUT = "input", "Identity"
-DECIMALS = 6
 
 
 class PoseConfig(PackagedConfig):
@@ -30,18 +28,13 @@ class PoseConfig(PackagedConfig):
     min_score: float = Field(0.42, ge=0, le=1)
 
 
-class PackagedKeypoints(PackagedLabeler):
+class PackagedKeypoints(GraphLabeler):
     """Labels `keypoints`. The network looks for one person in an image, also where there are several."""
 
     name, title, modality = "packaged_keypoints", "Joints by MoveNet", "keypoints"
     networks = (MOVENET,)
     config_class = PoseConfig
     config: PoseConfig
-
-    @cached_property
-    def graph(self) -> Graph:
-        """The network."""
-        return Graph.load(self.folders[0])
 
     def label(self, batch: Batch, output: Any = None) -> list[dict[str, Any]]:
         """Return `{"instances": [{"box", "points": {"nose": [x, y], ...}, "score"}]}` with one person or none.

@@ -10,8 +10,7 @@ from pydantic import Field
 
 from fourfold.labelers.certainty import class_certainty
 from fourfold.labelers.class_names import coco_name, table_of_names
-from fourfold.labelers.packaged.graphs import Graph
-from fourfold.labelers.packaged.labeler import PackagedLabeler, with_longer_side
+from fourfold.labelers.packaged.labeler import GraphLabeler, with_longer_side
 from fourfold.labelers.packaged.networks import DEEPLAB, PackagedConfig
 from fourfold.labelers.protocol import Batch, Rated
 from fourfold.modalities.class_table import ClassTable
@@ -30,7 +29,7 @@ class DeepLabConfig(PackagedConfig):
     side: int = Field(SIDE, ge=33, le=SIDE)  # pixels, to which the longer side of an image is resized
 
 
-class PackagedSegmentation(PackagedLabeler):
+class PackagedSegmentation(GraphLabeler):
     """Labels `semseg`; the confidence is the mean probability of the classes."""
 
     name, title, modality = "packaged_semseg", "Segmentation by DeepLabv3 (PASCAL VOC)", "semseg"
@@ -43,11 +42,6 @@ class PackagedSegmentation(PackagedLabeler):
     def class_table(cls, config: Any) -> ClassTable:
         """Return PASCAL VOC's classes."""
         return table_of_names([coco_name(name) for name in CLASSES])
-
-    @cached_property
-    def graph(self) -> Graph:
-        """The network."""
-        return Graph.load(self.folders[0])
 
     @cached_property
     def scores(self) -> str:
